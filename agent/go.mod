@@ -1,0 +1,3 @@
+module vibed.dev/agent
+
+go 1.24
