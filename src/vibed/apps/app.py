@@ -1,0 +1,159 @@
+"""The app: what was asked for (spec, versions) and what is (status).
+
+`spec` is written by the API alone and is the only source of truth; `status` is written by the controller alone.
+Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where an app, or one version of it, is on its way to serving."""
+
+    PENDING = "Pending"
+    CLAIMING = "Claiming"
+    STARTING = "Starting"
+    READY = "Ready"
+    SUSPENDED = "Suspended"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a sandbox turns source into a listening server (the `start` of docs/reference/supervisor.md)."""
+
+    argv: tuple[str, ...] = ()
+    shell: str | None = None
+    build: tuple[tuple[str, ...], ...] = ()
+    port: int = 8080
+    warm: bool = True
+    """Whether the app may run in a warm process that has already imported what it imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The classifier's decision for one version, or the user's override of it."""
+
+    lane: str
+    template: str
+    kind: str
+    """`static`, `worker`, `python`, `node`, `go` or `binary`."""
+    entrypoint: str
+    why: str
+    strip: str = ""
+    """A folder that wraps everything, looked through; ends with `/` when not empty."""
+    root: str = ""
+    """Static: the folder below `strip` that is the site, e.g. `dist/`."""
+    index: str = "index.html"
+    spa: bool = False
+    start: Start = Start()
+    bundle: bool = False
+    """Worker: whether esbuild has to bundle it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Worker: compatibility flags and date, vars, assets."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a sandbox may use; None means the template's default."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One deploy of an app; immutable but for its outcome (`phase`, `reason`, `message`, `timings`)."""
+
+    app_id: str
+    number: int
+    source_digest: str
+    source_size: int
+    runtime: Runtime
+    env: Mapping[str, str]
+    resources: Resources
+    created_at: float
+    created_by: str
+    rolled_back_from: int | None = None
+    phase: Phase = Phase.PENDING
+    reason: str = ""
+    message: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by step: receive, classify, store, claim, inject, start, switch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the controller last saw."""
+
+    phase: Phase = Phase.PENDING
+    reason: str = "Accepted"
+    message: str = ""
+    serving_version: int | None = None
+    observed_generation: int = 0
+    isolation: str = ""
+    driver: str = ""
+    sandbox: str = ""
+    restarts: int = 0
+    updated_at: float = 0.0
+    revision: int = 0
+    """Grows with each write; a writer names the one it read."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A deployed app: spec, status, and the version that is wanted."""
+
+    app_id: str
+    owner: str
+    generation: int
+    """Grows with each change of the spec; `status.observed_generation` follows."""
+    version: int
+    """The version that should serve."""
+    created_at: float
+    last_deployed_at: float
+    deleted: bool
+    status: Status
+    runtime: Runtime
+    """Of the wanted version."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the controller has nothing left to do for this spec."""
+        return (
+            not self.deleted
+            and self.status.observed_generation == self.generation
+            and self.status.phase in (Phase.READY, Phase.FAILED, Phase.SUSPENDED)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in an app's life; `seq` grows without gaps within the app."""
+
+    app_id: str
+    seq: int
+    at: float
+    kind: str
+    """`Normal` or `Warning`."""
+    reason: str
+    message: str
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key; its secret is shown once and only its SHA-256 is kept."""
+
+    key_id: str
+    owner: str
+    admin: bool
+    label: str
+    created_at: float
+    last_used_at: float | None = None

@@ -1,0 +1,515 @@
+"""The AppStore on SQLite (WAL), shared by the API's process and the controller's.
+
+Two connections, each on a thread of its own: one writes, one reads, so that a list never waits for a sync. The writer
+switches `synchronous` per transaction: FULL where an answer promises durability, NORMAL (no sync in WAL mode) for what
+the controller can derive again. Source: https://www.sqlite.org/pragma.html#pragma_synchronous
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Start, Status, Version
+from vibed.apps.errors import (
+    AlreadyExists,
+    Conflict,
+    IdempotencyMismatch,
+    NameTaken,
+    NotFound,
+    StoreUnavailable,
+)
+from vibed.apps.store import Deployed, Idempotency, NewVersion
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 10.0
+EVENTS_KEPT = 1_000
+IDEMPOTENCY_KEPT_S = 24 * 3600.0
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE apps (
+        app_id TEXT PRIMARY KEY, owner TEXT NOT NULL, generation INTEGER NOT NULL, version INTEGER NOT NULL,
+        created_at REAL NOT NULL, last_deployed_at REAL NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
+        runs INTEGER NOT NULL DEFAULT 0, events INTEGER NOT NULL DEFAULT 0,
+        phase TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, serving_version INTEGER,
+        observed_generation INTEGER NOT NULL DEFAULT 0, isolation TEXT NOT NULL DEFAULT '',
+        driver TEXT NOT NULL DEFAULT '', sandbox TEXT NOT NULL DEFAULT '', restarts INTEGER NOT NULL DEFAULT 0,
+        updated_at REAL NOT NULL, revision INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX apps_by_deploy ON apps (deleted, last_deployed_at DESC);
+    CREATE INDEX apps_by_owner ON apps (owner, deleted, last_deployed_at DESC);
+    CREATE INDEX apps_unsettled ON apps (app_id) WHERE deleted OR observed_generation <> generation
+        OR phase IN ('Pending', 'Claiming', 'Starting');
+    CREATE TABLE versions (
+        app_id TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, number INTEGER NOT NULL,
+        source_digest TEXT NOT NULL, source_size INTEGER NOT NULL, runtime TEXT NOT NULL, env TEXT NOT NULL,
+        resources TEXT NOT NULL, created_at REAL NOT NULL, created_by TEXT NOT NULL, rolled_back_from INTEGER,
+        phase TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, timings TEXT NOT NULL,
+        PRIMARY KEY (app_id, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX versions_by_source ON versions (source_digest);
+    CREATE TABLE events (
+        app_id TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, seq INTEGER NOT NULL, at REAL NOT NULL,
+        kind TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, version INTEGER,
+        PRIMARY KEY (app_id, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE idempotency (
+        owner TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, app_id TEXT NOT NULL,
+        version INTEGER NOT NULL, created INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (owner, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE keys (
+        key_id TEXT PRIMARY KEY, owner TEXT NOT NULL, admin INTEGER NOT NULL, label TEXT NOT NULL,
+        secret_sha256 TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, last_used_at REAL
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+_APP = """
+    SELECT a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
+           a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts,
+           a.updated_at, a.revision, v.runtime
+    FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version
+"""
+
+
+class SqliteStore:
+    """See `vibed.apps.store.AppStore`; one instance a process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._write_db: sqlite3.Connection | None = None
+        self._read_db: sqlite3.Connection | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteStore:
+        """Open, create or migrate the database at `path`. Raises `StoreUnavailable`."""
+        store = cls(path)
+        loop = asyncio.get_running_loop()
+        try:
+            store._write_db = await loop.run_in_executor(store._writer, store._connect)
+            await loop.run_in_executor(store._writer, _migrate, store._write_db)
+            store._read_db = await loop.run_in_executor(store._reader, store._connect)
+        except sqlite3.Error as error:
+            await store.close()
+            raise StoreUnavailable(
+                f"the app store at {path} cannot be opened: {error}",
+                hint="check that the disk is not full and that the file belongs to vibeD's user",
+            ) from error
+        return store
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA cache_size = -4096")
+        return db
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for pool, db in ((self._writer, self._write_db), (self._reader, self._read_db)):
+            if db is not None:
+                await loop.run_in_executor(pool, db.close)
+            pool.shutdown(wait=False)
+        self._write_db = self._read_db = None
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        def transaction() -> T:
+            db = self._write_db
+            assert db is not None, "the store is closed"
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self._on(self._writer, transaction)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def query() -> T:
+            assert self._read_db is not None, "the store is closed"
+            return work(self._read_db)
+
+        return await self._on(self._reader, query)
+
+    async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        try:
+            # A transaction that has begun is finished even if the caller was cancelled: half a write is worse.
+            return await asyncio.shield(asyncio.get_running_loop().run_in_executor(pool, work))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(
+                f"the app store cannot be used right now: {error}",
+                hint="free disk space if the disk is full, then try again",
+            ) from error
+
+    async def deploy(
+        self,
+        new: NewVersion,
+        *,
+        if_exists: Literal["update", "fail"] = "update",
+        idempotency: Idempotency | None = None,
+        expected_generation: int | None = None,
+    ) -> Deployed:
+        return await self._write(lambda db: _deploy(db, new, if_exists, idempotency, expected_generation), durable=True)
+
+    async def replay(self, owner: str, idempotency: Idempotency) -> Deployed | None:
+        return await self._read(lambda db: _replay(db, owner, idempotency))
+
+    async def get(self, app_id: str) -> App:
+        return await self._read(lambda db: _get(db, app_id))
+
+    async def list(
+        self,
+        *,
+        owner: str | None = None,
+        phase: Phase | None = None,
+        q: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[App], int]:
+        where, values = ["a.deleted = 0"], list[object]()
+        if owner is not None:
+            where.append("a.owner = ?")
+            values.append(owner)
+        if phase is not None:
+            where.append("a.phase = ?")
+            values.append(phase.value)
+        if q:
+            where.append("a.app_id LIKE ? ESCAPE '!'")
+            values.append("%" + q.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%")
+        condition = " AND ".join(where)
+
+        def work(db: sqlite3.Connection) -> tuple[Sequence[App], int]:
+            total: int = db.execute(f"SELECT count(*) FROM apps a WHERE {condition}", values).fetchone()[0]
+            rows = db.execute(
+                f"{_APP} WHERE {condition} ORDER BY a.last_deployed_at DESC, a.app_id LIMIT ? OFFSET ?",
+                [*values, limit, offset],
+            ).fetchall()
+            return [_app(row) for row in rows], total
+
+        return await self._read(work)
+
+    async def unsettled(self) -> Sequence[App]:
+        return await self._read(
+            lambda db: [
+                _app(row)
+                for row in db.execute(
+                    f"{_APP} WHERE a.deleted OR a.observed_generation <> a.generation"
+                    " OR a.phase IN ('Pending', 'Claiming', 'Starting') ORDER BY a.last_deployed_at"
+                )
+            ]
+        )
+
+    async def version(self, app_id: str, number: int) -> Version:
+        return await self._read(lambda db: _get_version(db, app_id, number))
+
+    async def versions(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[Version], int]:
+        def work(db: sqlite3.Connection) -> tuple[Sequence[Version], int]:
+            total: int = db.execute("SELECT count(*) FROM versions WHERE app_id = ?", [app_id]).fetchone()[0]
+            rows = db.execute(
+                "SELECT * FROM versions WHERE app_id = ? ORDER BY number DESC LIMIT ? OFFSET ?",
+                [app_id, limit, offset],
+            ).fetchall()
+            return [_version(row) for row in rows], total
+
+        return await self._read(work)
+
+    async def set_status(self, app_id: str, status: Status) -> Status:
+        now = time.time()
+
+        def work(db: sqlite3.Connection) -> Status:
+            changed = db.execute(
+                "UPDATE apps SET phase = ?, reason = ?, message = ?, serving_version = ?, observed_generation = ?,"
+                " isolation = ?, driver = ?, sandbox = ?, restarts = ?, updated_at = ?, revision = revision + 1"
+                " WHERE app_id = ? AND revision = ?",
+                [
+                    status.phase.value, status.reason, status.message, status.serving_version,
+                    status.observed_generation, status.isolation, status.driver, status.sandbox, status.restarts,
+                    now, app_id, status.revision,
+                ],
+            ).rowcount  # fmt: skip
+            if not changed:
+                _get(db, app_id)
+                raise Conflict(f"the status of {app_id!r} was changed by another writer")
+            return replace(status, updated_at=now, revision=status.revision + 1)
+
+        return await self._write(work)
+
+    async def set_outcome(
+        self, app_id: str, number: int, phase: Phase, reason: str, message: str, timings: Mapping[str, float]
+    ) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE versions SET phase = ?, reason = ?, message = ?, timings = json_patch(timings, ?)"
+                " WHERE app_id = ? AND number = ?",
+                [phase.value, reason, message, json.dumps(dict(timings)), app_id, number],
+            )
+
+        await self._write(work)
+
+    async def next_run(self, app_id: str) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            row = db.execute("UPDATE apps SET runs = runs + 1 WHERE app_id = ? RETURNING runs", [app_id]).fetchone()
+            if row is None:
+                raise _no_app(app_id)
+            return int(row[0])
+
+        return await self._write(work)
+
+    async def request_delete(self, app_id: str) -> App:
+        def work(db: sqlite3.Connection) -> App:
+            db.execute(
+                "UPDATE apps SET deleted = 1, generation = generation + 1 WHERE app_id = ? AND deleted = 0",
+                [app_id],
+            )
+            return _get(db, app_id)
+
+        return await self._write(work, durable=True)
+
+    async def purge(self, app_id: str) -> Sequence[str]:
+        def work(db: sqlite3.Connection) -> Sequence[str]:
+            digests = [
+                row[0] for row in db.execute("SELECT DISTINCT source_digest FROM versions WHERE app_id = ?", [app_id])
+            ]
+            db.execute("DELETE FROM apps WHERE app_id = ? AND deleted = 1", [app_id])
+            db.execute("DELETE FROM idempotency WHERE app_id = ?", [app_id])
+            return [
+                digest
+                for digest in digests
+                if db.execute("SELECT 1 FROM versions WHERE source_digest = ? LIMIT 1", [digest]).fetchone() is None
+            ]
+
+        return await self._write(work, durable=True)
+
+    async def digests_in_use(self) -> frozenset[str]:
+        return await self._read(
+            lambda db: frozenset(row[0] for row in db.execute("SELECT DISTINCT source_digest FROM versions"))
+        )
+
+    async def add_event(self, app_id: str, kind: str, reason: str, message: str, version: int | None = None) -> Event:
+        return await self._write(lambda db: _add_event(db, app_id, kind, reason, message, version))
+
+    async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
+        return await self._read(
+            lambda db: [
+                Event(*row)
+                for row in db.execute(
+                    "SELECT app_id, seq, at, kind, reason, message, version FROM events"
+                    " WHERE app_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+                    [app_id, after, limit],
+                )
+            ]
+        )
+
+    async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
+        key = Key(f"key-{uuid.uuid4().hex[:12]}", owner, admin, label, time.time())
+
+        def work(db: sqlite3.Connection) -> Key:
+            db.execute(
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                [key.key_id, owner, int(admin), label, secret_sha256, key.created_at],
+            )
+            return key
+
+        return await self._write(work, durable=True)
+
+    async def find_key(self, secret_sha256: str) -> Key | None:
+        def work(db: sqlite3.Connection) -> Key | None:
+            row = db.execute(f"{_KEY} WHERE secret_sha256 = ?", [secret_sha256]).fetchone()
+            return None if row is None else _key(row)
+
+        return await self._read(work)
+
+    async def keys(self) -> Sequence[Key]:
+        return await self._read(lambda db: [_key(row) for row in db.execute(f"{_KEY} ORDER BY created_at")])
+
+    async def revoke_key(self, key_id: str) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            if not db.execute("DELETE FROM keys WHERE key_id = ?", [key_id]).rowcount:
+                raise NotFound(f"there is no key {key_id!r}")
+
+        await self._write(work, durable=True)
+
+
+_KEY = "SELECT key_id, owner, admin, label, created_at, last_used_at FROM keys"
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN EXCLUSIVE")
+    done: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if done > len(MIGRATIONS):
+        db.execute("ROLLBACK")
+        raise sqlite3.DatabaseError(
+            f"it has schema {done}, this vibeD knows {len(MIGRATIONS)}: start the newer vibeD that wrote it"
+        )
+    for number, script in enumerate(MIGRATIONS[done:], done + 1):
+        for statement in script.split(";"):
+            if statement.strip():
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {number}")
+    db.execute("COMMIT")
+
+
+def _deploy(
+    db: sqlite3.Connection,
+    new: NewVersion,
+    if_exists: str,
+    idempotency: Idempotency | None,
+    expected_generation: int | None,
+) -> Deployed:
+    if idempotency is not None:
+        earlier = _replay(db, new.owner, idempotency)
+        if earlier is not None:
+            return earlier
+    now = time.time()
+    row = db.execute("SELECT owner, deleted, generation FROM apps WHERE app_id = ?", [new.app_id]).fetchone()
+    if row is not None:
+        owner, deleted, generation = row
+        if owner != new.owner:
+            raise NameTaken(f"the name {new.app_id!r} is taken", hint="choose another name")
+        if deleted:
+            raise Conflict(f"{new.app_id!r} is being deleted", hint="try again in a few seconds", code="BeingDeleted")
+        if if_exists == "fail":
+            raise AlreadyExists(
+                f"you already have an app {new.app_id!r}",
+                hint="deploy with if_exists=update to make this its next version, or choose another name",
+            )
+        if expected_generation is not None and generation != expected_generation:
+            raise Conflict(f"{new.app_id!r} was changed by another deploy", hint="read it again, then retry")
+        number = 1 + int(db.execute("SELECT max(number) FROM versions WHERE app_id = ?", [new.app_id]).fetchone()[0])
+        db.execute(
+            "UPDATE apps SET generation = generation + 1, version = ?, last_deployed_at = ? WHERE app_id = ?",
+            [number, now, new.app_id],
+        )
+    else:
+        number = 1
+        db.execute(
+            "INSERT INTO apps (app_id, owner, generation, version, created_at, last_deployed_at, phase, reason,"
+            " message, updated_at) VALUES (?, ?, 1, 1, ?, ?, 'Pending', 'Accepted', '', ?)",
+            [new.app_id, new.owner, now, now, now],
+        )
+    db.execute(
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'Pending', 'Accepted', '', ?)",
+        [
+            new.app_id, number, new.source_digest, new.source_size, json.dumps(asdict(new.runtime)),
+            json.dumps(dict(new.env)), json.dumps(asdict(new.resources)), now, new.created_by, new.rolled_back_from,
+            json.dumps(dict(new.timings or {})),
+        ],
+    )  # fmt: skip
+    if idempotency is not None:
+        db.execute("DELETE FROM idempotency WHERE at < ?", [now - IDEMPOTENCY_KEPT_S])
+        db.execute(
+            "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [new.owner, idempotency.key, idempotency.fingerprint, new.app_id, number, int(row is None), now],
+        )
+    what = (
+        f"version {number} accepted: {new.runtime.why}"
+        if new.rolled_back_from is None
+        else f"version {number} accepted: back to version {new.rolled_back_from}"
+    )
+    _add_event(db, new.app_id, "Normal", "Accepted", what, number)
+    return Deployed(_get(db, new.app_id), _get_version(db, new.app_id, number), row is None, False)
+
+
+def _replay(db: sqlite3.Connection, owner: str, idempotency: Idempotency) -> Deployed | None:
+    row = db.execute(
+        "SELECT fingerprint, app_id, version, created FROM idempotency WHERE owner = ? AND key = ?",
+        [owner, idempotency.key],
+    ).fetchone()
+    if row is None:
+        return None
+    fingerprint, app_id, number, created = row
+    if fingerprint != idempotency.fingerprint:
+        raise IdempotencyMismatch(
+            "this Idempotency-Key was used before with a different request",
+            hint="use a new key for a new request; repeat a key only to retry the very same one",
+        )
+    return Deployed(_get(db, app_id), _get_version(db, app_id, number), bool(created), True)
+
+
+def _get(db: sqlite3.Connection, app_id: str) -> App:
+    row = db.execute(f"{_APP} WHERE a.app_id = ?", [app_id]).fetchone()
+    if row is None:
+        raise _no_app(app_id)
+    return _app(row)
+
+
+def _get_version(db: sqlite3.Connection, app_id: str, number: int) -> Version:
+    row = db.execute("SELECT * FROM versions WHERE app_id = ? AND number = ?", [app_id, number]).fetchone()
+    if row is None:
+        raise NotFound(f"{app_id!r} has no version {number}")
+    return _version(row)
+
+
+def _add_event(db: sqlite3.Connection, app_id: str, kind: str, reason: str, message: str, version: int | None) -> Event:
+    row = db.execute("UPDATE apps SET events = events + 1 WHERE app_id = ? RETURNING events", [app_id]).fetchone()
+    if row is None:
+        raise _no_app(app_id)
+    event = Event(app_id, int(row[0]), time.time(), kind, reason, message, version)
+    db.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [app_id, event.seq, event.at, kind, reason, message, version],
+    )
+    db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, event.seq - EVENTS_KEPT])
+    return event
+
+
+def _no_app(app_id: str) -> NotFound:
+    return NotFound(f"there is no app {app_id!r}", hint="list your apps to see their names")
+
+
+def _app(row: Sequence[Any]) -> App:
+    return App(
+        app_id=row[0], owner=row[1], generation=row[2], version=row[3], created_at=row[4], last_deployed_at=row[5],
+        deleted=bool(row[6]),
+        status=Status(
+            phase=Phase(row[7]), reason=row[8], message=row[9], serving_version=row[10], observed_generation=row[11],
+            isolation=row[12], driver=row[13], sandbox=row[14], restarts=row[15], updated_at=row[16],
+            revision=row[17],
+        ),
+        runtime=_runtime(row[18]),
+    )  # fmt: skip
+
+
+def _version(row: Sequence[Any]) -> Version:
+    return Version(
+        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=_runtime(row[4]),
+        env=json.loads(row[5]), resources=Resources(**json.loads(row[6])), created_at=row[7], created_by=row[8],
+        rolled_back_from=row[9], phase=Phase(row[10]), reason=row[11], message=row[12], timings=json.loads(row[13]),
+    )  # fmt: skip
+
+
+def _runtime(text: str) -> Runtime:
+    raw = json.loads(text)
+    start = raw.pop("start")
+    return Runtime(
+        **{**raw, "notes": tuple(raw["notes"])},
+        start=Start(
+            argv=tuple(start["argv"]),
+            shell=start["shell"],
+            build=tuple(tuple(step) for step in start["build"]),
+            port=start["port"],
+            warm=start["warm"],
+        ),
+    )
+
+
+def _key(row: Sequence[Any]) -> Key:
+    return Key(row[0], row[1], bool(row[2]), row[3], row[4], row[5])

@@ -1,0 +1,158 @@
+"""The AppStore port: where specs, status, versions, events, idempotency keys and API keys live.
+
+Contract, proven for every implementation by tests/contract/test_app_store.py: `deploy`, `request_delete` and the key
+calls are durable against power loss when they return; status and events survive the death of any process and may
+lose their last instants with the machine's power, since the controller derives them again from the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Status, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's Idempotency-Key and a fingerprint of the request it came with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """All that one deploy adds to the store."""
+
+    app_id: str
+    owner: str
+    created_by: str
+    source_digest: str
+    source_size: int
+    runtime: Runtime
+    env: Mapping[str, str]
+    resources: Resources = Resources()
+    rolled_back_from: int | None = None
+    timings: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What a deploy became."""
+
+    app: App
+    version: Version
+    created: bool
+    """Whether the app is new."""
+    replayed: bool
+    """Whether an earlier request with the same Idempotency-Key had already done it."""
+
+
+class AppStore(Protocol):
+    """See the module's docstring. All times are Unix seconds; lists come newest first unless said otherwise."""
+
+    async def deploy(
+        self,
+        new: NewVersion,
+        *,
+        if_exists: Literal["update", "fail"] = "update",
+        idempotency: Idempotency | None = None,
+        expected_generation: int | None = None,
+    ) -> Deployed:
+        """Add a version and make it the wanted one, in one durable transaction.
+
+        Raises `NameTaken`, `AlreadyExists`, `IdempotencyMismatch`, `Conflict` (also while the old app of that name is
+        still being deleted), `StoreUnavailable`.
+        """
+        ...
+
+    async def replay(self, owner: str, idempotency: Idempotency) -> Deployed | None:
+        """What an earlier request of that key became, or None. Raises `IdempotencyMismatch`."""
+        ...
+
+    async def get(self, app_id: str) -> App:
+        """Raises `NotFound`. A deleted app is found (with `deleted`) until it is purged."""
+        ...
+
+    async def list(
+        self,
+        *,
+        owner: str | None = None,
+        phase: Phase | None = None,
+        q: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[Sequence[App], int]:
+        """A page of apps that are not deleted, by last deploy, and how many there are in all."""
+        ...
+
+    async def unsettled(self) -> Sequence[App]:
+        """Apps whose status lags behind their spec, deleted ones included: what a controller starts with."""
+        ...
+
+    async def version(self, app_id: str, number: int) -> Version:
+        """Raises `NotFound`."""
+        ...
+
+    async def versions(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[Version], int]:
+        """A page of an app's versions and how many there are in all."""
+        ...
+
+    async def set_status(self, app_id: str, status: Status) -> Status:
+        """Write a status that was derived from `status.revision`; returns it with its new revision.
+
+        Raises `Conflict` when another writer was faster, `NotFound`.
+        """
+        ...
+
+    async def set_outcome(
+        self, app_id: str, number: int, phase: Phase, reason: str, message: str, timings: Mapping[str, float]
+    ) -> None:
+        """Record how a version's deploy went; timings are merged with those that are there."""
+        ...
+
+    async def next_run(self, app_id: str) -> int:
+        """The next run number of an app: every sandbox that an app gets has its own, growing."""
+        ...
+
+    async def request_delete(self, app_id: str) -> App:
+        """Mark for deletion (durable); the controller tears down and purges. Raises `NotFound`."""
+        ...
+
+    async def purge(self, app_id: str) -> Sequence[str]:
+        """Forget a deleted app, its versions and events; returns source digests that no other app uses."""
+        ...
+
+    async def digests_in_use(self) -> frozenset[str]:
+        """Every source digest that some version names."""
+        ...
+
+    async def add_event(self, app_id: str, kind: str, reason: str, message: str, version: int | None = None) -> Event:
+        """Append to the app's events (the newest 1,000 of an app are kept)."""
+        ...
+
+    async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
+        """Events with a larger seq than `after`, oldest first."""
+        ...
+
+    async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
+        """Add an API key (durable)."""
+        ...
+
+    async def find_key(self, secret_sha256: str) -> Key | None:
+        """The key with that secret's hash, if it was not revoked."""
+        ...
+
+    async def keys(self) -> Sequence[Key]:
+        """All keys that were not revoked."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Raises `NotFound`."""
+        ...
+
+    async def close(self) -> None:
+        """Release what is held; the store is not used afterwards."""
+        ...
