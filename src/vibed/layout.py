@@ -1,0 +1,123 @@
+"""Where everything of one vibeD lives on disk, and which uids its parts run as.
+
+`home` (VIBED_HOME) is durable. `runtime` is short (a socket path ends at 107 bytes, unix(7)) and belongs to one boot of
+the machine. Two vibeDs with different homes share nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+UIDS_PER_INSTANCE = 65_536
+FIRST_UID = 100_000_000
+INSTANCES = 4_096
+_FIRST_SANDBOX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Uids:
+    """The uid range of one vibeD (gid = uid throughout). Rootless, everything is the invoking user."""
+
+    base: int
+    rootless: bool = False
+
+    @property
+    def serve(self) -> int:
+        """Of `vibed serve`: faces the network and reads hostile archives."""
+        return self.base
+
+    @property
+    def caddy(self) -> int:
+        return self.base if self.rootless else self.base + 1
+
+    @property
+    def sandboxes(self) -> range:
+        """One uid for each sandbox that is alive."""
+        if self.rootless:
+            return range(self.base, self.base + 1)
+        return range(self.base + _FIRST_SANDBOX, self.base + UIDS_PER_INSTANCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of one vibeD; nothing here touches the disk."""
+
+    home: Path
+    runtime: Path
+    uids: Uids
+
+    @classmethod
+    def of(cls, home: Path, *, uid_base: int | None = None) -> Layout:
+        """The layout that belongs to `home` for the user who asks."""
+        home = home.absolute()
+        name = hashlib.sha256(os.fsencode(home)).hexdigest()
+        if os.geteuid() == 0:
+            place = int(name[8:16], 16) % INSTANCES
+            base = uid_base if uid_base is not None else FIRST_UID + place * UIDS_PER_INSTANCE
+            return cls(home, Path("/run/vibed") / name[:8], Uids(base))
+        run = os.environ.get("XDG_RUNTIME_DIR")
+        parent = Path(run) if run and len(run) < 40 else Path("/tmp") / f"vibed-{os.geteuid()}"
+        return cls(home, parent / "vibed" / name[:8], Uids(os.geteuid(), rootless=True))
+
+    @property
+    def database(self) -> Path:
+        return self.home / "state" / "vibed.db"
+
+    @property
+    def sources(self) -> Path:
+        return self.home / "sources"
+
+    @property
+    def sites(self) -> Path:
+        """Unpacked static sites, below a folder named after the machine's boot (see `sandboxes.static`)."""
+        return self.home / "sites"
+
+    @property
+    def logs(self) -> Path:
+        """`<app id>/<run number, ten digits>/log.jsonl`."""
+        return self.home / "logs"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.home / "admin.key"
+
+    @property
+    def tools(self) -> Path:
+        return self.home / "tools"
+
+    @property
+    def templates(self) -> Path:
+        return self.home / "templates"
+
+    @property
+    def own_logs(self) -> Path:
+        """Of vibeD's own processes."""
+        return self.home / "log"
+
+    @property
+    def apps(self) -> Path:
+        """Markers and sockets by app: `<app id>/<key>.a`, `<key>.a.sock`, `<key>.s` (vibed.router.markers)."""
+        return self.runtime / "apps"
+
+    @property
+    def sandboxes(self) -> Path:
+        return self.runtime / "sb"
+
+    @property
+    def serve_socket(self) -> Path:
+        return self.runtime / "serve" / "api.sock"
+
+    @property
+    def activator_socket(self) -> Path:
+        return self.runtime / "serve" / "activator.sock"
+
+    @property
+    def controller_socket(self) -> Path:
+        return self.runtime / "ctl" / "controller.sock"
+
+    def run_log(self, app_id: str, run: int) -> Path:
+        """Where the log of one run of an app is kept."""
+        return self.logs / app_id / f"{run:010d}"

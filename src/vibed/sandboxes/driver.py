@@ -1,0 +1,247 @@
+"""The Driver port: what makes sandboxes of one kind.
+
+A driver boots sandboxes that are *warm* (nothing of an app in them), a sandbox takes exactly one version of one app by
+`run`, serves it at an `Endpoint`, and is destroyed. Nothing here knows about apps' specs, pools or routes. The
+contract is proven for every driver by tests/contract/test_drivers.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from vibed.apps.app import Runtime
+from vibed.apps.errors import VibedError
+
+
+class Isolation(StrEnum):
+    """What stands between an app and the machine; DESIGN.md, section Isolation, has the order."""
+
+    VM = "vm"
+    VM_EMULATED = "vm-emulated"
+    KERNEL = "kernel"
+    PROCESS = "process"
+    ISOLATE = "isolate"
+    NONE_NEEDED = "static"
+    """A static site runs no code."""
+
+    def satisfies(self, least: Isolation) -> bool:
+        """Whether this level is at least `least`; `static` always does, `isolate` only satisfies itself."""
+        if self is Isolation.NONE_NEEDED:
+            return True
+        if Isolation.ISOLATE in (self, least):
+            return least is Isolation.ISOLATE
+        order = (Isolation.PROCESS, Isolation.KERNEL, Isolation.VM_EMULATED, Isolation.VM)
+        return order.index(self) >= order.index(least)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a driver's start-up probe found by running something real under a deadline."""
+
+    ok: bool
+    isolation: Isolation
+    detail: str
+    """What was run, or why it cannot be used here and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something that a claim adds to a warm sandbox."""
+
+    source: Path
+    """An EROFS image (a read-only layer) or a directory (writable app data)."""
+    target: str
+    """`/layers/<name>` or `/data`."""
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one sandbox."""
+
+    cpus: float = 1.0
+    memory_mb: int = 512
+    pids: int = 256
+    disk_mb: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One version of one app for one sandbox; everything that a driver needs, and no more."""
+
+    app_id: str
+    version: int
+    number: int
+    """Of the app's runs: every sandbox that an app gets has its own, growing."""
+    source: Path
+    """The tar.gz, checked by `vibed.sources` before."""
+    runtime: Runtime
+    env: Mapping[str, str]
+    limits: Limits
+    mounts: Sequence[Mount] = ()
+    start_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a running app is reached: a Unix socket (`site` False) or a directory of files (`site` True)."""
+
+    path: Path
+    site: bool = False
+    index: str = "index.html"
+    spa: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a sandbox ended."""
+
+    code: int | None
+    signal: str | None
+    oom: bool
+    at: float
+    tail: tuple[str, ...] = ()
+    """The app's last lines."""
+
+    def describe(self) -> str:
+        """One sentence for a status message."""
+        if self.oom:
+            return "it used more memory than its limit and was killed"
+        if self.signal:
+            return f"it was ended by {self.signal}"
+        if self.code is not None:
+            return f"it exited with status {self.code}"
+        return "its sandbox was lost"
+
+
+class State(StrEnum):
+    """Of a sandbox, as its supervisor tells it (docs/reference/supervisor.md)."""
+
+    BOOTING = "booting"
+    WARM = "warm"
+    INJECTING = "injecting"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    EXITED = "exited"
+
+
+class SandboxError(VibedError):
+    """A sandbox could not do what was asked."""
+
+    code = "SandboxError"
+    status = 500
+
+
+class BootFailed(SandboxError):
+    """A warm sandbox did not come up; another attempt may work."""
+
+    code = "SandboxBootFailed"
+    retryable = True
+
+
+class RunFailed(SandboxError):
+    """The app could not be brought up: `StartFailed`, `StartTimeout`, `InjectFailed`, `DiskFull`, `WorkerRejected`,
+    `BuildFailed`, `BundleFailed`, `DependenciesMissing`. It is the app's fault, so a retry without a change is no help.
+    """
+
+    code = "StartFailed"
+    status = 422
+
+    def __init__(self, message: str, *, exit: Exit | None = None, code: str | None = None, hint: str | None = None):
+        super().__init__(message, code=code, hint=hint)
+        self.exit = exit
+
+
+class SandboxLost(SandboxError):
+    """The sandbox or its supervisor died under the call; it is not the app's fault and a new sandbox may work."""
+
+    code = "SandboxLost"
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The run that a sandbox was claimed for, as kept beside the sandbox (for adoption)."""
+
+    app_id: str
+    version: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What `run` returns."""
+
+    endpoint: Endpoint
+    port: int | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds: claim, bundle, inject, start."""
+
+
+class Sandbox(Protocol):
+    """One isolated place; see the module's docstring for its life."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def driver(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def template_digest(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def claimed(self) -> Claimed | None: ...
+    @property
+    def endpoint(self) -> Endpoint | None: ...
+    @property
+    def exit(self) -> Exit | None: ...
+
+    async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
+        """Claim, inject and start, once ever; returns when the app listens and `socket` accepts (a site: when its
+        directory is complete). `on_stage` hears `claimed`, `injected`, `started`. Raises `RunFailed`, `SandboxLost`.
+        """
+        ...
+
+    async def drain(self, deadline_s: float) -> None:
+        """Let open requests finish (at most `deadline_s`), then stop the app and end the sandbox."""
+        ...
+
+    async def destroy(self, grace_s: float = 2.0) -> None:
+        """End it now (SIGTERM, then SIGKILL after the grace) and remove all of it but the app's log. Idempotent."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Return when the sandbox has ended, however it did."""
+        ...
+
+
+class Driver(Protocol):
+    """Makes sandboxes of one kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def isolation(self) -> Isolation: ...
+
+    async def probe(self) -> Probe:
+        """Run something real in a sandbox, under a deadline; never raises."""
+        ...
+
+    async def boot(self, template: str) -> Sandbox:
+        """A warm sandbox of a template that is built. Raises `BootFailed`."""
+        ...
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        """Those that an earlier controller left alive, claimed or warm; what is half made or dead is removed."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections; sandboxes stay alive."""
+        ...
