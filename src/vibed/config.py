@@ -1,0 +1,212 @@
+"""Configuration: `vibed.toml` and `VIBED_*` variables, validated once, at the edge.
+
+Every process of vibeD reads it through `load` and hands what it needs to the depths. Standard library only: the
+controller and the watchdog stay small. docs/reference/configuration.md lists every key (a test compares).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from vibed.apps.errors import VibedError
+
+DEFAULT_LISTEN = "127.0.0.1:18080"
+
+
+class InvalidConfiguration(VibedError):
+    """A key or value that vibeD does not understand; says which, and what is allowed."""
+
+    code = "InvalidConfiguration"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one vibeD."""
+
+    home: Path
+    """All data and what vibeD installed for itself (VIBED_HOME)."""
+    listen: str = DEFAULT_LISTEN
+    """host:port of the one port for API and apps (VIBED_LISTEN)."""
+    domain: str = "localhost"
+    """Apps are at `<id>.<domain>`."""
+    admin_key: str | None = None
+    """The admin key (VIBED_ADMIN_KEY); generated into `home/admin.key` when not given."""
+    uid_base: int | None = None
+    """First uid of the 65,536 that this vibeD uses when it runs as root."""
+    reserved_names: tuple[str, ...] = ()
+    """Names that no app may have, besides vibeD's own."""
+    max_source_mb: int = 50
+    """Largest compressed source."""
+    max_expanded_mb: int = 600
+    """Largest unpacked source."""
+    max_files: int = 20_000
+    """Most files in a source."""
+    deploy_wait_s: float = 9.5
+    """How long `POST /v1/deploy` waits for Ready before it answers 202."""
+    start_timeout_s: float = 60.0
+    """How long an app may take until it listens."""
+    drain_s: float = 60.0
+    """How long requests of a replaced version may go on."""
+    general_driver: str = "gvisor"
+    """Driver of the general lane: `gvisor` or `process`."""
+    least_general: str = "kernel"
+    """Least isolation of the general lane."""
+    least_fast: str = "isolate"
+    """Least isolation of code in the fast lane."""
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """Warm sandboxes by template, where they differ from the template's own default."""
+    refill_concurrency: int = 1
+    """Sandboxes that are booted for the pools at the same time."""
+    start_concurrency: int = 4
+    """Apps of the general lane that are started at the same time."""
+    warm_processes: bool = True
+    """Whether Python and Node apps may start in a process that has already imported what they import."""
+    template_dir: Path | None = None
+    """More templates, one folder each."""
+    big_packages: bool = True
+    """Whether the second stage of templates (numpy, pandas, …) is built."""
+    templates: tuple[str, ...] = ()
+    """Only these templates are built; empty: all."""
+    log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def api_url(self) -> str:
+        """Where clients on this machine find the API."""
+        return f"http://{self.domain}:{self.port}"
+
+    def app_url(self, app_id: str) -> str:
+        """The live URL of an app."""
+        return f"http://{app_id}.{self.domain}:{self.port}"
+
+
+def default_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """VIBED_HOME, else /var/lib/vibed for root, else ~/.local/share/vibed."""
+    if given := environ.get("VIBED_HOME"):
+        return Path(given).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/vibed")
+    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "vibed"
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read `VIBED_CONFIG` or `<home>/vibed.toml`, then `VIBED_*`; the environment wins.
+
+    Raises `InvalidConfiguration`.
+    """
+    home = default_home(environ)
+    path = Path(environ["VIBED_CONFIG"]) if "VIBED_CONFIG" in environ else home / "vibed.toml"
+    settings: dict[str, Any] = {}
+    if "VIBED_CONFIG" in environ or path.exists():
+        try:
+            settings = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidConfiguration(f"{path} cannot be read: {error}") from error
+    known = {f.name: f for f in fields(Config) if f.name != "home"}
+    for name in settings:
+        if name not in known:
+            raise InvalidConfiguration(f"{path} has an unknown key {name!r}", hint=f"known keys: {', '.join(known)}")
+    for name in known:
+        value = environ.get(f"VIBED_{name.upper()}")
+        if value is not None and value != "":
+            settings[name] = _from_text(name, value)
+    return _validated(replace(Config(home), **{name: _coerced(name, value) for name, value in settings.items()}))
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _from_text(name: str, text: str) -> Any:
+    kind = _kind(name)
+    try:
+        if kind == "bool":
+            return _BOOLEANS[text.lower()]
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind == "list":
+            return [part.strip() for part in text.split(",") if part.strip()]
+        if kind == "map":
+            return {key.strip(): int(n) for key, _, n in (part.partition("=") for part in text.split(",")) if key}
+    except (ValueError, KeyError) as error:
+        raise InvalidConfiguration(f"VIBED_{name.upper()}={text!r} is not a valid {kind}") from error
+    return text
+
+
+def _kind(name: str) -> str:
+    annotation = str(next(f.type for f in fields(Config) if f.name == name))
+    for prefix, kind in (
+        ("bool", "bool"),
+        ("int", "int"),
+        ("float", "float"),
+        ("tuple", "list"),
+        ("Mapping", "map"),
+        ("Path", "path"),
+    ):
+        if annotation.startswith(prefix):
+            return kind
+    return "str"
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "list": (list,),
+    "map": (dict,),
+    "path": (str,),
+    "str": (str,),
+}
+
+
+def _coerced(name: str, value: Any) -> Any:
+    kind = _kind(name)
+    if not isinstance(value, _TYPES[kind]) or (kind != "bool" and isinstance(value, bool)):
+        raise InvalidConfiguration(f"{name} must be a {kind}, not {value!r}")
+    if kind == "list":
+        return tuple(str(item) for item in value)
+    if kind == "path":
+        return Path(value).expanduser().absolute()
+    if kind == "map" and not all(isinstance(item, int) and not isinstance(item, bool) for item in value.values()):
+        raise InvalidConfiguration(f"{name} maps names to whole numbers, not {value!r}")
+    return float(value) if kind == "float" else value
+
+
+def _validated(config: Config) -> Config:
+    host, _, port = config.listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise InvalidConfiguration(f"listen must be host:port, not {config.listen!r}", hint=f"e.g. {DEFAULT_LISTEN}")
+    choices = {
+        "general_driver": ("gvisor", "process"),
+        "least_general": ("process", "kernel", "vm-emulated", "vm"),
+        "least_fast": ("isolate", "process", "kernel", "vm-emulated", "vm"),
+        "log_level": ("debug", "info", "warning", "error"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise InvalidConfiguration(f"{name} must be one of {', '.join(allowed)}, not {getattr(config, name)!r}")
+    for name in ("max_source_mb", "max_expanded_mb", "max_files", "refill_concurrency", "start_concurrency"):
+        if getattr(config, name) < 1:
+            raise InvalidConfiguration(f"{name} must be at least 1")
+    for name in ("deploy_wait_s", "start_timeout_s", "drain_s"):
+        if not 0 <= getattr(config, name) <= 3_600:
+            raise InvalidConfiguration(f"{name} must be between 0 and 3600 seconds")
+    if any(size < 0 for size in config.pools.values()):
+        raise InvalidConfiguration("pools: a size cannot be negative")
+    if config.uid_base is not None and not 1_000 < config.uid_base < 2**32 - 131_072:
+        raise InvalidConfiguration("uid_base must leave room for 65,536 uids above 1,000")
+    return config

@@ -1,0 +1,104 @@
+"""How the API's process asks the controller's: a few operations over one Unix socket (`vibed.wire`).
+
+The link is a hint, never the truth: what was accepted is in the app store, and a controller that is down finds it
+there when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vibed.apps.app import Phase
+from vibed.wire import Connection, Disconnected
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one version (or an app that was asked for) stands."""
+
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    serving_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFigures:
+    """One row of `GET /v1/templates`; the figures are the pool's and the probe's own."""
+
+    name: str
+    lane: str
+    description: str
+    kind: str
+    warm_pool_size: int
+    ready: int
+    claimed: int
+    isolation: str
+    packages: Mapping[str, str]
+    available: bool
+    reason: str
+    """Empty when available; otherwise why not, or the build step it is at."""
+    building: bool = False
+    progress: float | None = None
+
+
+class ControllerLink:
+    """The client's side; reconnects by itself. Calls raise `Disconnected` while the controller is down."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def _call(self, op: str, *, timeout: float, **arguments: object) -> dict[str, Any]:
+        connection = self._connection
+        if connection is None or connection.closed.done():
+            async with self._connecting:
+                if self._connection is None or self._connection.closed.done():
+                    self._connection = await Connection.open(self._socket, timeout=2.0)
+                connection = self._connection
+        try:
+            return await connection.call(op, timeout=timeout, **arguments)
+        except TimeoutError as error:
+            raise Disconnected(f"the controller did not answer {op!r} in {timeout:g} s") from error
+
+    async def wake(self, app_id: str) -> None:
+        """Say that an app's spec has changed."""
+        await self._call("wake", app_id=app_id, timeout=5.0)
+
+    async def settle(self, app_id: str, version: int, *, timeout_s: float) -> Outcome:
+        """Wake, then wait until the version is Ready or Failed, waits for something slow, or time is up."""
+        return _outcome(
+            await self._call("settle", app_id=app_id, version=version, timeout_s=timeout_s, timeout=timeout_s + 5.0)
+        )
+
+    async def ensure(self, app_id: str, *, timeout_s: float) -> Outcome:
+        """Bring an app up that has no live sandbox; Ready means its name reaches it now."""
+        return _outcome(await self._call("ensure", app_id=app_id, timeout_s=timeout_s, timeout=timeout_s + 5.0))
+
+    async def templates(self) -> Sequence[TemplateFigures]:
+        """Every template with real figures."""
+        answer = await self._call("templates", timeout=5.0)
+        return [TemplateFigures(**item) for item in answer["items"]]
+
+    async def metrics(self) -> str:
+        """The controller's metrics in Prometheus' text format."""
+        return str((await self._call("metrics", timeout=5.0))["text"])
+
+    async def health(self) -> dict[str, Any]:
+        """`{"ok": bool, "checks": {name: {"ok", "detail"}}}`: store, drivers, router."""
+        return await self._call("health", timeout=5.0)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+def _outcome(answer: dict[str, Any]) -> Outcome:
+    return Outcome(**{**answer, "phase": Phase(answer["phase"])})
