@@ -175,7 +175,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _coerced(name: str, value: Any) -> Any:
     kind = _kind(name)
-    if not isinstance(value, _TYPES[kind]) or (kind != "bool" and isinstance(value, bool)):
+    right: bool = isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
+    if not right:
         raise InvalidConfiguration(f"{name} must be a {kind}, not {value!r}")
     if kind == "list":
         return tuple(str(item) for item in value)
