@@ -1,0 +1,173 @@
+// Package ingress is the last hop in front of an app: an HTTP/1.1 and h2c server on a Unix socket that streams each
+// request to the app's own socket, knows exactly what is open, and can let go of it without failing a request.
+//
+// It never sends a request twice. An app that saw half a request has seen it, and only the client may decide to repeat it.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxRequestHeader bounds what a client may make us hold before the app has seen anything.
+	maxRequestHeader = 128 << 10
+	// headerTimeout ends a connection that sends the start of a request and then nothing. Idle keep-alive connections
+	// have no timeout at all: closing one races with the proxy that is about to use it.
+	headerTimeout = 30 * time.Second
+	// quietPeriod is how long nothing may have arrived before a drained listener closes: a request that the proxy sent
+	// on an idle connection just before the drain is already in the socket, but not yet counted.
+	quietPeriod = 100 * time.Millisecond
+	drainPoll   = 5 * time.Millisecond
+)
+
+// Dialer opens one connection to the app. It fails fast: waiting for an app to appear is the business of its start.
+type Dialer func(ctx context.Context) (net.Conn, error)
+
+// Stats is what is open now and what has been: upgraded connections (WebSockets) are not counted in Open.
+type Stats struct {
+	Open       int64
+	WebSockets int64
+	Total      int64
+	LastAt     time.Time
+}
+
+// Ingress serves one app for the life of its sandbox.
+type Ingress struct {
+	pool   *pool
+	grpc   http.Handler
+	server *http.Server
+
+	open, upgraded, total, last atomic.Int64
+	draining                    atomic.Bool
+
+	mu      sync.Mutex
+	tunnels map[*tunnel]struct{}
+}
+
+// New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
+// when it is not nil.
+func New(dial Dialer, errorLog *log.Logger) *Ingress {
+	in := &Ingress{pool: newPool(dial), tunnels: map[*tunnel]struct{}{}}
+	in.grpc = newGRPC(dial, errorLog)
+	if errorLog == nil {
+		errorLog = log.New(io.Discard, "", 0)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	in.server = &http.Server{
+		Handler:           in,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		ReadHeaderTimeout: headerTimeout,
+		MaxHeaderBytes:    maxRequestHeader,
+		ErrorLog:          errorLog,
+	}
+	return in
+}
+
+// Serve accepts connections until Drain or Close; it then returns nil.
+func (in *Ingress) Serve(l net.Listener) error {
+	if err := in.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Stats tells what is open at this moment.
+func (in *Ingress) Stats() Stats {
+	s := Stats{Open: in.open.Load(), WebSockets: in.upgraded.Load(), Total: in.total.Load()}
+	if at := in.last.Load(); at != 0 {
+		s.LastAt = time.Unix(0, at)
+	}
+	return s
+}
+
+// ServeHTTP counts a request for as long as it is in any way unfinished, and relays it.
+func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	in.total.Add(1)
+	in.last.Store(time.Now().UnixNano())
+	in.open.Add(1)
+	defer in.open.Add(-1)
+	if in.draining.Load() && r.ProtoMajor == 1 {
+		// Not a refusal: this request is served, the proxy only learns not to send another on this connection.
+		w.Header().Set("Connection", "close")
+	}
+	switch {
+	case r.Method == http.MethodConnect:
+		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
+	case r.ProtoMajor == 2 && isGRPC(r.Header):
+		in.grpc.ServeHTTP(w, r)
+	default:
+		in.relay(w, r)
+	}
+}
+
+// Drain serves on until the last request and the last WebSocket are done or ctx ends. WebSockets that are left get close
+// code 1012; then the listener and the idle connections are closed. It returns how many requests were still open, and
+// how many WebSockets it closed.
+func (in *Ingress) Drain(ctx context.Context) (open, closedWebSockets int) {
+	in.draining.Store(true)
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	quiet, seen := time.Now(), in.total.Load()
+wait:
+	for {
+		now := time.Now()
+		if total := in.total.Load(); total != seen || in.open.Load() != 0 || in.upgraded.Load() != 0 {
+			quiet, seen = now, total
+		} else if now.Sub(quiet) >= quietPeriod {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			break wait
+		case <-tick.C:
+		}
+	}
+	closedWebSockets = in.closeTunnels()
+	open = int(in.open.Load())
+	grace, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if open > 0 {
+		// What is still open has had its time; Shutdown would wait for it again.
+		cancel()
+	}
+	in.server.Shutdown(grace)
+	return open, closedWebSockets
+}
+
+// Close cuts everything that is open.
+func (in *Ingress) Close() {
+	in.server.Close()
+	in.mu.Lock()
+	for t := range in.tunnels {
+		t.cut()
+	}
+	in.mu.Unlock()
+	in.pool.close()
+}
+
+func (in *Ingress) closeTunnels() int {
+	in.mu.Lock()
+	left := make([]*tunnel, 0, len(in.tunnels))
+	for t := range in.tunnels {
+		left = append(left, t)
+	}
+	in.mu.Unlock()
+	var all sync.WaitGroup
+	for _, t := range left {
+		all.Add(1)
+		go func() { defer all.Done(); t.restart() }()
+	}
+	all.Wait()
+	return len(left)
+}

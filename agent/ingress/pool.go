@@ -1,0 +1,199 @@
+package ingress
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+const (
+	maxIdle = 1024
+	// idleLife is shorter than the shortest keep-alive timeout that common servers have (gunicorn: 2 s, Node and uvicorn:
+	// 5 s), so that we, not the app, close an idle connection: when the app does, a request may just be on its way.
+	idleLife          = 1500 * time.Millisecond
+	maxResponseHeader = 512 << 10
+	// dialPatience is for a full accept queue alone: connect on a Unix socket then fails with EAGAIN instead of waiting.
+	dialPatience = 5 * time.Second
+)
+
+// pool keeps the idle connections to the app. It has no goroutine per connection: whether one is still alive is looked up
+// when it is taken, and the expired ones are closed by a timer that exists only while there are idle ones.
+type pool struct {
+	dial   Dialer
+	mu     sync.Mutex
+	idle   []*appConn
+	timer  *time.Timer
+	closed bool
+}
+
+func newPool(dial Dialer) *pool { return &pool{dial: dial} }
+
+// get returns an idle connection that is alive, or a new one when there is none (or when fresh is asked for).
+func (p *pool) get(ctx context.Context, fresh bool) (*appConn, error) {
+	for !fresh {
+		p.mu.Lock()
+		n := len(p.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			break
+		}
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		if time.Now().Before(c.expires) && c.alive() {
+			c.reused, c.sent = true, 0
+			return c, nil
+		}
+		c.Close()
+	}
+	for wait, end := time.Millisecond, time.Now().Add(dialPatience); ; wait = min(2*wait, 50*time.Millisecond) {
+		conn, err := p.dial(ctx)
+		if err == nil {
+			return newAppConn(conn), nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// put gives back a connection on which nothing is under way; keepAlive is the app's own Keep-Alive header.
+func (p *pool) put(c *appConn, keepAlive string) {
+	life := idleLife
+	if keepAlive != "" {
+		life = min(life, announcedLife(keepAlive))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.idle) >= maxIdle {
+		c.Close()
+		return
+	}
+	c.expires = time.Now().Add(life)
+	p.idle = append(p.idle, c)
+	if p.timer == nil {
+		p.timer = time.AfterFunc(idleLife, p.expire)
+	}
+}
+
+func (p *pool) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, kept := time.Now(), p.idle[:0]
+	for _, c := range p.idle {
+		if now.Before(c.expires) {
+			kept = append(kept, c)
+		} else {
+			c.Close()
+		}
+	}
+	clear(p.idle[len(kept):])
+	p.idle, p.timer = kept, nil
+	if len(kept) > 0 {
+		p.timer = time.AfterFunc(idleLife, p.expire)
+	}
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.idle {
+		c.Close()
+	}
+	p.idle = nil
+}
+
+// announcedLife halves the timeout of a Keep-Alive header ("timeout=5, max=100"): the app's clock started before ours.
+func announcedLife(header string) time.Duration {
+	for part := range strings.SplitSeq(header, ",") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(part), "timeout="); ok {
+			if n, err := strconv.Atoi(v); err == nil && n >= 0 {
+				return time.Duration(n) * time.Second / 2
+			}
+		}
+	}
+	return idleLife
+}
+
+// appConn is one connection to the app with its buffers. sent counts what the kernel has taken of the present request:
+// as long as it is zero the app cannot have seen the request.
+type appConn struct {
+	net.Conn
+	r       *bufio.Reader
+	w       *bufio.Writer
+	budget  int64
+	sent    int64
+	reused  bool
+	expires time.Time
+
+	raw   syscall.RawConn
+	probe func(fd uintptr) bool
+	live  bool
+}
+
+func newAppConn(conn net.Conn) *appConn {
+	c := &appConn{Conn: conn, budget: math.MaxInt64}
+	c.r = bufio.NewReaderSize(headReader{c}, 4<<10)
+	c.w = bufio.NewWriterSize(countedWriter{c}, 4<<10)
+	if sc, ok := conn.(syscall.Conn); ok {
+		c.raw, _ = sc.SyscallConn()
+	}
+	c.probe = func(fd uintptr) bool {
+		var b [1]byte
+		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
+			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		// Only "nothing to read yet" is good: end of stream means that the app has closed, and bytes that nobody
+		// asked for would be taken for the answer to the next request.
+		c.live = errno == syscall.EAGAIN
+		return true
+	}
+	return c
+}
+
+func (c *appConn) alive() bool {
+	if c.raw == nil || c.r.Buffered() > 0 {
+		return false
+	}
+	c.live = false
+	return c.raw.Read(c.probe) == nil && c.live
+}
+
+// headReader stops an app that answers with endless headers; the body has no such bound.
+type headReader struct{ c *appConn }
+
+func (h headReader) Read(p []byte) (int, error) {
+	if h.c.budget <= 0 {
+		return 0, errHeaderTooLarge
+	}
+	n, err := h.c.Conn.Read(p)
+	h.c.budget -= int64(n)
+	return n, err
+}
+
+var errHeaderTooLarge = errors.New("the app's response headers are too large")
+
+type countedWriter struct{ c *appConn }
+
+func (w countedWriter) Write(p []byte) (int, error) {
+	n, err := w.c.Conn.Write(p)
+	w.c.sent += int64(n)
+	return n, err
+}
+
+var _ io.Writer = countedWriter{}

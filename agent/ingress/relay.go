@@ -1,0 +1,189 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"sync"
+)
+
+// buffers carry bodies in both directions.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// relay passes one request to the app over HTTP/1.1 and its response back, streaming both.
+//
+// net/http's own Transport would do, but it repeats requests that it takes for harmless, and its two goroutines a
+// connection cost as much as all the rest of this hop.
+func (in *Ingress) relay(w http.ResponseWriter, r *http.Request) {
+	if !plain(r.Host) {
+		refuse(w, http.StatusBadRequest, "BadRequest", "The Host is not a host.", false)
+		return
+	}
+	ctx, upgrade := r.Context(), upgradeProtocol(r)
+	small, err := smallBody(r)
+	if err != nil {
+		// The client went away, or lied about its body, before the app had heard of the request.
+		panic(http.ErrAbortHandler)
+	}
+	c, mayHaveRun, err := in.send(ctx, r, upgrade, small)
+	if err != nil {
+		if ctx.Err() == nil {
+			unreachable(w, err, mayHaveRun)
+		}
+		return
+	}
+	// A client that goes away takes its request with it, whatever it is waiting in.
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	var up *upload
+	if small == nil && r.ContentLength != 0 {
+		up = startUpload(w, r, c)
+	}
+	resp, err := answer(w, r, c, up)
+	if err != nil {
+		c.Close()
+		if ctx.Err() != nil || up.clientFailed() {
+			up.settle(w)
+			panic(http.ErrAbortHandler)
+		}
+		unreachable(w, err, true)
+		up.settle(w)
+		return
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		if !stop() {
+			panic(http.ErrAbortHandler)
+		}
+		in.tunnel(w, r, c, resp)
+		return
+	}
+	up.refused() // a no-op unless the client still waits to be told to send its body
+	copyResponseHead(w.Header(), resp)
+	announced := len(resp.Trailer)
+	w.WriteHeader(resp.StatusCode)
+	if err := copyBody(w, c, resp); err != nil {
+		c.Close()
+		up.settle(w)
+		panic(http.ErrAbortHandler)
+	}
+	if len(resp.Trailer) > 0 {
+		copyTrailer(w, resp, announced)
+	}
+	sent := up.finished()
+	if !stop() || !sent || resp.Close || c.r.Buffered() > 0 {
+		c.Close()
+	} else {
+		in.pool.put(c, resp.Header.Get("Keep-Alive"))
+	}
+	up.settle(w)
+}
+
+// send writes the head of the request, and the whole body when it is small, to a connection of the app. It takes another
+// connection only when a kept one turns out to be dead before the kernel has taken a single byte.
+func (in *Ingress) send(ctx context.Context, r *http.Request, upgrade string, small []byte) (_ *appConn, mayHaveRun bool, _ error) {
+	for fresh := false; ; fresh = true {
+		c, err := in.pool.get(ctx, fresh)
+		if err != nil {
+			return nil, false, err
+		}
+		writeRequestHead(c.w, r, upgrade)
+		c.w.Write(small)
+		if err = c.w.Flush(); err == nil {
+			return c, false, nil
+		}
+		c.Close()
+		if c.sent > 0 || !c.reused {
+			return nil, c.sent > 0, err
+		}
+	}
+}
+
+// answer reads the response's head, passing on the informational ones before it.
+func answer(w http.ResponseWriter, r *http.Request, c *appConn, up *upload) (*http.Response, error) {
+	c.budget = maxResponseHeader
+	defer func() { c.budget = math.MaxInt64 }()
+	for range 16 {
+		resp, err := http.ReadResponse(c.r, r)
+		if err != nil {
+			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+				err = errors.New("it closed the connection")
+			}
+			return nil, err
+		}
+		switch {
+		case resp.StatusCode == http.StatusContinue:
+			up.proceed()
+		case resp.StatusCode == http.StatusSwitchingProtocols:
+			if upgradeProtocol(r) == "" {
+				return nil, errors.New("it switched protocols without being asked")
+			}
+			return resp, nil
+		case resp.StatusCode < 200:
+			if r.ProtoAtLeast(1, 1) {
+				h := w.Header()
+				before := h.Clone()
+				copyResponseHead(h, resp)
+				delete(h, "Content-Type")
+				w.WriteHeader(resp.StatusCode)
+				clear(h)
+				for k, v := range before {
+					h[k] = v
+				}
+			}
+		default:
+			return resp, nil
+		}
+	}
+	return nil, errors.New("it sent informational responses without an end")
+}
+
+// copyBody streams the response. What has arrived is flushed before we wait for more, so that an event stream is not held
+// back; a response that is complete is left to net/http, which sends head and body in one write.
+func copyBody(w http.ResponseWriter, c *appConn, resp *http.Response) error {
+	if resp.Body == http.NoBody {
+		return nil
+	}
+	flusher, _ := w.(http.Flusher)
+	if resp.ContentLength < 0 && c.r.Buffered() == 0 && flusher != nil {
+		// Headers of an event stream must not wait for its first event.
+		flusher.Flush()
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := *pooled
+	var total int64
+	for {
+		n, err := resp.Body.Read(buf)
+		total += int64(n)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the app broke off its response: %w", err)
+		}
+		if total != resp.ContentLength && flusher != nil {
+			flusher.Flush()
+		}
+	}
+}
+
+func copyTrailer(w http.ResponseWriter, resp *http.Response, announced int) {
+	// Trailers need a chunked response, which net/http uses only once something was flushed.
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
+	}
+	prefix := ""
+	if len(resp.Trailer) != announced {
+		prefix = http.TrailerPrefix
+	}
+	for name, values := range resp.Trailer {
+		w.Header()[prefix+name] = values
+	}
+}
