@@ -1,0 +1,304 @@
+"""Driver `static`: a site is a directory that Caddy serves. There is no process, so nothing has to be kept alive.
+
+A site lies in `<home>/sites/<boot>/<app id>/<run>-v<version>-<digest>/`, complete from the moment it has that name.
+`<boot>` is of the machine's boot: what a power cut may have left half written has another boot's name and is never
+looked at again. Sites are looked up one by one (`find`), so taking over thousands of them costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vibed.apps.errors import VibedError
+from vibed.layout import Layout
+from vibed.sandboxes.driver import (
+    BootFailed,
+    Claimed,
+    Endpoint,
+    Exit,
+    Isolation,
+    Probe,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+    Started,
+    State,
+)
+from vibed.sources.errors import ArchiveError
+from vibed.sources.extraction import extract
+from vibed.sources.reader import read_table
+
+TEMPLATE = "static-nginx"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NAME = re.compile(r"(\d{10})-v(\d+)-([0-9a-f]{12})")
+_LINGER_S = 5.0
+"""How long a request that the proxy had routed before the switch may still look up a file."""
+
+
+class Site:
+    """A directory of files, seen as a sandbox."""
+
+    def __init__(self, driver: StaticDriver, id: str) -> None:
+        self._driver = driver
+        self._id = id
+        self._state = State.WARM
+        self._claimed: Claimed | None = None
+        self._endpoint: Endpoint | None = None
+        self._gone = asyncio.Event()
+        self._exit: Exit | None = None
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def driver(self) -> str:
+        return StaticDriver.name
+
+    @property
+    def template(self) -> str:
+        return TEMPLATE
+
+    @property
+    def template_digest(self) -> str:
+        return ""
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def claimed(self) -> Claimed | None:
+        return self._claimed
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self._endpoint
+
+    @property
+    def exit(self) -> Exit | None:
+        return self._exit
+
+    async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
+        """Unpack the site; `socket` and `log_dir` stay unused. Raises `RunFailed`, `SandboxLost`."""
+        if self._state is not State.WARM:
+            raise SandboxLost("this sandbox was claimed before", code="AlreadyClaimed", retryable=False)
+        began = time.perf_counter()
+        self._state = State.INJECTING
+        self._claimed = Claimed(run.app_id, run.version, run.number)
+        on_stage("claimed")
+        try:
+            place = await asyncio.to_thread(self._driver.unpack, run)
+        except ArchiveError as error:
+            self._end()
+            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+        except RunFailed:
+            self._end()
+            raise
+        except (VibedError, OSError) as error:
+            self._end()
+            raise SandboxLost(f"the site could not be written: {error}") from error
+        except asyncio.CancelledError:
+            # the thread goes on; what it makes is a leftover that `find` of another run removes
+            self._end()
+            raise
+        on_stage("injected")
+        took = (time.perf_counter() - began) * 1000
+        self.serve(place, run.runtime.index, run.runtime.spa)
+        on_stage("started")
+        assert self._endpoint is not None
+        return Started(self._endpoint, timings={"claim": 0.0, "inject": took, "start": 0.0})
+
+    def serve(self, place: Path, index: str, spa: bool, claimed: Claimed | None = None) -> None:
+        self._claimed = claimed or self._claimed
+        self._endpoint = Endpoint(place, site=True, index=index, spa=spa)
+        self._state = State.RUNNING
+
+    async def drain(self, deadline_s: float) -> None:
+        """Remove the site when requests that were on their way to it have opened their file."""
+        if self._state is State.RUNNING:
+            self._state = State.DRAINING
+            await asyncio.sleep(min(deadline_s, _LINGER_S))
+        await self.destroy()
+
+    async def destroy(self, grace_s: float = 2.0) -> None:
+        """Remove the site. Idempotent."""
+        endpoint, self._endpoint = self._endpoint, None
+        self._end()
+        if endpoint is not None:
+            await asyncio.to_thread(_remove, endpoint.path)
+
+    async def wait(self) -> Exit:
+        """Return when the site was removed by `drain` or `destroy`: it does not end by itself."""
+        await self._gone.wait()
+        assert self._exit is not None
+        return self._exit
+
+    def _end(self) -> None:
+        if self._exit is None:
+            self._exit = Exit(code=0, signal=None, oom=False, at=time.time())
+        self._state = State.EXITED
+        self._driver.forget(self)
+        self._gone.set()
+
+
+class StaticDriver:
+    """Makes sites below `layout.sites`; they belong to this process's user and are readable to Caddy's group only."""
+
+    name = "static"
+    isolation = Isolation.NONE_NEEDED
+
+    def __init__(self, layout: Layout, *, boot_id: str | None = None) -> None:
+        self._boot = (boot_id or _BOOT_ID.read_text().strip())[:8]
+        self._sites = layout.sites
+        self._owner = (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
+        self._live: set[Site] = set()
+        self._closing = threading.Event()
+        self._sweep: asyncio.Task[None] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of this boot of the machine."""
+        return self._sites / self._boot
+
+    async def probe(self) -> Probe:
+        """Write, rename and remove a site's folder."""
+        try:
+            await asyncio.to_thread(self._try)
+        except OSError as error:
+            return Probe(False, self.isolation, f"{self.folder} cannot be written: {error}")
+        return Probe(True, self.isolation, f"wrote, renamed and removed a site below {self.folder}")
+
+    async def boot(self, template: str = TEMPLATE) -> Sandbox:
+        """A place for one site. Raises `BootFailed` for another template than `static-nginx`."""
+        if template != TEMPLATE:
+            raise BootFailed(f"driver static has no template {template!r}", retryable=False)
+        site = Site(self, f"s{secrets.token_hex(6)[:11]}")
+        self._live.add(site)
+        return site
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        """None: a site is taken over by `find` when it is asked for. Other boots' sites are removed meanwhile."""
+        if self._sweep is None:
+            self._sweep = asyncio.create_task(asyncio.to_thread(self._remove_other_boots))
+        return ()
+
+    def find(self, app_id: str, version: int, *, index: str = "index.html", spa: bool = False) -> Site | None:
+        """The site of a version of an app that an earlier controller left, if it is there; `index` and `spa` as in its
+        runtime. What else that controller left of the app is removed. One directory is read.
+        """
+        known = {site.endpoint.path: site for site in self._live if site.endpoint is not None}
+        found: list[tuple[int, Path]] = []
+        leftovers: list[Path] = []
+        with contextlib.suppress(FileNotFoundError):
+            for place in (self.folder / app_id).iterdir():
+                match = _NAME.fullmatch(place.name)
+                if place in known or (match is None and not place.name.startswith(".")):
+                    continue
+                if match is not None and int(match[2]) == version:
+                    found.append((int(match[1]), place))
+                elif match is not None:
+                    leftovers.append(place)
+        for site in known.values():
+            if site.claimed is not None and (site.claimed.app_id, site.claimed.version) == (app_id, version):
+                return site
+        if not found:
+            return None
+        found.sort()
+        number, place = found.pop()
+        for old in (*leftovers, *(path for _, path in found)):
+            _remove(old)
+        site = Site(self, f"s{secrets.token_hex(6)[:11]}")
+        site.serve(place, index, spa, Claimed(app_id, version, number))
+        self._live.add(site)
+        return site
+
+    async def remove_app(self, app_id: str) -> None:
+        """Remove every site of a deleted app, those that an earlier controller left included."""
+        for site in list(self._live):
+            if site.claimed is not None and site.claimed.app_id == app_id:
+                await site.destroy()
+        await asyncio.to_thread(_remove, self.folder / app_id)
+
+    async def close(self) -> None:
+        """Sites stay."""
+        self._closing.set()
+        if self._sweep is not None:
+            await self._sweep
+
+    def unpack(self, run: Run) -> Path:
+        """Blocking: write the site of a run and return its folder. Raises `ArchiveError`, OSError."""
+        parent = self._folder_for(run.app_id)
+        name = f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
+        fresh = parent / f".{name}.{secrets.token_hex(4)}"
+        prefix = run.runtime.strip + run.runtime.root
+        files = extract(
+            run.source,
+            read_table(run.source),
+            fresh,
+            strip=prefix,
+            file_mode=0o640,
+            dir_mode=0o750,
+            owner=self._owner,
+        )
+        try:
+            if not files:
+                raise RunFailed(f"the source has no file below {prefix!r}", code="InjectFailed")
+            fresh.rename(parent / name)
+        except BaseException:
+            _remove(fresh)
+            raise
+        return parent / name
+
+    def forget(self, site: Site) -> None:
+        self._live.discard(site)
+
+    def _folder_for(self, app_id: str) -> Path:
+        place = self.folder / app_id
+        if not place.is_dir():
+            for folder in (self._sites, self.folder, place):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o750, parents=folder is self._sites)
+                    folder.chmod(0o750)
+                    os.chown(folder, *self._owner)
+        return place
+
+    def _try(self) -> None:
+        self._folder_for(".probe")
+        place = self.folder / ".probe"
+        (place / "a").mkdir(exist_ok=True)
+        (place / "a").rename(place / "b")
+        _remove(place)
+
+    def _remove_other_boots(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for boot in self._sites.iterdir():
+                if boot.name == self._boot or not boot.is_dir():
+                    continue
+                for app in boot.iterdir():
+                    if self._closing.is_set():
+                        return
+                    _remove(app)
+                    # a deploy that waits for the disk goes first
+                    time.sleep(0.002)
+                _remove(boot)
+
+
+def _remove(place: Path) -> None:
+    """Remove a folder so that its name is free at once: a half removed site must not be found."""
+    hidden = place.with_name(f".gone.{secrets.token_hex(6)}")
+    try:
+        place.rename(hidden)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(hidden, ignore_errors=True)

@@ -1,0 +1,120 @@
+"""What the static driver promises beyond the driver contract: where sites lie, who reads them, how they are found."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vibed.apps.app import Runtime
+from vibed.layout import Layout, Uids
+from vibed.sandboxes.driver import Limits, Run, RunFailed, State
+from vibed.sandboxes.static import StaticDriver
+
+
+def archive(folder: Path, files: dict[str, str]) -> Path:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    path = folder / f"{hashlib.sha256(out.getvalue()).hexdigest()}.tar.gz"
+    path.write_bytes(out.getvalue())
+    return path
+
+
+def site_run(source: Path, *, version: int = 1, number: int = 1, strip: str = "", root: str = "") -> Run:
+    runtime = Runtime("fast", "static-nginx", "static", "index.html", "test", strip=strip, root=root, spa=True)
+    return Run("a", version, number, source, runtime, {}, Limits())
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "home", tmp_path / "run", Uids(os.geteuid() or 100_000_000, rootless=os.geteuid() != 0))
+
+
+async def deploy(driver: StaticDriver, run: Run) -> Path:
+    sandbox = await driver.boot("static-nginx")
+    started = await sandbox.run(run, socket=Path("/unused"), log_dir=Path("/unused"), on_stage=lambda stage: None)
+    return started.endpoint.path
+
+
+async def test_a_site_is_the_folder_below_the_wrapping_one_and_nothing_else(layout: Layout, tmp_path: Path) -> None:
+    source = archive(tmp_path, {"wrap/dist/index.html": "hi", "wrap/dist/a/b.css": "x", "wrap/README.md": "no"})
+    place = await deploy(StaticDriver(layout), site_run(source, strip="wrap/", root="dist/"))
+    assert sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()) == ["a/b.css", "index.html"]
+
+
+async def test_a_site_is_readable_to_caddys_group_and_to_no_other(layout: Layout, tmp_path: Path) -> None:
+    place = await deploy(StaticDriver(layout), site_run(archive(tmp_path, {"d/index.html": "hi"})))
+    for path in (place.parent, place, place / "d"):
+        assert path.stat().st_mode & 0o7777 == 0o750
+    stat = (place / "d/index.html").stat()
+    assert stat.st_mode & 0o7777 == 0o640
+    assert (stat.st_uid, stat.st_gid) == (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
+
+
+async def test_a_source_without_a_file_below_its_root_is_refused_and_leaves_nothing(
+    layout: Layout, tmp_path: Path
+) -> None:
+    driver = StaticDriver(layout)
+    with pytest.raises(RunFailed, match="dist/"):
+        await deploy(driver, site_run(archive(tmp_path, {"index.html": "hi"}), root="dist/"))
+    assert list((driver.folder / "a").iterdir()) == []
+
+
+async def test_a_later_controller_finds_the_site_of_a_version_and_drops_what_else_is_there(
+    layout: Layout, tmp_path: Path
+) -> None:
+    first = StaticDriver(layout)
+    old = await deploy(first, site_run(archive(tmp_path, {"index.html": "1"})))
+    new = await deploy(first, site_run(archive(tmp_path, {"index.html": "2"}), version=2, number=2))
+    later = StaticDriver(layout)
+    assert list(await later.adopt()) == []
+    site = later.find("a", 2, spa=True)
+    assert site is not None
+    assert site.state is State.RUNNING
+    assert site.endpoint is not None
+    assert site.endpoint.path == new
+    assert site.endpoint.spa
+    assert not old.exists()
+    assert later.find("a", 2) is site
+    assert later.find("a", 1) is None
+    assert later.find("b", 1) is None
+    await later.close()
+
+
+async def test_a_site_in_use_is_not_taken_for_a_leftover(layout: Layout, tmp_path: Path) -> None:
+    driver = StaticDriver(layout)
+    old = await deploy(driver, site_run(archive(tmp_path, {"index.html": "1"})))
+    new = await deploy(driver, site_run(archive(tmp_path, {"index.html": "2"}), version=2, number=2))
+    assert driver.find("a", 2) is not None
+    assert old.exists()
+    assert new.exists()
+
+
+async def test_after_a_reboot_no_site_is_trusted_and_the_old_ones_go(layout: Layout, tmp_path: Path) -> None:
+    place = await deploy(StaticDriver(layout, boot_id="11111111-x"), site_run(archive(tmp_path, {"index.html": "1"})))
+    later = StaticDriver(layout, boot_id="22222222-x")
+    await later.adopt()
+    assert later.find("a", 1) is None
+    for _ in range(500):
+        if not (layout.sites / "11111111").exists():
+            break
+        await asyncio.sleep(0.01)
+    assert not place.exists()
+    assert not (layout.sites / "11111111").exists()
+    await later.close()
+
+
+async def test_a_deleted_app_leaves_no_site(layout: Layout, tmp_path: Path) -> None:
+    place = await deploy(StaticDriver(layout), site_run(archive(tmp_path, {"index.html": "1"})))
+    later = StaticDriver(layout)
+    await later.remove_app("a")
+    assert not place.parent.exists()
