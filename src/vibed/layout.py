@@ -115,6 +115,11 @@ class Layout:
         return self.runtime / "serve" / "activator.sock"
 
     @property
+    def fallback_socket(self) -> Path:
+        """Caddy's own site that answers while vibeD is down."""
+        return self.runtime / "caddy" / "fallback.sock"
+
+    @property
     def controller_socket(self) -> Path:
         return self.runtime / "ctl" / "controller.sock"
 

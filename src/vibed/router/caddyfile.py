@@ -1,0 +1,183 @@
+"""Caddy's whole configuration: one wildcard route, written once and never reloaded for an app.
+
+A request for `<id>.<domain>` goes to the newest marker of that app (`vibed.router.markers`). Without one, and when the
+app's socket cannot be dialled, the activator is asked (a bodiless GET that it holds until the app is there): 204 means
+"look for the marker again", anything else is the answer. So a request with a body is forwarded once, by Caddy, and one
+that has reached an app is never replayed. While vibeD is down the fallback site answers 503 with Retry-After.
+"""
+
+from __future__ import annotations
+
+from vibed.config import Config
+from vibed.layout import Layout
+from vibed.router.markers import PATTERN
+
+_TEMPLATE = """\
+{
+	admin off
+	persist_config off
+	auto_https off
+	grace_period 5s
+	log {
+		level WARN
+		format json
+	}
+	servers {
+		protocols h1 h2c
+		timeouts {
+			read_header 30s
+			idle 5m
+		}
+	}
+}
+
+(app) {
+	@site vars_regexp kind {http.matchers.file.relative} \\.([sp])$
+	handle @site {
+		root * {http.matchers.file.absolute}.d
+		header ?Cache-Control no-cache
+		header X-Content-Type-Options nosniff
+		@hidden {
+			path */.*
+			not path /.well-known/*
+		}
+		error @hidden 404
+		@fallback expression `{re.kind.1} == "p"`
+		handle @fallback {
+			try_files {path} {path}/index.html {path}.html /index.html
+			file_server
+		}
+		handle {
+			try_files {path} {path}/index.html {path}.html
+			file_server
+		}
+	}
+	@grpc {
+		protocol grpc
+	}
+	handle @grpc {
+		reverse_proxy unix/{http.matchers.file.absolute}.sock {
+			transport http {
+				versions h2c
+			}
+		}
+	}
+	handle {
+		reverse_proxy unix/{http.matchers.file.absolute}.sock
+	}
+}
+
+(activate) {
+	reverse_proxy unix/@ACTIVATOR@ unix/@FALLBACK@ {
+		lb_policy first
+		lb_retries 1
+		fail_duration 1s
+		method GET
+		rewrite {args[0]}
+		header_up -Upgrade
+		header_up -Connection
+		header_up -X-Vibed-*
+		header_up -Range
+		header_up -If-*
+		@activated status 204
+		handle_response @activated {
+			@again file {
+				root @APPS@
+				try_files /{labels.@LABEL@}/@PATTERN@
+			}
+			handle @again {
+				import app
+			}
+			handle {
+				header Retry-After 1
+				respond `{"code":"NotReady","message":"the app is not ready yet","details":{"retryable":true}}` 503
+			}
+		}
+	}
+}
+
+http://@FALLBACK_SITE@ {
+	bind unix/@FALLBACK@|0600
+	header Retry-After 2
+	header Cache-Control no-store
+	header Content-Type application/json
+	respond `{"code":"VibedUnavailable","message":"vibeD is restarting","details":{"retryable":true,"hint":"try again in a few seconds"}}` 503
+}
+
+@API_HOSTS@ {
+	bind @BIND@
+	reverse_proxy unix/@SERVE@ unix/@FALLBACK@ {
+		lb_policy first
+		lb_retries 1
+		fail_duration 500ms
+		flush_interval -1
+	}
+}
+
+http://*.@DOMAIN@:@PORT@ {
+	bind @BIND@
+	@app file {
+		root @APPS@
+		try_files /{labels.@LABEL@}/@PATTERN@
+	}
+	handle @app {
+		import app
+	}
+	handle {
+		import activate /missing?
+	}
+	handle_errors {
+		@unreachable expression `{http.error.status_code} == 502 && {http.error.message}.contains("dial ")`
+		handle @unreachable {
+			import activate /failed?marker={http.matchers.file.relative}
+		}
+		@notfound expression `{http.error.status_code} == 404`
+		handle @notfound {
+			root * {http.matchers.file.absolute}.d
+			@custom file /404.html
+			handle @custom {
+				rewrite * /404.html
+				file_server {
+					status 404
+				}
+			}
+			handle {
+				respond "404: this site has no such page" 404
+			}
+		}
+		handle {
+			header Retry-After 2
+			header Content-Type application/json
+			respond `{"code":"AppUnreachable","message":"the app did not answer","details":{"retryable":true}}` {err.status_code}
+		}
+	}
+}
+
+http://:@PORT@ {
+	bind @BIND@
+	header Content-Type application/json
+	respond `{"code":"UnknownHost","message":"nothing is served under this name","details":{"retryable":false,"hint":"apps are at <id>.@DOMAIN@:@PORT@, the API at @DOMAIN@:@PORT@"}}` 404
+}
+"""
+
+
+def caddyfile(config: Config, layout: Layout) -> str:
+    """The Caddyfile of one vibeD."""
+    hosts = [config.domain, "127.0.0.1", "[::1]"]
+    values = {
+        "APPS": str(layout.apps),
+        "ACTIVATOR": str(layout.activator_socket),
+        "FALLBACK": str(layout.fallback_socket),
+        "FALLBACK_SITE": "fallback.invalid:80",
+        "SERVE": str(layout.serve_socket),
+        "API_HOSTS": " ".join(f"http://{host}:{config.port}" for host in hosts),
+        "BIND": config.host.strip("[]"),
+        "DOMAIN": config.domain,
+        "PORT": str(config.port),
+        "LABEL": str(len(config.domain.split("."))),
+        "PATTERN": PATTERN,
+    }
+    text = _TEMPLATE
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text
