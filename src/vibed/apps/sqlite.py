@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from vibed.apps.errors import (
     NotFound,
     StoreUnavailable,
 )
-from vibed.apps.store import Deployed, Idempotency, NewVersion
+from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome
 
 T = TypeVar("T")
 
@@ -231,38 +231,30 @@ class SqliteStore:
 
         return await self._read(work)
 
-    async def set_status(self, app_id: str, status: Status) -> Status:
-        now = time.time()
-
-        def work(db: sqlite3.Connection) -> Status:
-            changed = db.execute(
-                "UPDATE apps SET phase = ?, reason = ?, message = ?, serving_version = ?, observed_generation = ?,"
-                " isolation = ?, driver = ?, sandbox = ?, restarts = ?, updated_at = ?, revision = revision + 1"
-                " WHERE app_id = ? AND revision = ?",
-                [
-                    status.phase.value, status.reason, status.message, status.serving_version,
-                    status.observed_generation, status.isolation, status.driver, status.sandbox, status.restarts,
-                    now, app_id, status.revision,
-                ],
-            ).rowcount  # fmt: skip
-            if not changed:
-                _get(db, app_id)
-                raise Conflict(f"the status of {app_id!r} was changed by another writer")
-            return replace(status, updated_at=now, revision=status.revision + 1)
+    async def record(
+        self,
+        app_id: str,
+        status: Status | None,
+        *,
+        outcomes: Sequence[VersionOutcome] = (),
+        events: Sequence[NewEvent] = (),
+    ) -> Status | None:
+        def work(db: sqlite3.Connection) -> Status | None:
+            written = None if status is None else _set_status(db, app_id, status)
+            for outcome in outcomes:
+                db.execute(
+                    "UPDATE versions SET phase = ?, reason = ?, message = ?, timings = json_patch(timings, ?)"
+                    " WHERE app_id = ? AND number = ?",
+                    [
+                        outcome.phase.value, outcome.reason, outcome.message, json.dumps(dict(outcome.timings)),
+                        app_id, outcome.number,
+                    ],
+                )  # fmt: skip
+            for event in events:
+                _add_event(db, app_id, event)
+            return written
 
         return await self._write(work)
-
-    async def set_outcome(
-        self, app_id: str, number: int, phase: Phase, reason: str, message: str, timings: Mapping[str, float]
-    ) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE versions SET phase = ?, reason = ?, message = ?, timings = json_patch(timings, ?)"
-                " WHERE app_id = ? AND number = ?",
-                [phase.value, reason, message, json.dumps(dict(timings)), app_id, number],
-            )
-
-        await self._write(work)
 
     async def next_run(self, app_id: str) -> int:
         def work(db: sqlite3.Connection) -> int:
@@ -302,9 +294,6 @@ class SqliteStore:
         return await self._read(
             lambda db: frozenset(row[0] for row in db.execute("SELECT DISTINCT source_digest FROM versions"))
         )
-
-    async def add_event(self, app_id: str, kind: str, reason: str, message: str, version: int | None = None) -> Event:
-        return await self._write(lambda db: _add_event(db, app_id, kind, reason, message, version))
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
         return await self._read(
@@ -424,7 +413,7 @@ def _deploy(
         if new.rolled_back_from is None
         else f"version {number} accepted: back to version {new.rolled_back_from}"
     )
-    _add_event(db, new.app_id, "Normal", "Accepted", what, number)
+    _add_event(db, new.app_id, NewEvent("Normal", "Accepted", what, number))
     return Deployed(_get(db, new.app_id), _get_version(db, new.app_id, number), row is None, False)
 
 
@@ -458,17 +447,33 @@ def _get_version(db: sqlite3.Connection, app_id: str, number: int) -> Version:
     return _version(row)
 
 
-def _add_event(db: sqlite3.Connection, app_id: str, kind: str, reason: str, message: str, version: int | None) -> Event:
+def _set_status(db: sqlite3.Connection, app_id: str, status: Status) -> Status:
+    now = time.time()
+    changed = db.execute(
+        "UPDATE apps SET phase = ?, reason = ?, message = ?, serving_version = ?, observed_generation = ?,"
+        " isolation = ?, driver = ?, sandbox = ?, restarts = ?, updated_at = ?, revision = revision + 1"
+        " WHERE app_id = ? AND revision = ?",
+        [
+            status.phase.value, status.reason, status.message, status.serving_version, status.observed_generation,
+            status.isolation, status.driver, status.sandbox, status.restarts, now, app_id, status.revision,
+        ],
+    ).rowcount  # fmt: skip
+    if not changed:
+        _get(db, app_id)
+        raise Conflict(f"the status of {app_id!r} was changed by another writer")
+    return replace(status, updated_at=now, revision=status.revision + 1)
+
+
+def _add_event(db: sqlite3.Connection, app_id: str, new: NewEvent) -> None:
     row = db.execute("UPDATE apps SET events = events + 1 WHERE app_id = ? RETURNING events", [app_id]).fetchone()
     if row is None:
         raise _no_app(app_id)
-    event = Event(app_id, int(row[0]), time.time(), kind, reason, message, version)
+    seq = int(row[0])
     db.execute(
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [app_id, event.seq, event.at, kind, reason, message, version],
+        [app_id, seq, time.time(), new.kind, new.reason, new.message, new.version],
     )
-    db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, event.seq - EVENTS_KEPT])
-    return event
+    db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, seq - EVENTS_KEPT])
 
 
 def _no_app(app_id: str) -> NotFound:

@@ -50,6 +50,27 @@ class Deployed:
     """Whether an earlier request with the same Idempotency-Key had already done it."""
 
 
+@dataclass(frozen=True, slots=True)
+class VersionOutcome:
+    """How a version's deploy went; timings (milliseconds by step) are merged with those that are there."""
+
+    number: int
+    phase: Phase
+    reason: str
+    message: str
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append."""
+
+    kind: str
+    reason: str
+    message: str
+    version: int | None = None
+
+
 class AppStore(Protocol):
     """See the module's docstring. All times are Unix seconds; lists come newest first unless said otherwise."""
 
@@ -100,17 +121,19 @@ class AppStore(Protocol):
         """A page of an app's versions and how many there are in all."""
         ...
 
-    async def set_status(self, app_id: str, status: Status) -> Status:
-        """Write a status that was derived from `status.revision`; returns it with its new revision.
+    async def record(
+        self,
+        app_id: str,
+        status: Status | None,
+        *,
+        outcomes: Sequence[VersionOutcome] = (),
+        events: Sequence[NewEvent] = (),
+    ) -> Status | None:
+        """What the controller saw, in one transaction: a status that was derived from `status.revision`, how
+        versions' deploys went, and what is worth an event. Returns the status with its new revision.
 
         Raises `Conflict` when another writer was faster, `NotFound`.
         """
-        ...
-
-    async def set_outcome(
-        self, app_id: str, number: int, phase: Phase, reason: str, message: str, timings: Mapping[str, float]
-    ) -> None:
-        """Record how a version's deploy went; timings are merged with those that are there."""
         ...
 
     async def next_run(self, app_id: str) -> int:
@@ -127,10 +150,6 @@ class AppStore(Protocol):
 
     async def digests_in_use(self) -> frozenset[str]:
         """Every source digest that some version names."""
-        ...
-
-    async def add_event(self, app_id: str, kind: str, reason: str, message: str, version: int | None = None) -> Event:
-        """Append to the app's events (the newest 1,000 of an app are kept)."""
         ...
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:

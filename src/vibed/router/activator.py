@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from vibed.apps import ids
 from vibed.apps.app import Phase
@@ -33,7 +34,7 @@ def create_activator(
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI app for `layout.activator_socket`."""
 
-    async def page_for(host: str) -> Page | None:
+    async def page_for(host: str, failed_marker: str) -> Page | None:
         name = host.partition(":")[0].removesuffix(f".{config.domain}").lower()
         if not ids.PATTERN.fullmatch(name):
             return pages.bad_name(host)
@@ -46,7 +47,7 @@ def create_activator(
         if app.deleted:
             return pages.unknown(name)
         try:
-            outcome = await link.ensure(name, timeout_s=HOLD_S)
+            outcome = await link.ensure(name, timeout_s=HOLD_S, failed_marker=failed_marker)
         except WireError as error:
             return pages.unknown(name) if error.error_code == "NotFound" else pages.restarting()
         except Disconnected:
@@ -64,7 +65,9 @@ def create_activator(
         if scope["type"] != "http":
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        page = await page_for(headers.get(b"host", ""))
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        failed_marker = query.get("marker", [""])[0] if scope["path"] == "/failed" else ""
+        page = await page_for(headers.get(b"host", ""), failed_marker)
         if page is None:
             await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
             await send({"type": "http.response.body", "body": b""})

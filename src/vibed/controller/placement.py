@@ -1,0 +1,133 @@
+"""Which driver a version runs on, and whether it may: the least isolation is refused, never silently lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vibed.apps.app import Resources, Runtime
+from vibed.config import Config
+from vibed.sandboxes.driver import Driver, Isolation, Limits, Probe
+from vibed.sandboxes.templates import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a version runs."""
+
+    driver: str
+    template: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a version cannot run on this vibeD, as it is configured."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Why a version has to wait."""
+
+    reason: str
+    message: str
+
+
+class Placements:
+    """Decides by configuration, templates and what the drivers' probes found."""
+
+    def __init__(self, config: Config, templates: Mapping[str, Template], drivers: Mapping[str, Driver]) -> None:
+        self._config = config
+        self._templates = templates
+        self._drivers = drivers
+        self._probes: dict[str, Probe] = {}
+        self._building: dict[str, tuple[str, float | None]] = {}
+        self._ready: set[str] = set()
+        self._broken: dict[str, str] = {}
+
+    def probed(self, driver: str, probe: Probe) -> None:
+        """Remember what a driver's probe found."""
+        self._probes[driver] = probe
+
+    def building(self, template: str, step: str, fraction: float | None = None) -> None:
+        """A template is being built and is at `step`."""
+        self._building[template] = (step, fraction)
+        self._broken.pop(template, None)
+
+    def built(self, template: str) -> None:
+        """A template can be booted."""
+        self._ready.add(template)
+        self._building.pop(template, None)
+        self._broken.pop(template, None)
+
+    def broken(self, template: str, why: str) -> None:
+        """A template could not be built."""
+        self._broken[template] = why
+        self._building.pop(template, None)
+
+    def is_ready(self, template: str) -> bool:
+        return template in self._ready
+
+    def progress(self, template: str) -> tuple[str, float | None] | None:
+        """The build step a template is at, if it is being built or waits for it."""
+        return self._building.get(template)
+
+    def trouble(self, template: str) -> str | None:
+        """Why a template cannot be used, if that is so."""
+        known = self._templates.get(template)
+        if known is None:
+            return f"there is no template {template!r}"
+        return known.unavailable or self._broken.get(template)
+
+    def driver_of(self, template: Template) -> str:
+        """The driver that makes this template's sandboxes."""
+        return template.driver or self._config.general_driver
+
+    def isolation(self, template: Template) -> Isolation | None:
+        """The level that the driver's probe measured; None while it has not run or did not succeed."""
+        probe = self._probes.get(self.driver_of(template))
+        return probe.isolation if probe is not None and probe.ok else None
+
+    def level(self, driver: str) -> str:
+        """The level that a driver's sandboxes are at, as measured; empty when unknown."""
+        probe = self._probes.get(driver)
+        return probe.isolation.value if probe is not None else ""
+
+    def place(self, runtime: Runtime, resources: Resources) -> Placement | Refusal | NotYet:
+        """Where a version runs, why it never can, or why not yet."""
+        template = self._templates.get(runtime.template)
+        trouble = self.trouble(runtime.template)
+        if template is None or (trouble is not None and runtime.template not in self._ready):
+            known = ", ".join(name for name in self._templates if self.trouble(name) is None)
+            return Refusal("TemplateUnavailable", f"{trouble}; templates that work here: {known}.")
+        name = self.driver_of(template)
+        probe = self._probes.get(name)
+        if probe is None or runtime.template not in self._ready:
+            step = self._building.get(runtime.template, ("waiting for its turn", None))[0]
+            return NotYet(
+                "TemplateBuilding",
+                f"the template {runtime.template} is being prepared ({step}); the app becomes Ready by itself",
+            )
+        if not probe.ok:
+            return Refusal("DriverUnavailable", f"the driver {name} does not work on this machine: {probe.detail}")
+        least = Isolation(self._config.least_fast if template.lane == "fast" else self._config.least_general)
+        if not probe.isolation.satisfies(least):
+            return Refusal(
+                "IsolationTooLow",
+                f"this vibeD runs {template.lane} apps at isolation {least.value!r} or higher, and the driver {name} "
+                f"offers {probe.isolation.value!r}; the operator decides",
+            )
+        defaults = template.resources
+        return Placement(
+            name,
+            runtime.template,
+            Limits(
+                cpus=resources.cpu or defaults.cpus,
+                memory_mb=resources.memory_mb or defaults.memory_mb,
+                pids=defaults.pids,
+                disk_mb=defaults.disk_mb,
+            ),
+        )

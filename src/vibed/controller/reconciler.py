@@ -1,0 +1,659 @@
+"""The loop that brings each app from its spec to what it should be, and keeps it there.
+
+One keeper (a task) an app that has something to do or a sandbox to watch; it reads the spec, asks
+`vibed.controller.decision.decide`, performs the actions, writes the status and waits to be woken. Everything slow runs
+in tasks of its own, so that a keeper never waits for a sandbox. The app store is the only memory that counts: what is
+in a keeper is found again after a kill -9 (`adopt`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from vibed.apps.app import App, Phase, Version
+from vibed.apps.errors import Conflict, NotFound, VibedError
+from vibed.apps.store import AppStore, NewEvent, VersionOutcome
+from vibed.config import Config
+from vibed.controller.decision import (
+    HEALTHY_AFTER_S,
+    Drain,
+    Observed,
+    Plan,
+    Purge,
+    RunView,
+    Stage,
+    Start,
+    Stop,
+    Trouble,
+    Wanted,
+    backoff,
+    decide,
+)
+from vibed.controller.link import Outcome
+from vibed.controller.metrics import Metrics
+from vibed.controller.placement import NotYet, Placement, Placements, Refusal
+from vibed.layout import Layout
+from vibed.router.markers import Markers
+from vibed.sandboxes.driver import Exit, Run, RunFailed, Sandbox
+
+log = structlog.get_logger()
+
+RETIRE_AFTER_S = 1.0
+"""How long an old marker stays beside the new one: Caddy lists a directory, then looks (shared note data-path.md)."""
+REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
+"""Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
+RUN_LOGS_KEPT = 5
+QUIET_STATUS_S = 0.25
+"""A start that takes less is not written to the store step by step."""
+
+
+class Sites(Protocol):
+    """What the controller needs of the driver `static` besides the Driver port: sites have no process to adopt."""
+
+    def find(self, app_id: str, version: int, *, index: str = ..., spa: bool = ...) -> Sandbox | None: ...
+    async def remove_app(self, app_id: str) -> None: ...
+
+
+class Pools(Protocol):
+    """Where sandboxes come from (`vibed.sandboxes.pool`)."""
+
+    async def claim(self, driver: str, template: str) -> Sandbox: ...
+
+
+@dataclass(eq=False)
+class _Run:
+    """A run that is not over."""
+
+    number: int
+    version: int
+    stage: Stage = Stage.STARTING
+    step: str = ""
+    sandbox: Sandbox | None = None
+    serving_since: float = 0.0
+    timings: Mapping[str, float] = field(default_factory=dict)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def view(self) -> RunView:
+        return RunView(self.number, self.version, self.stage, self.step)
+
+    @property
+    def leaving(self) -> bool:
+        return self.stage in (Stage.DRAINING, Stage.STOPPING)
+
+
+@dataclass(eq=False)
+class _Keeper:
+    """What the controller holds of one app while it has something to do for it."""
+
+    app_id: str
+    runs: dict[int, _Run] = field(default_factory=dict)
+    troubles: dict[int, Trouble] = field(default_factory=dict)
+    last_good: int | None = None
+    restarts: int = 0
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Outcome | None = None
+    """Of the app as a whole, as last told."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """Of versions, as last told."""
+    seen_generation: int = 0
+    gone: bool = False
+
+    def tell(self) -> None:
+        """Let everyone who waits for a change look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def serving(self) -> _Run | None:
+        """The run that requests reach."""
+        return max(
+            (run for run in self.runs.values() if run.stage is Stage.SERVING),
+            key=lambda run: run.number,
+            default=None,
+        )
+
+
+class Reconciler:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        layout: Layout,
+        store: AppStore,
+        pools: Pools,
+        sites: Sites,
+        placements: Placements,
+        markers: Markers,
+        metrics: Metrics,
+        source_path: Callable[[str], Path],
+    ) -> None:
+        self._config = config
+        self._layout = layout
+        self._store = store
+        self._pools = pools
+        self._sites = sites
+        self._placements = placements
+        self._markers = markers
+        self._metrics = metrics
+        self._source_path = source_path
+        self._keepers: dict[str, _Keeper] = {}
+        self._adopted: dict[str, list[Sandbox]] = {}
+        self._starting = asyncio.Semaphore(config.start_concurrency)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Work until cancelled. Sandboxes live on."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            ready.set()
+            await asyncio.Event().wait()
+
+    def adopt(self, sandboxes: Sequence[Sandbox]) -> None:
+        """Take over claimed sandboxes that an earlier controller left; each is given to its app's keeper."""
+        for sandbox in sandboxes:
+            if sandbox.claimed is not None:
+                self._adopted.setdefault(sandbox.claimed.app_id, []).append(sandbox)
+        for app_id in list(self._adopted):
+            self.wake(app_id)
+
+    def wake(self, app_id: str) -> _Keeper:
+        """Have the app's keeper look at its spec again."""
+        keeper = self._keepers.get(app_id)
+        if keeper is None or keeper.gone:
+            keeper = self._keepers[app_id] = _Keeper(app_id)
+            self._spawn(self._keep(keeper))
+        keeper.woken.set()
+        return keeper
+
+    def wake_waiting(self) -> None:
+        """Have every keeper look again: a template or a driver has become ready."""
+        for app_id in list(self._keepers):
+            self.wake(app_id)
+
+    async def settle(self, app_id: str, version: int, timeout_s: float) -> Outcome:
+        """Wake the app and return when that version is Ready, Failed, or waits for something slow; or time is up."""
+        keeper = self.wake(app_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    changed = keeper.changed
+                    outcome = keeper.outcomes.get(version)
+                    if outcome is not None and (
+                        outcome.phase in (Phase.READY, Phase.FAILED) or outcome.reason == "TemplateBuilding"
+                    ):
+                        return outcome
+                    if keeper.gone:
+                        break
+                    await changed.wait()
+        outcome = keeper.outcomes.get(version)
+        if outcome is not None:
+            return outcome
+        stored = await self._store.version(app_id, version)
+        return Outcome(stored.phase, stored.reason, stored.message, stored.timings)
+
+    async def ensure(self, app_id: str, timeout_s: float, failed_marker: str = "") -> Outcome:
+        """Bring an app up that has no live sandbox; returns as soon as its name reaches it or it is known not to.
+
+        `failed_marker` is the marker whose socket Caddy could not dial.
+        """
+        app = await self._store.get(app_id)
+        if app.deleted:
+            raise NotFound(f"there is no app {app_id!r}")
+        keeper = self.wake(app_id)
+        if failed_marker:
+            await self._suspect(keeper, failed_marker)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    changed = keeper.changed
+                    outcome = keeper.outcome
+                    if outcome is not None and keeper.seen_generation >= app.generation:
+                        if keeper.serving() is not None and self._markers.published(app_id):
+                            return replace(outcome, phase=Phase.READY)
+                        if outcome.phase is Phase.FAILED or outcome.reason == "TemplateBuilding":
+                            return outcome
+                    if keeper.gone:
+                        keeper = self.wake(app_id)
+                        continue
+                    await changed.wait()
+        return keeper.outcome or Outcome(Phase.PENDING, "Starting", "")
+
+    async def _suspect(self, keeper: _Keeper, failed_marker: str) -> None:
+        """Caddy could not dial this marker's socket: if nobody answers there, its run is over."""
+        for marker in self._markers.published(keeper.app_id):
+            if marker.site or not failed_marker.endswith(marker.path.name):
+                continue
+            try:
+                async with asyncio.timeout(1.0):
+                    _, writer = await asyncio.open_unix_connection(str(marker.endpoint.path))
+                writer.close()
+            except (OSError, TimeoutError):
+                self._markers.retire(keeper.app_id, marker.run)
+                run = keeper.runs.get(marker.run)
+                if run is not None and run.stage is Stage.SERVING:
+                    ended = Exit(None, None, False, time.time())
+                    self._spawn(self._crashed(keeper, run, ended))
+
+    # The keeper of one app
+
+    async def _keep(self, keeper: _Keeper) -> None:
+        taken_over = False
+        try:
+            while not keeper.gone:
+                keeper.woken.clear()
+                try:
+                    if not taken_over:
+                        await self._take_over(keeper)
+                        taken_over = True
+                    plan = await self._turn(keeper)
+                except NotFound:
+                    self._markers.clear(keeper.app_id)
+                    break
+                except Conflict:
+                    continue
+                except Exception:
+                    log.exception("looking at an app failed; it is tried again", app=keeper.app_id)
+                    await asyncio.sleep(1.0)
+                    continue
+                if keeper.gone or (self._idle(keeper, plan) and not keeper.woken.is_set()):
+                    break
+                wait = None if plan.look_again_at is None else max(0.0, plan.look_again_at - time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await keeper.woken.wait()
+        finally:
+            self._drop(keeper)
+
+    def _drop(self, keeper: _Keeper) -> None:
+        keeper.gone = True
+        if self._keepers.get(keeper.app_id) is keeper:
+            del self._keepers[keeper.app_id]
+        keeper.tell()
+
+    def _idle(self, keeper: _Keeper, plan: Plan) -> bool:
+        """Whether nothing is to be watched: only a site serves, or nothing at all, and nothing is waited for."""
+        return (
+            plan.phase in (Phase.READY, Phase.FAILED)
+            and plan.look_again_at is None
+            and plan.reason != "TemplateBuilding"
+            and all(
+                run.stage is Stage.SERVING and run.sandbox is not None and run.sandbox.driver == "static"
+                for run in keeper.runs.values()
+            )
+        )
+
+    async def _take_over(self, keeper: _Keeper) -> None:
+        """Fill a new keeper with what an earlier one, or an earlier controller, left."""
+        app = await self._store.get(keeper.app_id)
+        keeper.restarts = app.status.restarts
+        versions, _ = await self._store.versions(keeper.app_id, limit=100)
+        keeper.last_good = max((v.number for v in versions if v.phase is Phase.READY), default=None)
+        for version in versions:
+            if version.number == app.version and version.phase is Phase.FAILED and version.reason not in REFUSALS:
+                keeper.troubles[version.number] = Trouble(version.reason, version.message)
+        published = {marker.run: marker for marker in self._markers.published(keeper.app_id)}
+        for sandbox in self._adopted.pop(keeper.app_id, []):
+            assert sandbox.claimed is not None
+            run = _Run(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
+            if sandbox.endpoint is None or sandbox.exit is not None:
+                # It was half way when its controller died; a new run is cleaner than guessing how far it got.
+                self._markers.forget(keeper.app_id, run.number)
+                self._spawn(self._destroy(sandbox))
+                continue
+            if run.number not in published:
+                self._markers.publish(keeper.app_id, run.number, run.version, sandbox.endpoint)
+            self._serve(keeper, run)
+        for number, marker in published.items():
+            if number in keeper.runs:
+                continue
+            site = None
+            if marker.site:
+                runtime = next((v.runtime for v in versions if v.number == marker.version), None)
+                if runtime is not None:
+                    site = self._sites.find(keeper.app_id, marker.version, index=runtime.index, spa=runtime.spa)
+            if site is None or site.endpoint is None:
+                self._markers.forget(keeper.app_id, number)
+                continue
+            run = _Run(number, marker.version, sandbox=site)
+            self._serve(keeper, run)
+
+    async def _turn(self, keeper: _Keeper) -> Plan:
+        """Look once: read, decide, act, tell."""
+        app = await self._store.get(keeper.app_id)
+        version = await self._store.version(keeper.app_id, app.version)
+        placement = None if app.deleted else self._placements.place(version.runtime, version.resources)
+        plan = decide(
+            Wanted(app.version, deleted=app.deleted),
+            Observed(
+                now=time.monotonic(),
+                runs=tuple(run.view() for run in keeper.runs.values()),
+                troubles=keeper.troubles,
+                last_good=keeper.last_good,
+                blocked=(placement.reason, placement.message) if isinstance(placement, NotYet) else None,
+                refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
+            ),
+        )
+        for action in plan.actions:
+            await self._perform(keeper, app, action)
+        if not keeper.gone:
+            await self._report(keeper, app, version, plan)
+        return plan
+
+    async def _perform(self, keeper: _Keeper, app: App, action: object) -> None:
+        match action:
+            case Start(version=number):
+                await self._begin(keeper, number)
+            case Drain(run=number):
+                run = keeper.runs[number]
+                run.stage = Stage.DRAINING
+                self._spawn(self._drain(keeper, run))
+            case Stop(run=number):
+                run = keeper.runs[number]
+                begun = run.stage is Stage.STARTING
+                run.stage = Stage.STOPPING
+                self._spawn(self._stop(keeper, run, begun=begun))
+            case Purge():
+                await self._purge(keeper, app)
+
+    async def _begin(self, keeper: _Keeper, number: int) -> None:
+        run = _Run(await self._store.next_run(keeper.app_id), number)
+        keeper.runs[run.number] = run
+        self._spawn(self._bring_up(keeper, run))
+
+    async def _bring_up(self, keeper: _Keeper, run: _Run) -> None:
+        """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
+        began = time.perf_counter()
+        try:
+            version = await self._store.version(keeper.app_id, run.version)
+            placement = self._placements.place(version.runtime, version.resources)
+            if not isinstance(placement, Placement):
+                raise RunFailed(placement.message, code=placement.reason)
+            if placement.driver == "static":
+                run.timings = await self._start(keeper, run, version, placement)
+            else:
+                async with self._starting:
+                    run.timings = await self._start(keeper, run, version, placement)
+            total = (time.perf_counter() - began) * 1000
+            self._metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
+            keeper.woken.set()
+        except RunFailed as error:
+            await self._failed(keeper, run, error.error_code, _sentence(error), app_fault=True)
+        except VibedError as error:
+            await self._failed(keeper, run, error.error_code, _sentence(error), app_fault=not error.may_retry)
+        except Exception as error:
+            log.exception("a run failed in the controller", app=keeper.app_id, run=run.number)
+            await self._failed(keeper, run, "Internal", f"{type(error).__name__}: {error}", app_fault=False)
+        finally:
+            run.over.set()
+
+    async def _start(self, keeper: _Keeper, run: _Run, version: Version, placement: Placement) -> Mapping[str, float]:
+        def on_stage(stage: str) -> None:
+            run.step = {"claimed": "injecting", "injected": "starting"}.get(stage, run.step)
+            if placement.driver != "static":
+                keeper.woken.set()
+
+        run.step = "claiming"
+        began = time.perf_counter()
+        self._markers.prepare(keeper.app_id)
+        sandbox = run.sandbox = await self._pools.claim(placement.driver, placement.template)
+        if run.leaving:
+            raise RunFailed("it was stopped while it started", code="Stopped")
+        claimed = time.perf_counter()
+        started = await sandbox.run(
+            Run(
+                app_id=keeper.app_id,
+                version=run.version,
+                number=run.number,
+                source=self._source_path(version.source_digest),
+                runtime=version.runtime
+                if self._config.warm_processes
+                else replace(version.runtime, start=replace(version.runtime.start, warm=False)),
+                env=version.env,
+                limits=placement.limits,
+                start_timeout_s=self._config.start_timeout_s,
+            ),
+            socket=self._markers.socket(keeper.app_id, run.number),
+            log_dir=self._layout.run_log(keeper.app_id, run.number),
+            on_stage=on_stage,
+        )
+        listening = time.perf_counter()
+        if run.leaving:
+            raise RunFailed("it was stopped while it started", code="Stopped")
+        self._markers.publish(keeper.app_id, run.number, run.version, started.endpoint)
+        switched = time.perf_counter()
+        self._serve(keeper, run)
+        return {
+            **started.timings,
+            "claim": (claimed - began) * 1000 + started.timings.get("claim", 0.0),
+            "run": (listening - claimed) * 1000,
+            "switch": (switched - listening) * 1000,
+        }
+
+    def _serve(self, keeper: _Keeper, run: _Run) -> None:
+        run.stage = Stage.SERVING
+        run.serving_since = time.monotonic()
+        keeper.runs[run.number] = run
+        assert run.sandbox is not None
+        if run.sandbox.driver != "static":
+            self._spawn(self._watch(keeper, run, run.sandbox))
+
+    async def _watch(self, keeper: _Keeper, run: _Run, sandbox: Sandbox) -> None:
+        """Wait for a serving sandbox to end; if nobody asked for it, that is trouble."""
+        await self._crashed(keeper, run, await sandbox.wait())
+
+    async def _crashed(self, keeper: _Keeper, run: _Run, ended: Exit) -> None:
+        if run.stage is not Stage.SERVING:
+            return
+        self._markers.retire(keeper.app_id, run.number)
+        assert run.sandbox is not None
+        self._metrics.died(run.sandbox.driver, run.sandbox.template)
+        keeper.restarts += 1
+        if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
+            keeper.troubles.pop(run.version, None)
+        await self._failed(keeper, run, "Crashed", _exit_sentence(ended), app_fault=False)
+
+    async def _failed(self, keeper: _Keeper, run: _Run, reason: str, message: str, *, app_fault: bool) -> None:
+        """Note why a run is over and let the keeper decide what follows."""
+        if run.leaving:
+            return
+        run.stage = Stage.STOPPING
+        before = keeper.troubles.get(run.version)
+        count = 1 + (before.count if before is not None else 0)
+        retry_at = time.monotonic() + backoff(count)
+        keeper.troubles[run.version] = Trouble(reason, message, count, retry_at, app_fault=app_fault)
+        self._metrics.failed(reason)
+        log.warning("a run ended", app=keeper.app_id, run=run.number, version=run.version, reason=reason, count=count)
+        keeper.woken.set()
+        with contextlib.suppress(NotFound):
+            event = NewEvent("Warning", reason, f"version {run.version}: {message}", run.version)
+            await self._store.record(keeper.app_id, None, events=[event])
+        if run.sandbox is not None:
+            await self._destroy(run.sandbox)
+        self._over(keeper, run)
+
+    async def _drain(self, keeper: _Keeper, run: _Run) -> None:
+        """Let a replaced run finish its requests, then end it."""
+        await asyncio.sleep(RETIRE_AFTER_S)
+        self._markers.retire(keeper.app_id, run.number)
+        assert run.sandbox is not None
+        try:
+            await run.sandbox.drain(self._config.drain_s)
+        except VibedError as error:
+            log.warning("a drain did not end cleanly", app=keeper.app_id, run=run.number, error=error.message)
+        await self._destroy(run.sandbox)
+        self._over(keeper, run)
+
+    async def _stop(self, keeper: _Keeper, run: _Run, *, begun: bool) -> None:
+        """End a run now, wherever it is: one that is just starting notices when its sandbox goes."""
+        self._markers.retire(keeper.app_id, run.number)
+        if run.sandbox is not None:
+            await self._destroy(run.sandbox)
+        if begun:
+            await run.over.wait()
+            if run.sandbox is not None:
+                await self._destroy(run.sandbox)
+        self._over(keeper, run)
+
+    def _over(self, keeper: _Keeper, run: _Run) -> None:
+        self._markers.forget(keeper.app_id, run.number)
+        keeper.runs.pop(run.number, None)
+        keeper.woken.set()
+        self._spawn(asyncio.to_thread(self._prune_logs, keeper.app_id))
+
+    async def _destroy(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.destroy()
+        except VibedError as error:
+            log.error("a sandbox could not be removed", sandbox=sandbox.id, error=error.message)
+
+    async def _purge(self, keeper: _Keeper, app: App) -> None:
+        app_id = keeper.app_id
+        self._markers.clear(app_id)
+        await self._sites.remove_app(app_id)
+        await asyncio.to_thread(shutil.rmtree, self._layout.logs / app_id, ignore_errors=True)
+        await self._store.purge(app_id)
+        keeper.gone = True
+        keeper.outcome = Outcome(Phase.FAILED, "Deleted", "the app was deleted")
+        log.info("an app was deleted", app=app_id, owner=app.owner)
+
+    # Telling
+
+    async def _report(self, keeper: _Keeper, app: App, version: Version, plan: Plan) -> None:
+        """Write what is new to the store, then let those who wait know: what was told can be read."""
+        run = keeper.serving()
+        sandbox = run.sandbox if run is not None else None
+        status = replace(
+            app.status,
+            phase=plan.phase,
+            reason=plan.reason,
+            message=plan.message,
+            serving_version=plan.serving_version,
+            observed_generation=app.generation,
+            isolation=self._placements.level(sandbox.driver) if sandbox is not None else "",
+            driver=sandbox.driver if sandbox is not None else "",
+            sandbox=sandbox.id if sandbox is not None else "",
+            restarts=keeper.restarts,
+        )
+        outcomes = self._news_of_versions(keeper, version, plan, run)
+        outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
+        quick = (
+            not outcomes
+            and any(run.stage is Stage.STARTING for run in keeper.runs.values())
+            and app.status.observed_generation != app.generation
+        )
+        if quick:
+            # Most starts are over before anyone could read this; a slow one is written when it has lasted.
+            self._spawn(self._report_later(keeper, outcome))
+        elif status != app.status or outcomes:
+            events = []
+            if (status.phase, status.reason, status.serving_version) != (
+                app.status.phase,
+                app.status.reason,
+                app.status.serving_version,
+            ):
+                kind = "Warning" if status.phase is Phase.FAILED or "failed" in status.message else "Normal"
+                events.append(NewEvent(kind, status.reason, status.message, status.serving_version or app.version))
+            await self._store.record(keeper.app_id, status, outcomes=outcomes, events=events)
+        for new in outcomes:
+            keeper.outcomes[new.number] = Outcome(new.phase, new.reason, new.message, new.timings, plan.serving_version)
+            if new.phase is Phase.READY:
+                keeper.last_good = max(new.number, keeper.last_good or 0)
+        keeper.outcome, keeper.seen_generation = outcome, app.generation
+        keeper.tell()
+
+    async def _report_later(self, keeper: _Keeper, outcome: Outcome) -> None:
+        await asyncio.sleep(QUIET_STATUS_S)
+        if keeper.outcome != outcome or keeper.gone:
+            return
+        app = await self._store.get(keeper.app_id)
+        if app.generation != keeper.seen_generation:
+            return
+        status = replace(
+            app.status,
+            phase=outcome.phase,
+            reason=outcome.reason,
+            message=outcome.message,
+            serving_version=outcome.serving_version,
+            observed_generation=app.generation,
+        )
+        with contextlib.suppress(Conflict, NotFound):
+            await self._store.record(keeper.app_id, status)
+
+    def _news_of_versions(
+        self, keeper: _Keeper, version: Version, plan: Plan, serving: _Run | None
+    ) -> list[VersionOutcome]:
+        """What became of versions since it was last told: of the wanted one, and of any that it overtook."""
+        news = []
+        for earlier, known in keeper.outcomes.items():
+            if earlier < version.number and known.phase not in (Phase.READY, Phase.FAILED):
+                news.append(
+                    VersionOutcome(
+                        earlier,
+                        Phase.FAILED,
+                        "Superseded",
+                        "a newer version was deployed before this one was ready",
+                        {},
+                    )
+                )
+        number = version.number
+        trouble = keeper.troubles.get(number)
+        if plan.serving_version == number:
+            timings = serving.timings if serving is not None else {}
+            new = VersionOutcome(number, Phase.READY, "Running", f"version {number} is serving", timings)
+        elif keeper.last_good is not None and keeper.last_good >= number:
+            return news
+        elif trouble is not None and plan.reason == trouble.reason:
+            new = VersionOutcome(number, Phase.FAILED, trouble.reason, trouble.message, {})
+        elif plan.reason in REFUSALS:
+            new = VersionOutcome(number, Phase.FAILED, plan.reason, plan.message, {})
+        else:
+            phase = Phase.STARTING if plan.phase is Phase.READY else plan.phase
+            if number in keeper.outcomes or plan.reason == "TemplateBuilding":
+                new = VersionOutcome(number, phase, plan.reason, plan.message, {})
+            else:
+                keeper.outcomes[number] = Outcome(phase, plan.reason, plan.message)
+                return news
+        known_now = keeper.outcomes.get(number)
+        if known_now is None or (known_now.phase, known_now.reason) != (new.phase, new.reason):
+            if version.phase is not new.phase or version.reason != new.reason or new.phase is not Phase.READY:
+                news.append(new)
+            else:
+                keeper.outcomes[number] = Outcome(new.phase, new.reason, new.message, version.timings, number)
+        return news
+
+    def _prune_logs(self, app_id: str) -> None:
+        runs = sorted(path for path in (self._layout.logs / app_id).glob("[0-9]*") if path.is_dir())
+        for old in runs[:-RUN_LOGS_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None, "the reconciler is not running"
+        return self._tasks.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A fault in the handling of one app must not end the others'."""
+        try:
+            await work
+        except Exception:
+            log.exception("a task of the controller failed")
+
+
+def _sentence(error: VibedError) -> str:
+    text = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
+    return f"{text} {error.hint}." if error.hint else text
+
+
+def _exit_sentence(ended: Exit) -> str:
+    last = f" Its last words: {ended.tail[-1]}" if ended.tail else ""
+    return f"{ended.describe()}.{last}"
