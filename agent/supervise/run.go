@@ -1,0 +1,323 @@
+package supervise
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"vibed.dev/agent/ingress"
+)
+
+const (
+	claimTimeout = 10 * time.Second
+	// injectTimeout is for a stuck sandbox; a source is some tens of megabytes at most.
+	injectTimeout = 120 * time.Second
+	workerTimeout = 30 * time.Second
+	// startMargin is what the agent's own timeouts get on top: it knows better why a start took too long.
+	startMargin = 5 * time.Second
+	buildMargin = 15 * time.Minute
+)
+
+// runRequest is the op run.
+type runRequest struct {
+	AppID   string          `json:"app_id"`
+	Version int             `json:"version"`
+	Run     int             `json:"run"`
+	Socket  string          `json:"socket"`
+	LogDir  string          `json:"log_dir"`
+	Source  string          `json:"source"`
+	Strip   string          `json:"strip"`
+	Start   json.RawMessage `json:"start"`
+	Worker  string          `json:"worker"`
+	Limits  json.RawMessage `json:"limits"`
+}
+
+type runAnswer struct {
+	Port    *int       `json:"port"`
+	Timings runTimings `json:"timings"`
+}
+
+// runTimings are milliseconds.
+type runTimings struct {
+	Claim  float64 `json:"claim"`
+	Inject float64 `json:"inject"`
+	Start  float64 `json:"start"`
+}
+
+// run claims the sandbox for one version of one app and starts it. It works once; a sandbox whose run failed is of no use
+// to anybody, and is ended.
+func (s *sandbox) run(req *runRequest) (*runAnswer, error) {
+	if err := req.check(s.spec.Kind); err != nil {
+		return nil, err
+	}
+	if s.state.get().State != stateWarm || !s.claimed.CompareAndSwap(false, true) {
+		return nil, faultf("AlreadyClaimed", "a sandbox runs once, and this one is %s", s.state.get().State)
+	}
+	answer, err := s.runClaimed(req)
+	if err != nil {
+		f := asFault(err)
+		if l := s.log.Load(); l != nil {
+			l.system("%s: %s", f.Code, f.Message)
+		}
+		go func() {
+			if f.Code == "StartFailed" {
+				s.lastWords()
+			}
+			s.stop(0)
+		}()
+		return nil, f
+	}
+	return answer, nil
+}
+
+func (req *runRequest) check(kind string) error {
+	switch {
+	case req.AppID == "" || !filepath.IsAbs(req.Socket) || !filepath.IsAbs(req.LogDir):
+		return faultf("BadRequest", "run needs app_id, and absolute paths as socket and log_dir")
+	case kind == kindAgent && (!filepath.IsAbs(req.Source) || len(req.Start) == 0):
+		return faultf("BadRequest", "run needs source and start for this kind of sandbox")
+	case kind == kindWorker && !filepath.IsAbs(req.Worker):
+		return faultf("BadRequest", "run needs worker for this kind of sandbox")
+	}
+	return nil
+}
+
+func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
+	begun := time.Now()
+	claimed := s.state.update(func(st *state) bool {
+		if st.State != stateWarm {
+			return false
+		}
+		st.State = stateInjecting
+		st.Run = &runState{AppID: req.AppID, Version: req.Version, Run: req.Run, LogDir: req.LogDir, Socket: req.Socket}
+		return true
+	})
+	if !claimed {
+		return nil, faultf("StartFailed", "the sandbox ended before it was claimed")
+	}
+	l, err := openRunLog(req.LogDir, s.spec.LogOwner)
+	if err != nil {
+		return nil, faultf("InjectFailed", "the log cannot be opened: %v", err)
+	}
+	s.log.Store(l)
+	var timings runTimings
+	var port *int
+	if s.spec.Kind == kindAgent {
+		port, err = s.runAgent(req, begun, &timings)
+	} else {
+		err = s.runWorker(req, begun, &timings)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openIngress(req.Socket); err != nil {
+		return nil, faultf("StartFailed", "the ingress socket cannot be opened: %v", err)
+	}
+	s.stage("listening", begun)
+	running := s.state.update(func(st *state) bool {
+		if st.State != stateStarting {
+			return false
+		}
+		st.State, st.Port, st.StartedAt = stateRunning, port, ptr(unixSeconds(time.Now()))
+		return true
+	})
+	if !running || s.died.Err() != nil {
+		return nil, s.endedEarly()
+	}
+	if s.spec.Kind == kindWorker {
+		go s.watchWorker()
+	}
+	return &runAnswer{Port: port, Timings: timings}, nil
+}
+
+func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings) (*int, error) {
+	s.follows.Store(true)
+	go s.follow()
+	entropy := make([]byte, 64)
+	rand.Read(entropy)
+	ctx, cancel := context.WithTimeout(s.died, claimTimeout)
+	defer cancel()
+	limits := req.Limits
+	if len(limits) == 0 {
+		limits = json.RawMessage("{}")
+	}
+	status, answer, err := s.agent.post(ctx, "/claim", map[string]any{
+		"hostname": req.AppID, "entropy": hex.EncodeToString(entropy), "time": unixSeconds(time.Now()), "limits": limits,
+	})
+	if err != nil {
+		return nil, s.lost("InjectFailed", "claim", err)
+	}
+	if status != http.StatusOK {
+		return nil, agentFault("InjectFailed", answer)
+	}
+	timings.Claim = s.stage("claimed", begun)
+
+	injecting := time.Now()
+	ctx, cancel = context.WithTimeout(s.died, injectTimeout)
+	defer cancel()
+	if err := s.agent.inject(ctx, req.Source, req.Strip); err != nil {
+		if s.died.Err() != nil {
+			return nil, s.lost("InjectFailed", "inject", err)
+		}
+		return nil, err
+	}
+	timings.Inject = sinceMS(injecting)
+	s.stage("injected", begun)
+
+	starting := time.Now()
+	s.advance(stateInjecting, stateStarting)
+	s.stage("started", begun)
+	ctx, cancel = context.WithTimeout(s.died, startTimeout(req.Start))
+	defer cancel()
+	status, answer, err = s.agent.post(ctx, "/start", req.Start)
+	switch {
+	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, faultf("StartTimeout", "the agent did not answer in time")
+	case err != nil:
+		return nil, s.lost("StartFailed", "start", err)
+	case status == http.StatusGatewayTimeout:
+		return nil, agentFault("StartTimeout", answer)
+	case status != http.StatusOK:
+		return nil, agentFault("StartFailed", answer)
+	}
+	var listening struct {
+		Port int `json:"port"`
+	}
+	if err := json.Unmarshal(answer, &listening); err != nil {
+		return nil, faultf("StartFailed", "the agent's answer makes no sense: %v", err)
+	}
+	timings.Start = sinceMS(starting)
+	return &listening.Port, nil
+}
+
+func startTimeout(start json.RawMessage) time.Duration {
+	var said struct {
+		TimeoutS float64           `json:"timeout_s"`
+		Build    []json.RawMessage `json:"build"`
+	}
+	json.Unmarshal(start, &said)
+	if said.TimeoutS <= 0 {
+		said.TimeoutS = 60
+	}
+	timeout := time.Duration(said.TimeoutS*float64(time.Second)) + startMargin
+	if len(said.Build) > 0 {
+		timeout += buildMargin
+	}
+	return timeout
+}
+
+// lost tells why the agent did not answer: most often because the sandbox is gone, and then how it ended is the reason.
+func (s *sandbox) lost(code, step string, err error) error {
+	select {
+	case <-s.died.Done():
+		return s.endedEarly()
+	case <-time.After(100 * time.Millisecond):
+		// A sandbox that dies closes its sockets a moment before we are told of its death.
+	}
+	if s.died.Err() != nil {
+		return s.endedEarly()
+	}
+	return faultf(code, "%s: %v", step, err)
+}
+
+// endedEarly waits for the account of how the sandbox ended.
+func (s *sandbox) endedEarly() error {
+	select {
+	case <-s.exited:
+	case <-time.After(cleanupTimeout):
+	}
+	st := s.state.get()
+	f := faultf("StartFailed", "the sandbox ended before the app listened")
+	if st.Exit != nil {
+		f.Message = "the app did not come to listen: " + st.Exit.describe()
+		f.Details = map[string]any{"exit": st.Exit}
+	}
+	return f
+}
+
+func (s *sandbox) advance(from, to string) {
+	s.state.update(func(st *state) bool {
+		if st.State != from {
+			return false
+		}
+		st.State = to
+		return true
+	})
+}
+
+// stage makes a step of the run known, and returns its milliseconds since the beginning.
+func (s *sandbox) stage(name string, begun time.Time) float64 {
+	ms := sinceMS(begun)
+	s.events(map[string]any{"event": "stage", "stage": name, "ms": ms})
+	return ms
+}
+
+func sinceMS(t time.Time) float64 { return float64(time.Since(t).Microseconds()) / 1000 }
+
+// follow takes the app's output from the agent until the app has ended, learns how, and then ends the sandbox.
+func (s *sandbox) follow() {
+	defer close(s.followed)
+	l := s.log.Load()
+	for {
+		err := s.agent.logs(s.died, l.app)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ended, statusErr := s.agent.status(ctx)
+		cancel()
+		if ended != nil {
+			s.mu.Lock()
+			s.appExit = ended
+			s.mu.Unlock()
+			if !s.stopping.Load() {
+				go s.kill("")
+			}
+			return
+		}
+		if s.died.Err() != nil || statusErr != nil && err != nil && !s.pause(time.Second) {
+			return
+		}
+		if !s.pause(100 * time.Millisecond) {
+			return
+		}
+	}
+}
+
+// pause tells whether the command lives on after d.
+func (s *sandbox) pause(d time.Duration) bool {
+	select {
+	case <-s.died.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (s *sandbox) openIngress(path string) error {
+	l, err := listenUnix(path, 0o660, s.spec.SocketOwner)
+	if err != nil {
+		return err
+	}
+	in := ingress.New(s.app, nil)
+	s.mu.Lock()
+	s.ingress = in
+	s.mu.Unlock()
+	go func() {
+		if err := in.Serve(l); err != nil {
+			log.Printf("ingress: %v", err)
+		}
+	}()
+	if s.died.Err() != nil {
+		// finish may have looked for an ingress just before there was one.
+		in.Close()
+		os.Remove(path)
+		return fmt.Errorf("the sandbox has ended")
+	}
+	return nil
+}

@@ -1,0 +1,322 @@
+package supervise
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	logFileMax = 4 << 20
+	// Above these, the rest of a second is counted and not kept.
+	floodLines = 2000
+	floodBytes = 1 << 20
+	// queueBytes is what may wait for a disk that has stalled; the app is never made to wait for it.
+	queueBytes = 4 << 20
+	writeChunk = 64 << 10
+)
+
+// The streams of a log line. system is the supervisor speaking.
+const (
+	streamOut    = "stdout"
+	streamErr    = "stderr"
+	streamSystem = "system"
+)
+
+type logLine struct {
+	at     time.Time
+	stream string
+	text   string
+	more   bool
+}
+
+// runLog is the log of one run of an app: numbered from 1 without a gap, bounded in rate and on disk. Adding to it never
+// waits for the disk; a line that could not be kept is counted, and the count is written as soon as anything can be.
+type runLog struct {
+	dir  string
+	who  owner
+	tail tail
+
+	mu      sync.Mutex
+	queue   []logLine
+	queued  int
+	second  int64 // the window of the flood limit
+	lines   int
+	bytes   int
+	dropped int // by the flood limit in this window
+	closing bool
+	wake    chan struct{}
+	ended   chan struct{}
+
+	// Below: the writer's own.
+	file *os.File
+	size int64
+	seq  int64
+	lost int // what the disk did not take
+}
+
+// openRunLog makes log_dir when it is missing. A log that is already there is gone on with: numbers are never used twice.
+func openRunLog(dir string, who owner) (*runLog, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
+	}
+	own(dir, who)
+	l := &runLog{dir: dir, who: who, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	l.seq = max(lastSeq(filepath.Join(dir, "log.1.jsonl")), lastSeq(filepath.Join(dir, "log.jsonl")))
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	go l.write()
+	return l, nil
+}
+
+func own(path string, who owner) {
+	if os.Geteuid() == 0 {
+		os.Lchown(path, who.UID, who.GID)
+	}
+}
+
+func (l *runLog) open() error {
+	path := filepath.Join(l.dir, "log.jsonl")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
+	if err != nil {
+		return err
+	}
+	f.Chmod(0o640)
+	own(path, l.who)
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.file, l.size = f, info.Size()
+	return nil
+}
+
+// lastSeq reads the number of the last complete line of a log file, 0 when there is none.
+func lastSeq(path string) (seq int64) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if size, err := f.Seek(0, io.SeekEnd); err == nil {
+		f.Seek(max(0, size-8*maxText), io.SeekStart)
+	}
+	data, _ := io.ReadAll(f)
+	for line := range bytes.Lines(data) {
+		var record struct {
+			Seq int64 `json:"seq"`
+		}
+		if json.Unmarshal(line, &record) == nil {
+			seq = max(seq, record.Seq)
+		}
+	}
+	return seq
+}
+
+// app adds a line of the app's output.
+func (l *runLog) app(stream, text string, more bool) {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	l.tail.add(text)
+	now := time.Now()
+	for len(text) > maxText {
+		cut := runeCut(text, maxText)
+		l.add(logLine{now, stream, text[:cut], true})
+		text = text[cut:]
+	}
+	l.add(logLine{now, stream, text, more})
+}
+
+// system adds a fact of our own; it is never dropped by the flood limit.
+func (l *runLog) system(format string, args ...any) {
+	text := strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")
+	l.add(logLine{time.Now(), streamSystem, text[:min(len(text), maxText)], false})
+}
+
+func (l *runLog) add(line logLine) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return
+	}
+	l.turn(line.at.Unix())
+	if line.stream != streamSystem {
+		if l.lines >= floodLines || l.bytes+len(line.text) > floodBytes || l.queued+len(line.text) > queueBytes {
+			if l.dropped++; l.dropped == 1 {
+				next := time.Unix(l.second+1, 0)
+				time.AfterFunc(time.Until(next), func() {
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					l.turn(time.Now().Unix())
+					l.notify()
+				})
+			}
+			// Once the limit is hit all of this second is dropped: a short line that would still fit would
+			// stand in the log as if nothing were missing before it.
+			l.lines = floodLines
+			return
+		}
+		l.lines++
+		l.bytes += len(line.text)
+	}
+	l.queue = append(l.queue, line)
+	l.queued += len(line.text)
+	l.notify()
+}
+
+// turn begins a new second of the flood limit, and tells what the last one cost. Called with the lock held.
+func (l *runLog) turn(second int64) {
+	if second == l.second {
+		return
+	}
+	if l.dropped > 0 {
+		text := fmt.Sprintf("%d lines dropped: more than %d lines or %d MiB in one second", l.dropped, floodLines, floodBytes>>20)
+		l.queue = append(l.queue, logLine{time.Now(), streamSystem, text, false})
+	}
+	l.second, l.lines, l.bytes, l.dropped = second, 0, 0, 0
+}
+
+func (l *runLog) notify() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close writes what is left, for at most patience: a stalled disk must not keep a dead sandbox.
+func (l *runLog) close(patience time.Duration) {
+	l.mu.Lock()
+	if !l.closing {
+		l.turn(-1)
+		l.closing = true
+	}
+	l.mu.Unlock()
+	l.notify()
+	select {
+	case <-l.ended:
+	case <-time.After(patience):
+	}
+}
+
+func (l *runLog) write() {
+	defer close(l.ended)
+	for range l.wake {
+		for {
+			l.mu.Lock()
+			batch, closing := l.queue, l.closing
+			l.queue, l.queued = nil, 0
+			l.mu.Unlock()
+			if len(batch) == 0 {
+				if closing {
+					if l.file != nil {
+						l.file.Close()
+					}
+					return
+				}
+				break
+			}
+			l.writeBatch(batch)
+		}
+	}
+}
+
+func (l *runLog) writeBatch(batch []logLine) {
+	if l.lost > 0 {
+		text := fmt.Sprintf("%d lines lost: the log could not be written", l.lost)
+		batch = append([]logLine{{time.Now(), streamSystem, text, false}}, batch...)
+	}
+	reported := l.lost > 0
+	var chunk []byte
+	first := l.seq
+	count := 0
+	flush := func() {
+		if count == 0 {
+			return
+		}
+		if err := l.put(chunk); err != nil {
+			l.seq = first
+			l.lost += count
+			if reported {
+				l.lost-- // the line that was to tell about the lost ones is none of them
+			}
+		} else if reported {
+			l.lost = 0
+		}
+		reported = false
+		chunk, first, count = chunk[:0], l.seq, 0
+	}
+	for _, line := range batch {
+		encoded := encodeLine(l.seq+1, line)
+		if count > 0 && (len(chunk)+len(encoded) > writeChunk || l.size+int64(len(chunk)+len(encoded)) > logFileMax) {
+			flush()
+			encoded = encodeLine(l.seq+1, line)
+		}
+		if l.size > 0 && l.size+int64(len(encoded)) > logFileMax {
+			l.rotate()
+		}
+		chunk = append(chunk, encoded...)
+		l.seq++
+		count++
+	}
+	flush()
+}
+
+// put appends complete lines or nothing: a disk that fills up in the middle would leave half a line.
+func (l *runLog) put(chunk []byte) error {
+	if l.file == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	n, err := l.file.Write(chunk)
+	if err != nil {
+		if n > 0 {
+			l.file.Truncate(l.size)
+		}
+		return err
+	}
+	l.size += int64(n)
+	return nil
+}
+
+func (l *runLog) rotate() {
+	path := filepath.Join(l.dir, "log.jsonl")
+	if l.file == nil {
+		return
+	}
+	if err := os.Rename(path, filepath.Join(l.dir, "log.1.jsonl")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// The bound on the disk matters more than the old lines.
+		l.file.Truncate(0)
+		l.size = 0
+		return
+	}
+	l.file.Close()
+	l.file, l.size = nil, 0
+}
+
+func encodeLine(seq int64, line logLine) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"seq": `)
+	b.WriteString(strconv.FormatInt(seq, 10))
+	micros := line.at.UnixMicro()
+	fmt.Fprintf(&b, `, "ts": %d.%06d, "stream": "%s", "text": `, micros/1e6, micros%1e6, line.stream)
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.Encode(line.text)
+	b.Truncate(b.Len() - 1)
+	if line.more {
+		b.WriteString(`, "cont": true`)
+	}
+	b.WriteString("}\n")
+	return b.Bytes()
+}
