@@ -1,0 +1,1 @@
+"""Sources: reading archives safely, keeping them, and making them."""

@@ -1,0 +1,94 @@
+"""Which files' beginnings are kept while the archive is read: those that say what the app is and how it starts.
+
+At most `BUDGET` bytes are kept. When there is more, files nearer to the root come first, then manifests, then by
+name: a choice that does not depend on the order of the archive."""
+
+from __future__ import annotations
+
+BUDGET = 2 << 20
+MANIFEST_HEAD = 256 << 10
+SOURCE_HEAD = 256 << 10
+"""A single-file app of two thousand lines, with its `__main__` block at the end, fits."""
+PAGE_HEAD = 64 << 10
+BINARY_HEAD = 64
+
+_MANIFEST_DEPTH = 3
+_SOURCE_DEPTH = 4
+_MANIFESTS = frozenset(
+    {
+        "package.json", "pyproject.toml", "Procfile", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "go.mod",
+        "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
+        "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py",
+    }
+)  # fmt: skip
+_SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})
+_PAGES = frozenset({"html", "htm"})
+_FOREIGN = ("node_modules/", "site-packages/", ".git/", ".venv/", "venv/", "__pycache__/", "__MACOSX/")
+
+
+def wanted(path: str, executable: bool) -> int:
+    """How many bytes of the file's beginning to keep; 0 for none."""
+    depth = path.count("/")
+    if depth > _SOURCE_DEPTH:
+        return 0
+    name = path.rpartition("/")[2]
+    extension = name.rpartition(".")[2]
+    head = 0
+    if extension in _SOURCES:
+        # A vendored Go module tells nothing about the app; its list of modules does.
+        head = SOURCE_HEAD if not path.startswith("vendor/") and "/vendor/" not in path else 0
+    elif extension in _PAGES:
+        head = PAGE_HEAD if depth <= _MANIFEST_DEPTH else 0
+    elif depth <= _MANIFEST_DEPTH and (
+        name in _MANIFESTS or (extension in ("txt", "in") and name.startswith("requirements"))
+    ):
+        head = MANIFEST_HEAD
+    elif depth <= _MANIFEST_DEPTH and (executable or name == "www"):
+        head = SOURCE_HEAD if name == "www" else BINARY_HEAD
+    if head and any(part in path for part in _FOREIGN):
+        return 0
+    return head
+
+
+class Kept:
+    """Collects beginnings of files within the budget."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._budget = budget
+        self._size = 0
+        self._texts: dict[str, bytes] = {}
+        self._cut: tuple[int, int, str] | None = None
+
+    def add(self, path: str, text: bytes) -> None:
+        """Keep one; memory stays below twice the budget plus one file."""
+        if self._cut is not None and _rank(path) > self._cut:
+            return
+        self._texts[path] = text
+        self._size += len(text)
+        if self._size > 2 * self._budget:
+            self._prune()
+
+    def result(self) -> tuple[dict[str, bytes], bool]:
+        """The kept beginnings by path, and whether they are all that were added."""
+        if self._size > self._budget:
+            self._prune()
+        return self._texts, self._cut is None
+
+    def _prune(self) -> None:
+        # A prefix of one fixed order, and nothing behind its end is taken any more: what is dropped early would be
+        # dropped at the end too.
+        kept: dict[str, bytes] = {}
+        size = 0
+        for path in sorted(self._texts, key=_rank):
+            size += len(self._texts[path])
+            if size > self._budget:
+                self._cut = _rank(path)
+                break
+            kept[path] = self._texts[path]
+        self._texts = kept
+        self._size = sum(map(len, kept.values()))
+
+
+def _rank(path: str) -> tuple[int, int, str]:
+    name = path.rpartition("/")[2]
+    return path.count("/"), 0 if name in _MANIFESTS or name.startswith("requirements") else 1, path
