@@ -1,0 +1,254 @@
+"""Worker code: the modules, settings and bindings that the shim in a warm workerd is given to load.
+
+Plain JavaScript modules are passed as they are. What needs more (TypeScript, JSX, packages, imports without a file
+name) has to be bundled first; `plain` says so by returning None. Nothing here runs or parses app code beyond finding
+its import statements.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vibed.apps.app import Runtime
+from vibed.sandboxes.driver import RunFailed
+
+MAIN = "__vibed_main__.js"
+SERVICE_WORKER = "__vibed_service_worker__.js"
+BUNDLE = "__vibed_bundle__.js"
+NEWEST_DATE = "2026-11-17"
+"""The latest compatibility date that the pinned workerd knows."""
+DEFAULT_DATE = "2026-11-01"
+_OLDEST_DATE = "2021-11-02"
+_PROCESS_ENV = "nodejs_compat_populate_process_env"
+_SHIM = Path(__file__).parent / "workerd_shim"
+
+_IMPORT = re.compile(
+    r"""(?:^|[;\n}])\s*(?:import|export)\b(?:[^'"`;()]*?\bfrom\s*|\s*)(['"])([^'"\n]+)\1|\bimport\s*\(\s*(['"])([^'"\n]+)\3"""
+)
+_EXPORT = re.compile(r"(?:^|[;\n}])\s*export\s*(?:default\b|\{|const\b|class\b|(?:async\s+)?function\b|\*)")
+_REQUIRE = re.compile(r"\brequire\s*\(|\bmodule\.exports\b")
+_FETCH_LISTENER = re.compile(r"\baddEventListener\s*\(\s*['\"]fetch['\"]")
+_BUILT_IN = ("cloudflare:", "node:", "workerd:")
+_MAX_MODULES = 500
+
+
+@cache
+def _shipped(name: str) -> str:
+    return (_SHIM / name).read_text()
+
+
+def shim(heap_mb: int) -> dict[str, str]:
+    """The files of the shim itself, by name."""
+    return {
+        "shim.capnp": _shipped("shim.capnp").replace("@HEAP_MB@", str(heap_mb)),
+        "shim.js": _shipped("shim.js"),
+    }
+
+
+def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
+    """The modules that `entry` reaches, for `modules` of worker code; None when they have to be bundled."""
+    modules: dict[str, object] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in modules:
+            continue
+        kind = posixpath.splitext(name)[1]
+        content = files.get(name)
+        if content is None or len(modules) >= _MAX_MODULES:
+            return None
+        if kind in (".txt", ".html", ".sql", ".md"):
+            modules[name] = {"text": content.decode("utf-8", "replace")}
+            continue
+        if kind not in (".js", ".mjs"):
+            return None
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return None
+        for match in _IMPORT.finditer(text):
+            wanted = match[2] or match[4]
+            if wanted.startswith(_BUILT_IN):
+                continue
+            if not wanted.startswith(("./", "../")):
+                return None
+            waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
+        if name != entry and _REQUIRE.search(text):
+            return None
+        if name == entry and not _EXPORT.search(text) and not _FETCH_LISTENER.search(text):
+            return None
+        modules[name] = {"js": text}
+    return modules
+
+
+def build(
+    runtime: Runtime,
+    env: Mapping[str, str],
+    modules: Mapping[str, object],
+    entry: str,
+    assets: Mapping[str, str] | None,
+) -> dict[str, object]:
+    """The worker code. `assets` maps the paths of static files to their etags. Raises `RunFailed`."""
+    options = runtime.options
+    code: dict[str, object] = {
+        "compatibilityDate": _date(options.get("compatibility_date")),
+        "compatibilityFlags": _flags(options.get("compatibility_flags")),
+        "env": {**_vars(options.get("vars")), **env},
+        "modules": {},
+        "mainModule": "",
+    }
+    if modules:
+        code["modules"] = {**modules, **_main(entry, modules)}
+        code["mainModule"] = MAIN
+    if assets is not None:
+        given = options.get("assets")
+        settings: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        code["assets"] = {
+            "files": dict(assets),
+            "binding": settings.get("binding") or "ASSETS",
+            "html_handling": settings.get("html_handling") or "auto-trailing-slash",
+            "not_found_handling": settings.get("not_found_handling") or "none",
+            "run_worker_first": settings.get("run_worker_first") or False,
+        }
+    return code
+
+
+def assets_folder(runtime: Runtime) -> str | None:
+    """The folder of static assets below the source's `strip`, with its slash (`""`: all of it); None when there are
+    none.
+    """
+    assets = runtime.options.get("assets")
+    folder = assets.get("directory") if isinstance(assets, Mapping) else assets
+    if not isinstance(folder, str) or not folder:
+        return None
+    clean = posixpath.normpath(folder).strip("/")
+    return "" if clean == "." else f"{clean}/"
+
+
+def esbuild_arguments(entry: str, runtime: Runtime) -> list[str]:
+    """How a worker is bundled: as Wrangler does, for the conditions `workerd`, `worker` and `browser`."""
+    arguments = [
+        f"./{entry}",
+        "--bundle",
+        "--format=esm",
+        "--target=es2024",
+        "--platform=neutral",
+        "--main-fields=workerd,worker,browser,module,main",
+        "--conditions=workerd,worker,browser",
+        "--external:cloudflare:*",
+        "--external:node:*",
+        "--external:workerd:*",
+        "--loader:.txt=text",
+        "--loader:.html=text",
+        "--loader:.sql=text",
+        "--loader:.md=text",
+        "--loader:.bin=binary",
+        '--define:process.env.NODE_ENV="production"',
+        "--keep-names",
+        "--log-limit=20",
+        "--color=false",
+        "--charset=utf8",
+    ]
+    return [*arguments, *(f"--alias:{name}=node:{name}" for name in _NODE_MODULES)]
+
+
+def bundled(output: bytes) -> dict[str, object]:
+    """The modules of worker code whose bundle is `output`."""
+    text = output.decode("utf-8", "replace")
+    if "Dynamic require of" in text:
+        # packages in CommonJS that take a module of Node at run time (Express)
+        text = 'import { createRequire as __vibed_require } from "node:module";\n' + (
+            'const require = __vibed_require("/");\n' + text
+        )
+    return {BUNDLE: {"js": text}}
+
+
+def _main(entry: str, modules: Mapping[str, object]) -> dict[str, object]:
+    module = modules[entry]
+    text = str(module["js"]) if isinstance(module, Mapping) else ""
+    as_service_worker = not _EXPORT.search(text) and bool(_FETCH_LISTENER.search(text))
+    # service workers register while they are evaluated, so the module that listens comes first
+    main = _shipped("main.js").replace("@MODULE@", f"./{entry}")
+    if as_service_worker:
+        main = main.replace("@PRELUDE@", f'import {{ handler as listened }} from "./{SERVICE_WORKER}";')
+        main = main.replace("@HANDLER@", "listened")
+        return {MAIN: {"js": main}, SERVICE_WORKER: {"js": _shipped("service_worker.js")}}
+    return {MAIN: {"js": main.replace("@PRELUDE@", "").replace("@HANDLER@", "app.default")}}
+
+
+def _date(value: object) -> str:
+    if value is None or value == "":
+        return DEFAULT_DATE
+    try:
+        date = datetime.date.fromisoformat(str(value))
+    except ValueError:
+        raise RunFailed(
+            f"compatibility_date {value!r} is not a date", code="WorkerRejected", hint="write it as YYYY-MM-DD"
+        ) from None
+    return min(max(date.isoformat(), _OLDEST_DATE), NEWEST_DATE)
+
+
+def _flags(value: object) -> list[str]:
+    flags = [str(flag) for flag in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    flags = [flag for flag in flags if flag not in ("nodejs_compat_v2", "experimental")]
+    if "no_nodejs_compat" not in flags and "nodejs_compat" not in flags:
+        flags.append("nodejs_compat")
+    if not any("populate_process_env" in flag for flag in flags):
+        flags.append(_PROCESS_ENV)
+    return flags
+
+
+def _vars(value: object) -> dict[str, object]:
+    """`[vars]` of wrangler.toml: strings, or JSON values."""
+    return json.loads(json.dumps(dict(value))) if isinstance(value, Mapping) else {}
+
+
+_NODE_MODULES = (
+    "assert",
+    "async_hooks",
+    "buffer",
+    "console",
+    "constants",
+    "crypto",
+    "diagnostics_channel",
+    "dns",
+    "events",
+    "fs",
+    "fs/promises",
+    "http",
+    "https",
+    "module",
+    "net",
+    "os",
+    "path",
+    "perf_hooks",
+    "process",
+    "punycode",
+    "querystring",
+    "stream",
+    "stream/promises",
+    "stream/web",
+    "string_decoder",
+    "timers",
+    "timers/promises",
+    "tls",
+    "tty",
+    "url",
+    "util",
+    "util/types",
+    "worker_threads",
+    "zlib",
+    "child_process",
+    "cluster",
+    "http2",
+    "readline",
+    "vm",
+    "v8",
+)

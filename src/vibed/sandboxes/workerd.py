@@ -1,0 +1,194 @@
+"""Driver `workerd`: one V8 isolate, alone in its own workerd process, which is alone in its own `process` sandbox.
+
+A warm sandbox is a workerd with the shim (`workerd_shim/`) and no worker in it. A run builds the worker code, which the
+supervisor posts to the shim's admin socket; static assets are unpacked into a folder that the sandbox sees read-only.
+The sandbox has no network at all: its sockets come from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vibed.apps.app import Runtime
+from vibed.sandboxes import probing, worker_code
+from vibed.sandboxes.bundling import bundle
+from vibed.sandboxes.cgroups import Bounds, Group
+from vibed.sandboxes.driver import Isolation, Limits, Probe, Run, RunFailed, Sandbox
+from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.sources.errors import ArchiveError
+from vibed.sources.extraction import extract, file_paths, iter_files
+from vibed.sources.reader import read_table
+
+TEMPLATE = "workerd"
+_LOADER = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
+_LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0")
+_DEFAULT = Limits(cpus=1.0, memory_mb=192, pids=64, disk_mb=128)
+_HEAP_MB = 96
+"""What JavaScript objects may take; the group bounds everything else (ArrayBuffers are outside V8's heap)."""
+_MAX_SOURCE_BYTES = 8 << 20
+
+
+class WorkerdDriver(SupervisedDriver):
+    """Makes sandboxes of template `workerd`."""
+
+    name = "workerd"
+    isolation = Isolation.ISOLATE
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        # on disk and not in the sandbox's own folder, which lies in memory; a reboot makes it another vibeD's rubbish
+        self._assets = host.layout.sites / boot / ".assets"
+        self._libraries = _libraries()
+
+    async def probe(self) -> Probe:
+        """Load a worker in a fresh sandbox and get an answer from it."""
+        source = {"worker.js": b"export default { fetch(request, env) { return new Response(env.WORD) } }"}
+        runtime = Runtime("fast", TEMPLATE, "worker", "worker.js", "probe")
+        return await probing.probe(self, TEMPLATE, source, runtime, {"WORD": "probed"}, _DEFAULT, b"probed")
+
+    def default_limits(self, root: Root) -> Limits:
+        """Of a warm shim."""
+        return _DEFAULT
+
+    def bounds(self, limits: Limits) -> Bounds:
+        """Less than the floor of workerd itself would only ever fail."""
+        return Bounds(max(limits.memory_mb, 64) << 20, limits.cpus, max(limits.pids, 64))
+
+    def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
+        assets = self._assets / place.id
+        assets.mkdir(mode=0o711, parents=True)
+        program = str(self.host.programs.path("workerd"))
+        entries: list[dict[str, Any]] = [
+            {"type": "tmpfs", "target": "/tmp", "size": 32 << 20, "mode": "1777"},
+            {"type": "bind", "source": program, "target": "/workerd", "ro": True},
+            {"type": "bind", "source": str(assets), "target": "/assets", "ro": True},
+            {"type": "proc", "target": "/proc"},
+            {"type": "dev", "target": "/dev"},
+            *({"type": "bind", "source": source, "target": target, "ro": True} for source, target in self._libraries),
+            *(
+                {"type": "file", "target": f"/shim/{name}", "content": text}
+                for name, text in worker_code.shim(_HEAP_MB).items()
+            ),
+        ]
+        confine: dict[str, object] = {
+            "userns": True,
+            "namespaces": ["mount", "pid", "net", "ipc", "uts", "cgroup"],
+            "hostname": "worker",
+            "root": entries,
+            "cwd": "/",
+            "env": {},
+            "capabilities": [],
+            "seccomp": "default",
+            "landlock": {"ro": ["/"], "rw": ["/tmp", "/dev"]},
+            "rlimits": {"nproc": 128, "nofile": 4096, "core": 0},
+            "die_with_parent": True,
+        }
+        if self.host.privileged:
+            confine |= {"uid": place.uid, "gid": place.uid}
+        return {
+            "kind": "worker",
+            "command": [
+                "/workerd",
+                "serve",
+                "--experimental",
+                "--socket-fd=http={http_fd}",
+                "--socket-fd=admin={admin_fd}",
+                "/shim/shim.capnp",
+            ],
+            "confine": confine,
+            "sockets": {"http": str(place.folder / "http.sock"), "admin": str(place.folder / "admin.sock")},
+        }
+
+    async def order(self, sandbox: Supervised, run: Run) -> dict[str, object]:
+        """Build the worker code, bundled where it has to be, and lay out its assets."""
+        if run.runtime.entrypoint:
+            modules, entry = await self._modules(sandbox, run)
+        else:
+            modules, entry = {}, ""
+        assets = await asyncio.to_thread(self._lay_out_assets, sandbox.place, run)
+        code = worker_code.build(run.runtime, run.env, modules, entry, assets)
+        path = sandbox.place.folder / "worker.json"
+        path.touch(0o600)
+        path.write_text(json.dumps(code))
+        return {"worker": str(path)}
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        """As every driver; assets of sandboxes that are gone are removed."""
+        adopted = await super().adopt()
+        alive = {sandbox.place.id for sandbox in self._sandboxes}
+        with contextlib.suppress(FileNotFoundError):
+            for folder in self._assets.iterdir():
+                if folder.name not in alive:
+                    await asyncio.to_thread(shutil.rmtree, folder, True)
+        return adopted
+
+    async def clean(self, place: Place, group: Group, state: Mapping[str, Any], *, lost: bool) -> None:
+        """As every driver, and the assets."""
+        await super().clean(place, group, state, lost=lost)
+        await asyncio.to_thread(shutil.rmtree, self._assets / place.id, True)
+
+    async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
+        entry = run.runtime.entrypoint.removeprefix("./")
+        if not run.runtime.bundle:
+            modules = await asyncio.to_thread(_plain, run, entry)
+            if modules is not None:
+                return modules, entry
+        root = self.host.roots.root(run.runtime.template)
+        return worker_code.bundled(await bundle(self.host, root, run, entry)), worker_code.BUNDLE
+
+    def _lay_out_assets(self, place: Place, run: Run) -> dict[str, str] | None:
+        folder = worker_code.assets_folder(run.runtime)
+        if folder is None:
+            return None
+        prefix = run.runtime.strip + folder
+        try:
+            table = read_table(run.source)
+            names = file_paths(table, prefix)
+            if not names:
+                raise RunFailed(f"the folder of static assets, {folder!r}, is not in the source", code="InjectFailed")
+            owner = (place.uid, place.uid) if self.host.privileged else None
+            into = self._assets / place.id / "site"
+            extract(run.source, table, into, strip=prefix, file_mode=0o440, dir_mode=0o550, owner=owner)
+        except ArchiveError as error:
+            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+        version = run.source.name[:12]
+        return {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names))}
+
+
+def _plain(run: Run, entry: str) -> dict[str, object] | None:
+    """Blocking: the modules of a worker that needs no bundling."""
+    try:
+        table = read_table(run.source)
+        files: dict[str, bytes] = {}
+        size = 0
+        for name, content in iter_files(run.source, table, strip=run.runtime.strip):
+            if name.startswith("node_modules/"):
+                continue
+            size += len(content)
+            if size > _MAX_SOURCE_BYTES:
+                return None
+            files[name] = content
+    except ArchiveError as error:
+        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+    if entry not in files:
+        raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
+    return worker_code.plain(files, entry)
+
+
+def _libraries() -> list[tuple[str, str]]:
+    """(file on the host, path inside) of the C library that workerd is linked to, and of nothing else."""
+    loader = _LOADER[platform.machine()]
+    folder = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
+    if not (folder / _LIBRARIES[0]).exists():
+        folder = Path(loader).resolve().parent
+    found = [(str(Path(loader).resolve()), loader)]
+    found += [(str((folder / name).resolve()), f"/lib/{name}") for name in _LIBRARIES if (folder / name).exists()]
+    return found

@@ -1,0 +1,190 @@
+// The warm shim: loads the one worker that it is given over the admin socket, and serves it and its static assets.
+// What it is given is the worker code of vibed.sandboxes.worker_code.
+import { WorkerEntrypoint } from "cloudflare:workers";
+
+let code = null;
+
+function load(env, ctx) {
+  // The loader caches by name. The stub itself belongs to a request and cannot be kept.
+  return env.LOADER.get("app", () => {
+    const bindings = { ...code.env };
+    if (code.assets?.binding) bindings[code.assets.binding] = ctx.exports.Assets();
+    return {
+      compatibilityDate: code.compatibilityDate,
+      compatibilityFlags: code.compatibilityFlags,
+      mainModule: code.mainModule,
+      modules: code.modules,
+      env: bindings,
+      globalOutbound: null,
+    };
+  });
+}
+
+export class Admin extends WorkerEntrypoint {
+  async fetch(request) {
+    if (request.method !== "POST") return Response.json({ ok: true, loaded: code !== null });
+    if (code !== null) return refuse("this sandbox has its worker already");
+    code = await request.json();
+    if (!code.mainModule) return Response.json({ ok: true });
+    try {
+      const found = await load(this.env, this.ctx).getEntrypoint("VibedInspect").handlers();
+      if (found.includes("fetch")) return Response.json({ ok: true, handlers: found });
+      const others = found.length ? ` (it has ${found.join(", ")}, which nothing here calls)` : "";
+      return refuse(`the worker has no fetch handler${others}: export default { fetch(request, env, ctx) { … } }`);
+    } catch (error) {
+      return refuse(told(error));
+    }
+  }
+}
+
+// What the app sees as its assets binding.
+export class Assets extends WorkerEntrypoint {
+  async fetch(request) {
+    return (await serveAsset(this.env, request, true)) ?? new Response("Not Found\n", { status: 404 });
+  }
+}
+
+export default {
+  async fetch(request, env, ctx) {
+    if (code === null) return new Response("not loaded\n", { status: 503 });
+    if (code.assets && !workerFirst(new URL(request.url).pathname)) {
+      const answer = await serveAsset(env, request, !code.mainModule || navigates(request));
+      if (answer) return answer;
+      if (!code.mainModule) return new Response("Not Found\n", { status: 404 });
+    }
+    try {
+      return await load(env, ctx).getEntrypoint().fetch(request);
+    } catch (error) {
+      console.error(`${request.method} ${new URL(request.url).pathname}: ${told(error)}`);
+      return new Response("Internal Server Error\n", {
+        status: 500,
+        headers: { "content-type": "text/plain;charset=utf-8", "x-vibed-error": "WorkerException" },
+      });
+    }
+  },
+};
+
+function refuse(message) {
+  return Response.json({ ok: false, message }, { status: 422 });
+}
+
+function told(error) {
+  const text = String(error?.message ?? error);
+  return text.replace(/^(Error: )?Failed to start Worker:\s*/, "").replaceAll("__vibed_main__.js", "the worker");
+}
+
+// Static assets: the semantics of html_handling, not_found_handling and run_worker_first are Cloudflare's.
+
+function workerFirst(path) {
+  const first = code.assets.run_worker_first;
+  if (!code.mainModule || !first) return false;
+  if (first === true) return true;
+  const matches = (rule) => new RegExp(`^${rule.split("*").map(escape).join(".*")}$`).test(path);
+  return first.some((rule) => !rule.startsWith("!") && matches(rule)) &&
+    !first.some((rule) => rule.startsWith("!") && matches(rule.slice(1)));
+}
+
+const escape = (text) => text.replace(/[.+?^${}()|[\]\\]/g, "\\$&");
+
+// A single-page app answers page loads itself; what the page then fetches is for the worker.
+function navigates(request) {
+  return request.headers.get("sec-fetch-mode") === "navigate";
+}
+
+async function serveAsset(env, request, orFallback) {
+  if (request.method !== "GET" && request.method !== "HEAD") return null;
+  const url = new URL(request.url);
+  let path;
+  try {
+    path = decodeURIComponent(url.pathname);
+  } catch {
+    return null;
+  }
+  const found = resolve(path, code.assets.html_handling ?? "auto-trailing-slash");
+  if (found?.redirect) return Response.redirect(new URL(encodeURI(found.redirect) + url.search, url), 307);
+  if (found) return respond(env, request, found.file, 200);
+  if (!orFallback) return null;
+  const fallback = code.assets.not_found_handling;
+  if (fallback === "single-page-application" && has("/index.html")) return respond(env, request, "/index.html", 200);
+  if (fallback === "404-page") {
+    for (let at = path.replace(/[^/]*$/, ""); ; at = at.replace(/[^/]*\/$/, "")) {
+      if (has(`${at}404.html`)) return respond(env, request, `${at}404.html`, 404);
+      if (at === "/" || at === "") break;
+    }
+  }
+  return null;
+}
+
+const has = (path) => Object.hasOwn(code.assets.files, path.slice(1));
+
+// Which file a path means, or where it redirects to.
+function resolve(path, handling) {
+  if (handling === "none") return has(path) ? { file: path } : null;
+  const bare = path.replace(/(\/index)?\.html$|\/index$|\/$/, "") || "/";
+  const page = bare === "/" ? null : `${bare}.html`;
+  const index = bare === "/" ? "/index.html" : `${bare}/index.html`;
+  if (has(path) && !path.endsWith(".html")) return { file: path };
+  const pageAt = handling === "force-trailing-slash" ? `${bare}/` : bare;
+  const indexAt = bare === "/" ? "/" : handling === "drop-trailing-slash" ? bare : `${bare}/`;
+  const preferIndex = path.endsWith("/") || path.endsWith("/index") || path.endsWith("/index.html");
+  const choices = [[index, indexAt], [page, pageAt]];
+  for (const [file, at] of preferIndex ? choices : choices.reverse()) {
+    if (file && has(file)) return at === path ? { file } : { redirect: at };
+  }
+  return null;
+}
+
+async function respond(env, request, file, status) {
+  const etag = code.assets.files[file.slice(1)];
+  const headers = new Headers({
+    "content-type": typeOf(file),
+    "cache-control": "public, max-age=0, must-revalidate",
+    "x-content-type-options": "nosniff",
+    "accept-ranges": "bytes",
+    etag,
+  });
+  if (status === 200 && request.headers.get("if-none-match")?.includes(etag)) {
+    return new Response(null, { status: 304, headers });
+  }
+  const source = await env.FILES.fetch(`http://files/site/${file.slice(1).split("/").map(encodeURIComponent).join("/")}`);
+  if (!source.ok) return new Response("Not Found\n", { status: 404 });
+  const size = Number(source.headers.get("content-length"));
+  const range = status === 200 && rangeOf(request.headers.get("range"), size);
+  if (range) {
+    const bytes = await source.arrayBuffer();
+    headers.set("content-range", `bytes ${range[0]}-${range[1]}/${size}`);
+    return new Response(bytes.slice(range[0], range[1] + 1), { status: 206, headers });
+  }
+  if (request.method === "HEAD") {
+    await source.body?.cancel();
+    headers.set("content-length", String(size));
+    return new Response(null, { status, headers });
+  }
+  const { readable, writable } = new FixedLengthStream(size);
+  source.body.pipeTo(writable).catch(() => {});
+  return new Response(readable, { status, headers });
+}
+
+function rangeOf(header, size) {
+  const match = /^bytes=(\d*)-(\d*)$/.exec(header ?? "");
+  if (!match || (!match[1] && !match[2])) return null;
+  const first = match[1] ? Number(match[1]) : Math.max(0, size - Number(match[2]));
+  const last = match[1] && match[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
+  return first <= last && first < size ? [first, last] : null;
+}
+
+const TYPES = {
+  html: "text/html; charset=utf-8", htm: "text/html; charset=utf-8", css: "text/css; charset=utf-8",
+  js: "text/javascript; charset=utf-8", mjs: "text/javascript; charset=utf-8", json: "application/json",
+  map: "application/json", webmanifest: "application/manifest+json", txt: "text/plain; charset=utf-8",
+  md: "text/markdown; charset=utf-8", csv: "text/csv; charset=utf-8", xml: "application/xml", svg: "image/svg+xml",
+  png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp", avif: "image/avif",
+  ico: "image/x-icon", bmp: "image/bmp", woff: "font/woff", woff2: "font/woff2", ttf: "font/ttf", otf: "font/otf",
+  mp3: "audio/mpeg", wav: "audio/wav", ogg: "audio/ogg", m4a: "audio/mp4", mp4: "video/mp4", webm: "video/webm",
+  mov: "video/quicktime", pdf: "application/pdf", zip: "application/zip", gz: "application/gzip",
+  wasm: "application/wasm", glb: "model/gltf-binary", gltf: "model/gltf+json",
+};
+
+function typeOf(file) {
+  return TYPES[file.slice(file.lastIndexOf(".") + 1).toLowerCase()] ?? "application/octet-stream";
+}
