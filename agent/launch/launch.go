@@ -255,11 +255,16 @@ func (p *Program) start(flags uintptr, vfork bool) (*Child, error) {
 	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("pipe: %w", err)
 	}
-	// The child must not be left with 0, 1 or 2 as its report: programs rearrange those.
-	p.report = pipe[1]
-	if pipe[1] < 3 {
-		return nil, fmt.Errorf("standard streams are closed")
+	// Programs rearrange the low descriptors; the report stays out of their way.
+	const firstReport = 64
+	high, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(pipe[1]), syscall.F_DUPFD_CLOEXEC, firstReport)
+	_ = syscall.Close(pipe[1])
+	if e != 0 {
+		_ = syscall.Close(pipe[0])
+		return nil, fmt.Errorf("pipe: %w", e)
 	}
+	pipe[1] = int(high)
+	p.report = pipe[1]
 	runtime.LockOSThread()
 	var pid uintptr
 	var errno syscall.Errno

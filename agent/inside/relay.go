@@ -1,0 +1,94 @@
+package inside
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// relay copies connections from the app's socket, which the supervisor dials, to the port that the app listens on.
+type relay struct {
+	mu      sync.RWMutex
+	targets []string
+	again   func() // asks for a new look at who listens
+}
+
+func (r *relay) point(targets []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.targets = targets
+}
+
+func (r *relay) serve(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(5 * time.Millisecond) // out of descriptors: wait for some to be closed
+			continue
+		}
+		go r.handle(c.(*net.UnixConn))
+	}
+}
+
+func (r *relay) dial() *net.TCPConn {
+	r.mu.RLock()
+	targets := r.targets
+	r.mu.RUnlock()
+	for _, t := range targets {
+		if c, err := net.DialTimeout("tcp", t, 10*time.Second); err == nil {
+			return c.(*net.TCPConn) // TCP_NODELAY is Go's default
+		}
+	}
+	return nil
+}
+
+func (r *relay) handle(from *net.UnixConn) {
+	defer func() { _ = from.Close() }()
+	to := r.dial()
+	if to == nil {
+		r.again()
+		if to = r.dial(); to == nil {
+			return
+		}
+	}
+	defer func() { _ = to.Close() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		forward(to, from)
+	}()
+	forward(from, to)
+	<-done
+}
+
+type half interface {
+	io.ReadWriter
+	CloseWrite() error
+	CloseRead() error
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// forward copies one direction and passes its end on: the other direction may go on for long.
+func forward(to, from half) {
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
+	for {
+		n, err := from.Read(*b)
+		if n > 0 {
+			if _, err := to.Write((*b)[:n]); err != nil {
+				_ = from.CloseRead() // whoever still sends is told by a reset
+				return
+			}
+		}
+		if err != nil {
+			_ = to.CloseWrite()
+			return
+		}
+	}
+}
