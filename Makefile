@@ -1,0 +1,35 @@
+# vibeD: `make up` brings it up, `make test` passes all tests. Neither needs an earlier step.
+PYTHON ?= python3
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help up down clean doctor test check dev lint types unit agent-test contract e2e hostile bench system-packages lock
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+up: ## Install what is needed and bring vibeD up, ready to deploy
+	@$(PYTHON) deploy/bootstrap.py up
+
+down: ## Stop vibeD and its sandboxes; data stays
+	@$(PYTHON) deploy/bootstrap.py down
+
+clean: ## Stop vibeD and remove everything it made
+	@$(PYTHON) deploy/bootstrap.py clean --yes
+
+doctor: ## Say what is missing and how to get it
+	@$(PYTHON) deploy/bootstrap.py doctor
+
+test: ## Install what is needed and pass all tests
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec bash deploy/test.sh
+
+check: ## Lint, types and fast tests, in about a minute
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec bash deploy/test.sh fast
+
+dev: ## Print the Python of the development environment
+	@$(PYTHON) deploy/bootstrap.py dev
+
+bench: ## Measure against the floor (docs/reference/benchmarks.md)
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec "$$($(PYTHON) deploy/bootstrap.py dev)" -m bench
+
+lock: ## Resolve the dependencies anew (needs the registries)
+	@"$$($(PYTHON) deploy/bootstrap.py dev)" locks/update.py vibed

@@ -1,0 +1,136 @@
+"""What `make` runs: an environment for vibeD, from hashes, without touching the checkout.
+
+    python3 deploy/bootstrap.py up|test|dev [arguments]
+
+`up` installs vibeD into <VIBED_HOME>/venv and calls `vibed up --detach`; `test` and `dev` use an environment with the
+development tools in the user's cache. Each is made once and then only when a lock or the code has changed. Standard
+library only: it runs under any Python that a machine has, to say what is wrong with it.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+LOCKS = CHECKOUT / "locks" / "vibed"
+MIN_PYTHON = (3, 11)
+
+
+def main(arguments):
+    """Returns the exit status of what was run."""
+    if sys.version_info < MIN_PYTHON:
+        return fail(
+            "vibeD needs Python 3.11 or newer; this is %s at %s" % (sys.version.split()[0], sys.executable),
+            "install it (Debian: apt-get install python3 python3-venv) or name one: make PYTHON=/path/to/python3.11",
+        )
+    what = arguments[0] if arguments else "up"
+    if what == "up":
+        home = vibed_home()
+        python = environment(home / "venv", ["runtime.txt"], install=True)
+        return subprocess.call([str(python.parent / "vibed"), "up", "--detach", *arguments[1:]], cwd="/")
+    if what in ("down", "clean", "doctor"):
+        program = vibed_home() / "venv" / "bin" / "vibed"
+        if not program.exists():
+            print("vibeD is not installed below %s: nothing to do" % vibed_home())
+            return 0
+        return subprocess.call([str(program), what, *arguments[1:]], cwd="/")
+    if what == "dev":
+        print(environment(cache() / "dev", ["runtime.txt", "dev.txt"], install=False))
+        return 0
+    return fail("unknown command %r" % what, "use up, down, clean, doctor or dev")
+
+
+def vibed_home():
+    """As `vibed.config.default_home`."""
+    if os.environ.get("VIBED_HOME"):
+        return Path(os.environ["VIBED_HOME"]).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/vibed")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "vibed"
+
+
+def cache():
+    """Where development environments are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
+    return Path(base) / "vibed" / name
+
+
+def environment(place, locks, install):
+    """A virtual environment at `place` with `locks` (and vibeD itself) in it; returns its Python."""
+    python = place / "bin" / "python"
+    stamp = place / "vibed.stamp"
+    wanted = fingerprint([LOCKS / name for name in locks] + (sources() if install else []))
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    began = time.monotonic()
+    say("environment", "making %s" % place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    if not python.exists() or subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL):
+        shutil.rmtree(place, ignore_errors=True)
+        make_venv(place)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
+    env = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
+    for name in locks:
+        say("packages", "installing %s by hash" % name)
+        run(pip + ["--require-hashes", "--only-binary=:all:", "-r", str(LOCKS / name)], env)
+    if install:
+        say("vibed", "installing from %s" % CHECKOUT)
+        run(pip + ["--no-deps", "--no-build-isolation", "--force-reinstall", str(CHECKOUT)], env)
+    stamp.write_text(wanted)
+    say("environment", "ready in %.1f s" % (time.monotonic() - began))
+    return python
+
+
+def make_venv(place):
+    """Make the environment; where Debian's python3 lacks ensurepip, say or (as root) do what helps."""
+    for attempt in (1, 2):
+        if subprocess.call([sys.executable, "-m", "venv", str(place)]) == 0:
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        package = "python%d.%d-venv" % sys.version_info[:2]
+        if attempt == 1 and os.geteuid() == 0 and shutil.which("apt-get"):
+            say("packages", "installing %s" % package)
+            subprocess.call(["apt-get", "update", "-qq"])
+            subprocess.call(["apt-get", "install", "-y", "-qq", package])
+            continue
+        sys.exit(fail("%s cannot make a virtual environment" % sys.executable, "sudo apt-get install %s" % package))
+
+
+def sources():
+    """Every file that goes into the installed vibeD."""
+    found = [CHECKOUT / "pyproject.toml"]
+    for folder in ("src", "agent", "templates", "locks", "examples"):
+        found += [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    return sorted(found)
+
+
+def fingerprint(paths):
+    digest = hashlib.sha256(sys.version.encode())
+    for path in paths:
+        digest.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def run(command, env):
+    status = subprocess.call(command, env=env, cwd="/")
+    if status:
+        sys.exit(fail("%s ended with status %d" % (" ".join(command[:6]), status), "its own words are above"))
+
+
+def say(step, text):
+    print("  ..  %-14s %s" % (step, text), flush=True)
+
+
+def fail(what, cure):
+    sys.stderr.write("%s\n%s\n" % (what, cure))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# All tests, in the order of their cost: lint, types, Go, then pytest (unit, contract, hostile, end to end).
+# Slow things are built first, so that nothing with a deadline waits for a build. `fast` stops before what needs one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=$(python3 deploy/bootstrap.py dev)
+bin=$(dirname "$python")
+export PYTHONPATH=$PWD/src
+began=$SECONDS
+step() { printf '  ..  %-14s %s\n' "$1" "(at $((SECONDS - began)) s)"; }
+
+step lint
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+step types
+"$bin/mypy"
+
+export VIBED_TEST_HOME=${VIBED_TEST_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/vibed/test-home}
+step system
+"$python" -m tests.prepare system
+step tools
+"$python" -m tests.prepare tools
+go=$("$python" -m tests.prepare go)
+
+step agent
+(cd agent && test -z "$("$(dirname "$go")/gofmt" -l .)" && "$go" vet ./... && "$go" test ./...)
+
+if [ "${1:-}" = fast ]; then
+    exec "$python" -m pytest tests/unit -q
+fi
+step templates
+"$python" -m tests.prepare templates
+step pytest
+exec "$python" -m pytest tests

@@ -1,0 +1,259 @@
+"""What lies on disk before vibeD's processes start: folders with their owners, the admin key, Caddy's configuration,
+and the plan by which the watchdog starts each process, confined to what it needs.
+
+As root, `vibed serve` (it faces the network and reads hostile archives) and Caddy run under uids of their own in mount
+namespaces that show them nothing but their own folders; without root everything is the invoking user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vibed import __version__
+from vibed.config import Config
+from vibed.layout import Layout
+from vibed.router.caddyfile import caddyfile
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_HANDED_ON = (
+    "OTEL_",
+    "VIBED_",
+    "PIP_",
+    "NPM_CONFIG_",
+    "npm_config_",
+    "GO",
+    "SSL_CERT_",
+    "HTTP",
+    "http",
+    "NO_PROXY",
+    "no_proxy",
+)
+_ALWAYS = ("LANG", "TZ", "HOME", "NODE_EXTRA_CA_CERTS", "XDG_RUNTIME_DIR")
+
+
+def lay_out(config: Config, layout: Layout) -> None:
+    """Make the folders of `home` and `runtime`, each with the owner that needs it. Idempotent.
+
+    What `runtime` holds of an earlier boot of the machine is removed first: its processes are gone.
+    """
+    boot = _BOOT_ID.read_text().strip()
+    mark = layout.runtime / "boot"
+    with contextlib.suppress(OSError):
+        if mark.read_text() != boot:
+            shutil.rmtree(layout.runtime, ignore_errors=True)
+    uids = layout.uids
+    root = os.geteuid()
+    _folder(layout.home, 0o711, root, root)
+    for path, mode, uid, gid in (
+        (layout.home / "state", 0o700, uids.serve, uids.serve),
+        (layout.sources, 0o700, uids.serve, uids.serve),
+        (layout.logs, 0o750, root, uids.serve),
+        (layout.own_logs, 0o750, root, root),
+        (layout.tools, 0o755, root, root),
+        (layout.templates, 0o755, root, root),
+        (layout.runtime.parent, 0o711, root, root),
+        (layout.runtime, 0o711, root, root),
+        (layout.apps, 0o750, root, uids.caddy),
+        (layout.sandboxes, 0o711, root, root),
+        # set-group-ID: sockets made in it belong to Caddy's group, so that it may connect to them
+        (layout.serve_socket.parent, 0o2750, uids.serve, uids.caddy),
+        (layout.fallback_socket.parent, 0o700, uids.caddy, uids.caddy),
+        (layout.controller_socket.parent, 0o750, root, uids.serve),
+    ):
+        _folder(path, mode, uid, gid)
+    mark.write_text(boot)
+    key = config.admin_key
+    if key is not None or not layout.admin_key.exists():
+        _secret(layout.admin_key, key or f"vibed_{secrets.token_urlsafe(32)}", uids.serve)
+
+
+def _folder(path: Path, mode: int, uid: int, gid: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        os.chown(path, uid, gid)
+    path.chmod(mode)
+
+
+def _secret(path: Path, text: str, uid: int) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), uid, uid)
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def admin_key(layout: Layout) -> str:
+    """The admin key, for whoever may read it. Raises OSError."""
+    return layout.admin_key.read_text().strip()
+
+
+def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[str, object]:
+    """The watchdog's plan (docs/explanation/processes.md); writes Caddyfile and confine specs beside it."""
+    runtime = layout.runtime
+    _replace(runtime / "Caddyfile", caddyfile(config, layout), 0o644)
+    env = _environment(config)
+    python = [sys.executable, "-m", "vibed.cli.main"]
+    serve = [*python, "serve"]
+    proxy = [str(caddy), "run", "--config", str(runtime / "Caddyfile"), "--adapter", "caddyfile"]
+    quiet = {"HOME": "/tmp", "XDG_DATA_HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp", "PATH": "/usr/bin:/bin"}
+    if not layout.uids.rootless:
+        serve = _confined(layout, agent, "serve", _serve_spec(config, layout, env), serve)
+        proxy = _confined(layout, agent, "caddy", _caddy_spec(layout, caddy, quiet), proxy)
+    commands = [
+        _command(layout, "caddy", proxy, {**env, **quiet}),
+        _command(layout, "controller", [*python, "controller"], env),
+        _command(layout, "serve", serve, env),
+    ]
+    made: dict[str, object] = {
+        "commands": commands,
+        "state": str(runtime / "watchdog.json"),
+        "lock": str(runtime / "watchdog.lock"),
+        "fingerprint": _fingerprint(commands, runtime),
+    }
+    return made
+
+
+def _command(layout: Layout, name: str, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:
+    return {"name": name, "argv": list(argv), "env": dict(env), "log": str(layout.own_logs / f"{name}.log")}
+
+
+def _environment(config: Config) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name in _ALWAYS or name.startswith(_HANDED_ON)}
+    env.pop("VIBED_ADMIN_KEY", None)  # it is in its file; an environment is read by more than needs it
+    env["PATH"] = os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    env["VIBED_HOME"] = str(config.home)
+    env["PYTHONUNBUFFERED"] = "1"
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    return env
+
+
+def _confined(layout: Layout, agent: Path, name: str, spec: Mapping[str, object], argv: Sequence[str]) -> list[str]:
+    path = layout.runtime / f"{name}.confine.json"
+    _replace(path, json.dumps(spec, indent=1), 0o600)
+    return [str(agent), "confine", str(path), "--", *argv]
+
+
+def _serve_spec(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[str, object]:
+    """`vibed serve` sees its own data, Python and vibeD's code, read-only where it only reads; it has no network
+    unless it exports traces."""
+    own = [layout.home / "state", layout.sources, layout.serve_socket.parent]
+    read = [
+        layout.admin_key,
+        layout.logs,
+        layout.controller_socket.parent,
+        layout.templates,
+        layout.home / "vibed.toml",
+    ]
+    read += [Path(sys.base_prefix), Path(sys.prefix), *_code()]
+    if config.template_dir is not None:
+        read.append(config.template_dir)
+    exports = any(name.startswith("OTEL_EXPORTER") or name == "OTEL_TRACES_EXPORTER" for name in env)
+    return {
+        **_process(layout.uids.serve, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
+        "namespaces": ["mount", "ipc", "uts"] if exports else ["mount", "net", "ipc", "uts"],
+        "hostname": "vibed-serve",
+        "env": {**env, "HOME": "/tmp"},
+    }
+
+
+def _caddy_spec(layout: Layout, caddy: Path, env: Mapping[str, str]) -> dict[str, object]:
+    read = [caddy, layout.runtime / "Caddyfile", layout.apps, layout.sites, layout.serve_socket.parent]
+    layout.sites.mkdir(mode=0o750, exist_ok=True)
+    os.chown(layout.sites, os.geteuid(), layout.uids.caddy)
+    own = [layout.fallback_socket.parent]
+    return {
+        **_process(layout.uids.caddy, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
+        "namespaces": ["mount", "ipc", "uts"],
+        "hostname": "vibed-caddy",
+        "env": dict(env),
+    }
+
+
+def _process(uid: int, root: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    return {
+        "uid": uid,
+        "gid": uid,
+        "userns": False,
+        "root": list(root),
+        "cwd": "/",
+        "no_new_privs": True,
+        "capabilities": [],
+        "seccomp": "default",
+        "rlimits": {"nofile": 65_536, "core": 0},
+        "die_with_parent": False,
+    }
+
+
+def _system() -> list[dict[str, object]]:
+    """What any program of this machine needs to run."""
+    entries: list[dict[str, object]] = [{"type": "tmpfs", "target": "/", "size": 8 << 20, "mode": "0755"}]
+    for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = Path("/", name)
+        if path.is_symlink():
+            entries.append({"type": "symlink", "source": str(path.readlink()), "target": str(path)})
+        elif path.is_dir():
+            entries.append({"type": "bind", "source": str(path), "target": str(path), "ro": True})
+    for name in (
+        "/etc/ssl",
+        "/etc/ld.so.cache",
+        "/etc/localtime",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/etc/nsswitch.conf",
+    ):
+        if Path(name).exists():
+            entries.append({"type": "bind", "source": str(Path(name).resolve()), "target": name, "ro": True})
+    entries += [
+        {"type": "proc", "target": "/proc"},
+        {"type": "dev", "target": "/dev"},
+        {"type": "tmpfs", "target": "/tmp", "size": 64 << 20, "mode": "1777"},
+    ]
+    return entries
+
+
+def _binds(paths: Sequence[Path], *, ro: bool) -> list[dict[str, object]]:
+    return [
+        {"type": "bind", "source": str(path), "target": str(path), "ro": ro}
+        for path in dict.fromkeys(paths)
+        if path.exists() and not path.is_relative_to("/usr")
+    ]
+
+
+def _code() -> list[Path]:
+    """Where vibeD's own code and data are, when it runs from a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1]
+    data = [checkout / name for name in ("agent", "templates", "locks", "examples")]
+    return [package.parent, *(path for path in data if path.is_dir())]
+
+
+def _fingerprint(commands: Sequence[Mapping[str, object]], runtime: Path) -> str:
+    """Changes when the running processes should be replaced: vibeD's code, their arguments or configuration."""
+    digest = hashlib.sha256(json.dumps([__version__, commands], sort_keys=True).encode())
+    package = Path(__file__).resolve().parents[1]
+    for path in sorted(package.rglob("*.py")):
+        stat = path.stat()
+        digest.update(f"{path}{stat.st_size}{stat.st_mtime_ns}".encode())
+    for path in sorted((*runtime.glob("*.confine.json"), runtime / "Caddyfile")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.chmod(mode)
+    fresh.replace(path)

@@ -1,0 +1,336 @@
+"""`vibed up`: from nothing to a live URL, one line a step.
+
+It installs what answers the first deploys (the agent, Caddy), starts the watchdog with Caddy, the controller and the
+API, deploys an example and says what there is. Everything slower (templates, warm pools) goes on in the background and
+is seen with `vibed templates`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from vibed.apps.errors import VibedError
+from vibed.cli import installation, watchdog
+from vibed.config import Config, load
+from vibed.layout import Layout
+from vibed.sandboxes.shipped import shipped
+from vibed.sandboxes.tools import Tools
+
+READY_S = 60.0
+WELCOME = "welcome"
+
+
+class UpFailed(VibedError):
+    """vibeD could not be brought up; says at which step and what to do."""
+
+    code = "UpFailed"
+
+
+class Steps:
+    """Prints one line a step: what, how it went, how long it took."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._began = time.monotonic()
+        self._out = sys.stderr if quiet else sys.stdout
+        self._live = self._out.isatty()
+
+    @contextmanager
+    def step(self, name: str) -> Any:
+        """A step; the function it gives tells what it is doing just now."""
+        began = time.monotonic()
+        last = [""]
+
+        def say(text: str) -> None:
+            last[0] = text
+            if self._live:
+                self._out.write(f"\r\x1b[2K  …  {name:<14} {text[:80]}")
+                self._out.flush()
+
+        say("")
+        try:
+            yield say
+        except BaseException:
+            self._line("FAIL", name, last[0], began)
+            raise
+        self._line("ok", name, last[0], began)
+
+    def _line(self, mark: str, name: str, text: str, began: float) -> None:
+        start = "\r\x1b[2K" if self._live else ""
+        now = time.monotonic()
+        self._out.write(
+            f"{start}{mark:>4}  {name:<14} {text:<58} {now - began:6.1f} s  (at {now - self._began:.1f} s)\n"
+        )
+        self._out.flush()
+
+
+def up(*, detach: bool = False, as_json: bool = False) -> int:
+    """Bring vibeD up; in the foreground it stays until interrupted. Returns the exit status."""
+    config = load()
+    layout = Layout.of(config.home, uid_base=config.uid_base)
+    steps = Steps(quiet=as_json)
+    try:
+        with steps.step("configuration") as say:
+            _check(config, layout)
+            installation.lay_out(config, layout)
+            who = "as root, each part under a uid of its own" if os.geteuid() == 0 else "without root (vibed doctor)"
+            say(f"{config.home}, {who}")
+        tools = Tools(config.home)
+        for name in ("vibed-agent", "caddy"):
+            with steps.step(name) as say:
+                path = asyncio.run(tools.install(name, _heard(say)))
+                say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
+        with steps.step("processes") as say:
+            started = _start(config, layout, tools, detach=detach)
+            _wait_ready(config, layout, say)
+            say(f"caddy, controller and API {'started' if started else 'were running'}")
+        with steps.step("example") as say:
+            live = _welcome(config, layout, say)
+        _hand_over(config, layout)
+        facts = _facts(config, layout, live)
+    except VibedError as error:
+        sys.stderr.write(f"\nvibeD could not be brought up: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"{error.hint}\n")
+        return 1
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        _print(config, facts)
+    if not detach and started is not None:
+        return _stay(started)
+    return 0
+
+
+def _heard(say: Callable[[str], None]) -> Callable[[str, float | None], None]:
+    return lambda text, fraction: say(text)
+
+
+def _check(config: Config, layout: Layout) -> None:
+    if shutil.disk_usage(_existing(config.home)).free < 2 << 30:
+        raise UpFailed(f"the disk of {config.home} has less than 2 GB free", hint="free some space, or set VIBED_HOME")
+    if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(_state(layout)):
+        with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((config.host.strip("[]"), config.port))
+            except OSError as error:
+                raise UpFailed(
+                    f"{config.listen} cannot be used: {error.strerror}",
+                    hint="another program (or another vibeD) has it: set VIBED_LISTEN, e.g. 127.0.0.1:18081",
+                ) from error
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _state(layout: Layout) -> Path:
+    return layout.runtime / "watchdog.json"
+
+
+def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> subprocess.Popen[bytes] | None:
+    """Start the watchdog, or leave the one that runs the same; returns its process when it was started."""
+    plan = installation.plan(config, layout, agent=tools.path("vibed-agent"), caddy=tools.path("caddy"))
+    path = layout.runtime / "plan.json"
+    running = watchdog.holder(layout.runtime / "watchdog.lock")
+    before = ""
+    with suppress(OSError, ValueError, KeyError):
+        before = json.loads(path.read_text())["fingerprint"]
+    if running is not None:
+        if before == plan["fingerprint"]:
+            return None
+        stop_watchdog(layout)
+    elif before != plan["fingerprint"]:
+        stop_processes(layout)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(plan))
+    log = (layout.own_logs / "watchdog.log").open("ab")
+    return subprocess.Popen(
+        [sys.executable, "-m", "vibed.cli.watchdog", str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        start_new_session=detach,
+    )
+
+
+def stop_watchdog(layout: Layout) -> bool:
+    """End the watchdog and with it Caddy, the API and the controller. Sandboxes live on."""
+    pid = watchdog.holder(layout.runtime / "watchdog.lock")
+    if pid is None:
+        return stop_processes(layout)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + watchdog.STOP_GRACE_S + 5
+    while watchdog.holder(layout.runtime / "watchdog.lock") is not None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop_processes(layout)
+    return True
+
+
+def stop_processes(layout: Layout) -> bool:
+    """End what a watchdog that was killed left running."""
+    left = watchdog.running(_state(layout))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid, began in left.values():
+            if watchdog.start_time(pid) == began:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        deadline = time.monotonic() + watchdog.STOP_GRACE_S
+        while any(watchdog.start_time(pid) == began for pid, began in left.values()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    return bool(left)
+
+
+def client(config: Config, layout: Layout) -> httpx.Client:
+    """A client of the API of this machine, with the admin key."""
+    host = config.host if config.host not in ("0.0.0.0", "[::]", "::") else "127.0.0.1"
+    return httpx.Client(
+        base_url=f"http://{host}:{config.port}",
+        headers={
+            "Authorization": f"Bearer {installation.admin_key(layout)}",
+            "Host": f"{config.domain}:{config.port}",
+        },
+        timeout=30.0,
+        trust_env=False,
+    )
+
+
+def _wait_ready(config: Config, layout: Layout, say: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + READY_S
+    answer: httpx.Response | None = None
+    with client(config, layout) as api:
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                answer = api.get("/readyz", timeout=3.0)
+                if answer.status_code == 200:
+                    return
+            say("waiting for the API")
+            time.sleep(0.05)
+    tail = "".join(_last_lines(layout.own_logs / f"{name}.log", 3) for name in ("controller", "serve", "caddy"))
+    said = answer.text[:300] if answer is not None else "nothing"
+    raise UpFailed(f"vibeD was not ready after {READY_S:g} s; /readyz said {said}\n{tail}", hint="see vibed doctor")
+
+
+def _last_lines(path: Path, count: int) -> str:
+    try:
+        lines = path.read_text(errors="replace").splitlines()[-count:]
+    except OSError:
+        return ""
+    return "".join(f"  {path.name}: {line[:300]}\n" for line in lines)
+
+
+def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
+    """Deploy the example site unless it is there; returns its URL once it answers."""
+    from vibed.sources.pack import pack_directory
+
+    url = config.app_url(WELCOME)
+    with client(config, layout) as api:
+        there = api.get(f"/v1/apps/{WELCOME}")
+        if there.status_code == 404:
+            say("deploying")
+            source = io.BytesIO()
+            pack_directory(shipped("examples") / "static-site", source)
+            answer = api.post(
+                "/v1/deploy",
+                files={"source": ("source.tar.gz", source.getvalue())},
+                data={"metadata": json.dumps({"name": WELCOME})},
+            )
+            if answer.status_code >= 400:
+                raise UpFailed(f"the example could not be deployed: {answer.text[:300]}")
+        page = api.get("/", headers={"Host": f"{WELCOME}.{config.domain}:{config.port}"})
+        if page.status_code != 200:
+            raise UpFailed(f"the example does not answer at {url}: {page.status_code} {page.text[:200]}")
+    say(f"live at {url}")
+    return url
+
+
+def _hand_over(config: Config, layout: Layout) -> None:
+    """Let the user who called sudo (or any shell) use `vibed` at once: on the PATH, with URL and key."""
+    program = Path(sys.prefix) / "bin" / "vibed"
+    if os.geteuid() == 0 and program.exists():
+        link = Path("/usr/local/bin/vibed")
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+        if not link.exists():
+            with suppress(OSError):
+                link.symlink_to(program)
+    name = os.environ.get("SUDO_USER")
+    if not name or os.geteuid() != 0:
+        return
+    user = pwd.getpwnam(name)
+    folder = Path(user.pw_dir) / ".config" / "vibed"
+    for path in (folder.parent, folder):
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            os.chown(path, user.pw_uid, user.pw_gid)
+    file = folder / "client.toml"
+    fresh = folder / ".client.new"
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(f'url = "{config.api_url}"\ntoken = "{installation.admin_key(layout)}"\n')
+        os.fchown(out.fileno(), user.pw_uid, user.pw_gid)
+    fresh.replace(file)
+
+
+def _facts(config: Config, layout: Layout, live: str) -> dict[str, Any]:
+    with client(config, layout) as api:
+        answer = api.get("/v1/templates")
+    templates = answer.json()["items"] if answer.status_code == 200 else []
+    return {"api_url": config.api_url, "example_url": live, "home": str(config.home), "templates": templates}
+
+
+def _print(config: Config, facts: dict[str, Any]) -> None:
+    print(
+        f"\nvibeD is up.\n\n  API and MCP   {facts['api_url']}  (MCP at /mcp)\n  live example  {facts['example_url']}\n"
+    )
+    print(f"  {'template':<14} {'isolation':<12} state")
+    for item in facts["templates"]:
+        if item["available"]:
+            warm = f", {item['ready']} of {item['warm_pool_size']} warm" if item["warm_pool_size"] else ""
+            state = f"ready{warm}"
+        elif item["building"]:
+            state = f"being prepared: {item['reason']}"
+        else:
+            state = f"not available: {item['reason']}"
+        print(f"  {item['name']:<14} {item['isolation'] or '-':<12} {state[:90]}")
+    waiting = [item["name"] for item in facts["templates"] if item["building"]]
+    if waiting:
+        print(f"\n  {', '.join(waiting)} will be ready by themselves; see `vibed templates`.")
+    program = "vibed" if shutil.which("vibed") else str(Path(sys.prefix) / "bin" / "vibed")
+    print(f"\n  next          cd <your app> && {program} deploy\n")
+    if "SSH_CONNECTION" in os.environ:
+        server = os.environ["SSH_CONNECTION"].split()[2]
+        user = os.environ.get("SUDO_USER") or os.environ.get("USER") or "you"
+        print(f"  from your own computer: ssh -L {config.port}:{config.listen} {user}@{server}\n")
+
+
+def _stay(process: subprocess.Popen[bytes]) -> int:
+    """In the foreground: until Ctrl-C, which the watchdog gets too."""
+    print("  Ctrl-C stops vibeD; apps are brought back by the next `vibed up`.")
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)

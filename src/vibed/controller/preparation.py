@@ -1,0 +1,194 @@
+"""Getting ready in the background: tools, templates, probes, warm pools, in the order in which users need them.
+
+Nothing waits for all of it: a deploy that needs a template which is not there yet is Pending with reason
+`TemplateBuilding` and is woken by what happens here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from vibed.apps.errors import VibedError
+from vibed.config import Config
+from vibed.controller.placement import Placements
+from vibed.sandboxes.builder import TemplateBuilder
+from vibed.sandboxes.driver import BootFailed, Driver
+from vibed.sandboxes.supervisor import Root
+from vibed.sandboxes.templates import Template
+from vibed.sandboxes.tools import Tools
+
+log = structlog.get_logger()
+
+ORDER = ("static-nginx", "workerd", "python-313", "node-24", "base-debian", "go-123")
+"""Templates that are not named here come last."""
+DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
+    "static": (),
+    "workerd": ("vibed-agent", "workerd", "esbuild"),
+    "gvisor": ("vibed-agent", "runsc"),
+    "process": ("vibed-agent",),
+}
+
+
+class Pools(Protocol):
+    """The part of `vibed.sandboxes.pool` that changes with templates."""
+
+    async def template_changed(self, driver: str, template: str, digest: str) -> None: ...
+
+
+class BuiltRoots:
+    """The templates that are built, as drivers see them (`vibed.sandboxes.supervisor.Roots`)."""
+
+    def __init__(self, builder: TemplateBuilder) -> None:
+        self._builder = builder
+        self._known: dict[str, Root] = {}
+
+    def refresh(self, template: str) -> Root | None:
+        """Look at the disk again; the newest image is what sandboxes are booted from from now on."""
+        built = self._builder.ready(template)
+        if built is None:
+            return None
+        root = Root(template, built.digest, image=built.rootfs, modules=built.node_modules)
+        self._known[template] = root
+        return root
+
+    def root(self, template: str) -> Root:
+        """Raises `BootFailed` when the template is unknown or not built."""
+        try:
+            return self._known[template]
+        except KeyError:
+            raise BootFailed(f"the template {template!r} is not built yet") from None
+
+
+class Preparation:
+    """Runs once at start; every step is idempotent and cheap when its result is on disk."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        tools: Tools,
+        templates: Mapping[str, Template],
+        builder: TemplateBuilder,
+        roots: BuiltRoots,
+        drivers: Mapping[str, Driver],
+        placements: Placements,
+        pools: Pools,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._tools = tools
+        self._builder = builder
+        self._roots = roots
+        self._drivers = drivers
+        self._placements = placements
+        self._pools = pools
+        self._on_ready = on_ready
+        rank = {name: place for place, name in enumerate(ORDER)}
+        wanted = [t for t in templates.values() if not config.templates or t.name in config.templates]
+        self._templates = sorted(wanted, key=lambda t: rank.get(t.name, len(rank)))
+        for template in templates.values():
+            if template not in wanted:
+                placements.broken(template.name, "the operator's configuration leaves it out")
+        self._tool_locks: dict[str, asyncio.Lock] = {}
+        self._probed: dict[str, asyncio.Future[None]] = {}
+
+    def take_stock(self) -> list[str]:
+        """What is on disk already: templates that can be booted at once. Synchronous and quick."""
+        there = []
+        for template in self._templates:
+            if template.unavailable:
+                self._placements.broken(template.name, template.unavailable)
+            elif self._roots.refresh(template.name) is not None:
+                there.append(template.name)
+            else:
+                self._placements.building(template.name, "waiting for its turn")
+        return there
+
+    async def run(self) -> None:
+        """Make everything ready; returns when all that can be is. A part that fails does not stop the others."""
+        there = set(self.take_stock())
+        usable = [t for t in self._templates if not t.unavailable]
+        async with asyncio.TaskGroup() as tasks:
+            for driver in {self._placements.driver_of(t) for t in usable}:
+                tasks.create_task(self._install(driver))
+            for template in usable:
+                if template.name in there:
+                    tasks.create_task(self._offer(template))
+            tasks.create_task(self._build_missing([t for t in usable if t.name not in there]))
+        if self._config.big_packages:
+            for template in usable:
+                await self._next_stages(template)
+        log.info("everything is prepared")
+
+    async def _build_missing(self, templates: list[Template]) -> None:
+        for template in templates:
+            await self._build(template)
+
+    async def _build(self, template: Template) -> None:
+        try:
+            self._placements.building(template.name, "starting")
+            await self._builder.build(template.name)
+        except VibedError as error:
+            log.error("a template could not be built", template=template.name, error=error.message, hint=error.hint)
+            self._placements.broken(template.name, f"{error.message}. {error.hint or ''}".strip())
+            self._on_ready()
+            return
+        except Exception as error:
+            log.exception("a template could not be built", template=template.name)
+            self._placements.broken(template.name, f"{type(error).__name__}: {error}")
+            self._on_ready()
+            return
+        self._roots.refresh(template.name)
+        await self._offer(template)
+
+    async def _next_stages(self, template: Template) -> None:
+        """The bigger images of a template; each replaces the one before while apps go on."""
+        while (built := self._builder.ready(template.name)) is not None and not built.complete:
+            try:
+                await self._builder.build(template.name)
+            except VibedError as error:
+                log.error("a further stage could not be built", template=template.name, error=error.message)
+                return
+            except Exception:
+                log.exception("a further stage could not be built", template=template.name)
+                return
+            root = self._roots.refresh(template.name)
+            if root is not None:
+                await self._pools.template_changed(self._placements.driver_of(template), template.name, root.digest)
+            self._placements.built(template.name)
+            self._on_ready()
+
+    async def _offer(self, template: Template) -> None:
+        """Probe the template's driver if that was not done, then let apps and pools have it."""
+        driver = self._placements.driver_of(template)
+        await self._install(driver)
+        root = self._roots.refresh(template.name)
+        if root is None:
+            return
+        await self._probe(driver)
+        self._placements.built(template.name)
+        await self._pools.template_changed(driver, template.name, root.digest)
+        self._on_ready()
+
+    async def _install(self, driver: str) -> None:
+        for name in DRIVER_TOOLS.get(driver, ()):
+            async with self._tool_locks.setdefault(name, asyncio.Lock()):
+                try:
+                    await self._tools.install(name)
+                except VibedError as error:
+                    log.error("a tool could not be installed", tool=name, error=error.message, hint=error.hint)
+
+    async def _probe(self, driver: str) -> None:
+        future = self._probed.get(driver)
+        if future is not None:
+            await future
+            return
+        future = self._probed[driver] = asyncio.get_running_loop().create_future()
+        probe = await self._drivers[driver].probe()
+        self._placements.probed(driver, probe)
+        log.info("probed", driver=driver, ok=probe.ok, isolation=probe.isolation.value, detail=probe.detail)
+        future.set_result(None)

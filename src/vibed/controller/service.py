@@ -1,0 +1,291 @@
+"""`vibed controller`: the process with the privileges that drivers need. It never faces the network.
+
+It answers the API's process over one Unix socket (`vibed.controller.link`) and may be killed at any moment: sandboxes
+have supervisors of their own, and the next controller finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import IO, Any
+
+import structlog
+
+from vibed.apps.app import Phase
+from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.sqlite import SqliteStore
+from vibed.config import Config
+from vibed.controller.link import Outcome, TemplateFigures
+from vibed.controller.metrics import Metrics
+from vibed.controller.placement import Placements
+from vibed.controller.preparation import BuiltRoots, Preparation
+from vibed.controller.reconciler import Reconciler
+from vibed.layout import Layout
+from vibed.router.markers import Markers
+from vibed.sandboxes.builder import TemplateBuilder
+from vibed.sandboxes.driver import Driver, Sandbox
+from vibed.sandboxes.gvisor import GvisorDriver
+from vibed.sandboxes.pool import WarmPools
+from vibed.sandboxes.process import ProcessDriver
+from vibed.sandboxes.static import StaticDriver
+from vibed.sandboxes.supervisor import Host
+from vibed.sandboxes.templates import Template, load_templates
+from vibed.sandboxes.tools import Tools
+from vibed.sandboxes.workerd import WorkerdDriver
+from vibed.wire import Message, serve
+
+log = structlog.get_logger()
+
+SWEEP_EVERY_S = 3600.0
+SOURCE_GRACE_S = 900.0
+"""A source that no version names may belong to a deploy that is on its way; older ones are removed."""
+
+
+class AnotherController(VibedError):
+    """A controller is running for this VIBED_HOME already."""
+
+    code = "AnotherController"
+
+
+class Service:
+    """All parts of the controller, put together once."""
+
+    def __init__(self, config: Config, layout: Layout, store: SqliteStore) -> None:
+        self._config = config
+        self._layout = layout
+        self._store = store
+        self._templates = load_templates(extra=config.template_dir)
+        tools = Tools(config.home)
+        self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
+        roots = BuiltRoots(self._builder)
+        host = Host(layout, tools, roots)
+        self._static = StaticDriver(layout)
+        drivers: list[Driver] = [self._static, WorkerdDriver(host)]
+        drivers.append(ProcessDriver(host) if config.general_driver == "process" else GvisorDriver(host))
+        self._drivers = {driver.name: driver for driver in drivers}
+        self._placements = Placements(config, self._templates, self._drivers)
+        self._metrics = Metrics()
+        sizes = {
+            (self._placements.driver_of(t), t.name): config.pools.get(t.name, t.pool.size)
+            for t in self._templates.values()
+            if self._placements.driver_of(t) != "static"
+        }
+        self._pools = WarmPools(self._drivers, sizes, refill_concurrency=config.refill_concurrency)
+        self._reconciler = Reconciler(
+            config=config,
+            layout=layout,
+            store=store,
+            pools=self._pools,
+            sites=self._static,
+            placements=self._placements,
+            markers=Markers(layout.apps, gid=layout.uids.caddy),
+            metrics=self._metrics,
+            source_path=lambda digest: layout.sources / f"{digest}.tar.gz",
+        )
+        self._preparation = Preparation(
+            config=config,
+            tools=tools,
+            templates=self._templates,
+            builder=self._builder,
+            roots=roots,
+            drivers=self._drivers,
+            placements=self._placements,
+            pools=self._pools,
+            on_ready=self._reconciler.wake_waiting,
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        ready = asyncio.Event()
+        self._preparation.take_stock()
+        self._placements.probed("static", await self._static.probe())
+        self._placements.built("static-nginx")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reconciler.run(ready))
+            await ready.wait()
+            await self._adopt()
+            tasks.create_task(self._pools.run())
+            gid = -1 if self._layout.uids.rootless else self._layout.uids.serve
+            server = await serve(self._layout.controller_socket, self._answer, mode=0o660, gid=gid)
+            log.info("the controller answers", socket=str(self._layout.controller_socket))
+            tasks.create_task(self._preparation.run())
+            tasks.create_task(self._recover())
+            tasks.create_task(self._sweep())
+            async with server:
+                await server.serve_forever()
+
+    async def close(self) -> None:
+        """Let go; sandboxes and sites stay."""
+        for driver in self._drivers.values():
+            await driver.close()
+
+    async def _adopt(self) -> None:
+        found: list[Sandbox] = []
+        for driver in self._drivers.values():
+            try:
+                found.extend(await driver.adopt())
+            except VibedError as error:
+                log.error("sandboxes could not be taken over", driver=driver.name, error=error.message)
+        claimed = [sandbox for sandbox in found if sandbox.claimed is not None]
+        await self._pools.adopt([sandbox for sandbox in found if sandbox.claimed is None])
+        self._reconciler.adopt(claimed)
+        log.info("took over", serving=len(claimed), warm=len(found) - len(claimed))
+
+    async def _recover(self) -> None:
+        """Look at what an earlier controller did not finish, and at apps that lost their sandbox with it.
+
+        Apps that were not serving when the machine or vibeD went down come back by being asked for.
+        """
+        for app in await self._store.unsettled():
+            self._reconciler.wake(app.app_id)
+        for app_id in await asyncio.to_thread(self._apps_with_sockets):
+            self._reconciler.wake(app_id)
+
+    def _apps_with_sockets(self) -> Sequence[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [
+                app.name
+                for app in self._layout.apps.iterdir()
+                if any(marker.suffix == ".a" for marker in app.iterdir())
+            ]
+        return []
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            used = await self._store.digests_in_use()
+            await asyncio.to_thread(self._remove_unused_sources, used)
+
+    def _remove_unused_sources(self, used: frozenset[str]) -> None:
+        before = time.time() - SOURCE_GRACE_S
+        for path in self._layout.sources.glob("*.tar.gz"):
+            if path.name.partition(".")[0] not in used and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+
+    def _progress(self, template: str, step: str, fraction: float | None) -> None:
+        if not self._placements.is_ready(template):
+            self._placements.building(template, step, fraction)
+        log.info("building", template=template, step=step, fraction=fraction)
+
+    # What the API's process asks
+
+    async def _answer(self, op: str, message: Message) -> Message:
+        match op:
+            case "wake":
+                self._reconciler.wake(str(message["app_id"]))
+                return {}
+            case "settle":
+                outcome = await self._reconciler.settle(
+                    str(message["app_id"]), int(message["version"]), float(message["timeout_s"])
+                )
+                return _told(outcome)
+            case "ensure":
+                outcome = await self._reconciler.ensure(
+                    str(message["app_id"]), float(message["timeout_s"]), str(message.get("failed_marker", ""))
+                )
+                return _told(outcome)
+            case "templates":
+                return {"items": [asdict(self._figures(template)) for template in self._templates.values()]}
+            case "metrics":
+                for (driver, template), pool in self._pools.figures().items():
+                    for state, count in (("ready", pool.ready), ("booting", pool.booting), ("claimed", pool.claimed)):
+                        self._metrics.pool(driver, template, state, count)
+                return {"text": self._metrics.text()}
+            case "health":
+                return await self._health()
+        raise NotFound(f"the controller has no operation {op!r}")
+
+    def _figures(self, template: Template) -> TemplateFigures:
+        driver = self._placements.driver_of(template)
+        pool = self._pools.figures().get((driver, template.name))
+        progress = self._placements.progress(template.name)
+        available = self._placements.is_ready(template.name)
+        isolation = self._placements.isolation(template)
+        reason = "" if available else self._placements.trouble(template.name) or ""
+        if progress is not None and not reason:
+            reason = progress[0]
+        if available and pool is not None and pool.last_error and not pool.ready:
+            reason = pool.last_error
+        built = self._builder.ready(template.name) if available else None
+        return TemplateFigures(
+            name=template.name,
+            lane=template.lane,
+            description=template.description,
+            kind=template.kind,
+            warm_pool_size=pool.size if pool is not None else 0,
+            ready=pool.ready if pool is not None else 0,
+            claimed=pool.claimed if pool is not None else 0,
+            isolation=isolation.value if isolation is not None else "",
+            packages=dict(built.packages if built is not None else template.packages),
+            available=available and isolation is not None,
+            reason=reason,
+            building=progress is not None and self._placements.trouble(template.name) is None,
+            progress=progress[1] if progress is not None else None,
+        )
+
+    async def _health(self) -> Message:
+        checks: dict[str, dict[str, Any]] = {}
+        try:
+            await self._store.list(phase=Phase.FAILED, limit=1)
+            checks["store"] = {"ok": True, "detail": "answers"}
+        except VibedError as error:
+            checks["store"] = {"ok": False, "detail": error.message}
+        checks["caddy"] = await self._caddy()
+        for name in self._drivers:
+            level = self._placements.level(name)
+            if level:
+                checks[f"driver {name}"] = {"ok": True, "detail": level}
+        return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
+
+    async def _caddy(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(2.0):
+                _, writer = await asyncio.open_connection(self._config.host.strip("[]"), self._config.port)
+            writer.close()
+        except (OSError, TimeoutError) as error:
+            return {"ok": False, "detail": f"{self._config.listen} does not answer: {error}"}
+        return {"ok": True, "detail": f"listens on {self._config.listen}"}
+
+
+def _told(outcome: Outcome) -> Message:
+    return {**asdict(outcome), "timings": dict(outcome.timings)}
+
+
+async def run(config: Config, layout: Layout) -> None:
+    """Run a controller until SIGTERM or SIGINT. Raises `AnotherController`, `StoreUnavailable`."""
+    lock = _lock(layout)
+    store = await SqliteStore.open(layout.database)
+    service = Service(config, layout, store)
+    working = asyncio.ensure_future(service.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        log.info("the controller stops; apps go on")
+    finally:
+        await service.close()
+        await store.close()
+        lock.close()
+
+
+def _lock(layout: Layout) -> IO[str]:
+    layout.controller_socket.parent.mkdir(parents=True, exist_ok=True)
+    handle = (layout.controller_socket.parent / "lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        raise AnotherController(f"a controller runs for {layout.home} already (pid {handle.read().strip()})") from None
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle

@@ -1,0 +1,30 @@
+"""Ending every sandbox of one vibeD at once, without a controller: for `vibed down` and `vibed clean`."""
+
+from __future__ import annotations
+
+from vibed.layout import Layout
+from vibed.sandboxes.driver import BootFailed
+from vibed.sandboxes.gvisor import GvisorDriver
+from vibed.sandboxes.process import ProcessDriver
+from vibed.sandboxes.supervisor import Host, Root, SupervisedDriver
+from vibed.sandboxes.tools import Tools
+from vibed.sandboxes.workerd import WorkerdDriver
+
+
+class _NoRoots:
+    def root(self, template: str) -> Root:
+        raise BootFailed("nothing is booted while vibeD is torn down")
+
+
+async def end_all(layout: Layout) -> int:
+    """End and remove every sandbox below `layout.sandboxes`; returns how many there were."""
+    host = Host(layout, Tools(layout.home), _NoRoots())
+    drivers: list[SupervisedDriver] = [WorkerdDriver(host), GvisorDriver(host), ProcessDriver(host)]
+    ended = 0
+    for driver in drivers:
+        for sandbox in await driver.adopt():
+            await sandbox.destroy(grace_s=2.0)
+            ended += 1
+        await driver.close()
+    host.cgroups.remove()
+    return ended
