@@ -594,7 +594,9 @@ class _Job:
 
 
 def zygotes(template: Template) -> list[dict[str, Any]]:
-    """/etc/vibed/zygotes.json: the warm processes that the agent starts at boot."""
+    """/etc/vibed/zygotes.json: the warm processes that the agent starts at boot; none without their program."""
+    if not _zygote_programs(template):
+        return []
     program = {
         "python": ["/usr/bin/python3", "/usr/lib/vibed/zygote.py"],
         "node": ["/usr/local/bin/node", "/usr/lib/vibed/zygote.cjs"],
