@@ -99,6 +99,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
         if ended.code == 0:
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
         return _failed(code, f"the app did not start: {ended.describe()}{_last(ended)}", ended, None)
+    if code == "WorkerRejected":
+        return _failed(code, f"the worker does not start: {message}", ended, None)
     return RunFailed(message or code, code=code, exit=ended)
 
 

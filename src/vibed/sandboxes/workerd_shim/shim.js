@@ -8,7 +8,7 @@ function load(env, ctx) {
   // The loader caches by name. The stub itself belongs to a request and cannot be kept.
   return env.LOADER.get("app", () => {
     const bindings = { ...code.env };
-    if (code.assets?.binding) bindings[code.assets.binding] = ctx.exports.Assets();
+    if (code.assets?.binding) bindings[code.assets.binding] = ctx.exports.Assets({});
     return {
       compatibilityDate: code.compatibilityDate,
       compatibilityFlags: code.compatibilityFlags,
@@ -101,7 +101,10 @@ async function serveAsset(env, request, orFallback) {
     return null;
   }
   const found = resolve(path, code.assets.html_handling ?? "auto-trailing-slash");
-  if (found?.redirect) return Response.redirect(new URL(encodeURI(found.redirect) + url.search, url), 307);
+  if (found?.redirect) {
+    // relative: whether the browser came by http or https is not known here
+    return new Response(null, { status: 307, headers: { location: encodeURI(found.redirect) + url.search } });
+  }
   if (found) return respond(env, request, found.file, 200);
   if (!orFallback) return null;
   const fallback = code.assets.not_found_handling;
