@@ -1,0 +1,166 @@
+"""A Python process that has imported what an app will import, and waits to become that app.
+
+    python3 zygote.py NAME [MODULE …]
+
+Descriptor 3 is a socket to the agent: ``ready`` goes out when the modules are imported, one JSON line
+``{"argv", "env", "cwd", "entropy"}`` comes in, and from then on this process behaves as if the interpreter had just been
+started with that command line (docs/reference/supervisor.md, section Agent). Whatever it cannot imitate it hands to a
+real fresh interpreter by exec, in the same process.
+
+A module that starts a thread is left out: the process starts anew without it. The seed of ``hash()`` is this process's
+own and fixed when it starts, as in every Python process.
+"""
+
+import sys
+
+STARTED_WITH = frozenset(sys.modules)  # what every fresh interpreter has; an app cannot shadow it either
+
+import gc  # noqa: E402
+import importlib  # noqa: E402
+import importlib.machinery  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import runpy  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+import types  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
+
+AGENT = 3
+CANNOT_OPEN = 2  # exit status of an interpreter whose script is missing
+
+
+def main() -> None:
+    """Warm up, wait for orders, become the app."""
+    name, modules = sys.argv[1], sys.argv[2:]
+    warm_up(name, modules)
+    gc.collect()
+    gc.freeze()
+    os.write(AGENT, b"ready\n")
+    orders = read_orders()
+    os.close(AGENT)
+    become(orders["argv"], orders["env"], orders["cwd"])
+
+
+def warm_up(name: str, modules: list[str]) -> None:
+    """Import the modules. One that is missing or fails is skipped, one that starts a thread is left out."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            print(f"zygote {name}: {module} is not imported: {error!r}", file=sys.stderr)
+        if threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1:
+            print(f"zygote {name}: {module} starts a thread and is left out", file=sys.stderr, flush=True)
+            rest = [m for m in modules if m != module]
+            os.set_inheritable(AGENT, True)
+            os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), name, *rest])
+
+
+def read_orders() -> dict[str, Any]:
+    """Block until the agent's line is there. An agent that goes away ends the process."""
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = os.read(AGENT, 65536)
+        if not chunk:
+            os._exit(0)
+        line += chunk
+    orders: dict[str, Any] = json.loads(line)
+    return orders
+
+
+def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
+    """Run ``argv`` (``python3 FILE args…`` or ``python3 -m MODULE args…``) as the main program of this process."""
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    os.chdir(cwd)
+    as_module = argv[1] == "-m"
+    path = argv[2] if as_module else os.path.abspath(argv[1])
+    first = os.getcwd() if as_module else os.path.dirname(os.path.realpath(path))
+    container = not as_module and not os.path.isfile(path)
+    if shadows(first) or (container and os.path.exists(path)):
+        fresh(argv, env)
+    reseed()
+    sys.orig_argv = list(argv)
+    if not sys.flags.safe_path:
+        sys.path[0] = first
+    else:
+        del sys.path[0]
+    importlib.invalidate_caches()
+    program = types.ModuleType("__main__")
+    program.__dict__["__builtins__"] = sys.modules["builtins"]
+    sys.modules["__main__"] = program
+    try:
+        if as_module:
+            sys.argv = ["-m", *argv[3:]]
+            runpy._run_module_as_main(path, True)  # type: ignore[attr-defined]
+        else:
+            sys.argv = argv[1:]
+            run_file(program, argv, path)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        report(error)
+
+
+def run_file(program: types.ModuleType, argv: list[str], path: str) -> None:
+    """What the interpreter does with a script: its code runs in the module ``__main__``."""
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        print(f"{argv[0]}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
+        sys.exit(CANNOT_OPEN)
+    program.__dict__.update(
+        __file__=path,
+        __cached__=None,
+        __spec__=None,
+        __package__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+    if sys.version_info < (3, 14):  # since then it is made when it is asked for
+        program.__dict__["__annotations__"] = {}
+    exec(compile(source, path, "exec", dont_inherit=True), program.__dict__)
+
+
+def report(error: BaseException) -> NoReturn:
+    """Print an uncaught exception without the frames of this file, and end as the interpreter would."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    sys.excepthook(type(error), error, trace)
+    sys.exit(1)
+
+
+def shadows(directory: str) -> bool:
+    """Whether a file of the app has the name of a module that is imported already: a fresh process would take it."""
+    suffixes = tuple(importlib.machinery.all_suffixes())
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return False
+    for entry in entries:
+        name = entry.name.partition(".")[0]
+        if name not in sys.modules or name in STARTED_WITH:
+            continue
+        if entry.name.endswith(suffixes) or os.path.isfile(os.path.join(entry.path, "__init__.py")):
+            return True
+    return False
+
+
+def fresh(argv: list[str], env: dict[str, str]) -> NoReturn:
+    """Start over as a real interpreter."""
+    os.execve(sys.executable, argv, env)
+
+
+def reseed() -> None:
+    """Give generators that were seeded while warming up a seed of their own (``secrets`` and ``uuid`` have none)."""
+    if random := sys.modules.get("random"):
+        random.seed()
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed()
+
+
+if __name__ == "__main__":
+    main()
