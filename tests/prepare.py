@@ -1,0 +1,96 @@
+"""What the tests need that takes long to make, made once and shared: `python -m tests.prepare WHAT`.
+
+    system      Debian packages that only tests use (Chromium)
+    tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
+    go          the same for Go; prints where it is
+    templates   every template, all stages
+
+VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vibed.sandboxes.builder import TemplateBuilder
+from vibed.sandboxes.templates import load_templates
+from vibed.sandboxes.tools import Tools
+
+SYSTEM_PACKAGES = {"chromium": "chromium"}
+"""Program -> Debian package."""
+
+
+def home() -> Path:
+    """Where tests share tools and templates."""
+    given = os.environ.get("VIBED_TEST_HOME")
+    return Path(given) if given else Path.home() / ".cache" / "vibed" / "test-home"
+
+
+def say(what: str, text: str, began: float) -> None:
+    print(f"  ..  {what:<14} {text} ({time.monotonic() - began:.1f} s)", file=sys.stderr, flush=True)
+
+
+def system() -> int:
+    missing = [package for program, package in SYSTEM_PACKAGES.items() if shutil.which(program) is None]
+    if not missing:
+        return 0
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"missing: {', '.join(missing)}; as root: apt-get install {' '.join(missing)}", file=sys.stderr)
+        return 1 if os.environ.get("CI") else 0
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], env=env, check=False, stdout=sys.stderr)
+    return subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=env, stdout=sys.stderr
+    ).returncode
+
+
+async def tools() -> int:
+    began = time.monotonic()
+    have = Tools(home())
+    for name in ("vibed-agent", "caddy", "workerd", "esbuild", "runsc"):
+        await have.install(name)
+        say(name, str(have.tool(name).version), began)
+    return 0
+
+
+async def go() -> int:
+    print(await Tools(home()).install("go"))
+    return 0
+
+
+async def templates() -> int:
+    began = time.monotonic()
+    known = load_templates()
+    builder = TemplateBuilder(home(), known, Tools(home()))
+    for template in known.values():
+        if template.unavailable or template.name == "static-nginx":
+            continue
+        while True:
+            built = await builder.build(template.name)
+            say(template.name, f"stage {built.stage}, {built.digest[:12]}", began)
+            if built.complete:
+                break
+        builder.prune(template.name)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    what = arguments[0] if arguments else ""
+    home().mkdir(parents=True, exist_ok=True)
+    if what == "system":
+        return system()
+    work = {"tools": tools, "go": go, "templates": templates}.get(what)
+    if work is None:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return asyncio.run(work())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
