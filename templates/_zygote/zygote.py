@@ -3,13 +3,16 @@
     python3 zygote.py NAME [MODULE …]
 
 Descriptor 3 is a socket to the agent: ``ready`` goes out when the modules are imported, one JSON line
-``{"argv", "env", "cwd", "entropy"}`` comes in, and from then on this process behaves as if the interpreter had just been
-started with that command line (docs/reference/supervisor.md, section Agent). Whatever it cannot imitate it hands to a
-real fresh interpreter by exec, in the same process.
+``{"argv", "env", "cwd", "entropy"}`` comes in, and from then on this process behaves as if the interpreter had
+just been started with that command line (docs/reference/supervisor.md, section Agent). Whatever it cannot imitate
+it hands to a real fresh interpreter by exec, in the same process.
 
-A module that starts a thread is left out: the process starts anew without it. The seed of ``hash()`` is this process's
-own and fixed when it starts, as in every Python process.
+A module that starts a thread is left out: the process starts anew without it. The seed of ``hash()`` is this
+process's own and fixed when it starts, as in every Python process.
 """
+
+# An app would see pathlib among the modules that are loaded, and the annotations are those of a module in the making.
+# ruff: noqa: PTH, RUF063
 
 import sys
 
@@ -69,7 +72,7 @@ def read_orders() -> dict[str, Any]:
 
 
 def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
-    """Run ``argv`` (``python3 FILE args…`` or ``python3 -m MODULE args…``) as the main program of this process."""
+    """Run ``argv`` (``python3 FILE args…`` or ``python3 -m MODULE args…``) as this process's main program."""
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
@@ -134,7 +137,7 @@ def report(error: BaseException) -> NoReturn:
 
 
 def shadows(directory: str) -> bool:
-    """Whether a file of the app has the name of a module that is imported already: a fresh process would take it."""
+    """Whether a file of the app has the name of an imported module: a fresh process would take the file."""
     suffixes = tuple(importlib.machinery.all_suffixes())
     try:
         entries = list(os.scandir(directory))
@@ -155,7 +158,7 @@ def fresh(argv: list[str], env: dict[str, str]) -> NoReturn:
 
 
 def reseed() -> None:
-    """Give generators that were seeded while warming up a seed of their own (``secrets`` and ``uuid`` have none)."""
+    """Seed anew the generators that were seeded while warming up (``secrets`` and ``uuid`` have no seed)."""
     if random := sys.modules.get("random"):
         random.seed()
     if numpy_random := sys.modules.get("numpy.random"):
