@@ -12,7 +12,7 @@ process's own and fixed when it starts, as in every Python process.
 """
 
 # An app would see pathlib among the modules that are loaded, and the annotations are those of a module in the making.
-# ruff: noqa: PTH, RUF063
+# ruff: noqa: PTH100, PTH109, PTH110, PTH113, PTH120, RUF063
 
 import sys
 
