@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import structlog
 
@@ -17,6 +16,7 @@ from vibed.config import Config
 from vibed.controller.placement import Placements
 from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.driver import BootFailed, Driver
+from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.supervisor import Root
 from vibed.sandboxes.templates import Template
 from vibed.sandboxes.tools import Tools
@@ -31,12 +31,6 @@ DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
     "gvisor": ("vibed-agent", "runsc"),
     "process": ("vibed-agent",),
 }
-
-
-class Pools(Protocol):
-    """The part of `vibed.sandboxes.pool` that changes with templates."""
-
-    async def template_changed(self, driver: str, template: str, digest: str) -> None: ...
 
 
 class BuiltRoots:
@@ -76,7 +70,7 @@ class Preparation:
         roots: BuiltRoots,
         drivers: Mapping[str, Driver],
         placements: Placements,
-        pools: Pools,
+        pools: WarmPools,
         on_ready: Callable[[], None],
     ) -> None:
         self._config = config
@@ -93,6 +87,7 @@ class Preparation:
         for template in templates.values():
             if template not in wanted:
                 placements.broken(template.name, "the operator's configuration leaves it out")
+        self._filled: dict[str, str] = {}
         self._tool_locks: dict[str, asyncio.Lock] = {}
         self._probed: dict[str, asyncio.Future[None]] = {}
 
@@ -156,23 +151,32 @@ class Preparation:
             except Exception:
                 log.exception("a further stage could not be built", template=template.name)
                 return
-            root = self._roots.refresh(template.name)
-            if root is not None:
-                await self._pools.template_changed(self._placements.driver_of(template), template.name, root.digest)
-            self._placements.built(template.name)
+            self._fill(template)
             self._on_ready()
 
     async def _offer(self, template: Template) -> None:
         """Probe the template's driver if that was not done, then let apps and pools have it."""
         driver = self._placements.driver_of(template)
         await self._install(driver)
-        root = self._roots.refresh(template.name)
-        if root is None:
+        if self._roots.refresh(template.name) is None:
             return
-        await self._probe(driver)
+        await self._probe(driver, template.name)
         self._placements.built(template.name)
-        await self._pools.template_changed(driver, template.name, root.digest)
+        self._fill(template)
         self._on_ready()
+
+    def _fill(self, template: Template) -> None:
+        """Have the template's pool filled from its newest image, and nothing handed out that is of an older one."""
+        driver = self._placements.driver_of(template)
+        before = self._filled.get(template.name)
+        root = self._roots.refresh(template.name)
+        if root is None or driver == "static":
+            return
+        if before is not None and before != root.digest:
+            self._pools.drain_template(before)
+        self._filled[template.name] = root.digest
+        self._pools.retry(driver, template.name)
+        self._pools.resize(driver, template.name, self._config.pools.get(template.name, template.pool.size))
 
     async def _install(self, driver: str) -> None:
         for name in DRIVER_TOOLS.get(driver, ()):
@@ -182,7 +186,7 @@ class Preparation:
                 except VibedError as error:
                     log.error("a tool could not be installed", tool=name, error=error.message, hint=error.hint)
 
-    async def _probe(self, driver: str) -> None:
+    async def _probe(self, driver: str, template: str) -> None:
         future = self._probed.get(driver)
         if future is not None:
             await future

@@ -44,6 +44,7 @@ from vibed.controller.placement import NotYet, Placement, Placements, Refusal
 from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Exit, Run, RunFailed, Sandbox
+from vibed.sandboxes.pool import WarmPools
 
 log = structlog.get_logger()
 
@@ -61,12 +62,6 @@ class Sites(Protocol):
 
     def find(self, app_id: str, version: int, *, index: str = ..., spa: bool = ...) -> Sandbox | None: ...
     async def remove_app(self, app_id: str) -> None: ...
-
-
-class Pools(Protocol):
-    """Where sandboxes come from (`vibed.sandboxes.pool`)."""
-
-    async def claim(self, driver: str, template: str) -> Sandbox: ...
 
 
 @dataclass(eq=False)
@@ -131,7 +126,7 @@ class Reconciler:
         config: Config,
         layout: Layout,
         store: AppStore,
-        pools: Pools,
+        pools: WarmPools,
         sites: Sites,
         placements: Placements,
         markers: Markers,
@@ -383,7 +378,8 @@ class Reconciler:
                 run.timings = await self._start(keeper, run, version, placement)
             else:
                 async with self._starting:
-                    run.timings = await self._start(keeper, run, version, placement)
+                    with self._pools.deploying():
+                        run.timings = await self._start(keeper, run, version, placement)
             total = (time.perf_counter() - began) * 1000
             self._metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
             keeper.woken.set()

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any
@@ -43,10 +42,6 @@ from vibed.wire import Message, serve
 
 log = structlog.get_logger()
 
-SWEEP_EVERY_S = 3600.0
-SOURCE_GRACE_S = 900.0
-"""A source that no version names may belong to a deploy that is on its way; older ones are removed."""
-
 
 class AnotherController(VibedError):
     """A controller is running for this VIBED_HOME already."""
@@ -72,12 +67,14 @@ class Service:
         self._drivers = {driver.name: driver for driver in drivers}
         self._placements = Placements(config, self._templates, self._drivers)
         self._metrics = Metrics()
-        sizes = {
-            (self._placements.driver_of(t), t.name): config.pools.get(t.name, t.pool.size)
-            for t in self._templates.values()
-            if self._placements.driver_of(t) != "static"
-        }
-        self._pools = WarmPools(self._drivers, sizes, refill_concurrency=config.refill_concurrency)
+        # A pool is filled when its template is ready; until then it has a place and no size.
+        shelves = {(self._placements.driver_of(t), t.name): 0 for t in self._templates.values()}
+        self._pools = WarmPools(
+            self._drivers,
+            {key: size for key, size in shelves.items() if key[0] != "static"},
+            digest=lambda template: roots.root(template).digest,
+            boots_at_once=config.refill_concurrency,
+        )
         self._reconciler = Reconciler(
             config=config,
             layout=layout,
@@ -111,18 +108,18 @@ class Service:
             tasks.create_task(self._reconciler.run(ready))
             await ready.wait()
             await self._adopt()
-            tasks.create_task(self._pools.run())
+            self._pools.start()
             gid = -1 if self._layout.uids.rootless else self._layout.uids.serve
             server = await serve(self._layout.controller_socket, self._answer, mode=0o660, gid=gid)
             log.info("the controller answers", socket=str(self._layout.controller_socket))
             tasks.create_task(self._preparation.run())
             tasks.create_task(self._recover())
-            tasks.create_task(self._sweep())
             async with server:
                 await server.serve_forever()
 
     async def close(self) -> None:
         """Let go; sandboxes and sites stay."""
+        await self._pools.close()
         for driver in self._drivers.values():
             await driver.close()
 
@@ -156,18 +153,6 @@ class Service:
                 if any(marker.suffix == ".a" for marker in app.iterdir())
             ]
         return []
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            used = await self._store.digests_in_use()
-            await asyncio.to_thread(self._remove_unused_sources, used)
-
-    def _remove_unused_sources(self, used: frozenset[str]) -> None:
-        before = time.time() - SOURCE_GRACE_S
-        for path in self._layout.sources.glob("*.tar.gz"):
-            if path.name.partition(".")[0] not in used and path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
         if not self._placements.is_ready(template):

@@ -1,0 +1,197 @@
+"""`vibed doctor`: what this machine has, what is missing, what that costs and how to get it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vibed.cli import watchdog
+from vibed.cli.up import client
+from vibed.config import Config, load
+from vibed.layout import Layout
+from vibed.sandboxes.cgroups import Cgroups
+from vibed.sandboxes.tools import NAMES, Tools
+
+_RUN_HERE = {("debian", "12")}
+_PATH_KEPT = {("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}
+_LANDLOCK_CREATE_RULESET = 444
+"""System call number, the same on x86-64 and arm64 (landlock(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+    needed: bool = True
+    """Whether vibeD cannot work without it; otherwise something works less well."""
+
+
+def examine(config: Config, layout: Layout) -> Iterator[Finding]:
+    """Look at everything, cheapest first."""
+    yield _system()
+    yield Finding("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")
+    root = os.geteuid() == 0
+    yield Finding(
+        "root",
+        root,
+        "yes"
+        if root
+        else "no: one uid for all sandboxes, memory and CPU limits only with a delegated cgroup, no layers, "
+        "template images are built only where unprivileged user namespaces and subordinate ids allow it",
+        "run vibeD with sudo for full isolation",
+        needed=False,
+    )
+    yield _user_namespaces()
+    yield _landlock()
+    yield _cgroups(layout)
+    yield _disk(config)
+    yield from _programs(root)
+    tools = Tools(config.home)
+    for name in NAMES:
+        there = tools.installed(name)
+        yield Finding(
+            f"tool {name}",
+            there,
+            tools.version(name) if there else "not installed yet",
+            "vibed up installs it",
+            needed=False,
+        )
+    yield _port(config, layout)
+    yield from _processes(layout)
+    yield from _templates(config, layout)
+
+
+def _system() -> Finding:
+    facts = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    name = (facts.get("ID", "unknown"), facts.get("VERSION_ID", ""))
+    told = f"{facts.get('PRETTY_NAME', 'unknown system')}, Linux {platform.release()}, {platform.machine()}"
+    if name in _RUN_HERE:
+        return Finding("system", True, told)
+    if name in _PATH_KEPT:
+        return Finding("system", True, f"{told}: its path is kept, but vibeD's tests are not run on it")
+    cure = "Debian 12 is what vibeD is tested on; Debian 13 and Ubuntu 22.04 and 24.04 should work"
+    return Finding("system", False, told, cure, needed=False)
+
+
+def _user_namespaces() -> Finding:
+    for path, refused in (
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
+    ):
+        file = Path(path)
+        if file.exists() and file.read_text().strip() == refused and (os.geteuid() != 0 or "max_user" in path):
+            name = path.removeprefix("/proc/sys/").replace("/", ".")
+            return Finding("namespaces", False, f"{name} is {refused}", f"sudo sysctl {name}={1 - int(refused)}")
+    return Finding("namespaces", True, "user namespaces are allowed")
+
+
+def _landlock() -> Finding:
+    libc = ctypes.CDLL(None, use_errno=True)
+    abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    return Finding(
+        "landlock",
+        abi > 0,
+        f"ABI {abi}" if abi > 0 else "the kernel has it not, or it is switched off",
+        "add landlock to the kernel's lsm= list; without it one of several layers is missing",
+        needed=False,
+    )
+
+
+def _cgroups(layout: Layout) -> Finding:
+    try:
+        found = Cgroups.find(layout.runtime.name)
+    except OSError as error:
+        return Finding("cgroups", False, str(error), "mount cgroup2 at /sys/fs/cgroup", needed=False)
+    return Finding(
+        "cgroups",
+        not found.missing,
+        found.detail,
+        "as root all limits hold; without root run vibeD in a delegated systemd scope (systemd-run --user --scope -p Delegate=yes)",
+        needed=False,
+    )
+
+
+def _disk(config: Config) -> Finding:
+    place = config.home
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free >> 20
+    return Finding("disk", free > 4096, f"{free} MB free at {place}", "free at least 4 GB, or set VIBED_HOME elsewhere")
+
+
+def _programs(root: bool) -> Iterator[Finding]:
+    for program, package, why in (
+        ("mmdebstrap", "mmdebstrap", "builds template images"),
+        ("mkfs.erofs", "erofs-utils", "builds template images"),
+    ):
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+        cure = "vibed up installs it" if root and shutil.which("apt-get") else f"sudo apt-get install {package}"
+        yield Finding(program, path is not None, path or f"missing ({why})", cure, needed=False)
+
+
+def _port(config: Config, layout: Layout) -> Finding:
+    up = "caddy" in watchdog.running(layout.runtime / "watchdog.json")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        used = probe.connect_ex((config.host.strip("[]"), config.port)) == 0
+    if used and not up:
+        return Finding("port", False, f"{config.listen} is used by another program", "set VIBED_LISTEN")
+    return Finding("port", True, f"{config.listen} {'is served by vibeD' if used else 'is free'}")
+
+
+def _processes(layout: Layout) -> Iterator[Finding]:
+    running = watchdog.running(layout.runtime / "watchdog.json")
+    keeper = watchdog.holder(layout.runtime / "watchdog.lock")
+    yield Finding(
+        "watchdog", keeper is not None, f"pid {keeper}" if keeper else "not running", "vibed up", needed=False
+    )
+    for name in ("caddy", "controller", "serve"):
+        pid = running.get(name, (0, ""))[0]
+        cure = f"vibed up; its log is {layout.own_logs / f'{name}.log'}"
+        yield Finding(f"process {name}", bool(pid), f"pid {pid}" if pid else "not running", cure, needed=False)
+
+
+def _templates(config: Config, layout: Layout) -> Iterator[Finding]:
+    try:
+        with client(config, layout) as api:
+            items = api.get("/v1/templates", timeout=5).raise_for_status().json()["items"]
+    except Exception as error:
+        yield Finding("templates", False, f"the API does not tell: {error}", "vibed up", needed=False)
+        return
+    for item in items:
+        level = f"isolation {item['isolation']}" if item["isolation"] else "no isolation measured"
+        detail = f"{level}, {item['ready']} warm" if item["available"] else item["reason"]
+        cure = (
+            "it becomes ready by itself"
+            if item["building"]
+            else f"see {config.home}/templates/{item['name']}/build.log"
+        )
+        yield Finding(f"template {item['name']}", item["available"], detail, cure, needed=False)
+
+
+def doctor(*, as_json: bool = False, out: Callable[[str], None] = print) -> int:
+    """Print every finding; returns 1 when something that vibeD needs is missing."""
+    config = load()
+    findings = list(examine(config, Layout.of(config.home, uid_base=config.uid_base)))
+    if as_json:
+        out(json.dumps({"home": str(config.home), "findings": [asdict(f) for f in findings]}))
+    else:
+        for finding in findings:
+            mark = "ok" if finding.ok else "MISSING" if finding.needed else "note"
+            out(f"{mark:>8}  {finding.name:<22} {finding.detail}")
+            if not finding.ok and finding.cure:
+                out(f"{'':>8}  {'':<22} > {finding.cure}")
+    return 1 if any(f.needed and not f.ok for f in findings) else 0
