@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
 from vibed import wire
@@ -70,6 +70,8 @@ class Root:
     """The EROFS image of its root file system, named by its content."""
     modules: Path | None = None
     """A `node_modules` that bundling may take packages from."""
+    limits: Limits = Limits()
+    """Of its sandboxes when an app says nothing; the size of their disk is decided by them at boot."""
 
 
 class Roots(Protocol):
@@ -332,7 +334,10 @@ class Supervised:
         """Make a layer or a data directory appear in the sandbox."""
         if not self._owner.takes_mounts:
             raise SandboxLost(f"driver {self.driver} takes no mounts here", code="NotSupported", retryable=False)
-        target = self.place.slot / mount.target.lstrip("/")
+        if mount.target == "/data":
+            target = self.place.slot / ".data"
+        else:
+            target = self.place.slot / PurePosixPath(mount.target).relative_to("/layers")
         target.mkdir(parents=True, exist_ok=True)
         if mount.source.is_dir():
             await asyncio.to_thread(mounts.bind, mount.source, target, writable=mount.writable)
@@ -373,7 +378,11 @@ class SupervisedDriver(ABC):
 
     def default_limits(self, root: Root) -> Limits:
         """Of a warm sandbox, before it has a run."""
-        return Limits()
+        return root.limits
+
+    def open_slots(self, place: Place) -> None:
+        """Blocking: mount what has to be there before the sandbox boots, when `takes_mounts`. Raises OSError."""
+        mounts.open_slot(place.slot)
 
     async def boot(self, template: str) -> Sandbox:
         """A warm sandbox. Raises `BootFailed`; nothing is left behind then."""
@@ -448,7 +457,7 @@ class SupervisedDriver(ABC):
             self._lay_out(place, root, group)
             self.host.cgroups.make(place.id, self.bounds(self.default_limits(root)))
             if self.takes_mounts:
-                mounts.open_slot(place.slot)
+                self.open_slots(place)
             argv = [str(self.host.agent), "supervise", str(place.spec)]
             pid = _spawn(argv, place.folder / "supervisor.log")
             sandbox = Supervised(self, place, root, group, Death.of_child(pid))
@@ -465,8 +474,6 @@ class SupervisedDriver(ABC):
         try:
             for name in ("in", "slot"):
                 (folder / name).mkdir(mode=0o755)
-            for name in ("layers", "data"):
-                (folder / "slot" / name).mkdir(mode=0o755)
             uids = self.host.layout.uids
             spec: dict[str, object] = {
                 "id": place.id,

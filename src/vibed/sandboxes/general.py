@@ -1,0 +1,73 @@
+"""What the drivers of the general lane share: the layout inside a sandbox and the order to start an app.
+
+Inside there is the template's root, read-only; `/app` (the source), `/home/app` and `/tmp` in memory, each bounded in
+size; `/run/vibed` with the agent's sockets; and `/layers`, a slot below which a claim's mounts appear. `/data` is a link
+to `/layers/.data` in every root image: so app data, too, can come into a sandbox that is already warm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vibed.sandboxes.cgroups import Bounds
+from vibed.sandboxes.driver import BootFailed, Limits, Run
+from vibed.sandboxes.supervisor import Place, Root
+
+AGENT = "/usr/lib/vibed/vibed-agent"
+APP_UID = 1000
+NOFILE = 4096
+_OVERHEAD_MB = 48
+"""The agent, its warm processes' shared part, and what surrounds them."""
+
+
+def image_of(root: Root) -> Path:
+    """The root's image. Raises `BootFailed`."""
+    if root.image is None or not root.image.is_file():
+        raise BootFailed(f"template {root.name} has no root image here", retryable=False)
+    return root.image
+
+
+def agent_sockets(place: Place) -> dict[str, object]:
+    """Their part of spec.json."""
+    return {
+        "kind": "agent",
+        "agent_socket": str(place.inside / "agent.sock"),
+        "app_socket": str(place.inside / "app.sock"),
+    }
+
+
+def tmpfs_sizes(limits: Limits) -> dict[str, tuple[int, str]]:
+    """Bytes and mode of the writable directories. Files are in memory, so what they may take is part of the bounds."""
+    disk = limits.disk_mb << 20
+    return {"/app": (disk, "0755"), "/home/app": (disk // 4, "0755"), "/tmp": (disk // 2, "1777")}
+
+
+def memory_bytes(limits: Limits) -> int:
+    """The bound of the group: what processes may take, and what files may take beside it."""
+    return (limits.memory_mb + limits.disk_mb + _OVERHEAD_MB) << 20
+
+
+def bounds(limits: Limits, pids: int) -> Bounds:
+    """Of a sandbox whose processes are at most `pids` on the host."""
+    return Bounds(memory_bytes(limits), limits.cpus, pids)
+
+
+def order(run: Run) -> dict[str, object]:
+    """The `run` operation for a sandbox with an agent in it (docs/reference/supervisor.md)."""
+    start = run.runtime.start
+    return {
+        "source": str(run.source),
+        "strip": run.runtime.strip,
+        "start": {
+            "argv": list(start.argv),
+            "shell": start.shell,
+            "build": [list(step) for step in start.build],
+            "env": dict(run.env),
+            "port": start.port,
+            "kind": run.runtime.kind,
+            "timeout_s": run.start_timeout_s,
+            "warm": start.warm,
+            "uid": APP_UID,
+        },
+        "limits": {"disk_bytes": run.limits.disk_mb << 20, "nproc": run.limits.pids, "nofile": NOFILE},
+    }
