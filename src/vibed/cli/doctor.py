@@ -119,7 +119,7 @@ def _cgroups(layout: Layout) -> Finding:
         "cgroups",
         not found.missing,
         found.detail,
-        "as root all limits hold; without root run vibeD in a delegated systemd scope (systemd-run --user --scope -p Delegate=yes)",
+        "as root all limits hold; without root: systemd-run --user --scope -p Delegate=yes vibed up",
         needed=False,
     )
 
