@@ -30,7 +30,7 @@ from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.driver import Driver, Sandbox
-from vibed.sandboxes.gvisor import GvisorDriver
+from vibed.sandboxes.gvisor import GVisorDriver
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.process import ProcessDriver
 from vibed.sandboxes.static import StaticDriver
@@ -63,7 +63,7 @@ class Service:
         host = Host(layout, tools, roots)
         self._static = StaticDriver(layout)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
-        drivers.append(ProcessDriver(host) if config.general_driver == "process" else GvisorDriver(host))
+        drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
         self._drivers = {driver.name: driver for driver in drivers}
         self._placements = Placements(config, self._templates, self._drivers)
         self._metrics = Metrics()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vibed.layout import Layout
 from vibed.sandboxes.driver import BootFailed
-from vibed.sandboxes.gvisor import GvisorDriver
+from vibed.sandboxes.gvisor import GVisorDriver
 from vibed.sandboxes.process import ProcessDriver
 from vibed.sandboxes.supervisor import Host, Root, SupervisedDriver
 from vibed.sandboxes.tools import Tools
@@ -19,7 +19,7 @@ class _NoRoots:
 async def end_all(layout: Layout) -> int:
     """End and remove every sandbox below `layout.sandboxes`; returns how many there were."""
     host = Host(layout, Tools(layout.home), _NoRoots())
-    drivers: list[SupervisedDriver] = [WorkerdDriver(host), GvisorDriver(host), ProcessDriver(host)]
+    drivers: list[SupervisedDriver] = [WorkerdDriver(host), GVisorDriver(host), ProcessDriver(host)]
     ended = 0
     for driver in drivers:
         for sandbox in await driver.adopt():
