@@ -74,6 +74,7 @@ class GVisorDriver(SupervisedDriver):
 
     def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
         image = general.image_of(root)
+        memory = root.limits.memory_mb << 20
         bundle = folder / "bundle"
         (bundle / "rootfs").mkdir(parents=True)
         bundle.chmod(0o755)
@@ -88,6 +89,10 @@ class GVisorDriver(SupervisedDriver):
             {"type": "bind", "source": str(image), "target": "/image.erofs", "ro": True},
             {"type": "bind", "source": str(place.inside), "target": "/in"},
             {"type": "proc", "target": "/proc"},
+            # runsc tells the app the MemTotal that it finds here; programs size their heaps by it. It mounts a
+            # proc for itself, which the kernel allows only where one is there of which nothing is covered: the second
+            {"type": "file", "target": "/proc/meminfo", "content": f"MemTotal: {memory >> 10} kB\n"},
+            {"type": "proc", "target": "/uncovered"},
             {"type": "dev", "target": "/dev"},
             {"type": "dir", "target": "/sys", "mode": "0755"},
             {"type": "dir", "target": "/state", "mode": "0700"},
@@ -169,7 +174,6 @@ class GVisorDriver(SupervisedDriver):
             ],
             "linux": {
                 "namespaces": [{"type": name} for name in _NAMESPACES],
-                "resources": {"memory": {"limit": general.memory_bytes(root.limits)}},
             },
             "annotations": {
                 # without a host directory as its root no process of the host has to serve files (no gofer for it)

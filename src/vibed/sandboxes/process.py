@@ -1,0 +1,127 @@
+"""Driver `process`: general apps on the host's own kernel, where the operator allows that level.
+
+The same root image and the same agent as under gVisor, confined by namespaces, uids of its own, seccomp, a group and
+rlimits. The app shares the host's kernel, so this is one level below; it needs no runsc, and costs nothing at run time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vibed.apps.app import Runtime, Start
+from vibed.sandboxes import general, mounts, probing
+from vibed.sandboxes.cgroups import Bounds, Group
+from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Run, Sandbox
+from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+
+_PROBE_APP = b"""import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status = open("/proc/self/status").read()
+        body = " ".join(line for line in status.splitlines() if line.startswith(("NoNewPrivs", "Seccomp:"))).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+"""
+_NEEDS_ROOT = "the process driver mounts root images, which needs root"
+_PIDS_OVERHEAD = 48
+_SOCKETS_BYTES = 64 << 10
+
+
+class ProcessDriver(SupervisedDriver):
+    """Makes sandboxes of the general templates."""
+
+    name = "process"
+    isolation = Isolation.PROCESS
+
+    def __init__(self, host: Host, *, probe_template: str = "python-313") -> None:
+        super().__init__(host)
+        self.takes_mounts = host.privileged
+        self._probe_template = probe_template
+        # mounted once and bound into each sandbox: so all of one template share its page cache
+        self._images = host.layout.runtime / "roots"
+
+    async def probe(self) -> Probe:
+        """Run a Python app that tells what confines it."""
+        if not self.host.privileged:
+            return Probe(False, self.isolation, _NEEDS_ROOT)
+        start = Start(("python3", "app.py"))
+        runtime = Runtime("general", self._probe_template, "python", "app.py", "probe", start=start)
+        source = {"app.py": _PROBE_APP}
+        expected = b"NoNewPrivs:\t1 Seccomp:\t2"
+        return await probing.probe(self, self._probe_template, source, runtime, {}, Limits(disk_mb=64), expected)
+
+    def bounds(self, limits: Limits) -> Bounds:
+        """Processes and threads of the app are those of the host."""
+        return general.bounds(limits, limits.pids + _PIDS_OVERHEAD)
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        """As every driver; images are mounted again when they are needed."""
+        adopted = await super().adopt()
+        if self.host.privileged:
+            # detached: sandboxes have their own binds
+            await asyncio.to_thread(mounts.unmount_below, self._images)
+        return adopted
+
+    def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
+        if not self.host.privileged:
+            raise BootFailed(_NEEDS_ROOT, retryable=False)
+        tree = self._mounted(root)
+        os.chown(folder / "in", place.uid, place.uid)
+        entries: list[dict[str, object]] = [
+            {"type": "bind", "source": str(tree), "target": "/", "ro": True},
+            {"type": "proc", "target": "/proc"},
+            {"type": "dev", "target": "/dev"},
+            {"type": "bind", "source": str(place.inside), "target": "/run/vibed"},
+        ]
+        entries += [
+            {"type": "tmpfs", "target": target, "size": size, "mode": mode}
+            for target, (size, mode) in general.tmpfs_sizes(root.limits).items()
+        ]
+        ids = [[0, place.uid, 1], [general.APP_UID, place.app_uid, 1]]
+        return {
+            **general.agent_sockets(place),
+            "command": [general.AGENT, "agent"],
+            "confine": {
+                "uid": place.uid,
+                "gid": place.uid,
+                "userns": True,
+                "uid_map": ids,
+                "gid_map": ids,
+                "namespaces": ["mount", "pid", "net", "ipc", "uts", "cgroup"],
+                "hostname": "app",
+                "root": entries,
+                "slots": [{"source": str(place.slot), "target": "/layers"}],
+                "cwd": "/",
+                "env": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+                # what the agent needs to hand everything over to the app's uid; the app gets none of them
+                "capabilities": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SETPCAP"],
+                "seccomp": "default",
+                "rlimits": {"nofile": general.NOFILE, "core": 0},
+                "die_with_parent": True,
+            },
+        }
+
+    async def order(self, sandbox: Supervised, run: Run) -> dict[str, object]:
+        return general.order(run)
+
+    def open_slots(self, place: Place) -> None:
+        super().open_slots(place)
+        mounts.open_slot(place.inside, _SOCKETS_BYTES)
+        os.chown(place.inside, place.uid, place.uid)
+
+    def _mounted(self, root: Root) -> Path:
+        image = general.image_of(root)
+        target = self._images / root.digest[:16]
+        if not target.is_mount():
+            target.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._images.chmod(0o755)
+            with contextlib.suppress(FileExistsError):
+                mounts.mount_image(image, target)
+        return target
