@@ -137,7 +137,7 @@ func TestAFullDiskLosesLinesAndSaysHowMany(t *testing.T) {
 	dir := t.TempDir()
 	// Without its writer, so that the test is the writer.
 	l := &runLog{dir: dir, who: owner{os.Getuid(), os.Getgid()}}
-	line := func(text string) []logLine { return []logLine{{time.Now(), streamOut, text, false}} }
+	line := func(text string) []logLine { return []logLine{{at: time.Now(), stream: streamOut, text: text}} }
 	l.writeBatch(line("before"))
 	disk := l.file
 	l.file = full

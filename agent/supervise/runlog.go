@@ -37,6 +37,7 @@ type logLine struct {
 	stream string
 	text   string
 	more   bool
+	ours   bool // a fact of the supervisor's own, which no limit drops
 }
 
 // runLog is the log of one run of an app: numbered from 1 without a gap, bounded in rate and on disk. Adding to it never
@@ -62,6 +63,10 @@ type runLog struct {
 	size int64
 	seq  int64
 	lost int // what the disk did not take
+}
+
+func ourLine(text string) logLine {
+	return logLine{at: time.Now(), stream: streamSystem, text: text, ours: true}
 }
 
 // openRunLog makes log_dir when it is missing. A log that is already there is gone on with: numbers are never used twice.
@@ -124,23 +129,25 @@ func lastSeq(path string) (seq int64) {
 	return seq
 }
 
-// app adds a line of the app's output.
+// app adds a line from inside the sandbox. Whatever stream it claims to be, it is subject to the flood limit.
 func (l *runLog) app(stream, text string, more bool) {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	l.tail.add(text)
+	if stream != streamSystem {
+		l.tail.add(text)
+	}
 	now := time.Now()
 	for len(text) > maxText {
 		cut := runeCut(text, maxText)
-		l.add(logLine{now, stream, text[:cut], true})
+		l.add(logLine{at: now, stream: stream, text: text[:cut], more: true})
 		text = text[cut:]
 	}
-	l.add(logLine{now, stream, text, more})
+	l.add(logLine{at: now, stream: stream, text: text, more: more})
 }
 
 // system adds a fact of our own; it is never dropped by the flood limit.
 func (l *runLog) system(format string, args ...any) {
 	text := strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")
-	l.add(logLine{time.Now(), streamSystem, text[:min(len(text), maxText)], false})
+	l.add(ourLine(text[:min(len(text), maxText)]))
 }
 
 func (l *runLog) add(line logLine) {
@@ -150,7 +157,7 @@ func (l *runLog) add(line logLine) {
 		return
 	}
 	l.turn(line.at.Unix())
-	if line.stream != streamSystem {
+	if !line.ours {
 		if l.lines >= floodLines || l.bytes+len(line.text) > floodBytes || l.queued+len(line.text) > queueBytes {
 			if l.dropped++; l.dropped == 1 {
 				next := time.Unix(l.second+1, 0)
@@ -181,7 +188,7 @@ func (l *runLog) turn(second int64) {
 	}
 	if l.dropped > 0 {
 		text := fmt.Sprintf("%d lines dropped: more than %d lines or %d MiB in one second", l.dropped, floodLines, floodBytes>>20)
-		l.queue = append(l.queue, logLine{time.Now(), streamSystem, text, false})
+		l.queue = append(l.queue, ourLine(text))
 	}
 	l.second, l.lines, l.bytes, l.dropped = second, 0, 0, 0
 }
@@ -233,7 +240,7 @@ func (l *runLog) write() {
 func (l *runLog) writeBatch(batch []logLine) {
 	if l.lost > 0 {
 		text := fmt.Sprintf("%d lines lost: the log could not be written", l.lost)
-		batch = append([]logLine{{time.Now(), streamSystem, text, false}}, batch...)
+		batch = append([]logLine{ourLine(text)}, batch...)
 	}
 	reported := l.lost > 0
 	var chunk []byte

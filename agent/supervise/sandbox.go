@@ -187,7 +187,7 @@ func (s *sandbox) emit(stream, text string, more bool) {
 		s.boot.add(text)
 	case s.spec.Kind == kindAgent:
 		// The app's output comes over the agent's stream; this is the sandbox speaking.
-		l.system("%s", text)
+		l.app(streamSystem, text, more)
 	default:
 		stream, text = workerLine(stream, text)
 		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
