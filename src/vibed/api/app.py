@@ -1,0 +1,187 @@
+"""The API as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from vibed import __version__
+from vibed.api import schema
+from vibed.api.catalog import Catalog
+from vibed.api.context import Context
+from vibed.api.deployments import Controller, Deployments
+from vibed.api.edge import App, Edge, error_headers
+from vibed.api.errors import InvalidRequest, MalformedRequest, MethodNotAllowed
+from vibed.api.identity import Keyring
+from vibed.api.intake import Decide, Intake
+from vibed.api.measures import Measures
+from vibed.api.readiness import Readiness
+from vibed.api.routes import apps, deploys, keys, ops, unbuilt
+from vibed.api.sse import Stopping
+from vibed.api.streams import EventStreams, LogStreams
+from vibed.api.tracing import NoTracer, Tracer
+from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.store import AppStore
+from vibed.config import Config
+from vibed.layout import Layout
+from vibed.sandboxes.templates import Template
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.store import ServedStore
+
+if TYPE_CHECKING:
+    from vibed.mcp.http import McpOverHttp
+
+
+def limits_of(config: Config) -> ArchiveLimits:
+    """What a source may be at most, as the operator set it."""
+    return ArchiveLimits(
+        compressed=config.max_source_mb * 1_000_000,
+        expanded=config.max_expanded_mb * 1_000_000,
+        file=min(DEFAULT_LIMITS.file, config.max_expanded_mb * 1_000_000),
+        files=config.max_files,
+    )
+
+
+def create_app(
+    config: Config,
+    layout: Layout,
+    store: AppStore,
+    sources: ServedStore,
+    link: Controller,
+    templates: Mapping[str, Template],
+    *,
+    decide: Decide,
+    admin_digest: str | None,
+    stopping: Stopping | None = None,
+    tracer: Tracer | None = None,
+    with_mcp: bool = False,
+) -> FastAPI:
+    """HTTP under /v1, MCP under /mcp. What is passed in is the caller's to close."""
+    measures = Measures()
+    stopping = stopping or Stopping()
+    deployments = Deployments(
+        config, store, Intake(sources, decide, limits_of(config)), link, tracer or NoTracer(), measures
+    )
+    ctx = Context(
+        config=config,
+        store=store,
+        link=link,
+        deployments=deployments,
+        catalog=Catalog(link, templates),
+        logs=LogStreams(layout.logs, stopping, measures),
+        events=EventStreams(stopping, measures),
+        measures=measures,
+        stopping=stopping,
+        readiness=Readiness(layout, store, link, stopping),
+    )
+    mcp: McpOverHttp | None = None
+    if with_mcp:
+        from vibed.mcp.http import McpOverHttp
+
+        mcp = McpOverHttp(ctx)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if mcp is not None:
+                await stack.enter_async_context(mcp.running())
+            yield
+
+    app = FastAPI(
+        title="vibeD",
+        version=__version__,
+        summary="From the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.context = ctx
+    for module in (deploys, apps, keys, ops, unbuilt):
+        app.include_router(module.router)
+    if mcp is not None:
+        app.router.routes.append(mcp.route)
+    _errors(app)
+    _openapi(app)
+    keyring = Keyring(store, admin_digest)
+    app.add_middleware(_edge, config=config, keyring=keyring, measures=measures)
+    return app
+
+
+def _edge(app: App, config: Config, keyring: Keyring, measures: Measures) -> Edge:
+    return Edge(app, config, keyring, measures, streaming=("/v1/deploy", "/mcp"))
+
+
+def _errors(app: FastAPI) -> None:
+    async def vibed_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, VibedError)
+        return JSONResponse(error.body(), status_code=error.http_status, headers=error_headers(error))
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return await vibed_error(request, _validation(error))
+
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return await vibed_error(request, _from_http(request, error))
+
+    app.add_exception_handler(VibedError, vibed_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http_error)
+
+
+def _validation(error: RequestValidationError) -> VibedError:
+    problems = []
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        if item["type"] == "json_invalid":
+            return MalformedRequest("the body is not JSON", hint="send a JSON object")
+        name = ".".join(place[1:]) or place[0]
+        problems.append({"field": name, "message": item["msg"]})
+    first = problems[0]
+    return InvalidRequest(
+        f"{first['field']}: {first['message']}", details={"field": first["field"], "errors": problems}
+    )
+
+
+def _from_http(request: Request, error: HTTPException) -> VibedError:
+    if error.status_code == 404:
+        return NotFound(f"there is nothing at {request.url.path[:200]}", hint="/openapi.json lists every route")
+    if error.status_code == 405:
+        return MethodNotAllowed(
+            f"{request.method} is not possible at {request.url.path[:200]}",
+            hint=f"possible: {(error.headers or {}).get('Allow', 'see /openapi.json')}",
+        )
+    return VibedError(str(error.detail), code="MalformedRequest", status=error.status_code)
+
+
+def _openapi(app: FastAPI) -> None:
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            shapes = document.setdefault("components", {}).setdefault("schemas", {})
+            for shape in (schema.DeployMetadata, schema.RedeployMetadata, schema.AppChange):
+                described = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+                shapes.update(described.pop("$defs", {}))
+                shapes[shape.__name__] = described
+            # FastAPI's own error shape: ours is `Error`.
+            for name in ("HTTPValidationError", "ValidationError"):
+                shapes.pop(name, None)
+            document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            for path, operations in document["paths"].items():
+                if path.startswith("/v1"):
+                    for operation in operations.values():
+                        operation["security"] = [{"key": []}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

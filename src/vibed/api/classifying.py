@@ -1,0 +1,21 @@
+"""The classifier as the API uses it: with the templates that this vibeD has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vibed.api.intake import Decide
+from vibed.api.metadata import Override
+from vibed.apps.app import Runtime
+from vibed.classify.classifier import classify
+from vibed.sandboxes.templates import Template
+from vibed.sources.table import ArchiveTable
+
+
+def decider(templates: Mapping[str, Template]) -> Decide:
+    """A function that decides how a source runs."""
+
+    def decide(table: ArchiveTable, override: Override) -> Runtime:
+        return classify(table, override, templates).runtime()
+
+    return decide

@@ -1,0 +1,44 @@
+"""What the routes work with, and how they get at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from vibed.api.catalog import Catalog
+from vibed.api.deployments import Controller, Deployments
+from vibed.api.identity import Caller
+from vibed.api.measures import Measures
+from vibed.api.readiness import Readiness
+from vibed.api.sse import Stopping
+from vibed.api.streams import EventStreams, LogStreams
+from vibed.apps.store import AppStore
+from vibed.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that belongs to one running API."""
+
+    config: Config
+    store: AppStore
+    link: Controller
+    deployments: Deployments
+    catalog: Catalog
+    logs: LogStreams
+    events: EventStreams
+    measures: Measures
+    stopping: Stopping
+    readiness: Readiness
+
+
+def context(request: Request) -> Context:
+    """The API's context."""
+    return cast(Context, request.app.state.context)
+
+
+def caller(request: Request) -> Caller:
+    """Whose key the request came with; the edge has checked it."""
+    return cast(Caller, request.state.caller)

@@ -1,0 +1,443 @@
+"""What callers can do with apps: the one implementation behind HTTP and MCP.
+
+It writes the spec, durably, and then waits a little for the controller. What was acknowledged is true whatever becomes
+of the controller, so nothing after the store's answer can turn a deploy into an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from vibed.api.errors import InvalidRequest, MalformedRequest, SourceRequired
+from vibed.api.identity import Caller
+from vibed.api.intake import Intake
+from vibed.api.measures import Measures
+from vibed.api.metadata import Metadata
+from vibed.api.steps import Steps
+from vibed.api.tracing import Tracer
+from vibed.apps import ids
+from vibed.apps.app import App, Event, Phase, Resources, Runtime, Version
+from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, VibedError
+from vibed.apps.store import AppStore, Deployed, Idempotency, NewVersion
+from vibed.config import Config
+from vibed.controller.link import Outcome, TemplateFigures
+from vibed.sources.errors import SourceMissing
+from vibed.sources.store import StagedSource
+from vibed.wire import Disconnected
+
+T = TypeVar("T")
+
+_TRIES = 8
+"""How often a deploy that raced with another of the same app is tried again."""
+
+log = structlog.stdlib.get_logger("vibed.api")
+
+
+class Controller(Protocol):
+    """What the API needs of the controller (`vibed.controller.link.ControllerLink`)."""
+
+    async def wake(self, app_id: str) -> None: ...
+    async def settle(self, app_id: str, version: int, *, timeout_s: float) -> Outcome: ...
+    async def templates(self) -> Sequence[TemplateFigures]: ...
+    async def metrics(self) -> str: ...
+    async def health(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeployResult:
+    """How a deploy stands at the moment of the answer."""
+
+    app: App
+    version: Version
+    created: bool
+    replayed: bool
+    outcome: Outcome
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.outcome.phase is Phase.READY
+
+
+class Deployments:
+    """Every method checks that the caller may: another's app does not exist for them."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: AppStore,
+        intake: Intake,
+        link: Controller,
+        tracer: Tracer,
+        measures: Measures,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._link = link
+        self._measures = measures
+        self.intake = intake
+        self.tracer = tracer
+
+    async def deploy(
+        self,
+        caller: Caller,
+        metadata: Metadata,
+        staged: StagedSource | None,
+        steps: Steps,
+        *,
+        idempotency_key: str | None = None,
+        deadline: float | None = None,
+    ) -> DeployResult:
+        """A new app, or a new version of the caller's app of that name. `staged` is kept or discarded, never left.
+
+        `deadline`: `time.perf_counter()` at which the answer is due.
+        """
+        try:
+            if staged is None:
+                raise SourceRequired("the 'source' part is missing", hint="send the app's folder as a tar.gz")
+            if metadata.name is None:
+                raise InvalidRequest(
+                    "name is missing", hint="choose a name for the app", details={"field": "name", "errors": []}
+                )
+            app_id = ids.check(metadata.name, self._config.reserved_names)
+            idempotency = _idempotency(idempotency_key, "deploy", app_id, metadata, staged.digest)
+            deployed = await self._replayed(caller.owner, idempotency)
+            if deployed is None:
+                deployed = await self._deploy(caller, app_id, metadata, staged, steps, idempotency)
+        except VibedError as error:
+            self._measures.refused.labels(error.error_code).inc()
+            raise
+        finally:
+            if staged is not None:
+                await self.intake.discard(staged)
+        return await self._settled(deployed, steps, deadline)
+
+    async def _deploy(
+        self,
+        caller: Caller,
+        app_id: str,
+        metadata: Metadata,
+        staged: StagedSource,
+        steps: Steps,
+        idempotency: Idempotency | None,
+    ) -> Deployed:
+        before = await self._for_deploy(app_id, caller.owner, metadata.if_exists)
+        with steps.step("classify"):
+            runtime = await self.intake.decide(staged.path, metadata.override)
+        try:
+            with self.intake.holding(staged.digest):
+                with steps.step("store"):
+                    known = before is not None and before[1].source_digest == staged.digest
+                    await self.intake.keep(staged, known=known)
+                return await self._write(caller, app_id, metadata, staged, runtime, before, steps, idempotency)
+        except VibedError:
+            # Somebody was faster with the name: the source that was kept for it is nobody's.
+            await self.intake.collect(self._store)
+            raise
+
+    async def _write(
+        self,
+        caller: Caller,
+        app_id: str,
+        metadata: Metadata,
+        staged: StagedSource,
+        runtime: Runtime,
+        before: tuple[App, Version] | None,
+        steps: Steps,
+        idempotency: Idempotency | None,
+    ) -> Deployed:
+        for _ in range(_TRIES):
+            app, version = before if before is not None else (None, None)
+            new = NewVersion(
+                app_id=app_id,
+                owner=caller.owner,
+                created_by=caller.owner,
+                source_digest=staged.digest,
+                source_size=staged.size,
+                runtime=runtime,
+                env=_first(metadata.env, version.env if version else {}),
+                resources=_first(metadata.resources, version.resources if version else Resources()),
+                timings=dict(steps.ms),
+            )
+            try:
+                with steps.step("store"):
+                    return await self._store.deploy(
+                        new,
+                        if_exists=metadata.if_exists,
+                        idempotency=idempotency,
+                        expected_generation=app.generation if app else None,
+                    )
+            except Conflict as conflict:
+                # Another deploy of this app was faster: build on what it left, unless it cannot succeed now.
+                if conflict.error_code != Conflict.code:
+                    raise
+            before = await self._for_deploy(app_id, caller.owner, metadata.if_exists)
+        raise Conflict(f"{app_id!r} is being changed by many deploys at once", hint="try again")
+
+    async def _for_deploy(self, app_id: str, owner: str, if_exists: str) -> tuple[App, Version] | None:
+        """The app that a deploy would update, refused early where the store would refuse it."""
+        try:
+            app = await self._store.get(app_id)
+            version = await self._store.version(app_id, app.version)
+        except NotFound:
+            return None
+        if app.owner != owner:
+            raise NameTaken(f"the name {app_id!r} is taken", hint="choose another name")
+        if app.deleted:
+            raise Conflict(f"{app_id!r} is being deleted", hint="try again in a few seconds", code="BeingDeleted")
+        if if_exists == "fail":
+            raise AlreadyExists(
+                f"you already have an app {app_id!r}",
+                hint="deploy with if_exists=update to make this its next version, or choose another name",
+            )
+        return app, version
+
+    async def redeploy(
+        self,
+        caller: Caller,
+        app_id: str,
+        metadata: Metadata,
+        staged: StagedSource | None,
+        steps: Steps,
+        *,
+        idempotency_key: str | None = None,
+        deadline: float | None = None,
+    ) -> DeployResult:
+        """A new version of an app: with new source, other settings, or the same again."""
+        try:
+            app = await self.get(caller, app_id)
+            digest = staged.digest if staged else ""
+            idempotency = _idempotency(idempotency_key, "redeploy", app_id, metadata, digest)
+            deployed = await self._replayed(app.owner, idempotency)
+            if deployed is None and staged is not None:
+                as_owner = replace(caller, owner=app.owner)
+                named = replace(metadata, name=app_id, if_exists="update")
+                deployed = await self._deploy(as_owner, app_id, named, staged, steps, idempotency)
+            elif deployed is None:
+                deployed = await self._again(caller, app_id, metadata, steps, idempotency)
+        except VibedError as error:
+            self._measures.refused.labels(error.error_code).inc()
+            raise
+        finally:
+            if staged is not None:
+                await self.intake.discard(staged)
+        return await self._settled(deployed, steps, deadline)
+
+    async def _again(
+        self, caller: Caller, app_id: str, metadata: Metadata, steps: Steps, idempotency: Idempotency | None
+    ) -> Deployed:
+        """A new version from the wanted version's source."""
+        for _ in range(_TRIES):
+            app = await self.get(caller, app_id)
+            version = await self._store.version(app_id, app.version)
+            runtime = version.runtime
+            with self.intake.holding(version.source_digest):
+                if metadata.override:
+                    with steps.step("classify"):
+                        runtime = await self.intake.decide_again(version.source_digest, metadata.override)
+                else:
+                    await self.intake.path(version.source_digest)
+                env = _first(metadata.env, version.env)
+                resources = _first(metadata.resources, version.resources)
+                try:
+                    return await self._add(caller, app, version, runtime, env, resources, steps, idempotency)
+                except Conflict as conflict:
+                    if conflict.error_code != Conflict.code:
+                        raise
+        raise Conflict(f"{app_id!r} is being changed by many deploys at once", hint="try again")
+
+    async def rollback(
+        self,
+        caller: Caller,
+        app_id: str,
+        number: int,
+        steps: Steps,
+        *,
+        idempotency_key: str | None = None,
+        deadline: float | None = None,
+    ) -> DeployResult:
+        """A new version that is an earlier one again: its source, runtime, env and resources."""
+        app = await self.get(caller, app_id)
+        idempotency = _idempotency(idempotency_key, "rollback", app_id, Metadata(), str(number))
+        deployed = await self._replayed(app.owner, idempotency)
+        if deployed is None:
+            version = await self._store.version(app_id, number)
+            with self.intake.holding(version.source_digest):
+                try:
+                    await self.intake.path(version.source_digest)
+                except SourceMissing as error:
+                    raise SourceMissing(
+                        f"the source of version {number} of {app_id!r} is not kept any more",
+                        hint="deploy it again from where you have it, or roll back to another version",
+                        status=409,
+                    ) from error
+                deployed = await self._add(
+                    caller, app, version, version.runtime, version.env, version.resources, steps, idempotency,
+                    rolled_back_from=number,
+                )  # fmt: skip
+        return await self._settled(deployed, steps, deadline)
+
+    async def _add(
+        self,
+        caller: Caller,
+        app: App,
+        version: Version,
+        runtime: Runtime,
+        env: Mapping[str, str],
+        resources: Resources,
+        steps: Steps,
+        idempotency: Idempotency | None,
+        *,
+        rolled_back_from: int | None = None,
+    ) -> Deployed:
+        new = NewVersion(
+            app_id=app.app_id,
+            owner=app.owner,
+            created_by=caller.owner,
+            source_digest=version.source_digest,
+            source_size=version.source_size,
+            runtime=runtime,
+            env=env,
+            resources=resources,
+            rolled_back_from=rolled_back_from,
+            timings=dict(steps.ms),
+        )
+        with steps.step("store"):
+            return await self._store.deploy(
+                new,
+                idempotency=idempotency,
+                expected_generation=None if rolled_back_from is not None else app.generation,
+            )
+
+    async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
+        return None if idempotency is None else await self._store.replay(owner, idempotency)
+
+    async def _settled(self, deployed: Deployed, steps: Steps, deadline: float | None) -> DeployResult:
+        """Wait for the controller as long as the answer may take. Never raises what the client should not retry on."""
+        version = deployed.version
+        if deployed.replayed and version.phase in (Phase.READY, Phase.FAILED):
+            outcome = Outcome(version.phase, version.reason, version.message, version.timings)
+        else:
+            timeout_s = self._config.deploy_wait_s
+            if deadline is not None:
+                timeout_s = max(0.0, min(timeout_s, deadline - time.perf_counter()))
+            outcome = await self._settle(deployed, steps, timeout_s)
+        timings = {**steps.ms, **outcome.timings}
+        timings["total"] = steps.elapsed_ms()
+        if not deployed.replayed:
+            runtime = version.runtime
+            self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, timings)
+            log.info(
+                "deployed",
+                app_id=version.app_id,
+                version=version.number,
+                owner=deployed.app.owner,
+                lane=runtime.lane,
+                template=runtime.template,
+                phase=outcome.phase.value,
+                reason=outcome.reason,
+                timings=timings,
+            )
+        return DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
+
+    async def _settle(self, deployed: Deployed, steps: Steps, timeout_s: float) -> Outcome:
+        version = deployed.version
+        try:
+            with steps.step("settle"):
+                return await self._link.settle(version.app_id, version.number, timeout_s=timeout_s)
+        except Disconnected:
+            return Outcome(
+                Phase.PENDING,
+                "ControllerRestarting",
+                "the version is stored and will be started as soon as the controller is back; there is no need to "
+                "deploy again",
+                serving_version=deployed.app.status.serving_version,
+            )
+        except VibedError as error:
+            log.warning("settle_failed", app_id=version.app_id, version=version.number, code=error.error_code)
+            return Outcome(
+                Phase.PENDING,
+                "Accepted",
+                f"the version is stored, but how it stands is not known yet ({error.message})",
+                serving_version=deployed.app.status.serving_version,
+            )
+
+    async def get(self, caller: Caller, app_id: str) -> App:
+        """Raises `NotFound`, also for another's app and for one that is being deleted."""
+        app = await self._store.get(app_id)
+        if app.deleted or not (caller.admin or app.owner == caller.owner):
+            raise NotFound(f"there is no app {app_id!r}", hint="list your apps to see their names")
+        return app
+
+    async def list(
+        self,
+        caller: Caller,
+        *,
+        owner: str | None,
+        phase: Phase | None,
+        q: str | None,
+        limit: int,
+        offset: int,
+    ) -> tuple[Sequence[App], int]:
+        """The caller's apps; an admin sees everybody's."""
+        if not caller.admin:
+            if owner is not None and owner != caller.owner:
+                return (), 0
+            owner = caller.owner
+        return await self._store.list(owner=owner, phase=phase, q=q, limit=limit, offset=offset)
+
+    async def versions(
+        self, caller: Caller, app_id: str, *, limit: int = 50, offset: int = 0
+    ) -> tuple[Sequence[Version], int]:
+        """Newest first."""
+        await self.get(caller, app_id)
+        return await self._store.versions(app_id, limit=limit, offset=offset)
+
+    async def version(self, caller: Caller, app_id: str, number: int) -> Version:
+        await self.get(caller, app_id)
+        return await self._store.version(app_id, number)
+
+    async def events(self, app: App, *, after: int, limit: int = 500) -> Sequence[Event]:
+        """Of an app that `get` returned."""
+        return await self._store.events(app.app_id, after=after, limit=limit)
+
+    async def source(self, caller: Caller, app_id: str, number: int | None) -> tuple[Path, str]:
+        """The file and digest of a version's source; None: of the version that should serve."""
+        app = await self.get(caller, app_id)
+        version = await self._store.version(app_id, app.version if number is None else number)
+        return await self.intake.path(version.source_digest), version.source_digest
+
+    async def delete(self, caller: Caller, app_id: str) -> App:
+        """Ask that an app goes away with all it has."""
+        await self.get(caller, app_id)
+        app = await self._store.request_delete(app_id)
+        log.info("delete_requested", app_id=app_id, owner=app.owner, by=caller.owner)
+        await self._wake(app_id)
+        return app
+
+    async def _wake(self, app_id: str) -> None:
+        try:
+            await self._link.wake(app_id)
+        except VibedError as error:
+            log.info("controller_not_woken", app_id=app_id, code=error.error_code)
+
+
+def _first(given: T | None, otherwise: T) -> T:
+    return otherwise if given is None else given
+
+
+def _idempotency(key: str | None, what: str, app_id: str, metadata: Metadata, digest: str) -> Idempotency | None:
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
+        raise MalformedRequest("Idempotency-Key must be 1 to 255 printable ASCII characters", hint="use a UUID")
+    request = json.dumps([what, app_id, asdict(metadata), digest], sort_keys=True, default=dict)
+    return Idempotency(key, hashlib.sha256(request.encode()).hexdigest())

@@ -1,0 +1,225 @@
+"""What every request passes first: Host, Origin, key, size of the body; and what every answer carries.
+
+Plain ASGI, so that it costs microseconds and sees streams as they are. An exception that nobody foresaw ends here as
+a 500 with a request id; its traceback is in vibeD's log only.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import structlog
+
+from vibed.api.errors import BodyTooLarge, CrossOrigin, Misdirected, TooManyAttempts, Unauthorized
+from vibed.api.identity import Keyring
+from vibed.api.measures import Measures
+from vibed.apps.errors import VibedError
+from vibed.config import Config
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LARGEST_JSON = 256 * 1024
+"""Bytes of a body on every route that does not stream."""
+
+log = structlog.stdlib.get_logger("vibed.api")
+
+_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+
+
+def error_headers(error: VibedError) -> dict[str, str]:
+    """Headers that belong to an error's answer."""
+    headers = {}
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = 'Bearer realm="vibed"'
+    if isinstance(error, TooManyAttempts):
+        headers["retry-after"] = str(max(1, round(float(str(error.extra.get("retry_after_s", 1))))))
+    elif error.may_retry and error.http_status in (429, 503, 507):
+        headers["retry-after"] = "2"
+    return headers
+
+
+class Edge:
+    """The outermost ASGI application; see the module's docstring."""
+
+    def __init__(
+        self, app: App, config: Config, keyring: Keyring, measures: Measures, *, streaming: Iterable[str] = ()
+    ) -> None:
+        """`streaming`: paths whose handlers bound their bodies themselves."""
+        self._app = app
+        self._keyring = keyring
+        self._measures = measures
+        self._streaming = frozenset(streaming)
+        self._hosts = _hosts(config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message.get("headers", ()))
+                present = {name.lower() for name, _ in headers}
+                headers += [(name, value) for name, value in _HEADERS if name not in present]
+                headers.append((b"x-request-id", request_id.encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        body = _Body(receive, None if self._bounds_itself(scope["path"]) else LARGEST_JSON)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            try:
+                await self._admit(scope)
+                body.check_length(scope)
+                await self._app(scope, body.receive, sending)
+            except VibedError as error:
+                if status:
+                    raise
+                await _answer(sending, error)
+        except Exception as error:
+            if _client_left(error):
+                status = status or 499
+            else:
+                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if not status:
+                    await _answer(sending, _internal(request_id))
+                else:
+                    # The head is sent: only a broken connection tells the client that this is not the whole answer.
+                    raise
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")
+            self._measures.requests.labels(scope["method"], str(status)).inc()
+            level = log.debug if scope["path"] in ("/healthz", "/readyz", "/metrics") else log.info
+            caller = state.get("caller")
+            level(
+                "request",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round((time.perf_counter() - began) * 1e3, 2),
+                owner=caller.owner if caller else None,
+                key=caller.key_id if caller else None,
+            )
+
+    def _bounds_itself(self, path: str) -> bool:
+        return path in self._streaming or path.endswith("/redeploy")
+
+    async def _admit(self, scope: Scope) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "").lower()
+        if host not in self._hosts:
+            raise Misdirected(
+                f"this vibeD does not answer for the host {host[:80]!r}",
+                hint=f"use one of {', '.join(sorted(self._hosts))}",
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
+            raise CrossOrigin("a page of another origin cannot use this API", hint="call it from a terminal")
+        path = scope["path"]
+        if path in ("/v1", "/mcp") or path.startswith(("/v1/", "/mcp/")):
+            scope["state"]["caller"] = await self._keyring.authenticate(
+                headers.get(b"authorization"), _address(scope, headers)
+            )
+
+
+def _hosts(config: Config) -> frozenset[str]:
+    names = {"localhost", "127.0.0.1", "[::1]", config.domain.lower()}
+    if config.host not in ("0.0.0.0", "[::]", "*"):
+        names.add(config.host.lower())
+    hosts = {f"{name}:{config.port}" for name in names}
+    # Behind TLS, or on port 80, clients leave the port out.
+    return frozenset(hosts | ({config.domain.lower()} if config.domain != "localhost" or config.port == 80 else set()))
+
+
+def _address(scope: Scope, headers: dict[bytes, str]) -> str:
+    # The socket can be reached by vibeD's own Caddy alone, which appends the peer's address.
+    forwarded = headers.get(b"x-forwarded-for", "").rpartition(",")[2].strip()
+    client = scope.get("client")
+    return forwarded or (client[0] if client else "local")
+
+
+def _client_left(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_client_left(inner) for inner in error.exceptions)
+    return type(error).__name__ == "ClientDisconnect"
+
+
+def _internal(request_id: str) -> VibedError:
+    return VibedError(
+        "something went wrong inside vibeD",
+        hint="try again; if it stays, look for the request id in vibeD's log",
+        details={"request_id": request_id},
+        code="Internal",
+        status=500,
+        retryable=True,
+    )
+
+
+async def _answer(send: Send, error: VibedError) -> None:
+    body = json.dumps(error.body()).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        # What is left of the request's body is not read: the connection cannot be used again.
+        "connection": "close",
+        **error_headers(error),
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.http_status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Body:
+    """Counts a request's bytes; `limit` None leaves that to the handler."""
+
+    def __init__(self, receive: Receive, limit: int | None) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seen = 0
+
+    def check_length(self, scope: Scope) -> None:
+        """Raises `BodyTooLarge` before a byte is read when the request says that it is."""
+        if self._limit is None:
+            return
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length) > self._limit:
+            self._refuse()
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if self._limit is not None and message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            if self._seen > self._limit:
+                self._refuse()
+        return message
+
+    def _refuse(self) -> None:
+        raise BodyTooLarge(f"the body has more than {self._limit} bytes", hint="send less")

@@ -1,0 +1,234 @@
+"""Routes that make versions: deploy, redeploy, rollback, PATCH."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Request
+from fastapi.responses import JSONResponse
+
+from vibed.api import metadata as meta
+from vibed.api import schema
+from vibed.api.context import caller, context
+from vibed.api.deployments import DeployResult
+from vibed.api.errors import InvalidRequest, MetadataMissing
+from vibed.api.steps import Steps
+from vibed.api.upload import Upload, read_upload
+from vibed.api.views import runtime_view
+from vibed.config import Config
+from vibed.sources.store import StagedSource
+
+router = APIRouter()
+
+_MARGIN_S = 0.4
+"""Of the ten seconds within which a deploy is answered, what vibeD keeps for itself."""
+_ANSWER_S = 10.0
+
+_REDEPLOY = frozenset({"runtime", "env", "resources"})
+_PATCH = frozenset({"env", "resources"})
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schema.Error} for status in (400, 401, 403, 404, 409, 413, 421, 422, 429, 503)
+}
+DEPLOYED: dict[int | str, dict[str, Any]] = {
+    200: {"model": schema.Deployed, "description": "Ready"},
+    202: {"model": schema.Deployed, "description": "Accepted: stored for good, not Ready yet (or Failed: see reason)"},
+    **ERRORS,
+}
+
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", description="Makes a retried request one deploy; kept for 24 hours")
+]
+
+
+def _multipart(shape: str, required: list[str]) -> dict[str, Any]:
+    return {
+        "requestBody": {
+            "required": bool(required),
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": required,
+                        "properties": {
+                            "metadata": {"$ref": f"#/components/schemas/{shape}"},
+                            "source": {"type": "string", "format": "binary", "description": "tar.gz of the folder"},
+                        },
+                    },
+                    "encoding": {"metadata": {"contentType": "application/json"}},
+                }
+            },
+        }
+    }
+
+
+@router.post(
+    "/v1/deploy",
+    response_model=None,
+    status_code=200,
+    responses=DEPLOYED,
+    openapi_extra=_multipart("DeployMetadata", ["metadata", "source"]),
+    summary="Deploy an app, or its next version",
+)
+async def deploy(request: Request, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+    """Streams the source to disk, decides how it runs, stores the version, waits until it is Ready (at most 10 s)."""
+    ctx = context(request)
+    steps = Steps(ctx.deployments.tracer)
+    with ctx.deployments.tracer.span("deploy"):
+        upload = await _upload(request, steps)
+        try:
+            if upload.metadata is None:
+                raise MetadataMissing("the 'metadata' part is missing", hint='add a part metadata={"name": "my-app"}')
+            wanted = meta.read(meta.parse(upload.metadata))
+        except BaseException:
+            await _discard(request, upload)
+            raise
+        result = await ctx.deployments.deploy(
+            caller(request),
+            wanted,
+            upload.source,
+            steps,
+            idempotency_key=idempotency_key,
+            deadline=upload.finished_at + _ANSWER_S - _MARGIN_S,
+        )
+    return answer(result, ctx.config)
+
+
+@router.post(
+    "/v1/apps/{app_id}/redeploy",
+    response_model=None,
+    status_code=200,
+    responses=DEPLOYED,
+    openapi_extra=_multipart("RedeployMetadata", []),
+    summary="Deploy an app again: new source, other settings, or the same",
+)
+async def redeploy(request: Request, app_id: str, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+    """Parts that are left out stay as they are; without a body it is the same version again."""
+    ctx = context(request)
+    steps = Steps(ctx.deployments.tracer)
+    with ctx.deployments.tracer.span("deploy"):
+        await ctx.deployments.get(caller(request), app_id)
+        upload: Upload[StagedSource] = Upload(None, None, time.perf_counter(), 0)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            upload = await _upload(request, steps)
+        elif kind == "application/json" or int(request.headers.get("content-length") or 0):
+            upload = Upload(await _small_body(request), None, time.perf_counter(), 0)
+        try:
+            raw = meta.parse(upload.metadata or b"{}")
+            if raw.get("name") == app_id:
+                # A client that sends the metadata of its first deploy again means this app.
+                raw.pop("name")
+            wanted = meta.read(raw, allowed=_REDEPLOY)
+        except BaseException:
+            await _discard(request, upload)
+            raise
+        result = await ctx.deployments.redeploy(
+            caller(request),
+            app_id,
+            wanted,
+            upload.source,
+            steps,
+            idempotency_key=idempotency_key,
+            deadline=upload.finished_at + _ANSWER_S - _MARGIN_S,
+        )
+    return answer(result, ctx.config)
+
+
+@router.patch(
+    "/v1/apps/{app_id}",
+    response_model=None,
+    status_code=200,
+    responses=DEPLOYED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/AppChange"}}},
+        }
+    },
+    summary="Change an app's env or resources",
+)
+async def change(request: Request, app_id: str, idempotency_key: IdempotencyKey = None) -> JSONResponse:
+    """The same source with other settings, as a new version."""
+    ctx = context(request)
+    steps = Steps(ctx.deployments.tracer)
+    wanted = meta.read(meta.parse(await request.body()), allowed=_PATCH)
+    if wanted.env is None and wanted.resources is None:
+        raise InvalidRequest("nothing to change was named", hint="send env, resources, or both")
+    result = await ctx.deployments.redeploy(
+        caller(request), app_id, wanted, None, steps, idempotency_key=idempotency_key, deadline=_deadline()
+    )
+    return answer(result, ctx.config)
+
+
+@router.post(
+    "/v1/apps/{app_id}/rollback",
+    response_model=None,
+    status_code=200,
+    responses=DEPLOYED,
+    summary="Make an earlier version serve again, as a new version",
+)
+async def rollback(
+    request: Request, app_id: str, body: Annotated[schema.Rollback, Body()], idempotency_key: IdempotencyKey = None
+) -> JSONResponse:
+    """Source, runtime, env and resources come from that version; `rolled_back_from` names it."""
+    ctx = context(request)
+    steps = Steps(ctx.deployments.tracer)
+    result = await ctx.deployments.rollback(
+        caller(request), app_id, body.version, steps, idempotency_key=idempotency_key, deadline=_deadline()
+    )
+    return answer(result, ctx.config)
+
+
+def deploy_view(result: DeployResult, config: Config) -> dict[str, Any]:
+    """The answer of every route (and tool) that makes a version."""
+    version, outcome = result.version, result.outcome
+    return {
+        "app_id": version.app_id,
+        "url": config.app_url(version.app_id),
+        "status_url": f"{config.api_url}/v1/apps/{version.app_id}",
+        "version": version.number,
+        "created": result.created,
+        "phase": outcome.phase.value,
+        "reason": outcome.reason,
+        "message": outcome.message,
+        "serving_version": outcome.serving_version,
+        "runtime": runtime_view(version.runtime),
+        "notes": list(version.runtime.notes),
+        "timings": dict(result.timings),
+    }
+
+
+def answer(result: DeployResult, config: Config) -> JSONResponse:
+    """200 when Ready, else 202."""
+    return JSONResponse(deploy_view(result, config), status_code=200 if result.ready else 202)
+
+
+def _deadline() -> float:
+    return time.perf_counter() + _ANSWER_S - _MARGIN_S
+
+
+async def _upload(request: Request, steps: Steps) -> Upload[StagedSource]:
+    intake = context(request).deployments.intake
+    with steps.step("receive"):
+        return await read_upload(
+            request,
+            largest_source=intake.limits.compressed,
+            receive=intake.receive,
+            discard=intake.discard,
+        )
+
+
+async def _discard(request: Request, upload: Upload[StagedSource]) -> None:
+    if upload.source is not None:
+        await context(request).deployments.intake.discard(upload.source)
+
+
+async def _small_body(request: Request) -> bytes:
+    text = bytearray()
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > meta.LARGEST_METADATA:
+            raise InvalidRequest("the body is larger than metadata may be", hint="send a source as multipart/form-data")
+    return bytes(text)

@@ -1,0 +1,243 @@
+"""`vibed serve`: the API (with MCP) and the activator in one unprivileged process, on two Unix sockets behind Caddy.
+
+It holds no state: killed at any moment, it loses nothing that it has acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from vibed.api import tracing
+from vibed.api.app import create_app
+from vibed.api.classifying import decider
+from vibed.api.context import Context
+from vibed.api.identity import digest, read_admin_key
+from vibed.api.signing import signing_key
+from vibed.api.sse import Stopping
+from vibed.apps.errors import VibedError
+from vibed.apps.sqlite import SqliteStore
+from vibed.config import Config, InvalidConfiguration
+from vibed.controller.link import ControllerLink
+from vibed.layout import Layout
+from vibed.sandboxes.templates import load_templates
+from vibed.sources.store import ServedStore
+
+GRACE_S = 15
+"""How long requests that are under way may take when the process is told to end; streams end at once."""
+COLLECT_EVERY_S = 600.0
+
+log = structlog.stdlib.get_logger("vibed.serve")
+
+
+def set_up_logging(level: str) -> None:
+    """JSON lines on standard output, for our own records and for those of the libraries."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Their lines about each call say less than ours, several times.
+    for name in ("mcp", "httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+async def serve(config: Config, *, layout: Layout | None = None) -> None:
+    """Open everything, answer until SIGTERM or SIGINT, close everything. Raises `VibedError` when it cannot start."""
+    layout = layout or Layout.of(config.home, uid_base=config.uid_base)
+    os.umask(0o007)
+    stopping = Stopping()
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(layout.database)
+        stack.push_async_callback(store.close)
+        link = ControllerLink(layout.controller_socket)
+        stack.push_async_callback(link.close)
+        tracer = tracing.from_environment()
+        stack.callback(tracer.close)
+        sources = ServedStore(layout.sources, key=signing_key(layout.home / "state" / "signing.key"))
+        left = sources.prepare()
+        if left:
+            log.info("unfinished_uploads_removed", count=left)
+        templates = load_templates(extra=config.template_dir)
+        app = create_app(
+            config,
+            layout,
+            store,
+            sources,
+            link,
+            templates,
+            decide=decider(templates),
+            admin_digest=_admin_digest(config, layout),
+            stopping=stopping,
+            tracer=tracer,
+        )
+        from vibed.router.activator import create_activator
+
+        servers = [
+            (_server(app), stack.enter_context(_listening(layout.serve_socket))),
+            (_server(create_activator(config, store, link)), stack.enter_context(_listening(layout.activator_socket))),
+        ]
+        await stack.enter_async_context(_collecting(app.state.context))
+        await _run(servers, stopping)
+
+
+def _admin_digest(config: Config, layout: Layout) -> str | None:
+    if config.admin_key:
+        return digest(config.admin_key)
+    try:
+        return read_admin_key(layout.admin_key)
+    except (OSError, ValueError) as error:
+        raise InvalidConfiguration(
+            f"there is no admin key to check calls against: {error}",
+            hint="`vibed up` makes one, or set VIBED_ADMIN_KEY",
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_run`: two servers share the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Any) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE_S,
+            # Only vibeD's Caddy can connect; what is too much waits there.
+            backlog=1024,
+        )
+    )
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A socket at `path` that the group may connect to. It appears by a rename, listening."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(beside))
+        beside.chmod(0o660)
+        listener.listen(1024)
+        listener.setblocking(False)
+        beside.rename(path)
+        inode = path.stat().st_ino
+        yield listener
+        with contextlib.suppress(OSError):
+            # A successor may already listen under the same name.
+            if path.stat().st_ino == inode:
+                path.unlink()
+    finally:
+        listener.close()
+        beside.unlink(missing_ok=True)
+
+
+async def _run(servers: list[tuple[_Server, socket.socket]], stopping: Stopping) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for server, _ in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for server, listener in servers:
+                tasks.create_task(_serve_one(server, listener, stop))
+            log.info("serving", pid=os.getpid())
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    log.info("stopped")
+
+
+async def _serve_one(server: _Server, listener: socket.socket, stop: Any) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        # One without the other is no use: the watchdog starts both again.
+        stop()
+    if not server.started:
+        raise VibedError("the API could not start", code="StartFailed", status=500)
+
+
+@asynccontextmanager
+async def _collecting(ctx: Context) -> AsyncIterator[None]:
+    """Remove sources that no version names, at the start and now and then."""
+
+    async def collect() -> None:
+        while True:
+            try:
+                removed = await ctx.deployments.intake.collect(ctx.store)
+                if removed:
+                    log.info("sources_collected", count=removed)
+            except (VibedError, OSError) as error:
+                log.warning("sources_not_collected", error=str(error))
+            if await ctx.stopping.wait(COLLECT_EVERY_S):
+                return
+
+    task = asyncio.create_task(collect())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def run() -> None:
+    """`vibed serve`: configuration from the environment, logs to standard output."""
+    import uvloop
+
+    from vibed.config import load
+
+    config = load()
+    set_up_logging(config.log_level)
+    uvloop.run(serve(config))

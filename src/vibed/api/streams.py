@@ -1,0 +1,153 @@
+"""Logs and events of an app as streams, and as pages for clients that poll."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vibed.api import sse
+from vibed.api.measures import Measures
+from vibed.api.runlogs import LogReader, Position
+from vibed.api.sse import Sent, Stopping
+from vibed.api.views import event_view
+from vibed.apps.app import App, Event
+from vibed.apps.errors import NotFound, VibedError
+
+CHECK_S = 5.0
+"""How soon a stream notices that its app is gone."""
+_BATCH = 500
+_QUICK_S = 0.1
+_SLOW_S = 0.5
+"""A log that moves is looked at this often, one that is quiet less often."""
+
+StillThere = Callable[[], Awaitable[App]]
+"""Reads the app again for the caller; raises `NotFound` when it is not theirs any more."""
+
+
+class LogStreams:
+    """Opens readers of apps' logs; `root` is `Layout.logs`."""
+
+    def __init__(self, root: Path, stopping: Stopping, measures: Measures) -> None:
+        self._root = root
+        self._stopping = stopping
+        self._measures = measures
+
+    def _reader(self, app_id: str, position: Position | None) -> LogReader:
+        return LogReader(self._root / app_id, position)
+
+    async def page(self, app_id: str, *, after: Position | None, tail: int | None, limit: int) -> dict[str, Any]:
+        """`{items, next}`: up to `limit` lines, and the position to ask from next time."""
+        reader = self._reader(app_id, after)
+        try:
+            if after is None and tail is not None:
+                await asyncio.to_thread(reader.seek_tail, min(tail, limit))
+            lines = await asyncio.to_thread(reader.read, limit)
+        finally:
+            reader.close()
+        return {"items": [line.view() for line, _ in lines], "next": str(reader.position)}
+
+    async def stream(
+        self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """Lines as server-sent events `log` (and `gap` where rotation was faster than the reader)."""
+        reader = self._reader(app.app_id, after)
+        quiet = _Quiet(app, still_there)
+        with self._measures.streams.labels("logs").track_inprogress():
+            try:
+                yield sse.RETRY
+                if after is None and tail is not None:
+                    await asyncio.to_thread(reader.seek_tail, tail)
+                while not self._stopping.is_set:
+                    lines = await asyncio.to_thread(reader.read, _BATCH)
+                    if lines:
+                        quiet.over()
+                        yield b"".join(
+                            Sent("gap" if line.missing else "log", line.view(), place).encode() for line, place in lines
+                        )
+                        continue
+                    if not follow:
+                        yield Sent("end", {"reason": "NoMore"}).encode()
+                        return
+                    if await self._stopping.wait(quiet.pause()):
+                        return
+                    if quiet.due:
+                        if not await quiet.same_app():
+                            yield Sent("end", {"reason": "AppDeleted"}).encode()
+                            return
+                        yield sse.HEARTBEAT
+            finally:
+                reader.close()
+
+
+class EventStreams:
+    """The same for an app's events; ids are their seq."""
+
+    def __init__(self, stopping: Stopping, measures: Measures) -> None:
+        self._stopping = stopping
+        self._measures = measures
+
+    async def stream(
+        self,
+        app: App,
+        still_there: StillThere,
+        read: Callable[[int], Awaitable[Sequence[Event]]],
+        *,
+        after: int,
+        follow: bool,
+    ) -> AsyncIterator[bytes]:
+        """Events after `after` as server-sent events `event`."""
+        quiet = _Quiet(app, still_there)
+        with self._measures.streams.labels("events").track_inprogress():
+            yield sse.RETRY
+            while not self._stopping.is_set:
+                events = await read(after)
+                if events:
+                    quiet.over()
+                    after = events[-1].seq
+                    yield b"".join(Sent("event", event_view(event), str(event.seq)).encode() for event in events)
+                    continue
+                if not follow:
+                    yield Sent("end", {"reason": "NoMore"}).encode()
+                    return
+                if await self._stopping.wait(quiet.pause()):
+                    return
+                if quiet.due:
+                    if not await quiet.same_app():
+                        yield Sent("end", {"reason": "AppDeleted"}).encode()
+                        return
+                    yield sse.HEARTBEAT
+
+
+class _Quiet:
+    """Paces a stream that has nothing to tell, and checks now and then that it still may."""
+
+    def __init__(self, app: App, still_there: StillThere) -> None:
+        self._app = app
+        self._still_there = still_there
+        self._pause = _QUICK_S
+        self._checked = time.monotonic()
+
+    def over(self) -> None:
+        self._pause = _QUICK_S
+
+    def pause(self) -> float:
+        self._pause = min(self._pause * 1.5, _SLOW_S)
+        return self._pause
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._checked >= CHECK_S
+
+    async def same_app(self) -> bool:
+        """False when the app is gone, or is another one of the same name."""
+        self._checked = time.monotonic()
+        try:
+            return (await self._still_there()).created_at == self._app.created_at
+        except NotFound:
+            return False
+        except VibedError:
+            # The store is busy: not a reason to cut a reader off.
+            return True

@@ -1,0 +1,120 @@
+"""Apps, versions, events and keys as the API shows them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from vibed.apps.app import App, Event, Key, Runtime, Version
+from vibed.config import Config
+from vibed.controller.link import TemplateFigures
+
+View = dict[str, Any]
+
+
+def when(at: float | None) -> str | None:
+    """RFC 3339 in UTC, milliseconds."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def runtime_view(runtime: Runtime) -> View:
+    """What the classifier decided, and why."""
+    return {
+        "lane": runtime.lane,
+        "template": runtime.template,
+        "kind": runtime.kind,
+        "entrypoint": runtime.entrypoint,
+        "why": runtime.why,
+    }
+
+
+def app_view(app: App, config: Config) -> View:
+    """An app."""
+    status = app.status
+    return {
+        "app_id": app.app_id,
+        "name": app.app_id,
+        "owner": app.owner,
+        "phase": status.phase.value,
+        "reason": status.reason,
+        "message": status.message,
+        "url": config.app_url(app.app_id),
+        "status_url": f"{config.api_url}/v1/apps/{app.app_id}",
+        "runtime": runtime_view(app.runtime),
+        "isolation": status.isolation,
+        "version": app.version,
+        "serving_version": status.serving_version,
+        "settled": app.settled,
+        "restarts": status.restarts,
+        "created_at": when(app.created_at),
+        "last_deployed_at": when(app.last_deployed_at),
+        "updated_at": when(status.updated_at),
+    }
+
+
+def version_view(version: Version, *, with_env: bool = False) -> View:
+    """One version. Values of env are shown where one version is asked for, to those who may read the source anyway."""
+    view: View = {
+        "version": version.number,
+        "phase": version.phase.value,
+        "reason": version.reason,
+        "message": version.message,
+        "runtime": runtime_view(version.runtime),
+        "source_digest": version.source_digest,
+        "source_size": version.source_size,
+        "env_names": sorted(version.env),
+        "resources": {"cpu": version.resources.cpu, "memory_mb": version.resources.memory_mb},
+        "created_at": when(version.created_at),
+        "created_by": version.created_by,
+        "rolled_back_from": version.rolled_back_from,
+        "timings": dict(version.timings),
+        "notes": list(version.runtime.notes),
+    }
+    if with_env:
+        view["env"] = [{"name": name, "value": value} for name, value in version.env.items()]
+    return view
+
+
+def event_view(event: Event) -> View:
+    """Something that happened to an app."""
+    return {
+        "seq": event.seq,
+        "at": when(event.at),
+        "kind": event.kind,
+        "reason": event.reason,
+        "message": event.message,
+        "version": event.version,
+    }
+
+
+def key_view(key: Key) -> View:
+    """A key without its secret."""
+    return {
+        "key_id": key.key_id,
+        "owner": key.owner,
+        "admin": key.admin,
+        "label": key.label,
+        "created_at": when(key.created_at),
+        "last_used_at": when(key.last_used_at),
+    }
+
+
+def template_view(figures: TemplateFigures) -> View:
+    """A template with its real figures."""
+    return {
+        "name": figures.name,
+        "lane": figures.lane,
+        "description": figures.description,
+        "kind": figures.kind,
+        "warm_pool_size": figures.warm_pool_size,
+        "ready": figures.ready,
+        "claimed": figures.claimed,
+        "isolation": figures.isolation,
+        "packages": dict(figures.packages),
+        "available": figures.available,
+        "reason": figures.reason,
+        "building": figures.building,
+        "progress": figures.progress,
+    }

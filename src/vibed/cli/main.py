@@ -1,0 +1,73 @@
+"""The `vibed` command: finds the command that was called and imports no other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vibed.cli.registry import ENTRIES, Entry
+
+_HEAD = "From the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox."
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; exit statuses: 0 well, 1 failed, 2 wrong usage, 3 vibeD not reachable, 4 key refused."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        sys.exit(0 if given else USAGE)
+    name = "version" if given[0] == "--version" else given[0]
+    entry = next((entry for entry in ENTRIES if entry.name == name), None)
+    if entry is None:
+        _unknown(name)
+    _run(entry, given[1:])
+
+
+def overview() -> str:
+    """What `vibed --help` shows; comes from the registry, so nothing is imported for it."""
+    lines = ["Usage: vibed COMMAND [OPTIONS] [ARGS]...", "", f"  {_HEAD}", ""]
+    width = max(len(entry.name) for entry in ENTRIES)
+    for section in dict.fromkeys(entry.section for entry in ENTRIES):
+        lines.append(f"{section}:")
+        lines += [f"  {entry.name:<{width}}  {entry.help}" for entry in ENTRIES if entry.section == section]
+        lines.append("")
+    lines += ["`vibed COMMAND --help` explains a command.", ""]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> NoReturn:
+    import difflib
+
+    near = difflib.get_close_matches(name, [entry.name for entry in ENTRIES], 1)
+    sys.stderr.write(f"there is no command {name!r}" + (f"; did you mean `vibed {near[0]}`?" if near else "") + "\n")
+    sys.exit(USAGE)
+
+
+def _run(entry: Entry, arguments: list[str]) -> None:
+    import typer
+
+    from vibed.apps.errors import VibedError
+
+    target = getattr(importlib.import_module(entry.module), entry.attribute)
+    if not isinstance(target, typer.Typer):
+        made = typer.Typer(
+            add_completion=False,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        made.command(entry.name)(target)
+        target = made
+    try:
+        typer.main.get_command(target).main(arguments, prog_name=f"vibed {entry.name}")
+    except VibedError as error:
+        from vibed.cli.output import fail
+
+        sys.exit(fail(error, as_json="--json" in arguments))
+
+
+if __name__ == "__main__":
+    main()

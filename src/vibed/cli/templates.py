@@ -1,0 +1,51 @@
+"""`vibed templates`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from vibed.cli import output
+from vibed.cli.apps import Json
+from vibed.cli.client import Client
+from vibed.cli.link import Usage
+
+
+def templates(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one's packages")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the runtimes, how many sandboxes are warm, and what is in them."""
+    items = Client().get("/v1/templates")["items"]
+    if name is not None:
+        items = [item for item in items if item["name"] == name]
+        if not items:
+            raise Usage(f"there is no template {name!r}", hint="`vibed templates` lists them")
+    if as_json:
+        output.show_json(items[0] if name is not None else {"items": items, "total": len(items)})
+        return
+    output.table(
+        ("NAME", "LANE", "ISOLATION", "WARM", "IN USE", "STATE", "DESCRIPTION"),
+        (
+            [
+                *output.pick(item, "name", "lane", "isolation"),
+                f"{item['ready']}/{item['warm_pool_size']}" if item["warm_pool_size"] else "-",
+                item["claimed"],
+                _state(item),
+                item["description"],
+            ]
+            for item in items
+        ),
+    )
+    if name is not None:
+        for package, version in sorted(items[0]["packages"].items()):
+            sys.stdout.write(f"  {package} {version}\n")
+
+
+def _state(item: dict[str, Any]) -> str:
+    if item["available"]:
+        return "ready"
+    done = f" {item['progress']:.0%}" if item.get("progress") is not None else ""
+    return f"building{done}: {item['reason']}" if item["building"] else f"not available: {item['reason']}"

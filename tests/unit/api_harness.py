@@ -1,0 +1,241 @@
+"""A real API (SQLite, sources on disk, the controller's socket) with a controller that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import tarfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from vibed import wire
+from vibed.api.app import create_app
+from vibed.api.identity import digest
+from vibed.api.metadata import Override
+from vibed.api.sse import Stopping
+from vibed.apps.app import Phase, Runtime
+from vibed.apps.errors import VibedError
+from vibed.apps.sqlite import SqliteStore
+from vibed.apps.store import NewEvent, VersionOutcome
+from vibed.config import Config
+from vibed.controller.link import ControllerLink
+from vibed.layout import Layout, Uids
+from vibed.sandboxes.templates import load_templates
+from vibed.sources.store import ServedStore
+from vibed.sources.table import ArchiveTable
+
+ADMIN_KEY = "vbd_admin-key-of-the-tests"
+ORIGIN = "http://localhost:18080"
+
+
+def archive(files: Mapping[str, str | bytes]) -> bytes:
+    """A tar.gz of these files."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz", compresslevel=1) as tar:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return made.getvalue()
+
+
+SITE = archive({"index.html": "<h1>hello</h1>"})
+PYTHON = archive({"app.py": "from flask import Flask\napp = Flask(__name__)\n", "requirements.txt": "flask\n"})
+
+
+class ScriptedController:
+    """Speaks the controller's side of the wire, and writes statuses as it would."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.phase = Phase.READY
+        self.reason = "Serving"
+        self.message = ""
+        self.delay_s = 0.0
+        self.timings = {"claim": 1.0, "inject": 0.5, "start": 2.0}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.healthy = True
+        self.purge = True
+        self.templates: list[dict[str, Any]] = []
+
+    async def __call__(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append((op, message))
+        match op:
+            case "settle":
+                return await self._settle(message["app_id"], message["version"], message["timeout_s"])
+            case "wake":
+                await self._wake(message["app_id"])
+                return {}
+            case "health":
+                return {"ok": self.healthy, "checks": {"caddy": {"ok": self.healthy, "detail": "answers"}}}
+            case "metrics":
+                return {"text": "# TYPE vibed_sandboxes gauge\nvibed_sandboxes 3\n"}
+            case "templates":
+                return {"items": self.templates}
+        raise AssertionError(op)
+
+    async def _settle(self, app_id: str, version: int, timeout_s: float) -> dict[str, Any]:
+        await asyncio.sleep(min(self.delay_s, timeout_s))
+        app = await self._store.get(app_id)
+        if app.version != version or self.delay_s > timeout_s:
+            return {"phase": "Pending", "reason": "Starting", "serving_version": app.status.serving_version}
+        serving = version if self.phase is Phase.READY else app.status.serving_version
+        await self._store.record(
+            app_id,
+            replace(
+                app.status,
+                phase=self.phase,
+                reason=self.reason,
+                message=self.message,
+                serving_version=serving,
+                observed_generation=app.generation,
+                isolation="kernel",
+            ),
+            outcomes=[VersionOutcome(version, self.phase, self.reason, self.message, self.timings)],
+            events=[NewEvent("Normal", self.reason, self.message, version)],
+        )
+        return {
+            "phase": self.phase.value,
+            "reason": self.reason,
+            "message": self.message,
+            "timings": self.timings,
+            "serving_version": serving,
+        }
+
+    async def _wake(self, app_id: str) -> None:
+        app = await self._store.get(app_id)
+        if app.deleted and self.purge:
+            await self._store.purge(app_id)
+
+
+@dataclass
+class Running:
+    """One API and what is behind it."""
+
+    config: Config
+    layout: Layout
+    store: SqliteStore
+    app: FastAPI
+    controller: ScriptedController
+    controller_server: asyncio.Server
+    link: ControllerLink
+    client: httpx.AsyncClient
+    stopping: Stopping
+    keys: dict[str, str] = field(default_factory=dict)
+
+    async def key(self, owner: str, *, admin: bool = False) -> dict[str, str]:
+        """Headers with a fresh key of `owner`."""
+        answer = await self.client.post("/v1/keys", json={"owner": owner, "label": "test", "admin": admin})
+        assert answer.status_code == 201, answer.text
+        return {"Authorization": f"Bearer {answer.json()['secret']}"}
+
+    async def deploy(
+        self,
+        name: str = "todo",
+        source: bytes = SITE,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **metadata: Any,
+    ) -> httpx.Response:
+        """POST /v1/deploy."""
+        return await self.client.post("/v1/deploy", headers=headers, files=parts({"name": name, **metadata}, source))
+
+    def sources(self) -> list[str]:
+        """Names of every source on the disk, half received ones too."""
+        return sorted(
+            str(path.relative_to(self.layout.sources)) for path in self.layout.sources.rglob("*") if path.is_file()
+        )
+
+    async def stop_controller(self) -> None:
+        """Take the controller's socket away."""
+        self.controller_server.close()
+        await self.link.close()
+        self.layout.controller_socket.unlink(missing_ok=True)
+
+
+def parts(metadata: object | None, source: bytes | None, *, source_first: bool = False) -> list[tuple[str, Any]]:
+    """The multipart parts of a deploy, for httpx."""
+    made: list[tuple[str, Any]] = []
+    if metadata is not None:
+        text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+        made.append(("metadata", (None, text, "application/json")))
+    if source is not None:
+        made.append(("source", ("source.tar.gz", source, "application/gzip")))
+    return made[::-1] if source_first else made
+
+
+def decide(table: ArchiveTable, override: Override) -> Runtime:
+    names = {entry.path for entry in table.entries}
+    if "app.py" in names:
+        return Runtime(
+            "general",
+            override.template or "python-313",
+            "python",
+            override.entrypoint or "app.py",
+            "app.py is a Flask app",
+        )
+    if "index.html" in names:
+        return Runtime("fast", "static-nginx", "static", "index.html", "index.html is a page")
+    raise VibedError("nothing here can be run", code="CannotRun", status=422, hint="add an index.html")
+
+
+@asynccontextmanager
+async def running(home: Path, runtime: Path, **settings: Any) -> AsyncIterator[Running]:
+    """An API over ASGI, as the admin unless a request says otherwise."""
+    config = Config(home, **settings)
+    layout = Layout(home, runtime, Uids(1000, rootless=True))
+    for folder in (layout.database.parent, layout.logs, layout.controller_socket.parent, layout.serve_socket.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(layout.database)
+        stack.push_async_callback(store.close)
+        controller = ScriptedController(store)
+        server = await wire.serve(layout.controller_socket, controller)
+        stack.callback(server.close)
+        link = ControllerLink(layout.controller_socket)
+        stack.push_async_callback(link.close)
+        sources = ServedStore(layout.sources, key=b"k" * 32)
+        sources.prepare()
+        templates = load_templates()
+        stopping = Stopping()
+        app = create_app(
+            config,
+            layout,
+            store,
+            sources,
+            link,
+            templates,
+            decide=decide,
+            admin_digest=digest(ADMIN_KEY),
+            stopping=stopping,
+        )
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app),
+                base_url=ORIGIN,
+                headers={"Authorization": f"Bearer {ADMIN_KEY}"},
+            )
+        )
+        yield Running(config, layout, store, app, controller, server, link, client, stopping)
+
+
+Check = Callable[[httpx.Response], None]
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Assert on an error's form; returns its body."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert set(body) == {"code", "message", "details"}
+    assert body["code"] == code, body
+    assert body["message"]
+    return dict(body)
