@@ -21,6 +21,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -50,7 +51,9 @@ SYSTEM_PROGRAMS: Mapping[str, str] = {
 }
 """Programs of the host that a build needs -> the Debian package that has each."""
 
+_STANDARD_LIBRARY = "usr/lib/python3.13"
 _SITE = "usr/local/lib/python3.13/dist-packages"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DIRECTORIES = (
     "app",
     "data",
@@ -330,7 +333,10 @@ class TemplateBuilder:
 
     async def ensure_system_programs(self, log: Path) -> None:
         """Have apt install what is missing of SYSTEM_PROGRAMS. Raises TemplateBuildFailed with the command to type."""
-        missing = sorted({package for program, package in SYSTEM_PROGRAMS.items() if _which(program) is None})
+        missing = sorted(
+            {package for program, package in SYSTEM_PROGRAMS.items() if _which(program) is None}
+            | ({"debian-archive-keyring"} if not _KEYRING.exists() else set())
+        )
         if not missing:
             return
         command = f"sudo apt-get install --yes --no-install-recommends {' '.join(missing)}"
@@ -442,6 +448,11 @@ class _Job:
         )
         for stage, into in zip(stages, fetched, strict=True):
             await self._add(stage, into)
+        libraries = [_STANDARD_LIBRARY] if seed is None else []
+        libraries += [_SITE] if any(stage.python for stage in stages) else []
+        if (self.root / "usr/bin/python3.13").exists() and libraries:
+            self.say("compiling Python modules to bytecode", 0.5)
+            await _together(*(self._compile(library) for library in libraries))
         return dict(versions)
 
     async def _debian(self) -> dict[str, str]:
@@ -449,14 +460,18 @@ class _Job:
         self.say("unpacking Debian packages", 0.05)
         versions = self.staging / "debian-versions"
         assert self.template.suite is not None
-        argv = [
+        # without root, a user namespace in which the caller is root is all that unpacking needs
+        argv = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
+        argv += [
             "mmdebstrap",
             "--variant=extract",
-            f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+            "--mode=root",
+            "--skip=chroot/mount,output/dev",
             "--format=directory",
             '--aptopt=Acquire::Languages "none"',
+            '--aptopt=APT::Sandbox::User "root"',
             # maintainer scripts do not run, so the only trace of the versions is the names of the archives
-            f'--extract-hook=ls "$1/var/cache/apt/archives" > {versions}',
+            f'--extract-hook=ls "$1/var/cache/apt/archives" > {shlex.quote(str(versions))}',
             f"--include={','.join(self.template.debian)}",
             self.template.suite,
             str(self.root),
@@ -467,9 +482,6 @@ class _Job:
         resolved = dict(debs(versions.read_text()))
         if not resolved:
             raise TemplateBuildFailed(f"{self.template.name}: mmdebstrap unpacked no package")
-        if (self.root / "usr/bin/python3.13").exists():
-            self.say("compiling Python's standard library", None)
-            await self._compile("usr/lib/python3.13")
         return resolved
 
     def _finish_debian(self) -> None:
@@ -530,8 +542,6 @@ class _Job:
             await asyncio.to_thread(_merge, fetched / "node_modules", self.root / "node_modules")
         if stage.python is not None:
             await asyncio.to_thread(_merge_site, fetched / "site", self.root)
-            self.say(f"compiling the packages of stage {stage.name}", None)
-            await self._compile(_SITE)
         await asyncio.to_thread(_remove, fetched)
 
     async def _add_go(self, tree: Path) -> None:
