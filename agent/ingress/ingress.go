@@ -26,6 +26,8 @@ const (
 	// on an idle connection just before the drain is already in the socket, but not yet counted.
 	quietPeriod = 100 * time.Millisecond
 	drainPoll   = 5 * time.Millisecond
+	// closePatience is what answering 502 takes, with a margin.
+	closePatience = 250 * time.Millisecond
 )
 
 // Dialer opens one connection to the app. It fails fast: waiting for an app to appear is the business of its start.
@@ -145,8 +147,11 @@ wait:
 	return open, closedWebSockets
 }
 
-// Close cuts everything that is open.
+// Close is for when the app is gone: nothing new is taken, what is open has a moment to be told so, and is then cut.
 func (in *Ingress) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	in.server.Shutdown(ctx)
 	in.server.Close()
 	in.mu.Lock()
 	for t := range in.tunnels {

@@ -244,6 +244,20 @@ func (s *sandbox) kill(why string) {
 // finish records how it ended, clears everything away, and only then tells: exited means that nothing is left.
 func (s *sandbox) finish(status *syscall.WaitStatus) {
 	oom := oomKills(s.spec.CgroupOOM) > s.oomBase
+	s.mu.Lock()
+	in := s.ingress
+	s.mu.Unlock()
+	// First of all: the proxy must not send more here, and what is open must learn that there is no answer.
+	if run := s.state.get().Run; run != nil {
+		os.Remove(run.Socket)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if in != nil {
+			in.Close()
+		}
+	}()
 	s.lastWords()
 	killAll(s.spec.CgroupProcs)
 	if s.output != nil {
@@ -253,7 +267,7 @@ func (s *sandbox) finish(status *syscall.WaitStatus) {
 		}
 	}
 	s.mu.Lock()
-	in, why, reported := s.ingress, s.ourFault, s.appExit
+	why, reported := s.ourFault, s.appExit
 	s.mu.Unlock()
 	result := &exit{OOM: oom, At: unixSeconds(time.Now()), Tail: s.boot.tail.get()}
 	switch {
@@ -270,17 +284,12 @@ func (s *sandbox) finish(status *syscall.WaitStatus) {
 		result.Tail = l.tail.get()
 		l.close(logPatience)
 	}
-	if in != nil {
-		in.Close()
-	}
-	if run := s.state.get().Run; run != nil {
-		os.Remove(run.Socket)
-	}
 	if s.spec.Kind == kindWorker {
 		os.Remove(s.spec.Sockets.HTTP)
 		os.Remove(s.spec.Sockets.Admin)
 	}
 	s.cleanup()
+	<-closed
 	s.boot.close()
 	s.state.update(func(st *state) bool {
 		st.State, st.Exit = stateExited, result
