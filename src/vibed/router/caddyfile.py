@@ -41,7 +41,9 @@ _TEMPLATE = """\
 			path */.*
 			not path /.well-known/*
 		}
-		error @hidden 404
+		handle @hidden {
+			error 404
+		}
 		@fallback expression `{re.kind.1} == "p"`
 		handle @fallback {
 			try_files {path} {path}/index.html {path}.html /index.html
@@ -96,7 +98,7 @@ _TEMPLATE = """\
 	}
 }
 
-http://@FALLBACK_SITE@ {
+http:// {
 	bind unix/@FALLBACK@|0600
 	header Retry-After 2
 	header Cache-Control no-store
@@ -168,7 +170,6 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "APPS": str(layout.apps),
         "ACTIVATOR": str(layout.activator_socket),
         "FALLBACK": str(layout.fallback_socket),
-        "FALLBACK_SITE": "fallback.invalid:80",
         "SERVE": str(layout.serve_socket),
         "API_HOSTS": " ".join(f"http://{host}:{config.port}" for host in hosts),
         "BIND": config.host.strip("[]"),

@@ -74,7 +74,7 @@ class Markers:
             with contextlib.suppress(FileNotFoundError):
                 link.unlink()
             link.symlink_to(endpoint.path)
-        fresh = directory / f".{marker.path.name}"
+        fresh = directory / f"{marker.path.name}.new"  # Caddy's glob takes names with a leading dot, but not this
         fresh.write_text(json.dumps({"version": version}))
         fresh.chmod(0o644)
         fresh.rename(marker.path)

@@ -1,0 +1,278 @@
+"""The router with the real Caddy: how names reach apps, sites, the activator and the fallback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.prepare import home
+from vibed.config import Config
+from vibed.layout import Layout, Uids
+from vibed.router.caddyfile import caddyfile
+from vibed.router.markers import Markers
+from vibed.sandboxes.driver import Endpoint
+from vibed.sandboxes.tools import Tools
+
+open_connections: dict[str, set[asyncio.StreamWriter]] = {}
+"""By socket name: a server that is closed keeps its connections, a process that dies does not."""
+
+Handler = Callable[[bytes, bytes], Awaitable[bytes]]
+
+
+async def serve(path: Path, answer: Handler) -> asyncio.Server:
+    """A keep-alive HTTP/1.1 server on a Unix socket; `answer(head, body)` gives the body of a 200, or a whole answer."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_connections.setdefault(path.name, set()).add(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+                )
+                said = await answer(head, await reader.readexactly(length))
+                if not said.startswith(b"HTTP/1.1"):
+                    said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+                writer.write(said)
+                await writer.drain()
+        writer.close()
+
+    path.unlink(missing_ok=True)
+    return await asyncio.start_unix_server(converse, str(path), limit=1 << 20)
+
+
+@dataclass
+class Router:
+    layout: Layout
+    config: Config
+    markers: Markers
+    asked: list[bytes] = field(default_factory=list)
+    """Requests that the activator got."""
+    activate: Callable[[str], Awaitable[bytes]] | None = None
+    servers: list[asyncio.Server] = field(default_factory=list)
+
+    async def app(self, app_id: str, run: int, says: bytes) -> None:
+        """An app that answers `says` and the length of what it was sent."""
+        self.markers.prepare(app_id)
+
+        async def answer(head: bytes, body: bytes) -> bytes:
+            return says + b" %d" % len(body)
+
+        self.servers.append(await serve(self.markers.socket(app_id, run), answer))
+        self.markers.publish(app_id, run, run, Endpoint(self.markers.socket(app_id, run)))
+
+    async def ask(self, host: str, path: str = "/", *, method: str = "GET", **more: object) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            return await client.request(
+                method,
+                f"http://127.0.0.1:{self.config.port}{path}",
+                headers={"Host": f"{host}:{self.config.port}", **more.pop("headers", {})},  # type: ignore[dict-item]
+                **more,  # type: ignore[arg-type]
+            )
+
+
+@pytest.fixture
+async def router() -> AsyncIterator[Router]:
+    caddy = Tools(home()).path("caddy")
+    base = Path(tempfile.mkdtemp(prefix="vr"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = Config(base / "home", listen=f"127.0.0.1:{port}")
+    layout = Layout(base / "home", base / "run", Uids(os.getuid(), rootless=True))
+    for folder in (layout.apps, layout.serve_socket.parent, layout.fallback_socket.parent):
+        folder.mkdir(parents=True)
+    (base / "Caddyfile").write_text(caddyfile(config, layout))
+    made = Router(layout, config, Markers(layout.apps))
+
+    async def api(head: bytes, body: bytes) -> bytes:
+        return b"api"
+
+    async def activator(head: bytes, body: bytes) -> bytes:
+        made.asked.append(head)
+        if made.activate is not None:
+            return await made.activate(head.decode())
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nno app"
+
+    made.servers.append(await serve(layout.serve_socket, api))
+    made.servers.append(await serve(layout.activator_socket, activator))
+    with (base / "caddy.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(caddy), "run", "--config", str(base / "Caddyfile"), "--adapter", "caddyfile",
+            stdout=log, stderr=log, env={"HOME": str(base), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    try:
+        for _ in range(500):
+            with contextlib.suppress(httpx.HTTPError):
+                await made.ask("localhost")
+                break
+            await asyncio.sleep(0.02)
+        else:
+            raise AssertionError((base / "caddy.log").read_text()[-2000:])
+        yield made
+    finally:
+        process.terminate()
+        await process.wait()
+        for server in made.servers:
+            server.close()
+        shutil.rmtree(base)
+
+
+ACTIVATED = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+async def test_the_api_and_apps_share_one_port_by_name(router: Router) -> None:
+    await router.app("todo", 1, b"todo")
+    assert (await router.ask("localhost")).text == "api"
+    assert (await router.ask("127.0.0.1")).text == "api"
+    assert (await router.ask("todo.localhost")).text == "todo 0"
+    assert (await router.ask("TODO.localhost")).text == "todo 0"
+
+
+async def test_a_foreign_host_gets_a_404_and_never_an_empty_200(router: Router) -> None:
+    answer = await router.ask("evil.example")
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "UnknownHost"
+
+
+async def test_a_switch_takes_every_request_that_begins_after_it(router: Router) -> None:
+    await router.app("todo", 1, b"one")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for run in range(2, 20):
+            await router.app("todo", run, b"v%d" % run)
+            for _ in range(3):
+                answer = await client.post(
+                    f"http://127.0.0.1:{router.config.port}/", content=b"x" * 2000, headers={"Host": "todo.localhost"}
+                )
+                assert answer.text == f"v{run} 2000"
+            router.markers.retire("todo", run - 1)
+
+
+async def test_a_name_without_a_marker_is_held_by_the_activator_and_its_body_sent_once(router: Router) -> None:
+    async def activate(head: str) -> bytes:
+        await asyncio.sleep(0.3)
+        await router.app("late", 1, b"late")
+        return ACTIVATED
+
+    router.activate = activate
+    answer = await router.ask("late.localhost", "/x?dead=1", method="POST", content=b"y" * 100_000)
+    assert (answer.status_code, answer.text) == (200, "late 100000")
+    (asked,) = router.asked
+    assert asked.startswith(b"GET /missing HTTP/1.1\r\n")
+    assert b"Host: late.localhost" in asked
+
+
+async def test_a_marker_whose_socket_is_dead_is_told_to_the_activator_and_the_request_survives(router: Router) -> None:
+    router.markers.prepare("gone")
+    router.markers.publish("gone", 1, 1, Endpoint(router.markers.socket("gone", 1)))
+
+    async def activate(head: str) -> bytes:
+        router.markers.forget("gone", 1)
+        await router.app("gone", 2, b"back")
+        return ACTIVATED
+
+    router.activate = activate
+    answer = await router.ask("gone.localhost", "/form", method="POST", content=b"z" * 300_000)
+    assert (answer.status_code, answer.text) == (200, "back 300000")
+    assert b"GET /failed?marker=" in router.asked[0] and b"999999998.a" in router.asked[0]
+
+
+async def test_what_the_activator_answers_is_what_the_visitor_gets(router: Router) -> None:
+    answer = await router.ask("nobody.localhost", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.text) == (404, "no app")
+    assert b"Accept: text/html" in router.asked[0]
+
+
+async def test_a_client_cannot_speak_to_the_activator_with_headers_or_query_of_its_own(router: Router) -> None:
+    await router.ask("nobody.localhost", "/failed?marker=1", headers={"X-Vibed-Activated": "1", "Range": "bytes=0-1"})
+    assert router.asked[0].startswith(b"GET /missing HTTP/1.1\r\n")
+    assert b"X-Vibed" not in router.asked[0] and b"Range" not in router.asked[0]
+
+
+async def test_while_vibed_is_down_apps_serve_and_everything_else_says_when_to_come_back(router: Router) -> None:
+    await router.app("todo", 1, b"todo")
+    for server in router.servers[:2]:
+        server.close()
+    for writer in (*open_connections["api.sock"], *open_connections.get("activator.sock", ())):
+        writer.transport.abort()
+    router.layout.serve_socket.unlink(missing_ok=True)
+    router.layout.activator_socket.unlink(missing_ok=True)
+    assert (await router.ask("todo.localhost")).text == "todo 0"
+    for host in ("localhost", "nobody.localhost"):
+        answer = await router.ask(host, method="POST", content=b"x" * 1000)
+        assert answer.status_code == 503, host
+        assert answer.headers["Retry-After"] == "2"
+        assert answer.json()["code"] == "VibedUnavailable"
+
+
+async def test_an_app_that_dies_in_the_middle_is_not_asked_twice(router: Router) -> None:
+    seen: list[bytes] = []
+
+    async def answer(head: bytes, body: bytes) -> bytes:
+        seen.append(head)
+        raise OSError("gone")
+
+    router.markers.prepare("flaky")
+    router.servers.append(await serve(router.markers.socket("flaky", 1), answer))
+    router.markers.publish("flaky", 1, 1, Endpoint(router.markers.socket("flaky", 1)))
+    answer_ = await router.ask("flaky.localhost", method="POST", content=b"pay")
+    assert answer_.status_code in (502, 503)
+    assert answer_.json()["code"] == "AppUnreachable"
+    assert len(seen) == 1
+    assert router.asked == []
+
+
+def site(router: Router, run: int, files: dict[str, str], *, spa: bool = False) -> None:
+    folder = router.layout.home / f"site-{run}"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    router.markers.publish("site", run, run, Endpoint(folder, site=True, spa=spa))
+
+
+async def test_a_site_has_folder_indexes_clean_addresses_and_its_own_404_page(router: Router) -> None:
+    site(router, 1, {"index.html": "home", "docs/index.html": "docs", "about.html": "about", "404.html": "custom"})
+    assert (await router.ask("site.localhost", "/")).text == "home"
+    assert (await router.ask("site.localhost", "/docs/")).text == "docs"
+    assert (await router.ask("site.localhost", "/about")).text == "about"
+    missing = await router.ask("site.localhost", "/nope")
+    assert (missing.status_code, missing.text) == (404, "custom")
+
+
+async def test_a_single_page_app_answers_every_route_with_its_index(router: Router) -> None:
+    site(router, 1, {"index.html": "spa", "app.js": "js"}, spa=True)
+    assert (await router.ask("site.localhost", "/orders/7")).text == "spa"
+    assert (await router.ask("site.localhost", "/app.js")).text == "js"
+
+
+async def test_a_site_never_shows_dotfiles_or_a_folder_listing(router: Router) -> None:
+    site(router, 1, {"index.html": "x", ".env": "KEY=1", "a/.git/config": "y", "b/c.txt": "z", ".well-known/ok": "ok"})
+    for path in ("/.env", "/a/.git/config", "/b/", "/%2eenv", "/b/../.env", "/..%2f..%2fetc/passwd"):
+        assert (await router.ask("site.localhost", path)).status_code in (400, 404), path
+    assert (await router.ask("site.localhost", "/.well-known/ok")).text == "ok"
+
+
+async def test_a_browser_asks_again_for_a_site_so_that_a_redeploy_is_seen(router: Router) -> None:
+    site(router, 1, {"index.html": "one"})
+    first = await router.ask("site.localhost")
+    assert first.headers["Cache-Control"] == "no-cache"
+    site(router, 2, {"index.html": "two"})
+    again = await router.ask("site.localhost", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.text) == (200, "two")
+
+
+@pytest.mark.parametrize("host", ["*.localhost", "?.localhost", "[a].localhost", "..localhost", "a.b.localhost"])
+async def test_a_strange_host_finds_no_app(router: Router, host: str) -> None:
+    await router.app("a", 1, b"a")
+    answer = await router.ask(host)
+    assert answer.status_code in (400, 404)
