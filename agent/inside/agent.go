@@ -63,6 +63,7 @@ type agent struct {
 	state   string // warm, injecting, starting, running, exited
 	claimed bool
 	started bool
+	stopped bool
 	reading bool
 	entropy string
 	limits  Limits
@@ -329,6 +330,15 @@ func (a *agent) run(s startSpec) (int, error) {
 	var pid int
 	var exit <-chan exitStatus
 	var err error
+	if a.isStopped() {
+		if chosen != nil {
+			chosen.kill()
+		}
+		code := 0
+		status := &exitStatus{Code: &code}
+		a.finish(status)
+		return 0, &wireError{422, "StartFailed", "stopped before it was started", status}
+	}
 	if chosen != nil {
 		if pid, exit, err = a.wake(chosen, orders{s.Argv, env, a.appDir, entropy}, limits); err != nil {
 			a.out.system("the warm process %s could not be used (%v), a fresh one is started", chosen.spec.Name, err)
@@ -353,8 +363,17 @@ func (a *agent) run(s startSpec) (int, error) {
 	a.mu.Lock()
 	a.pid = pid
 	a.mu.Unlock()
+	if a.isStopped() {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
 	go a.watch(pid, exit)
 	return a.await(s.Port, timeout)
+}
+
+func (a *agent) isStopped() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopped
 }
 
 // wake turns a zygote into the app.
@@ -402,6 +421,9 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 	defer timer.Stop()
 	select {
 	case status := <-exit:
+		a.mu.Lock()
+		a.pid = 0
+		a.mu.Unlock()
 		if status.Code == nil || *status.Code != 0 {
 			return &wireError{422, "StartFailed", fmt.Sprintf("build step %q ended with %s", argv[0], status), &status}
 		}
@@ -462,13 +484,19 @@ func (a *agent) killAll(s syscall.Signal) {
 // stop ends the app: SIGTERM to its process group, after the grace SIGKILL to everything.
 func (a *agent) stop(grace time.Duration) {
 	a.mu.Lock()
-	pid, zygotes := a.pid, a.zygotes
+	a.stopped = true
+	pid, zygotes, started := a.pid, a.zygotes, a.started
 	a.zygotes = nil
 	a.mu.Unlock()
 	for _, z := range zygotes {
 		z.kill()
 	}
-	if pid == 0 {
+	if !started {
+		code := 0
+		a.finish(&exitStatus{Code: &code})
+		return
+	}
+	if pid == 0 { // between two steps of a start, which sees that it is to end
 		a.killAll(syscall.SIGKILL)
 		return
 	}

@@ -118,8 +118,8 @@ func (a *agent) inject(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &wireError{409, "AlreadyInjected", "one source at a time, before the start", nil})
 		return
 	}
-	// The pool's garbage would be collected in the middle of a burst of small allocations.
-	old := debug.SetGCPercent(200)
+	// A collection in the middle of it costs more than the garbage of some thousand headers; the memory limit stays.
+	old := debug.SetGCPercent(-1)
 	defer debug.SetGCPercent(old)
 	var result unpack.Result
 	err := lockedAs(a.who, func() (err error) {

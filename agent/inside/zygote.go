@@ -128,7 +128,7 @@ func (z *zygote) command(o orders) error {
 
 // atStart are environment variables that an interpreter or a native library reads once, when it starts: an app that
 // sets one differently from the zygote's environment needs a fresh process to behave the same.
-var atStart = regexp.MustCompile(`^(PYTHON.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_CA_CERTS|NODE_DEBUG.*|NODE_ICU_DATA|NODE_NO_WARNINGS|NODE_PENDING.*|NODE_REPL.*|NODE_V8_COVERAGE|NODE_TLS_REJECT_UNAUTHORIZED|NODE_USE_.*|NODE_COMPILE_CACHE|UV_.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LC_.*|LANGUAGE|OPENSSL_.*|SSL_CERT.*|OMP_.*|OPENBLAS_.*|MKL_.*|NUMEXPR_.*|NPY_.*|MPL.*|FORCE_COLOR|NO_COLOR|PANDAS_.*|ARROW_.*|TZDIR|PYDANTIC_.*|SQLALCHEMY_.*|WERKZEUG_.*|AIOHTTP_.*|UVLOOP_.*|MULTIDICT_.*|YARL_.*|FROZENLIST_.*)$`)
+var atStart = regexp.MustCompile(`^(HOME|DEBUG.*|NODE_ENV|PYTHON.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_CA_CERTS|NODE_DEBUG.*|NODE_ICU_DATA|NODE_NO_WARNINGS|NODE_PENDING.*|NODE_REPL.*|NODE_V8_COVERAGE|NODE_TLS_REJECT_UNAUTHORIZED|NODE_USE_.*|NODE_COMPILE_CACHE|UV_.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LC_.*|LANGUAGE|OPENSSL_.*|SSL_CERT.*|OMP_.*|OPENBLAS_.*|MKL_.*|NUMEXPR_.*|NPY_.*|MPL.*|FORCE_COLOR|NO_COLOR|PANDAS_.*|ARROW_.*|TZDIR|PYDANTIC_.*|SQLALCHEMY_.*|WERKZEUG_.*|AIOHTTP_.*|UVLOOP_.*|MULTIDICT_.*|YARL_.*|FROZENLIST_.*)$`)
 
 // warmable says whether a zygote can stand for a fresh process, and of which kind.
 func warmable(s startSpec, base map[string]string) (kind string, target []string) {
