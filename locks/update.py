@@ -3,6 +3,7 @@
 
     python3 locks/update.py tools              caddy, go, node, workerd, esbuild
     python3 locks/update.py python-313         every template by its name
+    python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
     python3 locks/update.py all
 
 Run it, read the diff, build and test (`pytest tests/e2e/templates_build_test.py`), commit. Lock files hold versions and
@@ -33,7 +34,7 @@ NPM = {
 
 
 def main(arguments: list[str]) -> int:
-    known = {"tools": update_tools} | {
+    known = {"tools": update_tools, "vibed": update_vibed} | {
         path.parent.name: lambda path=path: update_template(path) for path in sorted(TEMPLATES.glob("*/template.toml"))
     }
     wanted = list(known) if arguments == ["all"] else arguments
@@ -51,6 +52,25 @@ def update_tools() -> None:
         write_pip_lock(LOCKS / "tools" / f"{tool}.txt", resolve([requirement], "3.13"))
     for tool, packages in NPM.items():
         write_npm_lock(LOCKS / "tools" / tool, tool, {"optionalDependencies": packages})
+
+
+def update_vibed() -> None:
+    project = tomllib.loads((LOCKS.parent / "pyproject.toml").read_text())
+    runtime, dev = LOCKS / "vibed" / "runtime.txt", LOCKS / "vibed" / "dev.txt"
+    # hatchling with what runs: an installation builds vibeD without a network (--no-build-isolation)
+    compile_pip_lock(runtime, project["project"]["dependencies"] + project["build-system"]["requires"], None)
+    compile_pip_lock(dev, project["dependency-groups"]["dev"], runtime)
+
+
+def compile_pip_lock(path: Path, requirements: list[str], constraints: Path | None) -> None:
+    """A lock for every platform and Python that vibeD itself runs on: hashes of all files of a version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch) / "wanted.in"
+        limits = [f"-c {constraints}"] if constraints else []
+        wanted.write_text("\n".join([*requirements, *limits]) + "\n")
+        argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--generate-hashes", "--allow-unsafe"]
+        argv += ["--no-header", "--no-annotate", "--strip-extras", "--no-emit-index-url", "--no-emit-find-links"]
+        subprocess.run([*argv, "-o", str(path), str(wanted)], check=True)
 
 
 def update_template(definition: Path) -> None:

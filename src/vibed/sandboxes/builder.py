@@ -242,9 +242,7 @@ class TemplateBuilder:
                 present = self.ready(name)
                 if not fresh and present is not None and (present.complete or present.stage >= (stage or 99)):
                     return present
-                number = stage or (1 if present is None or fresh else present.stage + 1)
-                if fresh and stage is None:
-                    number = template.last_stage
+                number = stage or self._next_stage(template, present, fresh)
                 return await self._build(template, number, fresh)
         except TimeoutError as error:
             raise TemplateBuildFailed(f"{name} was not built within {BUILD_DEADLINE_S:.0f} s") from error
@@ -320,6 +318,15 @@ class TemplateBuilder:
         runtime = self._runtime(job.template)
         facts: dict[str, Any] = {"debian": debian, "runtime": runtime, "size": image.stat().st_size}
         return facts | {"sha256": await asyncio.to_thread(sha256_of, image), "seeded": seed is not None}
+
+    def _next_stage(self, template: Template, present: BuiltTemplate | None, fresh: bool) -> int:
+        if fresh:
+            return template.last_stage
+        if present is not None:
+            return present.stage + 1
+        # after an upgrade: the same content with the new agent is there in seconds, however big it is
+        seed = self._seed(template, template.last_stage)
+        return 1 if seed is None else int(json.loads((seed / "manifest.json").read_text())["stage"])
 
     def _seed(self, template: Template, number: int) -> Path | None:
         """The image to start from: the same content up to the highest stage that is not beyond `number`."""
