@@ -30,7 +30,7 @@ type output struct {
 	dropped int
 	open    int // writers
 	ended   bool
-	to      *output // where lines go instead
+	to      *output       // where lines go instead
 	wake    chan struct{} // closed and replaced at each change
 }
 
