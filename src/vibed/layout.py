@@ -15,6 +15,7 @@ UIDS_PER_INSTANCE = 65_536
 FIRST_UID = 100_000_000
 INSTANCES = 4_096
 _FIRST_SANDBOX = 1_024
+_TOLD = "VIBED_LAYOUT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,14 @@ class Layout:
 
     @classmethod
     def of(cls, home: Path, *, uid_base: int | None = None) -> Layout:
-        """The layout that belongs to `home` for the user who asks."""
+        """The layout that belongs to `home` for the user who asks.
+
+        `vibed serve` runs as another user than the one who brought vibeD up, and is told theirs (`told`).
+        """
         home = home.absolute()
+        if told := os.environ.get(_TOLD):
+            runtime, base = told.rsplit(":", 1)
+            return cls(home, Path(runtime), Uids(int(base)))
         name = hashlib.sha256(os.fsencode(home)).hexdigest()
         if os.geteuid() == 0:
             place = int(name[8:16], 16) % INSTANCES
@@ -61,6 +68,10 @@ class Layout:
         run = os.environ.get("XDG_RUNTIME_DIR")
         parent = Path(run) if run and len(run) < 40 else Path("/tmp") / f"vibed-{os.geteuid()}"
         return cls(home, parent / "vibed" / name[:8], Uids(os.geteuid(), rootless=True))
+
+    def told(self) -> dict[str, str]:
+        """The variable that hands this layout on to a process of another user."""
+        return {} if self.uids.rootless else {_TOLD: f"{self.runtime}:{self.uids.base}"}
 
     @property
     def database(self) -> Path:

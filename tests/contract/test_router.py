@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from tests.prepare import home
+
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.router.caddyfile import caddyfile
@@ -30,7 +30,7 @@ Handler = Callable[[bytes, bytes], Awaitable[bytes]]
 
 
 async def serve(path: Path, answer: Handler) -> asyncio.Server:
-    """A keep-alive HTTP/1.1 server on a Unix socket; `answer(head, body)` gives the body of a 200, or a whole answer."""
+    """A keep-alive HTTP/1.1 server on a Unix socket; `answer(head, body)` gives a 200's body, or a whole answer."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         open_connections.setdefault(path.name, set()).add(writer)

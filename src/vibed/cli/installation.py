@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import secrets
 import shutil
 import sys
@@ -70,6 +71,11 @@ def lay_out(config: Config, layout: Layout) -> None:
     ):
         _folder(path, mode, uid, gid)
     mark.write_text(boot)
+    # Both processes write it; SQLite gives its other files the owner of this one.
+    layout.database.touch(mode=0o600)
+    if root == 0:
+        for path in layout.database.parent.glob(f"{layout.database.name}*"):
+            os.chown(path, uids.serve, uids.serve)
     key = config.admin_key
     if key is not None or not layout.admin_key.exists():
         _secret(layout.admin_key, key or f"vibed_{secrets.token_urlsafe(32)}", uids.serve)
@@ -165,7 +171,7 @@ def _serve_spec(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[
         **_process(layout.uids.serve, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
         "namespaces": ["mount", "ipc", "uts"] if exports else ["mount", "net", "ipc", "uts"],
         "hostname": "vibed-serve",
-        "env": {**env, "HOME": "/tmp"},
+        "env": {**env, **layout.told(), "HOME": "/tmp"},
     }
 
 
@@ -192,7 +198,7 @@ def _process(uid: int, root: Sequence[Mapping[str, object]]) -> dict[str, object
         "no_new_privs": True,
         "capabilities": [],
         "seccomp": "default",
-        "rlimits": {"nofile": 65_536, "core": 0},
+        "rlimits": {"nofile": min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]), "core": 0},
         "die_with_parent": False,
     }
 
