@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,17 @@ from fastapi import FastAPI
 
 from vibed import wire
 from vibed.api.app import create_app
+from vibed.api.classifying import decider
 from vibed.api.identity import digest
-from vibed.api.metadata import Override
 from vibed.api.sse import Stopping
-from vibed.apps.app import Phase, Runtime
-from vibed.apps.errors import VibedError
+from vibed.apps.app import Phase
 from vibed.apps.sqlite import SqliteStore
 from vibed.apps.store import NewEvent, VersionOutcome
 from vibed.config import Config
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout, Uids
-from vibed.sandboxes.templates import load_templates
+from vibed.sandboxes.templates import Template, load_templates
 from vibed.sources.store import ServedStore
-from vibed.sources.table import ArchiveTable
 
 ADMIN_KEY = "vbd_admin-key-of-the-tests"
 ORIGIN = "http://localhost:18080"
@@ -172,23 +171,34 @@ def parts(metadata: object | None, source: bytes | None, *, source_first: bool =
     return made[::-1] if source_first else made
 
 
-def decide(table: ArchiveTable, override: Override) -> Runtime:
-    names = {entry.path for entry in table.entries}
-    if "app.py" in names:
-        return Runtime(
-            "general",
-            override.template or "python-313",
-            "python",
-            override.entrypoint or "app.py",
-            "app.py is a Flask app",
-        )
-    if "index.html" in names:
-        return Runtime("fast", "static-nginx", "static", "index.html", "index.html is a page")
-    raise VibedError("nothing here can be run", code="CannotRun", status=422, hint="add an index.html")
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The app's lifespan in a task of its own, as a server runs it: fixtures begin and end in different tasks."""
+    started, ending = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app):
+            started.set()
+            await ending.wait()
+
+    task = asyncio.create_task(live())
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield
+    finally:
+        ending.set()
+        await task
+
+
+@cache
+def templates() -> Mapping[str, Template]:
+    """Those that vibeD ships."""
+    return load_templates()
 
 
 @asynccontextmanager
-async def running(home: Path, runtime: Path, **settings: Any) -> AsyncIterator[Running]:
+async def running(home: Path, runtime: Path, *, with_mcp: bool = False, **settings: Any) -> AsyncIterator[Running]:
     """An API over ASGI, as the admin unless a request says otherwise."""
     config = Config(home, **settings)
     layout = Layout(home, runtime, Uids(1000, rootless=True))
@@ -204,7 +214,6 @@ async def running(home: Path, runtime: Path, **settings: Any) -> AsyncIterator[R
         stack.push_async_callback(link.close)
         sources = ServedStore(layout.sources, key=b"k" * 32)
         sources.prepare()
-        templates = load_templates()
         stopping = Stopping()
         app = create_app(
             config,
@@ -212,16 +221,17 @@ async def running(home: Path, runtime: Path, **settings: Any) -> AsyncIterator[R
             store,
             sources,
             link,
-            templates,
-            decide=decide,
+            templates(),
+            decide=decider(templates()),
             admin_digest=digest(ADMIN_KEY),
             stopping=stopping,
+            with_mcp=with_mcp,
         )
-        await stack.enter_async_context(app.router.lifespan_context(app))
+        await stack.enter_async_context(_lifespan(app))
         client = await stack.enter_async_context(
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(app),
-                base_url=ORIGIN,
+                base_url=config.api_url,
                 headers={"Authorization": f"Bearer {ADMIN_KEY}"},
             )
         )

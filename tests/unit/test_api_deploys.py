@@ -152,7 +152,7 @@ async def test_a_deploy_without_source_says_what_is_missing(api: Running) -> Non
 
 
 async def test_a_source_that_cannot_run_leaves_nothing(api: Running) -> None:
-    refused(await api.deploy("a", archive({"README.md": "hello"})), 422, "CannotRun")
+    refused(await api.deploy("a", archive({"README.md": "hello"})), 422, "NoEntrypoint")
     assert api.sources() == []
 
 
@@ -261,9 +261,11 @@ async def test_redeploy_takes_source_or_metadata_or_both(api: Running) -> None:
     answer = await api.client.post("/v1/apps/a/redeploy", files=parts(None, SITE))
     assert answer.json()["runtime"]["lane"] == "fast"
     answer = await api.client.post("/v1/apps/a/redeploy", files=parts({"env": [{"name": "X", "value": "y"}]}, PYTHON))
-    assert answer.json()["runtime"]["entrypoint"] == "app.py"
-    answer = await api.client.post("/v1/apps/a/redeploy", files=parts({"runtime": {"entrypoint": "other.py"}}, None))
-    assert answer.json()["runtime"]["entrypoint"] == "other.py"
+    assert answer.json()["runtime"]["kind"] == "python"
+    answer = await api.client.post(
+        "/v1/apps/a/redeploy", files=parts({"runtime": {"entrypoint": "python3 app.py"}}, None)
+    )
+    assert answer.json()["runtime"]["entrypoint"] == "python3 app.py"
     answer = await api.client.post("/v1/apps/a/redeploy", json={"env": []})
     assert answer.json()["version"] == 5
     assert dict((await api.store.version("a", 5)).env) == {}

@@ -60,7 +60,7 @@ def create_app(
     admin_digest: str | None,
     stopping: Stopping | None = None,
     tracer: Tracer | None = None,
-    with_mcp: bool = False,
+    with_mcp: bool = True,
 ) -> FastAPI:
     """HTTP under /v1, MCP under /mcp. What is passed in is the caller's to close."""
     measures = Measures()

@@ -39,7 +39,6 @@ class Catalog:
                 for template in self._templates.values()
             ]
 
-    def packages(self, template: str) -> Mapping[str, str]:
-        """Name and version of what a template brings."""
-        found = self._templates.get(template)
-        return found.packages if found else {}
+    def all_packages(self) -> Mapping[str, Mapping[str, str]]:
+        """Name and version of what each template brings, by template."""
+        return {name: template.packages for name, template in self._templates.items()}
