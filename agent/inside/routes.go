@@ -154,6 +154,8 @@ func (a *agent) start(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, map[string]int{"port": port})
+	// What the injection and the start needed goes back once the app has had its first moments for itself.
+	time.AfterFunc(3*time.Second, debug.FreeOSMemory)
 }
 
 func (a *agent) stopRoute(w http.ResponseWriter, r *http.Request) {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -128,7 +129,9 @@ func (z *zygote) command(o orders) error {
 
 // atStart are environment variables that an interpreter or a native library reads once, when it starts: an app that
 // sets one differently from the zygote's environment needs a fresh process to behave the same.
-var atStart = regexp.MustCompile(`^(HOME|DEBUG.*|NODE_ENV|PYTHON.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_CA_CERTS|NODE_DEBUG.*|NODE_ICU_DATA|NODE_NO_WARNINGS|NODE_PENDING.*|NODE_REPL.*|NODE_V8_COVERAGE|NODE_TLS_REJECT_UNAUTHORIZED|NODE_USE_.*|NODE_COMPILE_CACHE|UV_.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LC_.*|LANGUAGE|OPENSSL_.*|SSL_CERT.*|OMP_.*|OPENBLAS_.*|MKL_.*|NUMEXPR_.*|NPY_.*|MPL.*|FORCE_COLOR|NO_COLOR|PANDAS_.*|ARROW_.*|TZDIR|PYDANTIC_.*|SQLALCHEMY_.*|WERKZEUG_.*|AIOHTTP_.*|UVLOOP_.*|MULTIDICT_.*|YARL_.*|FROZENLIST_.*)$`)
+var atStart = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(HOME|DEBUG.*|NODE_ENV|PYTHON.*|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_CA_CERTS|NODE_DEBUG.*|NODE_ICU_DATA|NODE_NO_WARNINGS|NODE_PENDING.*|NODE_REPL.*|NODE_V8_COVERAGE|NODE_TLS_REJECT_UNAUTHORIZED|NODE_USE_.*|NODE_COMPILE_CACHE|UV_.*|LD_.*|GLIBC_.*|MALLOC_.*|LANG|LC_.*|LANGUAGE|OPENSSL_.*|SSL_CERT.*|OMP_.*|OPENBLAS_.*|MKL_.*|NUMEXPR_.*|NPY_.*|MPL.*|FORCE_COLOR|NO_COLOR|PANDAS_.*|ARROW_.*|TZDIR|PYDANTIC_.*|SQLALCHEMY_.*|WERKZEUG_.*|AIOHTTP_.*|UVLOOP_.*|MULTIDICT_.*|YARL_.*|FROZENLIST_.*)$`)
+})
 
 // warmable says whether a zygote can stand for a fresh process, and of which kind.
 func warmable(s startSpec, base map[string]string) (kind string, target []string) {
@@ -136,7 +139,7 @@ func warmable(s startSpec, base map[string]string) (kind string, target []string
 		return "", nil
 	}
 	for k, v := range s.Env {
-		if old, same := base[k]; atStart.MatchString(k) && (!same || old != v) {
+		if old, same := base[k]; atStart().MatchString(k) && (!same || old != v) {
 			return "", nil
 		}
 	}
@@ -183,8 +186,12 @@ func pick(zygotes []*zygote, kind string, imports map[string]bool) *zygote {
 }
 
 var (
-	pythonImport = regexp.MustCompile(`(?m)^[ \t]*(?:import|from)[ \t]+([A-Za-z_][\w.]*)((?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[ \t]*[A-Za-z_][\w., \t]*)?)`)
-	nodeImport   = regexp.MustCompile(`(?:require\s*\(\s*|from\s+|import\s*\(?\s*)["']([^"'\n]+)["']`)
+	pythonImport = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^[ \t]*(?:import|from)[ \t]+([A-Za-z_][\w.]*)((?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[ \t]*[A-Za-z_][\w., \t]*)?)`)
+	})
+	nodeImport = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?:require\s*\(\s*|from\s+|import\s*\(?\s*)["']([^"'\n]+)["']`)
+	})
 )
 
 // imported lists what the entry file and its siblings import, by first names (Python) or package names (Node).
@@ -213,7 +220,7 @@ func imported(kind, dir string, target []string) map[string]bool {
 	for _, f := range files {
 		text := readSome(f, maxBytes)
 		if kind == "python" {
-			for _, m := range pythonImport.FindAllSubmatch(text, -1) {
+			for _, m := range pythonImport().FindAllSubmatch(text, -1) {
 				out[strings.SplitN(string(m[1]), ".", 2)[0]] = true
 				for _, more := range strings.Split(string(m[2]), ",") {
 					if f := strings.Fields(more); len(f) > 0 && f[0] != "as" {
@@ -223,7 +230,7 @@ func imported(kind, dir string, target []string) map[string]bool {
 			}
 			continue
 		}
-		for _, m := range nodeImport.FindAllSubmatch(text, -1) {
+		for _, m := range nodeImport().FindAllSubmatch(text, -1) {
 			out[packageName(string(m[1]))] = true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,7 +47,7 @@ func archive(t *testing.T, members ...member) []byte {
 // place returns a root with a neighbour that must stay as it is.
 func place(t *testing.T) (root, outside string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memory(t)
 	root, outside = filepath.Join(dir, "root"), filepath.Join(dir, "outside")
 	for _, d := range []string{root, outside} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -54,6 +55,17 @@ func place(t *testing.T) (root, outside string) {
 		}
 	}
 	return root, outside
+}
+
+// memory is a directory that is fast on a machine whose disk is busy, where there is one.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "unpack")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func refused(t *testing.T, data []byte, o Options, want Code, words string) string {
@@ -162,10 +174,13 @@ func TestFilesArriveAsTheyWere(t *testing.T) {
 func TestManyDirectoriesDoNotExhaustDescriptors(t *testing.T) {
 	root, _ := place(t)
 	var members []member
-	for i := range 1500 {
-		members = append(members, member{name: strings.Repeat("d", i%50+1) + "/" + strings.Repeat("e", i/50+1) + "/f", body: "x"})
+	for i := range 3 * maxDirs {
+		members = append(members, member{name: fmt.Sprintf("d%d/e/f", i), body: "x"})
 	}
-	if r, err := Extract(bytes.NewReader(archive(t, members...)), root, Options{}); err != nil || r.Files != 1500 {
+	for i := range 3 * maxDirs {
+		members = append(members, member{name: fmt.Sprintf("d%d/e/g", i), body: "x"})
+	}
+	if r, err := Extract(bytes.NewReader(archive(t, members...)), root, Options{}); err != nil || r.Files != len(members) {
 		t.Error(r, err)
 	}
 }
