@@ -1,16 +1,17 @@
 """The watchdog: starts Caddy, `vibed serve` and `vibed controller`, and starts each again when it dies.
 
-For machines without systemd, and for `vibed up`. Standard library only, so that it stays small. It may be killed
-itself: what it started lives on, and the next watchdog takes it over by process id and start time.
+For machines without systemd, and for `vibed up`. One loop over process descriptors and little else imported, so that it
+stays small. It may be killed itself: what it started lives on, and the next watchdog takes it over by process id and
+start time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -44,54 +45,103 @@ def start_time(pid: int) -> str | None:
     return None if stat[0] in ("Z", "X") else stat[19]
 
 
+@dataclass
+class _Kept:
+    """A command and, while it runs, its process."""
+
+    command: Command
+    pid: int = 0
+    descriptor: int = -1
+    began: float = 0.0
+    failures: int = 0
+    start_at: float = 0.0
+
+
 class Watchdog:
     """Keeps `commands` alive until told to stop; `state` remembers their pids for the next watchdog."""
 
     def __init__(self, commands: Sequence[Command], state: Path) -> None:
-        self._commands = commands
+        self._kept = [_Kept(command) for command in commands]
         self._state = state
-        self._pids: dict[str, tuple[int, str]] = {}
-        self._stopping = asyncio.Event()
+        self._stopping = False
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """Returns after SIGTERM or SIGINT, when all processes have ended."""
-        loop = asyncio.get_running_loop()
+        wake, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(told)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        self._pids = running(self._state)
-        async with asyncio.TaskGroup() as tasks:
-            for command in self._commands:
-                tasks.create_task(self._keep(command))
+            signal.signal(number, self._stop)
+        before = running(self._state)
+        for kept in self._kept:
+            if kept.command.name in before:
+                self._watch(kept, before[kept.command.name][0])
+        while not self._stopping:
+            self._start_due()
+            self._wait(wake)
+        self._end_all()
         self._state.unlink(missing_ok=True)
 
-    async def _keep(self, command: Command) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            known = self._pids.get(command.name)
-            if known is None or start_time(known[0]) != known[1]:
-                pid = _spawn(command)
-                self._pids[command.name] = (pid, start_time(pid) or "")
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _start_due(self) -> None:
+        for kept in self._kept:
+            if kept.descriptor < 0 and kept.start_at <= time.monotonic():
+                self._watch(kept, _spawn(kept.command))
                 self._save()
-                say(f"{command.name} started", pid=pid)
-            pid = self._pids[command.name][0]
-            began = time.monotonic()
-            ended = asyncio.ensure_future(_ended(pid))
-            stopping = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not ended.done():
-                await _stop(pid, ended)
-                return
-            self._pids.pop(command.name, None)
-            failures = 0 if time.monotonic() - began > HEALTHY_AFTER_S else failures + 1
-            wait = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-            say(f"{command.name} ended and is started again", after_s=wait)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
+                say(f"{kept.command.name} started", pid=kept.pid)
+
+    def _watch(self, kept: _Kept, pid: int) -> None:
+        kept.pid, kept.began = pid, time.monotonic()
+        kept.descriptor = os.pidfd_open(pid)
+
+    def _wait(self, wake: int) -> None:
+        """Sleep until a process ends, a signal comes, or a start is due."""
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        for kept in self._kept:
+            if kept.descriptor >= 0:
+                poll.register(kept.descriptor, select.POLLIN)
+        due = [kept.start_at for kept in self._kept if kept.descriptor < 0]
+        timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000 + 1
+        ended = {descriptor for descriptor, _ in poll.poll(timeout)}
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 64)
+        for kept in self._kept:
+            if kept.descriptor in ended:
+                self._ended(kept)
+
+    def _ended(self, kept: _Kept) -> None:
+        os.close(kept.descriptor)
+        kept.descriptor = -1
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(kept.pid, os.WNOHANG)
+        kept.failures = 0 if time.monotonic() - kept.began > HEALTHY_AFTER_S else kept.failures + 1
+        wait = BACKOFF_S[min(kept.failures, len(BACKOFF_S) - 1)]
+        kept.start_at = time.monotonic() + wait
+        if not self._stopping:
+            say(f"{kept.command.name} ended and is started again", after_s=wait)
+
+    def _end_all(self) -> None:
+        for number, patience in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 2.0)):
+            for kept in self._kept:
+                if kept.descriptor >= 0:
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(kept.descriptor, number)
+            deadline = time.monotonic() + patience
+            while (left := [k for k in self._kept if k.descriptor >= 0]) and time.monotonic() < deadline:
+                poll = select.poll()
+                for kept in left:
+                    poll.register(kept.descriptor, select.POLLIN)
+                ended = {descriptor for descriptor, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+                for kept in left:
+                    if kept.descriptor in ended:
+                        self._ended(kept)
 
     def _save(self) -> None:
+        pids = {kept.command.name: (kept.pid, start_time(kept.pid)) for kept in self._kept if kept.descriptor >= 0}
         fresh = self._state.with_suffix(".new")
-        fresh.write_text(json.dumps(self._pids))
+        fresh.write_text(json.dumps(pids))
         fresh.rename(self._state)
 
 
@@ -159,35 +209,6 @@ def _spawn(command: Command) -> int:
         os.close(nothing)
 
 
-async def _ended(pid: int) -> None:
-    """Wait for any process, child or not."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        gone = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(descriptor, gone.set)
-        try:
-            await gone.wait()
-        finally:
-            loop.remove_reader(descriptor)
-    finally:
-        os.close(descriptor)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it has ended: this does not wait)
-
-
-async def _stop(pid: int, ended: asyncio.Future[None]) -> None:
-    for number, patience in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 2.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        done, _ = await asyncio.wait((ended,), timeout=patience)
-        if done:
-            return
-
-
 def main(arguments: Sequence[str]) -> int:
     """`python -m vibed.cli.watchdog PLAN.json`: the plan names the commands, the state file and the lock."""
     plan = json.loads(Path(arguments[0]).read_text())
@@ -196,7 +217,7 @@ def main(arguments: Sequence[str]) -> int:
         say("another watchdog runs")
         return 0
     commands = [Command(c["name"], c["argv"], c["env"], Path(c["log"])) for c in plan["commands"]]
-    asyncio.run(Watchdog(commands, Path(plan["state"])).run())
+    Watchdog(commands, Path(plan["state"])).run()
     held.close()
     return 0
 

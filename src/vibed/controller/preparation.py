@@ -7,21 +7,23 @@ Nothing waits for all of it: a deploy that needs a template which is not there y
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-import structlog
-
+from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.config import Config
 from vibed.controller.placement import Placements
 from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.driver import BootFailed, Driver
+from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Probe
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.supervisor import Root
 from vibed.sandboxes.templates import Template
 from vibed.sandboxes.tools import Tools
 
-log = structlog.get_logger()
+log = records.logger("vibed.controller")
 
 ORDER = ("static-nginx", "workerd", "python-313", "node-24", "base-debian", "go-123")
 """Templates that are not named here come last."""
@@ -71,8 +73,10 @@ class Preparation:
         drivers: Mapping[str, Driver],
         placements: Placements,
         pools: WarmPools,
+        memory: Path,
         on_ready: Callable[[], None],
     ) -> None:
+        """`memory` is a file of this boot of the machine, for what probes found."""
         self._config = config
         self._tools = tools
         self._builder = builder
@@ -80,6 +84,7 @@ class Preparation:
         self._drivers = drivers
         self._placements = placements
         self._pools = pools
+        self._memory = memory
         self._on_ready = on_ready
         rank = {name: place for place, name in enumerate(ORDER)}
         wanted = [t for t in templates.values() if not config.templates or t.name in config.templates]
@@ -92,16 +97,55 @@ class Preparation:
         self._probed: dict[str, asyncio.Future[None]] = {}
 
     def take_stock(self) -> list[str]:
-        """What is on disk already: templates that can be booted at once. Synchronous and quick."""
+        """What is on disk already: templates that can be booted at once. Synchronous and quick.
+
+        A driver that was probed since the machine's boot, with the tools that are there now, need not be again before
+        the first app comes back; it is probed again all the same, in the background.
+        """
         there = []
+        known = self._remembered()
         for template in self._templates:
+            driver = self._placements.driver_of(template)
             if template.unavailable:
                 self._placements.broken(template.name, template.unavailable)
             elif self._roots.refresh(template.name) is not None:
                 there.append(template.name)
+                if driver in known:
+                    self._placements.probed(driver, known[driver])
+                    self._placements.built(template.name)
             else:
                 self._placements.building(template.name, "waiting for its turn")
         return there
+
+    def _remembered(self) -> dict[str, Probe]:
+        try:
+            kept = json.loads(self._memory.read_text())
+            return {
+                driver: Probe(True, Isolation(probe["isolation"]), probe["detail"])
+                for driver, probe in kept.items()
+                if probe["tools"] == self._tool_versions(driver)
+                and all(self._tools.installed(name) for name in DRIVER_TOOLS.get(driver, ()))
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _remember(self, driver: str, probe: Probe) -> None:
+        kept: dict[str, object] = {}
+        with contextlib.suppress(OSError, ValueError):
+            kept = json.loads(self._memory.read_text())
+        kept.pop(driver, None)
+        if probe.ok:
+            kept[driver] = {
+                "isolation": probe.isolation.value,
+                "detail": probe.detail,
+                "tools": self._tool_versions(driver),
+            }
+        fresh = self._memory.with_suffix(".new")
+        fresh.write_text(json.dumps(kept))
+        fresh.replace(self._memory)
+
+    def _tool_versions(self, driver: str) -> list[str]:
+        return [self._tools.version(name) for name in DRIVER_TOOLS.get(driver, ())]
 
     async def run(self) -> None:
         """Make everything ready; returns when all that can be is. A part that fails does not stop the others."""
@@ -194,5 +238,6 @@ class Preparation:
         future = self._probed[driver] = asyncio.get_running_loop().create_future()
         probe = await self._drivers[driver].probe()
         self._placements.probed(driver, probe)
+        self._remember(driver, probe)
         log.info("probed", driver=driver, ok=probe.ok, isolation=probe.isolation.value, detail=probe.detail)
         future.set_result(None)

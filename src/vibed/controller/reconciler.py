@@ -17,8 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
-
+from vibed import records
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import Conflict, NotFound, VibedError
 from vibed.apps.store import AppStore, NewEvent, VersionOutcome
@@ -46,7 +45,7 @@ from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Exit, Run, RunFailed, Sandbox
 from vibed.sandboxes.pool import WarmPools
 
-log = structlog.get_logger()
+log = records.logger("vibed.controller")
 
 RETIRE_AFTER_S = 1.0
 """How long an old marker stays beside the new one: Caddy lists a directory, then looks (shared note data-path.md)."""

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
-import structlog
-
+from vibed import records
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite import SqliteStore
@@ -40,7 +39,7 @@ from vibed.sandboxes.tools import Tools
 from vibed.sandboxes.workerd import WorkerdDriver
 from vibed.wire import Message, serve
 
-log = structlog.get_logger()
+log = records.logger("vibed.controller")
 
 
 class AnotherController(VibedError):
@@ -95,6 +94,7 @@ class Service:
             drivers=self._drivers,
             placements=self._placements,
             pools=self._pools,
+            memory=layout.controller_socket.parent / "probes.json",
             on_ready=self._reconciler.wake_waiting,
         )
 
@@ -245,6 +245,7 @@ def _told(outcome: Outcome) -> Message:
 
 async def run(config: Config, layout: Layout) -> None:
     """Run a controller until SIGTERM or SIGINT. Raises `AnotherController`, `StoreUnavailable`."""
+    records.set_up(config.log_level)
     lock = _lock(layout)
     store = await SqliteStore.open(layout.database)
     service = Service(config, layout, store)
