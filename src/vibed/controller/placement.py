@@ -82,6 +82,11 @@ class Placements:
             return f"there is no template {template!r}"
         return known.unavailable or self._broken.get(template)
 
+    def driver_trouble(self, driver: str) -> str | None:
+        """Why a driver does not work here, once its probe has found out."""
+        probe = self._probes.get(driver)
+        return probe.detail if probe is not None and not probe.ok else None
+
     def driver_of(self, template: Template) -> str:
         """The driver that makes this template's sandboxes."""
         return template.driver or self._config.general_driver

@@ -196,8 +196,11 @@ class Service:
         reason = "" if available else self._placements.trouble(template.name) or ""
         if progress is not None and not reason:
             reason = progress[0]
+        if available and isolation is None:
+            reason = self._placements.driver_trouble(driver) or "its driver is being probed"
         if available and pool is not None and pool.last_error and not pool.ready:
             reason = pool.last_error
+        reason_is_final = bool(self._placements.trouble(template.name) or self._placements.driver_trouble(driver))
         built = self._builder.ready(template.name) if available else None
         return TemplateFigures(
             name=template.name,
@@ -211,7 +214,7 @@ class Service:
             packages=dict(built.packages if built is not None else template.packages),
             available=available and isolation is not None,
             reason=reason,
-            building=progress is not None and self._placements.trouble(template.name) is None,
+            building=not reason_is_final and (progress is not None or isolation is None),
             progress=progress[1] if progress is not None else None,
         )
 

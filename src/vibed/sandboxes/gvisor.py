@@ -64,7 +64,7 @@ class GVisorDriver(SupervisedDriver):
             "general", self._probe_template, "python", "app.py", "probe", start=Start(("python3", "app.py"))
         )
         source = {"app.py": _PROBE_APP}
-        return await probing.probe(self, self._probe_template, source, runtime, {}, Limits(disk_mb=64), b"gVisor")
+        return await probing.probe(self, self._probe_template, source, runtime, {}, Limits(disk_mb=64), b"gvisor")
 
     def bounds(self, limits: Limits) -> Bounds:
         """A bound on pids that is reached kills the whole sandbox, so it only protects the host: each process of the
