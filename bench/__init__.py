@@ -1,0 +1,1 @@
+"""vibeD measured against the floor, in the same run: `python -m bench` (docs/reference/benchmarks.md)."""

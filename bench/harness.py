@@ -1,0 +1,172 @@
+"""What the rows share: the vibeD that is measured, the floors beside it, and one deploy sample after the other."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import machine, sources, web
+from bench.bare import BareSandboxes
+from bench.instance import Deployed, Instance, NotLive
+from bench.report import Row
+
+QUIET_LOAD = 1.0
+_PAUSE_S = 0.03
+"""Between samples: what a deploy leaves to be done in the background is over after this."""
+
+
+@dataclass
+class Samples:
+    """Deploys one after the other."""
+
+    deploys: list[Deployed] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
+
+    @property
+    def live_ms(self) -> list[float]:
+        return [one.live_ms for one in self.deploys]
+
+    @property
+    def answer_ms(self) -> list[float]:
+        return [one.answer_ms for one in self.deploys]
+
+    @property
+    def steps(self) -> list[dict[str, float]]:
+        return [dict(one.steps) for one in self.deploys]
+
+    @property
+    def late(self) -> int:
+        """How many answers were not yet true when they came: the first GET was not 200 with the new content."""
+        return sum(one.ready and not one.at_once for one in self.deploys)
+
+    @property
+    def accepted(self) -> int:
+        """How many were answered 202."""
+        return sum(not one.ready for one in self.deploys)
+
+
+class Bench:
+    """One run of the harness; use it as a context manager."""
+
+    def __init__(self, shared: Path, *, quick: bool = False, wait_quiet_s: float = 0.0) -> None:
+        self.shared = shared
+        self.quick = quick
+        self.folder = Path(tempfile.mkdtemp(prefix="vbf-"))
+        self._wait_quiet_s = wait_quiet_s
+        self._stack = ExitStack()
+        self._instance: Instance | None = None
+        self._bare: BareSandboxes | None = None
+        self.static_p50: float | None = None
+        """Of the static row in this run, for the rows whose target builds on it."""
+
+    def __enter__(self) -> Bench:
+        self.folder.chmod(0o711)
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def count(self, full: int, quick: int) -> int:
+        """How many samples this run takes."""
+        return quick if self.quick else full
+
+    @property
+    def instance(self) -> Instance:
+        """The vibeD of this run, brought up when the first row wants it."""
+        if self._instance is None:
+            self.say("bringing vibeD up")
+            self._instance = self._stack.enter_context(Instance(self.shared))
+            self._instance.wait_warm()
+        return self._instance
+
+    @property
+    def bare(self) -> BareSandboxes:
+        """Sandboxes without vibeD."""
+        if self._bare is None:
+            self._bare = self._stack.enter_context(BareSandboxes(self.shared, self.folder / "bare"))
+        return self._bare
+
+    def fresh(self, **settings: object) -> Instance:
+        """A vibeD of a row's own (a context manager)."""
+        return Instance(self.shared, **settings)
+
+    def drop(self) -> None:
+        """Stop the shared vibeD; the next row that wants one gets a new one."""
+        if self._instance is not None:
+            self._instance.remove()
+            self._instance = None
+
+    def say(self, text: str) -> None:
+        """Progress, on standard error."""
+        print(f"  ..  {text}", file=sys.stderr, flush=True)
+
+    def begin(self, name: str, title: str) -> Row:
+        """A row; waits for a quiet machine first, if the run was told to."""
+        if self._wait_quiet_s:
+            machine.settle(QUIET_LOAD, self._wait_quiet_s)
+        return Row(name, title, load=machine.load())
+
+    def sample(
+        self,
+        instance: Instance,
+        source: sources.Source,
+        count: int,
+        *,
+        templates: Sequence[str] = (),
+        between: Callable[[int], None] = lambda number: None,
+        keep: bool = False,
+    ) -> Samples:
+        """Deploy `count` new apps, each when the pools of `templates` are full; `between` is the floor's sample.
+
+        The connections to API and app are kept, as an agent's and a browser's are.
+        """
+        samples = Samples()
+        run = secrets.token_hex(2)
+        names = []
+        with instance.connect() as api, instance.connect() as visitor:
+            for number in range(-1, count):
+                name = f"b{run}-{number + 1}"
+                mark = f"mark-{secrets.token_hex(6)}"
+                packed = sources.packed(source(mark))
+                if templates:
+                    instance.wait_warm(*templates)
+                    time.sleep(_PAUSE_S)
+                try:
+                    one = instance.deploy(api, visitor, name, packed, mark)
+                except (NotLive, OSError, web.Broken, ValueError) as error:
+                    samples.trouble.append(f"{type(error).__name__}: {error}")
+                    if len(samples.trouble) >= 3:
+                        break
+                    continue
+                if number >= 0:
+                    # the first opens connections and fills caches: it is no sample
+                    samples.deploys.append(one)
+                names.append(name)
+                if not keep:
+                    instance.delete(api, name)
+                time.sleep(_PAUSE_S)
+                if number >= 0:
+                    between(number)
+                    time.sleep(_PAUSE_S)
+        if not keep:
+            instance.wait_gone(names)
+        return samples
+
+
+def tell(row: Row, name: str, samples: Samples) -> None:
+    """Put samples into a row: times, steps, and whether every answer was already true."""
+    row.time(name, samples.live_ms)
+    if samples.deploys:
+        row.time(f"{name}, answer alone", samples.answer_ms)
+    row.time_steps(name, samples.steps)
+    row.figures[f"{name}: answers that were not true yet"] = samples.late
+    row.figures[f"{name}: answered 202"] = samples.accepted
+    row.notes += samples.trouble

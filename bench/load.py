@@ -1,0 +1,83 @@
+"""Load on one address: wrk where it is installed, since it costs the least; otherwise threads of the harness's own,
+whose figures are then bounded by Python and say so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from bench import web
+
+PROGRAM = "wrk"
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Of one round."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    """Answers other than 2xx and 3xx, and broken connections."""
+
+
+def generator() -> str:
+    """Which load generator this machine has."""
+    return PROGRAM if shutil.which(PROGRAM) else "threads (wrk is not installed, so Python bounds the figures)"
+
+
+def run(port: int, host: str, *, connections: int, seconds: float) -> Throughput:
+    """GET / on 127.0.0.1 with that Host header."""
+    if shutil.which(PROGRAM) is None:
+        return _threads(port, host, connections, seconds)
+    argv = [PROGRAM, "-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--latency", "-H", f"Host: {host}"]
+    done = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True)
+    return parse(done.stdout)
+
+
+def parse(said: str) -> Throughput:
+    """What wrk prints with --latency. Raises ValueError when it is not that."""
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    p50 = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    p99 = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    if rate is None or p50 is None or p99 is None:
+        raise ValueError(f"not a report of wrk: {said[:300]}")
+    failed = 0
+    if match := re.search(r"Non-2xx or 3xx responses:\s+(\d+)", said):
+        failed += int(match[1])
+    if match := re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said):
+        failed += sum(int(count) for count in match.groups())
+    return Throughput(float(rate[1]), _ms(p50), _ms(p99), failed)
+
+
+def _ms(match: re.Match[str]) -> float:
+    return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[match[2]]
+
+
+def _threads(port: int, host: str, connections: int, seconds: float) -> Throughput:
+    samples: list[float] = []
+    failed = [0]
+    stop = time.perf_counter() + seconds
+    request = web.get("/", host)
+
+    def work() -> None:
+        with web.Connection(("127.0.0.1", port)) as connection:
+            while (began := time.perf_counter()) < stop:
+                try:
+                    failed[0] += connection.send(request).status >= 400
+                except (OSError, web.Broken):
+                    failed[0] += 1
+                samples.append((time.perf_counter() - began) * 1000)
+
+    threads = [threading.Thread(target=work) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    samples.sort()
+    return Throughput(len(samples) / seconds, samples[len(samples) // 2], samples[len(samples) * 99 // 100], failed[0])

@@ -1,0 +1,1 @@
+"""The rows, each a module with one function `measure(bench) -> Row`."""

@@ -1,0 +1,27 @@
+"""Every row by its name, in the order in which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bench.harness import Bench
+from bench.report import Row
+from bench.rows import burst, general, healing, idle, many, redeploy, restart, router, static, workers
+
+ROWS: Mapping[str, Callable[[Bench], Row]] = {
+    "static": static.measure,
+    "workerd": workers.measure,
+    "workerd-bundled": workers.measure_bundled,
+    "python": general.measure_python,
+    "node": general.measure_node,
+    "flask": general.measure_flask,
+    "fastapi": general.measure_fastapi,
+    "express": general.measure_express,
+    "burst": burst.measure,
+    "router": router.measure,
+    "redeploy": redeploy.measure,
+    "idle": idle.measure,
+    "many": many.measure,
+    "self-heal": healing.measure,
+    "restart": restart.measure,
+}
