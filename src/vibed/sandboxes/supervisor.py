@@ -19,6 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
@@ -92,9 +93,9 @@ class Host:
         self.cgroups = cgroups or Cgroups.find(layout.runtime.name)
         self.uids = UidPool(layout.uids.sandboxes, layout.sandboxes)
 
-    @property
+    @cached_property
     def agent(self) -> Path:
-        """The `vibed-agent` binary."""
+        """The `vibed-agent` binary, as it was when it was first needed: a checkout's may change meanwhile."""
         return self.programs.path("vibed-agent")
 
     @property
@@ -292,6 +293,7 @@ class Supervised:
                 self._endpoint = Endpoint(Path(run["socket"]))
         if self._state is State.EXITED:
             self._endpoint = None
+            self._exit = exit_of(state.get("exit"))
         self._changed.set()
 
     async def bury(self) -> None:
