@@ -196,7 +196,7 @@ class Service:
         reason = "" if available else self._placements.trouble(template.name) or ""
         if progress is not None and not reason:
             reason = progress[0]
-        if available and isolation is None:
+        if isolation is None and not reason:
             reason = self._placements.driver_trouble(driver) or "its driver is being probed"
         if available and pool is not None and pool.last_error and not pool.ready:
             reason = pool.last_error
