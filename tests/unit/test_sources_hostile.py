@@ -12,6 +12,7 @@ import pytest
 from sources_tar import END, archive, hard_link, header, link, long_name, member, pax, written
 
 import vibed.sources.errors as errors
+from vibed.apps.errors import VibedError
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract
 from vibed.sources.limits import DEFAULT_LIMITS
@@ -253,3 +254,15 @@ def test_a_hostile_name_is_quoted_and_short(tmp_path: Path) -> None:
         read_table(written(tmp_path / "a.tar.gz", data))
     assert "\x1b" not in caught.value.message
     assert len(caught.value.message) < 200
+
+
+def test_the_documentation_has_every_code() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/archives.md").read_text()
+    for cls in vars(errors).values():
+        if (
+            isinstance(cls, type)
+            and issubclass(cls, VibedError)
+            and cls.__module__ == errors.__name__
+            and cls is not ArchiveError
+        ):
+            assert f"| `{cls.code}` | {cls.status} |" in text

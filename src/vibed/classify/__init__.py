@@ -1,0 +1,1 @@
+"""Classify: from an archive's table to how it runs, and why."""

@@ -1,0 +1,111 @@
+"""What the classifier decides, and what it may be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vibed.apps.app import Runtime, Start
+
+PORT = 8080
+"""What PORT says unless the user says otherwise."""
+
+TEMPLATES = {
+    "static": "static-nginx",
+    "worker": "workerd",
+    "python": "python-313",
+    "node": "node-24",
+    "go": "go-123",
+    "binary": "base-debian",
+}
+"""The template of each kind of app."""
+
+FAST = frozenset({"static", "worker"})
+
+
+class Override(Protocol):
+    """What the user says about the runtime; None leaves it to the classifier."""
+
+    @property
+    def lane(self) -> str | None: ...
+    @property
+    def template(self) -> str | None: ...
+    @property
+    def entrypoint(self) -> str | None: ...
+    @property
+    def port(self) -> int | None: ...
+
+
+class TemplateFacts(Protocol):
+    """What the classifier has to know about a template."""
+
+    @property
+    def lane(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def packages(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How a source runs."""
+
+    kind: str
+    """`static`, `worker`, `python`, `node`, `go` or `binary`."""
+    entrypoint: str
+    """For a person: the command, or the file of a worker, or the page of a site."""
+    why: str
+    """One sentence."""
+    template: str = ""
+    rule: str = ""
+    """The rule that decided, as docs/reference/classifier.md names it."""
+    argv: tuple[str, ...] = ()
+    shell: str | None = None
+    """A command for `sh -c` where a list of arguments cannot say it; `argv` is empty then."""
+    build: tuple[tuple[str, ...], ...] = ()
+    """Commands that run in the sandbox before the start."""
+    port: int = PORT
+    warm: bool = True
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that make it listen where it is looked for; the app's own come after them."""
+    strip: str = ""
+    root: str = ""
+    index: str = "index.html"
+    spa: bool = False
+    base: str = ""
+    """Static: a prefix such as `/repo/` that the pages expect to be served under as well."""
+    bundle: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
+    """What it says it needs, by normalised name."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lane(self) -> str:
+        """`fast` or `general`."""
+        return "fast" if self.kind in FAST else "general"
+
+    def runtime(self) -> Runtime:
+        """The decision as part of a version."""
+        options = dict(self.options)
+        if self.env:
+            options["env"] = dict(self.env)
+        if self.base:
+            options["base"] = self.base
+        return Runtime(
+            lane=self.lane,
+            template=self.template or TEMPLATES[self.kind],
+            kind=self.kind,
+            entrypoint=self.entrypoint,
+            why=self.why,
+            strip=self.strip,
+            root=self.root,
+            index=self.index,
+            spa=self.spa,
+            start=Start(argv=self.argv, shell=self.shell, build=self.build, port=self.port, warm=self.warm),
+            bundle=self.bundle,
+            options=options,
+            notes=self.notes,
+        )

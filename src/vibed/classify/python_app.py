@@ -1,0 +1,312 @@
+"""Python apps: which file is the server, and the command that starts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vibed.classify.decision import PORT, Decision
+from vibed.classify.errors import AmbiguousProject
+from vibed.classify.python_source import ASGI, BOTS, COMMANDS, OWN, WSGI, Source, Sources
+from vibed.classify.tree import Tree, strings, table
+from vibed.sources.errors import quoted
+
+_NAMES = (
+    "app", "main", "wsgi", "asgi", "server", "run", "startup", "application", "web", "webapp", "index", "api",
+    "streamlit_app", "Home", "home", "dashboard", "start", "serve", "backend", "site", "website", "gui", "ui",
+    "manage",
+)  # fmt: skip
+_RUNNERS: dict[str, Callable[[str, int], tuple[str, ...]]] = {
+    "streamlit": lambda file, port: (
+        "python3", "-m", "streamlit", "run", file, "--server.port", str(port), "--server.address", "0.0.0.0",
+        "--server.headless", "true",
+    ),
+    "chainlit": lambda file, port: (
+        "python3", "-m", "chainlit", "run", file, "--host", "0.0.0.0", "--port", str(port), "-h",
+    ),
+    "panel": lambda file, port: (
+        "python3", "-m", "panel", "serve", file, "--address", "0.0.0.0", "--port", str(port),
+        "--allow-websocket-origin=*",
+    ),
+    "shiny": lambda file, port: ("python3", "-m", "shiny", "run", "--host", "0.0.0.0", "--port", str(port), file),
+    "solara": lambda file, port: (
+        "python3", "-m", "solara", "run", file, "--host", "0.0.0.0", "--port", str(port), "--production",
+    ),
+    "mesop": lambda file, port: ("python3", "-m", "mesop.bin.bin", "--path", file, "--port", str(port), "--prod"),
+}  # fmt: skip
+"""Frameworks whose files are started by a command of their own, `python FILE` being no use."""
+
+_SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""")
+_HOSTS = re.compile(r"""^ALLOWED_HOSTS\s*=\s*\[\s*['"][^*'"]""", re.MULTILINE)
+_DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
+_SHOWN = {
+    "flask": "Flask", "fastapi": "FastAPI", "starlette": "Starlette", "django": "Django", "streamlit": "Streamlit",
+    "gradio": "Gradio", "dash": "Dash", "aiohttp.web": "aiohttp",
+    "http.server": "http.server of the standard library", "bottle": "Bottle", "quart": "Quart",
+    "litestar": "Litestar", "tornado": "Tornado", "nicegui": "NiceGUI", "sanic": "Sanic", "chainlit": "Chainlit",
+    "panel": "Panel", "shiny": "Shiny", "falcon": "Falcon", "cherrypy": "CherryPy",
+}  # fmt: skip
+_ORDER = (
+    "streamlit", "gradio", "dash", "nicegui", "chainlit", "panel", "fastapi", "flask", "django", "litestar", "quart",
+    "starlette", "sanic", "aiohttp.web", "tornado", "bottle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PythonApp:
+    """The Python side of a tree; every question is answered when it is asked."""
+
+    tree: Tree
+    sources: Sources
+    port: int = PORT
+
+    def server(self) -> str | None:
+        """The file that is a server. Raises `AmbiguousProject` when several could be."""
+        tree = self.tree
+        root = [name for name in tree.root if name.endswith(".py")]
+        named = [f"{name}.py" for name in _NAMES if f"{name}.py" in tree.paths]
+        for path in named:
+            if self.serves(path):
+                return path
+        rest = [p for p in root if p not in named and not p.startswith(("test_", "setup.", "conftest", "gunicorn."))]
+        found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
+        if len(found) > 1:
+            starting = [path for path in found if self._starts(path)]
+            found = starting if len(starting) == 1 else found
+        if len(found) > 1:
+            raise AmbiguousProject(
+                f"{_listed(found)} could each be the server",
+                hint="name the one to start: entrypoint, for example " + quoted(f"python3 {found[0]}"),
+                details={"candidates": found},
+            )
+        if found:
+            return found[0]
+        return next((path for path in self._nested() if self.serves(path)), None)
+
+    def _starts(self, path: str) -> bool:
+        source = self.sources[path]
+        return source.has_main or source.calls_at_top
+
+    def _nested(self) -> list[str]:
+        """Conventional entry files one or two folders down, the likeliest first."""
+        names = {f"{name}.py": place for place, name in enumerate((*_NAMES, "__main__", "__init__"))}
+        skip = {"tests", "test", "docs", "scripts", "examples", "migrations", "node_modules", "vendor", "notebooks"}
+        found = []
+        for path in self.tree.known(".py"):
+            parts = path.split("/")
+            if 2 <= len(parts) <= 3 and parts[-1] in names and not skip & set(parts[:-1]):
+                found.append((len(parts), names[parts[-1]], path))
+        return [path for _, _, path in sorted(found)]
+
+    def serves(self, path: str) -> bool:
+        """Whether starting this file, or serving an object in it, gives a web server."""
+        source = self.sources[path]
+        own = self.sources.own_frameworks(path)
+        frameworks = own or self.sources.frameworks(path)
+        if not frameworks:
+            return False
+        if frameworks & _RUNNERS.keys():
+            return bool(own & _RUNNERS.keys()) or self._starts(path)
+        if frameworks <= {
+            "wsgiref",
+            "websockets",
+            "gevent",
+            "eventlet",
+            "twisted",
+            "grpc",
+            "tornado",
+            "socketio",
+        } and not self._starts(path):
+            return False
+        return bool(
+            source.objects or source.factory or source.calls_at_top or (source.has_main and source.main_serves)
+        ) or bool(own & {"http.server", "socketserver", "aiohttp.web"} and self._starts(path))
+
+    def framework(self, path: str) -> str:
+        """The framework that matters most, as a person would say it."""
+        found = self.sources.own_frameworks(path) or self.sources.frameworks(path)
+        best = next((name for name in _ORDER if name in found), None) or min(sorted(found), default="Python")
+        return _SHOWN.get(best, best)
+
+    def start(self, path: str) -> tuple[tuple[str, ...], str]:
+        """The command for a server file, and half a sentence that says why this command."""
+        source = self.sources[path]
+        frameworks = self.sources.own_frameworks(path) or self.sources.frameworks(path)
+        runner = next((name for name in _RUNNERS if name in frameworks), None)
+        if runner and not (runner in ("panel", "shiny") and source.has_main):
+            command = _RUNNERS[runner](path, self.port)
+            return command, f"its file is started by {_SHOWN.get(runner, runner)}’s own command"
+        interface = "asgi" if frameworks & ASGI else "wsgi" if frameworks & WSGI else ""
+        target = source.objects[0] if source.objects else source.factory
+        by_itself = (source.has_main and (source.main_serves or not target)) or source.calls_at_top
+        if by_itself or not target or not interface:
+            reason = "has a __main__ block" if source.has_main else "starts its own server"
+            return self._plain(path, source), f"it {reason}"
+        return (
+            self._served(path, source, interface, target),
+            (
+                f"it has no __main__ block, so {'uvicorn' if interface == 'asgi' else 'gunicorn'} serves its object"
+                f" ‘{target}’"
+            ),
+        )
+
+    def _plain(self, path: str, source: Source) -> tuple[str, ...]:
+        folder = path.rpartition("/")[0]
+        if folder and self._as_module(source, folder):
+            name = path.removesuffix(".py").removesuffix("/__main__").replace("/", ".")
+            return "python3", "-m", name
+        return "python3", path
+
+    def _as_module(self, source: Source, folder: str) -> bool:
+        """Whether a file in a folder is part of a package, so that its directory must not be the import path."""
+        top = folder.split("/")[0]
+        return source.path.endswith("/__main__.py") or any(
+            name.startswith(".") or name.split(".")[0] == top for name in source.imports
+        )
+
+    def _served(self, path: str, source: Source, interface: str, target: str) -> tuple[str, ...]:
+        folder = path.rpartition("/")[0]
+        beside = ""
+        if folder and not self._as_module(source, folder):
+            siblings = {name.split(".")[0] for name in source.imports}
+            if folder == "src" or any(f"{folder}/{name}.py" in self.tree.paths for name in siblings):
+                beside = folder
+        module = (
+            path[len(beside) + 1 if beside else 0 :].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        )
+        factory = not source.objects
+        if interface == "asgi":
+            command = ("python3", "-m", "uvicorn", f"{module}:{target}", "--host", "0.0.0.0", "--port", str(self.port))
+            return command + (("--factory",) if factory else ()) + (("--app-dir", beside) if beside else ())
+        name = f"{module}:{target}()" if factory else f"{module}:{target}"
+        return self.gunicorn(name, beside)
+
+    def gunicorn(self, name: str, beside: str = "") -> tuple[str, ...]:
+        """Threads keep one slow page from holding up the others."""
+        command: tuple[str, ...] = ("python3", "-m", "gunicorn", "-b", f"0.0.0.0:{self.port}", "--threads", "8")
+        if beside:
+            command += ("--pythonpath", beside)
+        if _DAEMON.search(self.tree.text("gunicorn.conf.py")):
+            command += ("-c", "/dev/null")
+        return (*command, name)
+
+    def declares(self, *names: str) -> bool:
+        """Whether a list of requirements mentions one of the distributions."""
+        text = "\n".join(self.tree.text(path) for path in ("requirements.txt", "pyproject.toml", "Pipfile")).lower()
+        return any(name in text for name in names)
+
+    def django(self) -> Decision | None:
+        """A project with manage.py, at the root or one folder down."""
+        tree = self.tree
+        manage = tree.first(["manage.py", *(f"{top}/manage.py" for top in tree.tops)])
+        if manage is None or "django" not in tree.text(manage).lower():
+            return None
+        folder = manage.removesuffix("manage.py")
+        match = _SETTINGS.search(tree.text(manage))
+        settings = match[1] if match else ""
+        package = settings.split(".")[0]
+        texts = "\n".join(
+            tree.text(path)
+            for path in tree.known(".py")
+            if path.startswith(folder + (package or "?")) and "settings" in path
+        )
+        notes = []
+        build: list[tuple[str, ...]] = []
+        if "sqlite3" in texts and any("/migrations/" in path for path in tree.paths):
+            build.append(("python3", manage, "migrate", "--noinput"))
+        production = "whitenoise" in texts or self.declares("whitenoise", "gunicorn")
+        wsgi = f"{folder}{package}/wsgi.py"
+        if production and tree.has(wsgi):
+            if "STATIC_ROOT" in texts:
+                build.append(("python3", manage, "collectstatic", "--noinput"))
+            argv = self.gunicorn(f"{package}.wsgi:application", folder.rstrip("/"))
+            why = (
+                "a Django project made for production (WhiteNoise or gunicorn is among its requirements), served by"
+                " gunicorn"
+            )
+            if "whitenoise" not in texts:
+                notes.append("gunicorn serves no static files: without WhiteNoise the admin and your CSS have none")
+        else:
+            argv = ("python3", manage, "runserver", "--noreload", f"0.0.0.0:{self.port}")
+            why = "a Django project (manage.py); its own server also serves its static files"
+            notes.append(
+                "with DEBUG = False add WhiteNoise and gunicorn to the requirements: runserver then serves no CSS"
+            )
+        if _HOSTS.search(texts):
+            notes.append("Django answers 400 to names that are not in ALLOWED_HOSTS")
+        return Decision(
+            kind="python",
+            argv=argv,
+            entrypoint=" ".join(argv),
+            why=f"It is {why}.",
+            build=tuple(build),
+            notes=tuple(notes),
+        )
+
+    def decide(self, path: str) -> Decision:
+        """The decision for a server file."""
+        argv, reason = self.start(path)
+        framework = self.framework(path)
+        env = {}
+        if framework == "Gradio":
+            env = {
+                "GRADIO_SERVER_NAME": "0.0.0.0",
+                "GRADIO_SERVER_PORT": str(self.port),
+                "GRADIO_ANALYTICS_ENABLED": "False",
+            }
+        if path.startswith("src/") and argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn"):
+            env["PYTHONPATH"] = "src"
+        notes: tuple[str, ...] = ()
+        if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
+            notes = ("debug=True shows tracebacks, and a console to whoever has its PIN, to every visitor",)
+        return Decision(
+            kind="python", argv=argv, entrypoint=" ".join(argv), env=env, notes=notes,
+            why=f"{quoted(path)} is a Python server ({framework}) and {reason}.",
+        )  # fmt: skip
+
+    def script(self) -> Decision | None:
+        """`[project.scripts]` whose function belongs to a package that serves."""
+        if not self.tree.has("pyproject.toml"):
+            return None
+        project = table(self.tree.toml("pyproject.toml").get("project"))
+        for name, target in sorted(strings(project.get("scripts")).items()):
+            module, colon, function = target.partition(":")
+            if not colon or not re.fullmatch(r"[\w.]+", module) or not re.fullmatch(r"\w+", function):
+                continue
+            stem = module.replace(".", "/")
+            for root in ("", "src/"):
+                path = self.tree.first([f"{root}{stem}.py", f"{root}{stem}/__init__.py"])
+                if path and self.sources.frameworks(path):
+                    return Decision(
+                        kind="python",
+                        argv=("python3", "-c", f"from {module} import {function}; {function}()"),
+                        entrypoint=name,
+                        env={"PYTHONPATH": "src"} if root else {},
+                        why=f"pyproject.toml names the script {quoted(name)}, which starts a Python server.",
+                    )
+        return None
+
+    def not_a_server(self) -> tuple[str, str] | None:
+        """What the Python code at the root is instead: (sort, file)."""
+        for path in [name for name in self.tree.root if name.endswith(".py")]:
+            tops = {name.split(".")[0] for source in self.sources.reached(path) for name in source.imports}
+            if tops & BOTS:
+                return "a chat bot", path
+        for path in [name for name in self.tree.root if name.endswith(".py")]:
+            source = self.sources[path]
+            tops = {name.split(".")[0] for name in source.imports}
+            if tops & {"tkinter", "pygame", "PyQt5", "PyQt6", "kivy", "wx"}:
+                return "a desktop program", path
+            if tops & COMMANDS or source.has_main or "input(" in self.tree.text(path):
+                return "a command-line program", path
+        return None
+
+
+def known_frameworks() -> frozenset[str]:
+    """Every framework that makes a Python file a server."""
+    return WSGI | ASGI | OWN
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(quoted(name) for name in names[:5])

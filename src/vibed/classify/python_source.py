@@ -1,0 +1,202 @@
+"""What a Python file says about itself, found by looking at its text: nothing is imported or run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+from vibed.classify.tree import Tree
+
+WSGI = frozenset({"flask", "bottle", "pyramid", "falcon", "django", "dash", "web", "werkzeug", "flask_socketio"})
+ASGI = frozenset(
+    {"fastapi", "starlette", "quart", "litestar", "blacksheep", "fasthtml", "shiny", "connexion", "socketio"}
+)
+OWN = frozenset(
+    {
+        "aiohttp.web", "tornado", "http.server", "socketserver", "wsgiref", "uvicorn", "hypercorn", "waitress",
+        "cherrypy", "gradio", "nicegui", "sanic", "robyn", "twisted", "gevent", "eventlet", "websockets", "flet",
+        "pywebio", "mesop", "bokeh.server", "xmlrpc.server", "granian", "gunicorn", "meinheld", "bjoern", "microdot",
+        "emmett", "muffin", "panel", "chainlit", "streamlit", "solara", "reflex", "taipy", "marimo", "justpy", "remi",
+        "grpc",
+    }
+)  # fmt: skip
+"""Frameworks that bring their own server (or command)."""
+BOTS = frozenset({"telegram", "telebot", "aiogram", "discord", "slack_bolt", "tweepy", "pyrogram", "telethon"})
+COMMANDS = frozenset(
+    {"argparse", "click", "typer", "fire", "optparse", "getopt", "tkinter", "pygame", "PyQt5", "PyQt6"}
+)
+
+_IMPORT = re.compile(
+    r"^([ \t]*)(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#;]+))", re.MULTILINE
+)
+_MAIN = re.compile(
+    r"""^if[ \t]{0,9}\(?[ \t]{0,9}(?:__name__[ \t]{0,9}==[ \t]{0,9}['"]__main__['"]"""
+    r"""|['"]__main__['"][ \t]{0,9}==[ \t]{0,9}__name__)""",
+    re.MULTILINE,
+)
+_SERVES = re.compile(
+    r"\b(?:run|serve|serve_forever|launch|run_app|run_simple|listen|start|main|execute\w*|run_until\w*|cli|Server)\s*\("
+)
+_TOP_CALL = re.compile(
+    r"^(?:with\b[^\n]*:\n(?:[ \t][^\n]*\n)*?[ \t]+)?"
+    r"[\w.]*\b(?:run|launch|serve|serve_forever|run_app|run_simple|start)\("
+    r"|^[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
+    re.MULTILINE,
+)
+_OBJECT = re.compile(
+    r"^(\w+)(?:[ \t]*,[ \t]*\w+)*(?:[ \t]*:[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*(?:await[ \t]+)?(?:\w+\.)*"
+    r"(Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|default_app|FastHTML|fast_app|Application|App|API|APIFlask|OpenAPI"
+    r"|FalconAPI|get_wsgi_application|get_asgi_application|ASGIApp|WSGIApp|SocketIO|(?:create|make|build|get|init)_(?:\w{0,40}app\w{0,40}|server))\(",
+    re.MULTILINE,
+)
+_SERVER_OF = re.compile(r"^(\w+)[ \t]*=[ \t]*\w+\.server\b", re.MULTILINE)
+_IMPORTED_OBJECT = re.compile(
+    r"^from[ \t]+[\w.]+[ \t]+import[ \t]+(?:\w+[ \t]+as[ \t]+)?(app|application|server)\b", re.MULTILINE
+)
+_FACTORY = re.compile(
+    r"^(?:async[ \t]+)?def[ \t]+((?:create|make|build|get)_(?:\w{0,40}app\w{0,40}|server))[ \t]*\(", re.MULTILINE
+)
+_PREFERRED = ("app", "application", "server", "api", "asgi_app", "wsgi_app")
+_MOST_MODULES = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file."""
+
+    path: str
+    imports: frozenset[str]
+    """Dotted names of what it imports, relative ones with their dots."""
+    needed: frozenset[str]
+    """Those that are imported whatever happens: not under `try:`."""
+    has_main: bool
+    main_serves: bool
+    """Its `__main__` block calls something that may start a server."""
+    calls_at_top: bool
+    objects: tuple[str, ...]
+    """Names of web application objects, the likeliest first."""
+    factory: str | None
+
+
+def read_source(tree: Tree, path: str) -> Source:
+    """Look at one file."""
+    text = tree.text(path)
+    imports: set[str] = set()
+    needed: set[str] = set()
+    for match in _IMPORT.finditer(text):
+        names = _names(match)
+        imports |= names
+        before = text[max(0, match.start() - 200) : match.start()].rstrip()
+        if not (match[1] and before.endswith(("try:", "TYPE_CHECKING:"))):
+            needed |= names
+    main = _MAIN.search(text)
+    body = text[main.end() :] if main else ""
+    before = text[: main.start()] if main else text
+    servers = _SERVER_OF.findall(text)
+    made = servers or [name for name, _ in _OBJECT.findall(text)] or _IMPORTED_OBJECT.findall(text)
+    factory = _FACTORY.search(text)
+    return Source(
+        path,
+        frozenset(imports),
+        frozenset(needed),
+        bool(main),
+        bool(_SERVES.search(body)),
+        bool(_TOP_CALL.search(before)),
+        tuple(sorted(set(made), key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 9, name))),
+        factory[1] if factory else None,
+    )
+
+
+def _names(match: re.Match[str]) -> set[str]:
+    module = match[2]
+    if module is None:
+        return {part.split(" as ")[0].strip() for part in match[4].split(",") if part.strip()}
+    found = {module} if module.strip(".") else set()
+    for part in match[3].strip("() \\").split(","):
+        name = part.split(" as ")[0].strip()
+        if name.isidentifier():
+            found.add(f"{module}{'' if module.endswith('.') else '.'}{name}")
+    return found
+
+
+class Sources:
+    """All Python files of a tree, looked at when they are asked for."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._read: dict[str, Source] = {}
+
+    def __getitem__(self, path: str) -> Source:
+        if path not in self._read:
+            self._read[path] = read_source(self.tree, path)
+        return self._read[path]
+
+    def reached(self, path: str) -> list[Source]:
+        """The file and the files of the app that it imports, directly or not."""
+        found: dict[str, Source] = {}
+        waiting = [path]
+        while waiting and len(found) < _MOST_MODULES:
+            at = waiting.pop(0)
+            if at in found:
+                continue
+            source = found[at] = self[at]
+            waiting += [
+                local for name in sorted(source.imports) for local in self.local(name, at) if local not in found
+            ]
+        return list(found.values())
+
+    def local(self, name: str, importer: str) -> list[str]:
+        """The files of the app that `name` stands for in `importer`, packages' `__init__.py` included."""
+        folder = importer.rpartition("/")[0]
+        dots = len(name) - len(name.lstrip("."))
+        parts = name.lstrip(".").split(".")
+        if dots:
+            base = folder.split("/") if folder else []
+            base = base[: len(base) - (dots - 1)] if dots - 1 <= len(base) else []
+            roots = ["/".join([*base, ""]) if base else ""]
+        else:
+            roots = list(dict.fromkeys([f"{folder}/" if folder else "", "", "src/"]))
+        for root in roots:
+            found = []
+            for count in range(1, len(parts) + 1):
+                stem = root + "/".join(parts[:count])
+                found += [path for path in (f"{stem}.py", f"{stem}/__init__.py") if path in self.tree.paths]
+            if found:
+                return found
+        return []
+
+    def frameworks(self, path: str) -> frozenset[str]:
+        """The web frameworks that the file, or what it imports of the app, uses."""
+        return frozenset(found for source in self.reached(path) for found in _frameworks(source))
+
+    def own_frameworks(self, path: str) -> frozenset[str]:
+        """Those that the file itself imports."""
+        return frozenset(_frameworks(self[path]))
+
+    def is_local(self, name: str, importer: str) -> bool:
+        """Whether the first part of a dotted name is a file or folder of the app."""
+        top = name.split(".")[0]
+        folder = importer.rpartition("/")[0]
+        for root in {"", "src/", f"{folder}/" if folder else ""}:
+            if f"{root}{top}.py" in self.tree.paths or f"{root}{top}" in self.tree.folders:
+                return True
+        return False
+
+
+def _frameworks(source: Source) -> set[str]:
+    found = set()
+    for name in source.imports:
+        top, _, rest = name.partition(".")
+        if top in WSGI or top in ASGI or top in OWN:
+            found.add(top)
+        elif rest:
+            two = f"{top}.{rest.partition('.')[0]}"
+            if two in OWN:
+                found.add(two)
+    return found
+
+
+def is_standard(name: str) -> bool:
+    """Whether a module is part of Python."""
+    return name.split(".")[0] in sys.stdlib_module_names or name == "__future__"

@@ -1,0 +1,144 @@
+"""Static sites: the folder that is served, and how."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+from vibed.classify.decision import Decision
+from vibed.classify.tree import Tree
+from vibed.sources.errors import quoted
+
+OUTPUTS = (
+    "dist", "build", "out", "_site", "_static", "public", ".output/public", "dist/client", "dist/browser",
+    "build/client", "www", "site", "docs", "static", "htdocs", "html", "src", "web", "website", "frontend", "client",
+    "app", "docs/.vitepress/dist", ".vitepress/dist", "_build/html", "docs/_build/html", "build/html", "client/dist",
+    "client/build", "frontend/dist", "frontend/build",
+)  # fmt: skip
+"""Where an index.html may be, the likeliest first."""
+
+BUILT = (
+    "dist", "build", "out", "_site", ".output/public", "dist/client", "dist/browser", "build/client",
+    ".vitepress/dist", "docs/.vitepress/dist", "_build/html", "build/html", "client/dist", "client/build",
+    "frontend/dist", "frontend/build", "public",
+)  # fmt: skip
+"""Where build tools put their output."""
+
+_REFERENCE = re.compile(
+    r"""<(?:script|link|img)\b[^<>]{0,600}?\b(?:src|href)\s{0,5}=\s{0,5}["']?([^"'\s>]{1,300})""", re.IGNORECASE
+)
+_MOUNT = re.compile(
+    r"""<div[^<>]{0,200}\bid\s{0,5}=\s{0,5}["']?(?:root|app|__next|__nuxt|svelte|main|___gatsby)\b|<app-root\b|<router-outlet\b""",
+    re.IGNORECASE,
+)
+_MODULE = re.compile(r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?module""", re.IGNORECASE)
+_SOURCE = re.compile(r"\.(?:tsx?|jsx|vue|svelte|scss|sass|less|mts)$")
+_REWRITE_ALL = re.compile(r"^/\*\s+/(?:index\.html)?\s+200", re.MULTILINE)
+_TEMPLATING = re.compile(r"%PUBLIC_URL%|^---\r?\n|\{%|\{\{", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The static side of a tree."""
+
+    tree: Tree
+
+    def page(self, folder: str) -> str | None:
+        """The index page of a folder (`""`: the root)."""
+        prefix = f"{folder}/" if folder else ""
+        return self.tree.first([f"{prefix}index.html", f"{prefix}index.htm", f"{prefix}Index.html"])
+
+    def built(self, *likely: str) -> str | None:
+        """A folder of built pages: its index page refers to no source file."""
+        for folder in (*likely, *BUILT):
+            page = self.page(folder) if folder else None
+            if page and not self.is_source(page):
+                return folder
+        return self._angular()
+
+    def _angular(self) -> str | None:
+        found = sorted(p for p in self.tree.paths if re.fullmatch(r"dist/[^/]+(/browser)?/index\.html", p))
+        return found[-1].removesuffix("/index.html") if found and len({p.split("/")[1] for p in found}) == 1 else None
+
+    def somewhere(self) -> str | None:
+        """A folder with an index page."""
+        return next((folder for folder in OUTPUTS if self.page(folder)), None)
+
+    def is_source(self, page: str) -> bool:
+        """Whether the page is input of a build: a browser could not show it."""
+        text = self.tree.text(page)
+        if "%PUBLIC_URL%" in text:
+            return True
+        return any(_SOURCE.search(name.partition("?")[0]) for name in self._references(text))
+
+    def lacks(self, page: str) -> str | None:
+        """A script or style sheet of its own that the page refers to and that is not there."""
+        folder = page.rpartition("/")[0]
+        names = {path.rpartition("/")[2] for path in self.tree.paths}
+        for name in self._references(self.tree.text(page)):
+            clean = name.partition("?")[0].partition("#")[0]
+            if not clean.endswith((".js", ".mjs", ".css")):
+                continue
+            path = clean.lstrip("/") if clean.startswith("/") else posixpath.normpath(posixpath.join(folder, clean))
+            if folder and clean.startswith("/"):
+                path = f"{folder}/{path}"
+            if path not in self.tree.paths and posixpath.basename(path) not in names:
+                return name
+        return None
+
+    @staticmethod
+    def _references(text: str) -> list[str]:
+        return [name for name in _REFERENCE.findall(text) if not re.match(r"[a-z]+:|//|#|\{", name, re.IGNORECASE)]
+
+    def decide(self, folder: str, why: str, *, spa: bool | None = None, page: str | None = None) -> Decision:
+        """The decision for a folder."""
+        prefix = f"{folder}/" if folder else ""
+        index = page or self.page(folder) or f"{prefix}index.html"
+        if spa is None:
+            spa = self._is_spa(folder, index)
+        return Decision(
+            kind="static", root=prefix, index=index.removeprefix(prefix), spa=spa, base=self._base(prefix, index),
+            entrypoint=index, why=why, notes=self._notes(prefix),
+        )  # fmt: skip
+
+    def _is_spa(self, folder: str, index: str) -> bool:
+        """A page that a script fills, and no other page that could be asked for."""
+        prefix = f"{folder}/" if folder else ""
+        if _REWRITE_ALL.search(self.tree.text(f"{prefix}_redirects")):
+            return True
+        others = [
+            p for p in self.tree.paths
+            if p.startswith(prefix) and p.endswith((".html", ".htm"))
+            and p not in (index, f"{prefix}404.html", f"{prefix}200.html")
+        ]  # fmt: skip
+        if f"{prefix}200.html" in self.tree.paths and not others:
+            return True
+        text = self.tree.text(index)
+        return not others and bool(_MOUNT.search(text) and (_MODULE.search(text) or "<script" in text))
+
+    def _base(self, prefix: str, index: str) -> str:
+        """The prefix that all of the page's own files are asked for under, when none of them is there (GitHub
+        Pages)."""
+        tops = set()
+        for name in self._references(self.tree.text(index)):
+            clean = name.partition("?")[0].partition("#")[0]
+            match = re.match(r"^/([\w.-]+)/(.+)$", clean)
+            if match:
+                if f"{prefix}{clean[1:]}" in self.tree.paths or f"{prefix}{match[2]}" not in self.tree.paths:
+                    return ""
+                tops.add(match[1])
+            elif clean.startswith("/"):
+                return ""
+        return f"/{tops.pop()}/" if len(tops) == 1 else ""
+
+    def _notes(self, prefix: str) -> tuple[str, ...]:
+        hidden = sorted(p for p in self.tree.paths if p.startswith(prefix) and p.rpartition("/")[2].startswith(".env"))
+        if hidden:
+            return (f"{quoted(hidden[0])} is in the folder that is served; remove it if it holds secrets",)
+        return ()
+
+
+def is_template(text: str) -> bool:
+    """Whether a page is input of a template language."""
+    return bool(_TEMPLATING.search(text))

@@ -1,0 +1,239 @@
+"""Workers: the entry module, the settings of wrangler's file, and what of Cloudflare's is asked for that is not
+here."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vibed.classify.decision import Decision
+from vibed.classify.errors import BadConfiguration, BuildRequired, NoEntrypoint, UnsupportedBinding, UnsupportedRuntime
+from vibed.classify.node_app import NodeApp
+from vibed.classify.tree import Tree, strings, table
+from vibed.sources.errors import quoted
+
+WRANGLER = ("wrangler.jsonc", "wrangler.json", "wrangler.toml")
+BINDINGS = {
+    "kv_namespaces": "KV", "d1_databases": "D1", "r2_buckets": "R2", "durable_objects": "Durable Objects",
+    "ai": "Workers AI", "queues": "Queues", "vectorize": "Vectorize", "hyperdrive": "Hyperdrive",
+    "services": "service bindings", "analytics_engine_datasets": "Analytics Engine", "browser": "Browser Rendering",
+    "workflows": "Workflows", "dispatch_namespaces": "dispatch namespaces", "mtls_certificates": "mTLS certificates",
+    "send_email": "Email", "containers": "Containers", "pipelines": "Pipelines", "images": "Images",
+    "secrets_store_secrets": "Secrets Store", "ratelimits": "Rate Limiting", "site": "Workers Sites",
+    "unsafe": "unsafe bindings", "wasm_modules": "wasm_modules", "text_blobs": "text_blobs",
+    "data_blobs": "data_blobs", "media": "Media", "vpc_services": "VPC services",
+}  # fmt: skip
+"""Keys of wrangler's file that bind a service, and what Cloudflare calls it."""
+
+_NAMES = (
+    "worker", "_worker", "src/worker", "src/index", "index", "src/main", "main", "worker/index", "workers/index",
+    "workers/app", "app", "server", "src/server", "src/app",
+)  # fmt: skip
+_EXTENSIONS = ("ts", "js", "mjs", "tsx", "jsx", "mts")
+_FETCH_EXPORT = re.compile(
+    r"\bexport\s{1,20}default\s{0,20}\{[^{}]{0,400}\bfetch\b|\bfetch\s{0,20}\([^)]{0,200}\bctx\b|\bExportedHandler\b|\bWorkerEntrypoint\b"
+)
+_DEFAULT_EXPORT = re.compile(r"\bexport\s{1,20}default\b|\bas\s{1,20}default\b")
+_LISTENER = re.compile(r"\baddEventListener\s{0,20}\(\s{0,20}['\"]fetch['\"]")
+_SERVER_LIBRARY = re.compile(r"from\s{1,20}['\"](hono|hono/[\w/]+|itty-router|itty-router/[\w/]+)['\"]")
+_DEV = re.compile(
+    r"\bwrangler\s+(?:dev|deploy|publish)\s+(?:-{1,2}[\w-]+(?:[= ][\w.][\w.-]*)?\s+)*([\w./-]+\.(?:ts|js|mjs|tsx|jsx))"
+)
+
+
+@dataclass(frozen=True)
+class WorkerApp:
+    """The worker side of a tree."""
+
+    tree: Tree
+    node: NodeApp
+
+    @cached_property
+    def file(self) -> str | None:
+        """wrangler's file."""
+        return self.tree.first(WRANGLER)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What it says. Raises `BadConfiguration`."""
+        if self.file is None:
+            return {}
+        return self.tree.toml(self.file) if self.file.endswith("toml") else self.tree.json(self.file)
+
+    def configured(self) -> Decision | None:
+        """What wrangler's file describes: a worker with an entry. Raises `NoEntrypoint`, `BuildRequired`."""
+        if self.file is None:
+            return None
+        main = self.settings.get("main")
+        if isinstance(main, str) and main:
+            path = posixpath.normpath(main)
+            if path.endswith(".py"):
+                raise UnsupportedRuntime(
+                    "it is a worker in Python, which needs a runtime that is not here",
+                    hint="write it as a FastAPI app (app.py), or in JavaScript",
+                )
+            if path not in self.tree.paths:
+                raise BuildRequired(
+                    f"{self.file} names {quoted(main)} as the worker’s entry, which is not in the archive",
+                    hint=(
+                        "if a build makes it, run the build and deploy its output with the rest; otherwise correct main"
+                    ),
+                )
+            return self._decide(path, f"{self.file} names {quoted(path)} as the worker’s entry")
+        if self._assets() or self.settings.get("pages_build_output_dir"):
+            return None
+        entry = self._unnamed()
+        if entry is None:
+            raise NoEntrypoint(
+                f"{self.file} names no entry (main), and no file looks like one",
+                hint='add main = "src/index.ts" with the path of the module that exports fetch',
+            )
+        return self._decide(entry, f"{self.file} makes it a worker, and {quoted(entry)} is its entry")
+
+    def _unnamed(self) -> str | None:
+        for script in ("dev", "start", "deploy", "publish"):
+            match = _DEV.search(self.node.scripts.get(script, ""))
+            if match and posixpath.normpath(match[1]) in self.tree.paths:
+                return posixpath.normpath(match[1])
+        main = self.node.package.get("main")
+        if isinstance(main, str) and posixpath.normpath(main) in self.tree.paths:
+            return posixpath.normpath(main)
+        candidates = [f"{name}.{extension}" for name in _NAMES for extension in _EXTENSIONS]
+        return next((path for path in candidates if path in self.tree.paths and self._is_worker(path)), None)
+
+    def assets_only(self) -> tuple[str, bool] | None:
+        """The folder of static files that wrangler's file serves without a worker, and whether it is a single-page
+        app."""
+        if self.file is None or self.settings.get("main"):
+            return None
+        assets = self._assets()
+        folder = assets.get("directory") or self.settings.get("pages_build_output_dir")
+        if not isinstance(folder, str):
+            return None
+        path = posixpath.normpath(folder)
+        path = "" if path == "." else path.removeprefix("./")
+        if path and path not in self.tree.folders:
+            raise BuildRequired(
+                f"{self.file} serves {quoted(folder)}, which is not in the archive",
+                hint="run the build and deploy that folder with the rest",
+                details={"output": path},
+            )
+        return path, assets.get("not_found_handling") == "single-page-application"
+
+    def unconfigured(self) -> Decision | None:
+        """A worker module without wrangler's file: `worker.js`, or a module whose default export has `fetch`."""
+        for name in _NAMES:
+            for extension in _EXTENSIONS:
+                path = f"{name}.{extension}"
+                if path not in self.tree.paths or not self._is_worker(path):
+                    continue
+                if self.node.serves(path):
+                    continue
+                return self._decide(path, f"{quoted(path)} is a worker: it {self._form(path)}")
+        return None
+
+    def _is_worker(self, path: str) -> bool:
+        text = self.tree.text(path)
+        if _LISTENER.search(text) and "caches.open" not in text and "skipWaiting" not in text:
+            return True
+        if not _DEFAULT_EXPORT.search(text):
+            return False
+        return bool(_FETCH_EXPORT.search(text) or _SERVER_LIBRARY.search(text))
+
+    def _form(self, path: str) -> str:
+        text = self.tree.text(path)
+        if _LISTENER.search(text) and not _DEFAULT_EXPORT.search(text):
+            return "listens for ‘fetch’ events"
+        return "exports a fetch handler"
+
+    def _assets(self) -> dict[str, Any]:
+        return table(self.settings.get("assets"))
+
+    def _decide(self, path: str, why: str) -> Decision:
+        self._refuse_bindings(path)
+        options: dict[str, object] = {}
+        for key in ("compatibility_date", "compatibility_flags"):
+            value = self.settings.get(key)
+            if value is not None:
+                options[key] = value if isinstance(value, list) else str(value)
+        variables = table(self.settings.get("vars"))
+        if variables:
+            options["vars"] = variables
+        assets = self._assets()
+        notes = []
+        if assets:
+            folder = assets.get("directory")
+            if isinstance(folder, str):
+                clean = posixpath.normpath(folder)
+                if clean != "." and clean not in self.tree.folders:
+                    raise BuildRequired(
+                        f"{self.file} serves {quoted(folder)} beside the worker, which is not in the archive",
+                        hint="run the build and deploy that folder with the rest",
+                        details={"output": clean},
+                    )
+            options["assets"] = assets
+        if self.settings.get("env"):
+            notes.append(f"the environments in {self.file} are not looked at; the top level counts")
+        if table(self.settings.get("triggers")).get("crons"):
+            notes.append("cron triggers do not run here")
+        return Decision(
+            kind="worker",
+            entrypoint=path,
+            why=f"{why}.",
+            bundle=self._needs_bundle(path),
+            options=options,
+            notes=tuple(notes),
+        )
+
+    def _needs_bundle(self, path: str) -> bool:
+        """TypeScript, JSX, or anything imported that is neither a file by its full name nor the runtime's."""
+        for found in self.node.reached(path):
+            if not found.endswith((".js", ".mjs")) or len(self.tree.raw(found)) >= 256 << 10:
+                return True
+            for name in self.node.imports(found):
+                if name[0] == ".":
+                    if posixpath.normpath(posixpath.join(posixpath.dirname(found), name)) not in self.tree.paths:
+                        return True
+                elif not name.startswith(("node:", "cloudflare:", "workerd:")):
+                    return True
+        return False
+
+    def _refuse_bindings(self, path: str) -> None:
+        asked = []
+        for key, name in BINDINGS.items():
+            value = self.settings.get(key)
+            if not value:
+                continue
+            labels = _labels(value)
+            asked.append(f"{name} ({', '.join(labels)})" if labels else name)
+        if asked:
+            raise UnsupportedBinding(
+                f"the worker asks for services of Cloudflare’s that are not here: {'; '.join(asked)[:300]}",
+                hint="keep data in memory or call an API for it; or write the app for Node with node:sqlite",
+                details={"bindings": asked},
+            )
+
+
+def _labels(value: object) -> list[str]:
+    """Names of the bindings in one entry of wrangler's file."""
+    if isinstance(value, Mapping):
+        inner = value.get("bindings") or value.get("producers")
+        if isinstance(inner, list):
+            return _labels(inner)
+        label = value.get("binding") or value.get("name")
+        return [str(label)[:60]] if isinstance(label, str) else []
+    if isinstance(value, list):
+        return [label for item in value[:10] if isinstance(item, Mapping) for label in _labels(item)]
+    return []
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of wrangler's file that are strings. Raises `BadConfiguration` when they are no table."""
+    variables = settings.get("vars", {})
+    if not isinstance(variables, Mapping):
+        raise BadConfiguration("vars in wrangler’s file is not a table")
+    return strings(dict(variables))

@@ -1,0 +1,243 @@
+"""Making a source from a folder (CLI) or from files in memory (MCP): the same input gives the same bytes.
+
+What is left out: `.git`, dependencies that a package manager installed, caches, and what `.gitignore` and
+`.vibedignore` say. Both have git's syntax, may be in any folder, and later ones win; `.vibedignore` wins over
+`.gitignore`, so `!dist/` in it brings back a build's output that git ignores."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pathspec import GitIgnoreSpec
+
+from vibed.apps.errors import VibedError
+from vibed.sources.errors import BadName, DanglingLink, DirectoryLink, EmptyArchive, LinkOutside, TooManyFiles, quoted
+from vibed.sources.headers import clean_path
+from vibed.sources.inflate import size_text
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+
+_NEVER = frozenset({".git", ".hg", ".svn", ".vibed", ".DS_Store", "__MACOSX"})
+_DEFAULTS = GitIgnoreSpec.from_lines(
+    [
+        "node_modules/", "__pycache__/", "*.py[co]", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".tox/", ".nox/",
+        ".ipynb_checkpoints/", ".next/cache/", ".parcel-cache/", ".turbo/", ".wrangler/", "._*", "Thumbs.db", "*.swp",
+    ]
+)  # fmt: skip
+_PROGRAMS = (b"#!", b"\x7fELF")
+_IGNORE_FILES = (".gitignore", ".vibedignore")
+
+
+class PackError(VibedError):
+    """The folder cannot be packed."""
+
+    code = "PackFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was put into a source."""
+
+    files: int
+    expanded: int
+    """Bytes before compression."""
+    compressed: int
+    skipped: tuple[str, ...] = field(default=())
+    """What was left out: paths, folders with a slash."""
+
+
+def pack_directory(root: Path, out: BinaryIO, limits: ArchiveLimits = DEFAULT_LIMITS) -> Packed:
+    """Write the folder `root` to `out` as a source.
+
+    Links to files inside the folder become copies. Raises `LinkOutside` for links that leave it, `DirectoryLink`
+    for links to folders, `BadName`, `PathTooLong`, `TooManyFiles`, `EmptyArchive`, `PackError` (not a folder,
+    unreadable, a socket)."""
+    if not root.is_dir():
+        raise PackError(f"{quoted(str(root))} is not a folder", hint="give the folder that holds the app")
+    walk = _Walk(root.resolve(), limits)
+    walk.directory("", [])
+    if not walk.found:
+        raise EmptyArchive(
+            f"there is no file to deploy in {quoted(str(root))}",
+            hint="everything in it is ignored; bring files back with !NAME in .vibedignore" if walk.skipped else None,
+        )
+    writing = _Writing(out)
+    expanded = 0
+    for name in sorted(walk.found):
+        path, mode = walk.found[name]
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                writing.add(name, size, mode, file)
+        except OSError as error:
+            raise PackError(f"{quoted(name)} cannot be read: {error.strerror}") from error
+        expanded += size
+    return Packed(len(walk.found), expanded, writing.close(), tuple(sorted(walk.skipped)))
+
+
+def pack_files(files: Mapping[str, str | bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> bytes:
+    """A source from file contents by relative path. Raises the errors of names, `DuplicateName` aside, and
+    `EmptyArchive`."""
+    if not files:
+        raise EmptyArchive("no files were given", hint="give at least one file, for example index.html or app.py")
+    if len(files) > limits.files:
+        raise TooManyFiles(f"{len(files):,} files were given; at most {limits.files:,} are accepted")
+    cleaned: dict[str, bytes] = {}
+    for name, content in files.items():
+        path = clean_path(name.encode("utf-8", "surrogatepass"), limits)
+        if not path or path in cleaned:
+            raise BadName(f"the name {quoted(name)} is {'given twice' if path else 'not that of a file'}")
+        try:
+            cleaned[path] = content.encode() if isinstance(content, str) else content
+        except UnicodeEncodeError:
+            raise BadName(f"the content of {quoted(name)} is not valid text", hint="send it as bytes") from None
+    out = io.BytesIO()
+    writing = _Writing(out)
+    for path in sorted(cleaned):
+        content = cleaned[path]
+        writing.add(path, len(content), 0o755 if content.startswith(_PROGRAMS) else 0o644, io.BytesIO(content))
+    writing.close()
+    return out.getvalue()
+
+
+class _Walk:
+    """Finds what is to be packed."""
+
+    def __init__(self, root: Path, limits: ArchiveLimits) -> None:
+        self._root = root
+        self._limits = limits
+        self.found: dict[str, tuple[Path, int]] = {}
+        self.skipped: list[str] = []
+
+    def directory(self, at: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> None:
+        """Walk the folder `at` (ends with `/` unless it is the root). `rules`: (folder, spec, strong), outermost
+        first."""
+        path = self._root / at
+        try:
+            children = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise PackError(f"the folder {quoted(at or '.')} cannot be read: {error.strerror}") from error
+        names = {entry.name for entry in children}
+        rules = [*rules]
+        for name in _IGNORE_FILES:
+            if name in names:
+                rules.append((at, _spec(path / name), name == ".vibedignore"))
+        for entry in children:
+            name = at + entry.name
+            if entry.name in _NEVER:
+                self.skipped.append(name)
+                continue
+            try:
+                self._child(entry, name, rules)
+            except OSError as error:
+                raise PackError(f"{quoted(name)} cannot be read: {error.strerror}") from error
+
+    def _child(self, entry: os.DirEntry[str], name: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> None:
+        folder = entry.is_dir(follow_symlinks=False)
+        if _ignored(name + "/" if folder else name, rules):
+            self.skipped.append(name + "/" if folder else name)
+            return
+        if folder:
+            if Path(entry.path, "pyvenv.cfg").exists():
+                self.skipped.append(name + "/")
+                return
+            self.directory(name + "/", rules)
+            return
+        info = self._link(entry, name) if entry.is_symlink() else entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(info.st_mode):
+            raise PackError(f"{quoted(name)} is not a regular file", hint="add it to .vibedignore")
+        clean_path(os.fsencode(name), self._limits)
+        self.found[name] = (Path(entry.path), 0o755 if info.st_mode & 0o100 else 0o644)
+        if len(self.found) > self._limits.files:
+            raise TooManyFiles(
+                f"there are more than {self._limits.files:,} files in the folder",
+                hint="leave out what the app does not need with .vibedignore",
+            )
+
+    def _link(self, entry: os.DirEntry[str], name: str) -> os.stat_result:
+        try:
+            end = Path(entry.path).resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise DanglingLink(f"the link {quoted(name)} points at nothing", hint="add it to .vibedignore") from None
+        if not end.is_relative_to(self._root):
+            raise LinkOutside(
+                f"the link {quoted(name)} points out of the folder", hint="add it to .vibedignore, or copy"
+            )
+        if end.is_dir():
+            raise DirectoryLink(f"the link {quoted(name)} points at a folder", hint="add it to .vibedignore, or copy")
+        return end.stat()
+
+
+def _spec(path: Path) -> GitIgnoreSpec:
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise PackError(f"{quoted(path.name)} cannot be read: {error.strerror}") from error
+    kept = []
+    for line in lines:
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError:
+            continue  # git ignores what it cannot read, too
+        kept.append(line)
+    return GitIgnoreSpec.from_lines(kept)
+
+
+def _ignored(name: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> bool:
+    for strong in (True, False):
+        for base, spec, is_strong in reversed(rules):
+            if is_strong is strong:
+                found = spec.check_file(name[len(base) :]).include
+                if found is not None:
+                    return found
+    return bool(_DEFAULTS.check_file(name).include)
+
+
+class _Writing:
+    """A gzipped tar without anything that depends on the machine, the user or the time."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._gzip = _Gzip(out)
+        self._tar = tarfile.open(fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+
+    def add(self, name: str, size: int, mode: int, content: BinaryIO) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        info.mode = mode
+        self._tar.addfile(info, content)
+
+    def close(self) -> int:
+        self._tar.close()
+        return self._gzip.close()
+
+
+class _Gzip:
+    """The write side of a gzip stream: header without name and time."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        packed = self._deflate.compress(data)
+        self._size += len(packed)
+        self._out.write(packed)
+        return len(data)
+
+    def close(self) -> int:
+        rest = self._deflate.flush()
+        self._out.write(rest)
+        return self._size + len(rest)
+
+
+def describe(packed: Packed) -> str:
+    """One line for a person: how many files, how large."""
+    return f"{packed.files} file{'' if packed.files == 1 else 's'}, {size_text(packed.compressed)} compressed"
