@@ -36,7 +36,7 @@ from vibed.apps.errors import VibedError
 from vibed.sandboxes import commands
 from vibed.sandboxes.exclusive import exclusive
 from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.templates import BUILDER_VERSION, Stage, Template, digest_of, stage_digest
+from vibed.sandboxes.templates import Stage, Template, builder_version, digest_of, stage_digest
 from vibed.sandboxes.tools import Progress, Tools, agent_digest, platform_tags, sha256_of
 
 BUILD_DEADLINE_S = 1800.0
@@ -83,6 +83,8 @@ _UNWANTED = (
     "usr/share/debconf",
     "usr/share/debianutils",
     "usr/share/gcc",
+    "usr/share/gdb",
+    "usr/share/python3",
     "usr/share/common-licenses",
     "usr/share/pixmaps",
     "usr/share/applications",
@@ -148,6 +150,15 @@ _FILES: Mapping[str, str] = {
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+
+_COMPILER = """
+import compileall, importlib.util, os, py_compile, sys
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        source = os.path.join(folder, name)
+        if name.endswith(".py") and not os.path.exists(importlib.util.cache_from_source(source)):
+            compileall.compile_file(source, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+"""
 
 
 class TemplateUnavailable(VibedError):
@@ -275,7 +286,9 @@ class TemplateBuilder:
     async def _build(self, template: Template, number: int, fresh: bool) -> BuiltTemplate:
         place = self._folder / template.name
         log = place / "build.log"
-        log.write_text(f"{template.name} stage {number} of {template.last_stage}, builder {BUILDER_VERSION}\n")
+        log.write_text(
+            f"{template.name} stage {number} of {template.last_stage}, builder {builder_version(template.kind)}\n"
+        )
         for stale in place.glob(".build-*"):
             await asyncio.to_thread(_remove, stale)
         began = time.monotonic()
@@ -566,13 +579,12 @@ class _Job:
         await asyncio.to_thread(_remove, self.staging / "go-cache")
 
     async def _compile(self, below: str) -> None:
-        """Compile to bytecode that is trusted without a look at the source: -I -S, so that no .pth file runs."""
-        code = (
-            "import compileall, sys\n"
-            "from py_compile import PycInvalidationMode as M\n"
-            "compileall.compile_dir(sys.argv[1], quiet=2, invalidation_mode=M.UNCHECKED_HASH, maxlevels=30)\n"
-        )
-        argv = [*_confined(self.root), "/usr/bin/python3.13", "-I", "-S", "-c", code, f"/{below}"]
+        """Compile what has no bytecode yet to bytecode that is trusted without a look at the source.
+
+        -I -S: no .pth file runs. -B: python would leave time-stamped bytecode of what it imports itself, which the
+        image's fixed times make stale, so that every start of an app would compile those modules again.
+        """
+        argv = [*_confined(self.root), "/usr/bin/python3.13", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
         await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, env={"PATH": "/usr/bin", "LANG": "C.UTF-8"})
 
     def put_own_parts(self, agent: Path) -> None:
@@ -639,7 +651,7 @@ def debs(listing: str) -> list[tuple[str, str]]:
 
 def _content_digest(template: Template, number: int) -> str:
     """SHA-256 of what decides the root's content, without the agent and what is written anew each time."""
-    digest = hashlib.sha256(f"builder {BUILDER_VERSION} {template.kind} {os.uname().machine}\n".encode())
+    digest = hashlib.sha256(f"builder {builder_version(template.kind)} {template.kind} {os.uname().machine}\n".encode())
     digest.update(f"{template.suite} {' '.join(template.debian)}\n".encode())
     if template.kind == "go":
         digest.update(json.dumps(dict(template.env), sort_keys=True).encode())

@@ -19,8 +19,9 @@ from typing import Any, Literal, cast
 from vibed.apps.errors import VibedError
 from vibed.sandboxes.shipped import shipped
 
-BUILDER_VERSION = "1"
-"""Part of every digest: raised when the builder makes another image from the same definition."""
+BUILDER_VERSIONS: Mapping[str, str] = {"python": "2"}
+"""Part of every digest, by kind ("1" where nothing is said): raised when the builder makes another image of that kind
+from the same definition."""
 
 KINDS = ("python", "node", "go", "binary", "static", "worker")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
@@ -183,7 +184,7 @@ def _template(folder: Path, data: dict[str, Any]) -> Template:
         debian=tuple(debian.get("packages", ())),
         unavailable=data.get("unavailable"),
         stages=stages,
-        definition_digest=_definition_digest(folder, stages),
+        definition_digest=_definition_digest(folder, kind, stages),
     )
 
 
@@ -227,8 +228,13 @@ def _locked_npm(lock: Path, wanted: Mapping[str, str]) -> dict[str, str]:
     return {name: packages[f"node_modules/{name}"]["version"] for name in wanted}
 
 
-def _definition_digest(folder: Path, stages: tuple[Stage, ...]) -> str:
-    digest = hashlib.sha256(f"builder {BUILDER_VERSION}\n".encode())
+def builder_version(kind: str) -> str:
+    """The version of what the builder makes of a template of this kind."""
+    return BUILDER_VERSIONS.get(kind, "1")
+
+
+def _definition_digest(folder: Path, kind: str, stages: tuple[Stage, ...]) -> str:
+    digest = hashlib.sha256(f"builder {builder_version(kind)}\n".encode())
     own = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     digest.update(digest_of(folder, own).encode())
     for stage in stages:
