@@ -412,7 +412,7 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 	}
 	pid, exit, err := a.spawn(a.out, "build", "build", command{argv: argv, env: env, dir: a.appDir, extra: -1, limits: limits})
 	if err != nil {
-		return &wireError{422, "StartFailed", fmt.Sprintf("build step %q: %v", argv[0], err), nil}
+		return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q: %v", argv[0], err), nil}
 	}
 	a.mu.Lock()
 	a.pid = pid
@@ -425,13 +425,13 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 		a.pid = 0
 		a.mu.Unlock()
 		if status.Code == nil || *status.Code != 0 {
-			return &wireError{422, "StartFailed", fmt.Sprintf("build step %q ended with %s", argv[0], status), &status}
+			return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q ended with %s", argv[0], status), &status}
 		}
 		return nil
 	case <-timer.C:
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		status := <-exit
-		return &wireError{422, "StartFailed", fmt.Sprintf("build step %q took longer than %s", argv[0], timeout), &status}
+		return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q took longer than %s", argv[0], timeout), &status}
 	}
 }
 

@@ -50,6 +50,8 @@ class Config:
     """How long `POST /v1/deploy` waits for Ready before it answers 202."""
     start_timeout_s: float = 60.0
     """How long an app may take until it listens."""
+    build_timeout_s: float = 240.0
+    """How long compiling an app in its sandbox may take, besides."""
     drain_s: float = 60.0
     """How long requests of a replaced version may go on."""
     general_driver: str = "gvisor"
@@ -203,7 +205,7 @@ def _validated(config: Config) -> Config:
     for name in ("max_source_mb", "max_expanded_mb", "max_files", "refill_concurrency", "start_concurrency"):
         if getattr(config, name) < 1:
             raise InvalidConfiguration(f"{name} must be at least 1")
-    for name in ("deploy_wait_s", "start_timeout_s", "drain_s"):
+    for name in ("deploy_wait_s", "start_timeout_s", "build_timeout_s", "drain_s"):
         if not 0 <= getattr(config, name) <= 3_600:
             raise InvalidConfiguration(f"{name} must be between 0 and 3600 seconds")
     if any(size < 0 for size in config.pools.values()):

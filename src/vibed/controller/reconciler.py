@@ -416,7 +416,8 @@ class Reconciler:
                 else replace(version.runtime, start=replace(version.runtime.start, warm=False)),
                 env=version.env,
                 limits=placement.limits,
-                start_timeout_s=self._config.start_timeout_s,
+                start_timeout_s=self._config.start_timeout_s
+                + (self._config.build_timeout_s if version.runtime.start.build else 0.0),
             ),
             socket=self._markers.socket(keeper.app_id, run.number),
             log_dir=self._layout.run_log(keeper.app_id, run.number),

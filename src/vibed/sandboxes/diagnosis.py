@@ -95,6 +95,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
         return _failed(
             code, f"the app does not fit in its {run.limits.disk_mb} MB of disk", ended, "make the source smaller"
         )
+    if code == "BuildFailed" and ended is not None:
+        return _failed(code, f"{message}{_last(ended)}", ended, "`vibed logs` has all that the build printed")
     if code == "StartFailed" and ended is not None:
         if ended.code == 0:
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
