@@ -88,12 +88,16 @@ func (c *socketClient) inject(ctx context.Context, source, strip string) error {
 // agentFault takes over what the agent says of a failure, under the code that the contract has for it.
 func agentFault(code string, answer []byte) *fault {
 	var said struct {
+		Code    string          `json:"code"`
 		Message string          `json:"message"`
 		Exit    json.RawMessage `json:"exit"`
 		Details map[string]any  `json:"details"`
 	}
 	if json.Unmarshal(answer, &said) != nil {
 		said.Message = string(answer[:min(len(answer), 1000)])
+	}
+	if said.Code != "" {
+		code = said.Code // the agent knows better what failed
 	}
 	f := &fault{Code: code, Message: said.Message, Details: said.Details}
 	if f.Message == "" {
