@@ -147,11 +147,16 @@ def _validation(error: RequestValidationError) -> VibedError:
         problems.append({"field": name, "message": item["msg"]})
     first = problems[0]
     return InvalidRequest(
-        f"{first['field']}: {first['message']}", details={"field": first["field"], "errors": problems}
+        f"{first['field']}: {first['message']}",
+        hint="send JSON with Content-Type: application/json" if first["field"] == "body" else None,
+        details={"field": first["field"], "errors": problems},
     )
 
 
 def _from_http(request: Request, error: HTTPException) -> VibedError:
+    if isinstance(error.__cause__, VibedError):
+        # FastAPI calls whatever happens while it reads a body an error of the body.
+        return error.__cause__
     if error.status_code == 404:
         return NotFound(f"there is nothing at {request.url.path[:200]}", hint="/openapi.json lists every route")
     if error.status_code == 405:

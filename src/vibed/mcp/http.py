@@ -1,40 +1,73 @@
 """MCP over streamable HTTP at /mcp: stateless, so that a restart of vibeD breaks no session.
 
-The edge has checked host, origin and key before anything of this runs; the tools act as the key's owner.
+The edge has checked host, origin and key before anything of this runs; the tools act as the key's owner. The MCP
+library takes a third of the process's memory, so it is loaded by the first call that comes.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from typing import Any, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
-from mcp.server.mcpserver import Context as McpContext
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from vibed.api import metadata as meta
 from vibed.api.context import Context
 from vibed.api.identity import Caller
-from vibed.api.routes.deploys import deploy_view
-from vibed.api.runlogs import Position
-from vibed.api.steps import Steps
-from vibed.api.views import app_view, template_view, version_view
-from vibed.mcp.backend import View
-from vibed.mcp.tools import create_server
-from vibed.sources.store import StagedSource
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 LARGEST_BODY = 32 << 20
 """Bytes of one call: files come as JSON text, and a source that needs more is better sent to POST /v1/deploy."""
-_ANSWER_S = 9.6
 
 
 class McpOverHttp:
     """The route, and what has to run while it is served."""
 
     def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._wanted = asyncio.Event()
+        self._manager: asyncio.Future[StreamableHTTPSessionManager] | None = None
+        self.route = Route("/mcp", endpoint=self, include_in_schema=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._manager is not None, "running() was not entered"
+        self._wanted.set()
+        manager = await asyncio.shield(self._manager)
+        await manager.handle_request(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Enter it once, for as long as the API runs."""
+        self._manager = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._live(self._manager))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _live(self, ready: asyncio.Future[StreamableHTTPSessionManager]) -> None:
+        # One task for the whole life: the manager's task group has to end in the task that it began in.
+        await self._wanted.wait()
+        try:
+            manager = await asyncio.to_thread(self._load)
+            async with manager.run():
+                ready.set_result(manager)
+                await asyncio.Event().wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def _load(self) -> StreamableHTTPSessionManager:
+        from vibed.mcp.inprocess import InProcess
+        from vibed.mcp.tools import create_server
+
+        ctx = self._ctx
         server = create_server(lambda request: InProcess(ctx, _caller(request)), ctx.catalog.all_packages())
         server.streamable_http_app(
             stateless_http=True,
@@ -44,92 +77,10 @@ class McpOverHttp:
             transport_security=None,
             host="",
         )
-        self._manager: StreamableHTTPSessionManager = server.session_manager
-        self.route = Route("/mcp", endpoint=_Endpoint(self._manager), include_in_schema=False)
-
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """Enter it once, for as long as the API runs."""
-        return self._manager.run()
+        return server.session_manager
 
 
-class _Endpoint:
-    """A class, because starlette hands a function a request instead of the raw messages."""
-
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
-        self._manager = manager
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)
-
-
-def _caller(request: McpContext[Any, Any]) -> Caller:
+def _caller(request: Any) -> Caller:
     http = request.request_context.request
     assert http is not None, "tools are only reachable over HTTP here"
     return cast(Caller, http.scope["state"]["caller"])
-
-
-class InProcess:
-    """`vibed.mcp.backend.Backend` on the service that the HTTP routes use."""
-
-    def __init__(self, ctx: Context, caller: Caller) -> None:
-        self._ctx = ctx
-        self._caller = caller
-
-    async def deploy(self, metadata: View, source: bytes) -> View:
-        wanted = meta.read(metadata)
-        steps = Steps(self._ctx.deployments.tracer)
-        with self._ctx.deployments.tracer.span("deploy", transport="mcp"):
-            staged = await self._staged(source, steps)
-            result = await self._ctx.deployments.deploy(
-                self._caller, wanted, staged, steps, deadline=time.perf_counter() + _ANSWER_S
-            )
-        return deploy_view(result, self._ctx.config)
-
-    async def redeploy(self, app_id: str, metadata: View, source: bytes | None) -> View:
-        wanted = meta.read(metadata)
-        steps = Steps(self._ctx.deployments.tracer)
-        with self._ctx.deployments.tracer.span("deploy", transport="mcp"):
-            staged = None if source is None else await self._staged(source, steps)
-            result = await self._ctx.deployments.redeploy(
-                self._caller, app_id, wanted, staged, steps, deadline=time.perf_counter() + _ANSWER_S
-            )
-        return deploy_view(result, self._ctx.config)
-
-    async def _staged(self, source: bytes, steps: Steps) -> StagedSource:
-        async def chunks() -> AsyncIterator[bytes]:
-            yield source
-
-        with steps.step("receive"):
-            return await self._ctx.deployments.intake.receive(chunks())
-
-    async def app(self, app_id: str) -> View:
-        return app_view(await self._ctx.deployments.get(self._caller, app_id), self._ctx.config)
-
-    async def apps(self, *, q: str | None, limit: int, offset: int) -> View:
-        found, total = await self._ctx.deployments.list(
-            self._caller, owner=self._caller.owner, phase=None, q=q, limit=limit, offset=offset
-        )
-        return {"items": [app_view(app, self._ctx.config) for app in found], "total": total}
-
-    async def delete(self, app_id: str) -> View:
-        return app_view(await self._ctx.deployments.delete(self._caller, app_id), self._ctx.config)
-
-    async def logs(self, app_id: str, *, tail: int, after: str | None) -> View:
-        await self._ctx.deployments.get(self._caller, app_id)
-        position = Position.parse(after) if after else None
-        return await self._ctx.logs.page(app_id, after=position, tail=tail, limit=tail)
-
-    async def versions(self, app_id: str, *, limit: int) -> View:
-        found, total = await self._ctx.deployments.versions(self._caller, app_id, limit=limit)
-        return {"items": [version_view(version) for version in found], "total": total}
-
-    async def rollback(self, app_id: str, version: int) -> View:
-        steps = Steps(self._ctx.deployments.tracer)
-        result = await self._ctx.deployments.rollback(
-            self._caller, app_id, version, steps, deadline=time.perf_counter() + _ANSWER_S
-        )
-        return deploy_view(result, self._ctx.config)
-
-    async def templates(self) -> View:
-        found = await self._ctx.catalog.list()
-        return {"items": [template_view(figures) for figures in found], "total": len(found)}
