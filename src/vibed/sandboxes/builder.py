@@ -248,7 +248,7 @@ class TemplateBuilder:
         place = self._folder / name
         place.mkdir(parents=True, exist_ok=True)
         try:
-            async with exclusive(place / ".lock", deadline_s=BUILD_DEADLINE_S), asyncio.timeout(BUILD_DEADLINE_S):
+            async with exclusive(place / ".busy", deadline_s=BUILD_DEADLINE_S), asyncio.timeout(BUILD_DEADLINE_S):
                 self._runtimes.pop(name, None)
                 present = self.ready(name)
                 if not fresh and present is not None and (present.complete or present.stage >= (stage or 99)):
@@ -366,7 +366,7 @@ class TemplateBuilder:
             )
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "--yes", "--no-install-recommends", *missing]
-        async with exclusive(self._folder / ".apt.lock", deadline_s=_APT_DEADLINE_S * 2):
+        async with exclusive(self._folder / ".apt", deadline_s=_APT_DEADLINE_S * 2):
             try:
                 await commands.run(install, log=log, deadline_s=_APT_DEADLINE_S, env=env)
             except commands.CommandFailed:

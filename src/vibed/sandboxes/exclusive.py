@@ -1,4 +1,7 @@
-"""One at a time, across processes: an advisory lock on a file that dies with its holder, kill -9 included."""
+"""One at a time, across processes: an advisory lock on a directory that dies with its holder, kill -9 included.
+
+A directory, because a home that was copied with hard links would share the lock of a file with the original.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ async def exclusive(path: Path, *, deadline_s: float) -> AsyncIterator[None]:
 
     The wait polls rather than blocks a thread, so a cancelled waiter leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         async with asyncio.timeout(deadline_s):
             while not _try(descriptor):  # noqa: ASYNC110 (another process cannot set an event)

@@ -148,7 +148,7 @@ class Tools:
         tool = self.tool(name)
         if self._is_of_host(tool):
             return tool.path
-        async with exclusive(self._folder / f".{name}.lock", deadline_s=_LOCK_DEADLINE_S):
+        async with exclusive(self._folder / ".busy" / name, deadline_s=_LOCK_DEADLINE_S):
             if self.installed(name):
                 record = json.loads(self._record(tool).read_text())
                 if await asyncio.to_thread(sha256_of, tool.path) == record["sha256"]:
@@ -207,7 +207,7 @@ class Tools:
         final = self._folder / f"{tool.name}-{tool.version}"
         log = self._folder / f"{tool.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
+        log.unlink(missing_ok=True)
         for stale in self._folder.glob(f".{tool.name}-*.tmp"):
             shutil.rmtree(stale, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{tool.name}-", suffix=".tmp"))
@@ -276,7 +276,7 @@ class Tools:
         got = await asyncio.to_thread(sha256_of, staging / "runsc")
         if wanted is not None and got != wanted:
             raise ToolError(tool.name, f"built with {compiler} it is {got}, the lock wants {wanted}")
-        # 2 GB that nothing needs any more; until here they let an interrupted build go on where it was
+        # nothing needs them any more; until here they let an interrupted build go on where it was
         await asyncio.to_thread(shutil.rmtree, cache, True)
         return {"compiler": compiler, "reproduced": "yes" if wanted else "unknown: no hash for this compiler"}
 
