@@ -301,3 +301,9 @@ def test_what_the_user_says_must_fit(asked: Asked, code: str) -> None:
     with pytest.raises(ClassifyError) as caught:
         classify(table_of({"index.html": PAGE}), asked, TEMPLATES)
     assert caught.value.error_code == code
+
+
+def test_the_word_from_in_a_list_of_strings_is_not_an_import() -> None:
+    server = 'require("node:http").createServer(f).listen(3000);\nconst [a, b] = ["value", "from", "to"].map(f);\n'
+    files: dict[str, str | bytes] = {"package.json": pkg(scripts={"start": "node server.js"}), "server.js": server}
+    assert classify(table_of(files), None, TEMPLATES).template == "node-24"

@@ -71,9 +71,9 @@ _LISTENS = re.compile(
 )
 _FOREIGN_RUNTIME = re.compile(r"\b(Bun\.serve|Deno\.serve|Deno\.listen)\b|from\s+['\"]https://deno\.land/")
 _IMPORT = re.compile(
-    r"(?:\bfrom[ \t\n]{0,20}|\bimport[ \t\n]{0,20}|\brequire[ \t]{0,20}\([ \t\n]{0,20}"
+    r"(?:(?<![\w'\"`.$])from[ \t\n]{0,20}|\bimport[ \t\n]{0,20}|\brequire[ \t]{0,20}\([ \t\n]{0,20}"
     r"|\bimport[ \t]{0,20}\([ \t\n]{0,20})"
-    r"""['"]([^'"\n]{1,200})['"]"""
+    r"""['"]([@\w.#/~:+-]{1,200})['"]"""
 )
 _TYPE_IMPORT = re.compile(r"^[ \t]*(?:import|export)[ \t]+type\b[^;\n]*", re.MULTILINE)
 _NEEDS_TRANSFORM = re.compile(
