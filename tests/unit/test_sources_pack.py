@@ -214,3 +214,9 @@ def test_no_files_in_memory_are_refused() -> None:
         pack_files({"a": "x", "./a": "y"})
     with pytest.raises(VibedError, match="not valid text"):
         pack_files({"a": "\ud800"})
+
+
+def test_two_stars_at_the_end_mean_what_is_in_the_folder_and_not_the_folder(tmp_path: Path) -> None:
+    make(tmp_path, "y/a.log", "y/b.log", "y/z/c.txt")
+    (tmp_path / ".gitignore").write_text("y/**\n!a.log\n")
+    assert packed(tmp_path)[0] == [".gitignore", "y/a.log"]

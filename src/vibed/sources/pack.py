@@ -182,6 +182,9 @@ def _spec(path: Path) -> GitIgnoreSpec:
         raise PackError(f"{quoted(path.name)} cannot be read: {error.strerror}") from error
     kept = []
     for line in lines:
+        if line.rstrip().endswith("/**"):
+            # In git `a/**` is all that is in `a` and not `a` itself; pathspec takes the folder for a part of it.
+            line = line.rstrip() + "/*"
         try:
             GitIgnoreSpec.from_lines([line])
         except ValueError:
