@@ -1,0 +1,74 @@
+"""Node apps as people write them, unmodified."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e import samples
+from tests.e2e.conftest import Apps
+from tests.e2e.instance import Instance
+from tests.e2e.load import connect
+
+_EXPRESS = (
+    'const app = require("express")();\napp.get("/", (req, res) => res.send("from express"));\napp.listen(3000);\n'
+)
+
+
+@pytest.fixture(autouse=True)
+def _node(vibed: Instance) -> None:
+    vibed.client.wait_for_template("node-24")
+
+
+def test_a_program_without_package_json_runs(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.node_hello(1))
+    assert vibed.client.visit(app).text == "version 1\n"
+    assert vibed.client.app(app)["runtime"]["template"] == "node-24"
+
+
+_FASTIFY = """
+import Fastify from "fastify";
+const app = Fastify();
+app.get("/", async () => "from fastify");
+await app.listen({ port: process.env.PORT });
+"""
+_TYPED = """
+import { createServer } from "node:http";
+const word: string = "typed";
+createServer((request, response) => response.end(word)).listen(process.env.PORT);
+"""
+_KOA = """
+import Koa from "koa";
+const app = new Koa();
+app.use((context) => { context.body = "from koa"; });
+app.listen(8080, "127.0.0.1");
+"""
+WAYS = {
+    "main-on-3000": ({"server.js": _EXPRESS}, {"main": "server.js", "dependencies": {"express": "*"}}, "from express"),
+    "start-script-of-a-module": ({"a.mjs": _FASTIFY}, {"scripts": {"start": "node a.mjs"}}, "from fastify"),
+    "typescript": ({"server.ts": _TYPED}, {"type": "module", "scripts": {"start": "node server.ts"}}, "typed"),
+    "main-on-loopback": ({"server.js": _KOA}, {"type": "module", "main": "server.js"}, "from koa"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_usual_ways_to_start_are_found(vibed: Instance, apps: Apps, way: str) -> None:
+    files, package, expected = WAYS[way]
+    app = apps.ready({**files, "package.json": json.dumps(package)})
+    assert vibed.client.visit(app).text == expected
+
+
+async def test_websockets_and_bodies_work(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.node(1))
+    assert vibed.client.visit(app, "/echo", "POST", content=b"x" * 1_000_000).json()["size"] == 1_000_000
+    async with connect(vibed.client, app) as socket:
+        await socket.send("hello")
+        assert await socket.recv() == "1 hello"
+
+
+def test_the_app_sees_its_environment_and_nothing_of_vibed(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.node(1), env=[{"name": "GREETING", "value": "hello"}])
+    seen = vibed.client.visit(app, "/env").json()
+    assert seen["GREETING"] == "hello"
+    assert not [name for name in seen if name.startswith("VIBED_")]

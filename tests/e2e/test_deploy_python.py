@@ -1,0 +1,97 @@
+"""Python apps as people write them, unmodified."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import samples
+from tests.e2e.conftest import Apps
+from tests.e2e.instance import Instance
+from tests.e2e.load import connect
+
+_FLASK = """
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/")
+def index():
+    return "from flask"
+"""
+_MAIN = '\nif __name__ == "__main__":\n    app.run(port=5000)\n'
+_FASTAPI = """
+from fastapi import FastAPI
+app = FastAPI()
+
+@app.get("/")
+async def index():
+    return {"from": "fastapi"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _python(vibed: Instance) -> None:
+    vibed.client.wait_for_template("python-313")
+
+
+def test_a_program_of_the_standard_library_runs(vibed: Instance, apps: Apps) -> None:
+    deployed = vibed.client.deploy_ready(apps.name(), samples.python_hello(1))
+    assert vibed.client.visit(deployed.app_id).text == "version 1\n"
+    app = vibed.client.app(deployed.app_id)
+    assert (app["runtime"]["lane"], app["runtime"]["template"]) == ("general", "python-313")
+    assert app["isolation"] in ("kernel", "process")
+
+
+WAYS: dict[str, tuple[samples.Files, str]] = {
+    "flask-object": ({"app.py": _FLASK}, "from flask"),
+    "flask-main-on-5000": ({"app.py": _FLASK + _MAIN}, "from flask"),
+    "fastapi-object": ({"main.py": _FASTAPI}, '{"from":"fastapi"}'),
+    "procfile": ({"src/web/app.py": _FLASK, "Procfile": "web: gunicorn --chdir src/web app:app"}, "from flask"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_usual_ways_to_start_are_found(vibed: Instance, apps: Apps, way: str) -> None:
+    source, expected = WAYS[way]
+    assert vibed.client.visit(apps.ready(source)).text.strip() == expected
+
+
+async def test_websockets_and_bodies_work(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.python(1))
+    assert vibed.client.visit(app, "/echo", "POST", content=b"x" * 1_000_000).json()["size"] == 1_000_000
+    async with connect(vibed.client, app) as socket:
+        await socket.send("hello")
+        assert await socket.recv() == "1 hello"
+
+
+def test_the_app_sees_its_environment_and_nothing_of_vibed(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.python(1), env=[{"name": "GREETING", "value": "héllo\nthere"}])
+    seen = vibed.client.visit(app, "/env").json()
+    assert seen["GREETING"] == "héllo\nthere"
+    assert seen["PORT"].isdigit()
+    assert vibed.admin_key not in str(seen)
+    assert not [name for name in seen if name.startswith("VIBED_")]
+
+
+def test_the_app_can_write_beside_its_source_and_in_its_home(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(
+        {
+            "app.py": "import os, pathlib, sqlite3, tempfile\nfrom flask import Flask\napp = Flask(__name__)\n"
+            "sqlite3.connect('notes.db').execute('create table n (t)')\n"
+            "pathlib.Path('logs').mkdir()\n"
+            "(pathlib.Path.home() / 'x').write_text('x')\n"
+            "tempfile.NamedTemporaryFile().write(b'x')\n"
+            "@app.get('/')\ndef index():\n    return os.getcwd() + ' ' + str(pathlib.Path('notes.db').exists())\n"
+        }
+    )
+    assert vibed.client.visit(app).text == "/app True"
+
+
+def test_a_new_version_starts_from_its_source_alone(vibed: Instance, apps: Apps) -> None:
+    name = apps.name()
+    first = {"app.py": _FLASK + "\nopen('left-behind', 'w').write('x')\n"}
+    second = {
+        "app.py": _FLASK.replace('return "from flask"', 'import os; return str(sorted(os.listdir(".")))'),
+    }
+    vibed.client.deploy_ready(name, first)
+    vibed.client.deploy_ready(name, second)
+    assert "left-behind" not in vibed.client.visit(name).text

@@ -1,0 +1,291 @@
+"""Apps that do not work: each says what is wrong, whether trying again can help, and what to change."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+
+import pytest
+
+from tests.e2e import samples
+from tests.e2e.client import packed
+from tests.e2e.conftest import Apps
+from tests.e2e.instance import Instance
+from tests.e2e.waiting import eventually
+
+
+@pytest.fixture(autouse=True)
+def _python(second: Instance) -> None:
+    second.client.wait_for_template("python-313")
+
+
+# an app that does not start
+
+
+def test_a_crash_on_start_is_told_with_the_apps_last_words(second: Instance, second_apps: Apps) -> None:
+    deployed = second_apps.deploy({"app.py": "import sys\nprint('warming up')\nraise RuntimeError('no luck today')\n"})
+    assert (deployed.status, deployed.phase, deployed.reason) == (202, "Failed", "StartFailed")
+    assert "no luck today" in deployed.message
+    told = [line["text"] for line in second.client.logs(deployed.app_id)]
+    assert "warming up" in told
+    assert any("RuntimeError: no luck today" in line for line in told)
+    app = second.client.app(deployed.app_id)
+    assert (app["phase"], app["serving_version"]) == ("Failed", None)
+
+
+def test_an_app_that_ends_at_once_without_an_error_is_told_so(second_apps: Apps) -> None:
+    deployed = second_apps.deploy({"app.py": "from flask import Flask\nprint('that was all')\n"}, runtime=None)
+    assert deployed.phase == "Failed"
+    assert "listen" in deployed.message
+
+
+def test_a_missing_module_is_named(second: Instance, second_apps: Apps) -> None:
+    answer = second.client.post_deploy(
+        second_apps.name(), {"app.py": samples.python_hello(1)["app.py"], "requirements.txt": "flask\nlangchain==0.3\n"}
+    )
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (422, "DependenciesMissing")
+    assert "langchain" in body["message"]
+    assert "flask" not in body["details"].get("missing", [])
+    assert body["details"]["retryable"] is False
+
+
+def test_a_missing_module_that_only_the_code_knows_of_is_named_too(second: Instance, second_apps: Apps) -> None:
+    name = second_apps.name()
+    answer = second.client.post_deploy(
+        name, {"app.py": "import importlib\nimportlib.import_module('lang' + 'chain')\n" + _hello()}
+    )
+    assert answer.status_code == 202, answer.text
+    version = second.client.settled(name, 1)
+    assert (version["phase"], version["reason"]) == ("Failed", "DependenciesMissing")
+    assert "langchain" in version["message"]
+
+
+def test_a_missing_environment_variable_is_named_and_setting_it_helps(second: Instance, second_apps: Apps) -> None:
+    source: samples.Files = {"app.py": "import os\nKEY = os.environ['WEATHER_API_KEY']\n" + _hello()}
+    deployed = second_apps.deploy(source)
+    assert deployed.phase == "Failed"
+    assert "WEATHER_API_KEY" in deployed.message
+    fixed = second.client.ask(
+        "PATCH", f"/v1/apps/{deployed.app_id}", json={"env": [{"name": "WEATHER_API_KEY", "value": "x"}]}
+    )
+    assert second.client.settled(deployed.app_id, fixed["version"])["phase"] == "Ready"
+    assert second.client.visit(deployed.app_id).text == "version 1\n"
+
+
+def test_an_app_that_never_listens_is_told_what_to_do(second_apps: Apps) -> None:
+    deployed = second_apps.deploy({"app.py": "import time\nfrom flask import Flask\ntime.sleep(3600)\n"})
+    assert (deployed.phase, deployed.reason) == ("Failed", "StartTimeout")
+    assert "did not listen" in deployed.message
+
+
+def test_a_syntax_error_is_told_with_its_line(second: Instance, second_apps: Apps) -> None:
+    name = second_apps.name()
+    answer = second.client.post_deploy(
+        name, {"app.py": "from flask import Flask\napp = Flask(__name__)\ndef broken(:\n"}
+    )
+    if answer.status_code == 422:
+        assert "app.py" in answer.json()["message"]
+        return
+    assert second.client.settled(name, 1)["phase"] == "Failed"
+    assert any("SyntaxError" in line["text"] for line in second.client.logs(name))
+
+
+def _hello() -> str:
+    return str(samples.python_hello(1)["app.py"])
+
+
+# an app that stops working later
+
+
+def test_a_crash_loop_backs_off_and_says_so(second: Instance, second_apps: Apps) -> None:
+    """Ready at first; then it dies on every request for `/die` and soon after every start."""
+    name = second_apps.name()
+    second.client.deploy_ready(
+        name,
+        {
+            "app.py": "import os, threading\nfrom pathlib import Path\n"
+            "from http.server import BaseHTTPRequestHandler, HTTPServer\n"
+            "class H(BaseHTTPRequestHandler):\n"
+            "    def do_GET(self):\n"
+            "        if self.path == '/die':\n"
+            "            print('dying as asked', flush=True)\n"
+            "            os._exit(7)\n"
+            "        self.send_response(200); self.end_headers(); self.wfile.write(b'alive')\n"
+            "HTTPServer(('', int(os.environ['PORT'])), H).serve_forever()\n"
+        },
+    )
+
+    def crashing() -> dict[str, object] | None:
+        second.client.visit(name, "/die")
+        app = second.client.app(name)
+        return app if app["reason"] == "CrashLoop" else None
+
+    app = eventually(crashing, "the crash loop is told", within_s=90, every_s=0.3)
+    assert app is not None
+    assert app["phase"] == "Failed"
+    assert "times in a row" in str(app["message"])
+    assert "7" in str(app["message"])
+    assert "tried again by itself" in str(app["message"])
+    assert int(str(app["restarts"])) >= 3
+    page = second.client.visit(name, headers={"Accept": "application/json"})
+    assert page.status_code == 503
+    assert eventually(
+        lambda: second.client.visit(name).text == "alive", "it comes back by itself when it stops dying", within_s=120
+    )
+
+
+def test_an_app_that_is_killed_for_memory_says_so_and_comes_back(second: Instance, second_apps: Apps) -> None:
+    name = second_apps.name()
+    second.client.deploy_ready(
+        name,
+        {
+            "main.py": "from fastapi import FastAPI\napp = FastAPI()\n"
+            "@app.get('/')\nasync def index():\n    return 'alive'\n"
+            "@app.get('/eat')\nasync def eat():\n    return len(bytearray(b'x') * (2 << 30))\n"
+        },
+    )
+    second.client.visit(name, "/eat")
+    eventually(
+        lambda: (
+            "memory" in " ".join(str(event["message"]) for event in second.client.events(name)).lower()
+            or any("memory" in line["text"].lower() for line in second.client.logs(name))
+        ),
+        "the reason is told",
+    )
+    eventually(lambda: second.client.visit(name).status_code == 200, "it is back", within_s=60)
+
+
+# a version that does not work
+
+
+@pytest.mark.parametrize(
+    ("first", "broken"),
+    [
+        pytest.param(samples.python_hello(1), {"app.py": "raise RuntimeError('broken')"}, id="python"),
+        pytest.param(samples.worker(1), {"worker.js": "export default { fetch( }"}, id="worker"),
+        pytest.param(samples.static(1), {"app.py": "raise RuntimeError('broken')"}, id="static-to-python"),
+    ],
+)
+def test_a_failed_redeploy_leaves_the_last_good_version_serving(
+    second: Instance, second_apps: Apps, first: samples.Files, broken: samples.Files
+) -> None:
+    second.client.wait_for_template("workerd")
+    name = second_apps.name()
+    second.client.deploy_ready(name, first)
+    failed = second.client.deploy(name, broken)
+    assert (failed.number, failed.phase) == (2, "Failed")
+    app = second.client.app(name)
+    assert (app["phase"], app["version"], app["serving_version"]) == ("Ready", 2, 1)
+    assert "version 2 failed" in app["message"]
+    assert "Version 1 still serves" in app["message"]
+    assert "version 1" in second.client.visit(name).text
+    third = second.client.deploy_ready(name, first)
+    assert third.number == 3
+    app = second.client.app(name)
+    assert (app["reason"], app["serving_version"]) == ("Running", 3)
+
+
+# sources that are refused
+
+
+def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for info, content in members:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = link
+    return info
+
+
+_PAGE = (_member("index.html"), b"<h1>hi</h1>")
+
+REFUSED = [
+    pytest.param(b"this is no archive", "NotGzip", id="text"),
+    pytest.param(b"", "NotGzip", id="nothing"),
+    pytest.param(gzip.compress(b"neither is this" * 100), "NotTar", id="gzip-of-text"),
+    pytest.param(packed(samples.static(1))[:-20], "TruncatedArchive", id="truncated"),
+    pytest.param(packed(samples.static(1)) * 2, "TrailingData", id="concatenated"),
+    pytest.param(_tar(_PAGE, (_member("../evil"), b"x")), "PathTraversal", id="traversal"),
+    pytest.param(_tar(_PAGE, (_member("/etc/evil"), b"x")), "AbsolutePath", id="absolute"),
+    pytest.param(_tar(_PAGE, (_member("l", tarfile.SYMTYPE, "/etc/passwd"), b"")), "LinkOutside", id="link-outside"),
+    pytest.param(_tar(_PAGE, (_member("l", tarfile.SYMTYPE, "nowhere"), b"")), "DanglingLink", id="dangling-link"),
+    pytest.param(_tar(_PAGE, (_member("d", tarfile.CHRTYPE), b"")), "DeviceFile", id="device"),
+    pytest.param(_tar(_PAGE, _PAGE), "DuplicateName", id="duplicate"),
+    pytest.param(_tar(), "EmptyArchive", id="empty"),
+    pytest.param(_tar(_PAGE, (_member("zeros"), bytes(64 << 20))), "CompressionRatio", id="bomb"),
+]
+
+
+@pytest.mark.parametrize(("source", "code"), REFUSED)
+def test_a_bad_archive_is_refused_by_name_and_leaves_nothing(
+    second: Instance, second_apps: Apps, source: bytes, code: str
+) -> None:
+    name = second_apps.name()
+    answer = second.client.post_deploy(name, source)
+    body = answer.json()
+    assert body["code"] == code, body
+    assert 400 <= answer.status_code < 500
+    assert body["message"]
+    assert second.client.api("GET", f"/v1/apps/{name}").status_code == 404
+
+
+def test_a_source_that_is_too_large_is_refused(second: Instance, second_apps: Apps) -> None:
+    import os
+
+    answer = second.client.post_deploy(second_apps.name(), b"\x1f\x8b" + os.urandom(51 << 20))
+    assert answer.status_code == 413, answer.text
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        pytest.param({"pom.xml": "<project/>", "src/main/java/A.java": "class A {}"}, "UnsupportedRuntime", id="java"),
+        pytest.param({"Cargo.toml": "[package]\nname='x'", "src/main.rs": ""}, "UnsupportedRuntime", id="rust"),
+        pytest.param({"analysis.ipynb": "{}"}, "NotAWebApp", id="notebook"),
+        pytest.param({"README.md": "# nothing"}, None, id="readme-alone"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_with_what_would_work(
+    second: Instance, second_apps: Apps, source: samples.Files, code: str | None
+) -> None:
+    answer = second.client.post_deploy(second_apps.name(), source)
+    body = answer.json()
+    assert answer.status_code == 422, body
+    assert code is None or body["code"] == code
+    assert body["details"]["hint"]
+    assert body["details"]["retryable"] is False
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status", "code"),
+    [
+        pytest.param({"name": "Not_A_Name"}, 422, "InvalidName", id="bad-name"),
+        pytest.param({"name": "api"}, 422, "InvalidName", id="reserved-name"),
+        pytest.param({"name": "ok", "ttl": "1h"}, 422, "NotSupported", id="not-built-yet"),
+        pytest.param({"name": "ok", "nonsense": 1}, 422, "InvalidRequest", id="unknown-field"),
+        pytest.param({"name": "ok", "env": {"A": "1"}}, 422, "InvalidRequest", id="env-shape"),
+        pytest.param({"name": "ok", "runtime": {"template": "cobol-60"}}, 422, None, id="unknown-template"),
+    ],
+)
+def test_bad_metadata_is_refused_with_the_fields_name(
+    second: Instance, metadata: dict[str, object], status: int, code: str | None
+) -> None:
+    import json
+
+    answer = second.client.api(
+        "POST",
+        "/v1/deploy",
+        files={"source": ("s", packed(samples.static(1)))},
+        data={"metadata": json.dumps(metadata)},
+    )
+    assert answer.status_code == status, answer.text
+    assert code is None or answer.json()["code"] == code

@@ -1,0 +1,93 @@
+"""New versions under load: no request fails, and none that begins after a switch reaches the old version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import websockets
+
+from tests.e2e import samples
+from tests.e2e.conftest import Apps
+from tests.e2e.instance import Instance
+from tests.e2e.load import Load, connect
+
+CASES = [
+    pytest.param("static-nginx", samples.static, {"get": 4}, 12, id="static"),
+    pytest.param("workerd", samples.worker, {"get": 2, "post": 1, "websocket": 1}, 10, id="worker"),
+    pytest.param("python-313", samples.python, {"get": 2, "post": 1, "websocket": 1}, 5, id="python"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("template", "sample", "load", "versions"), CASES)
+async def test_nothing_fails_and_nothing_is_stale(
+    vibed: Instance,
+    apps: Apps,
+    template: str,
+    sample: Callable[[object], samples.Files],
+    load: dict[str, int],
+    versions: int,
+) -> None:
+    vibed.client.wait_for_template(template)
+    name = apps.name()
+    await asyncio.to_thread(vibed.client.deploy_ready, name, sample(1))
+    async with Load(vibed.client, name, **load) as running:
+        await running.quiet_until(3)
+        for version in range(2, versions + 1):
+            deployed = await asyncio.to_thread(vibed.client.deploy_ready, name, sample(version))
+            assert deployed.number == version
+            running.switched(version)
+            await running.quiet_until(3)
+    assert not running.failed, f"{len(running.failed)} of {len(running.seen)}: {running.failed[:5]}"
+    assert not running.stale, f"{len(running.stale)} of {len(running.seen)}: {running.stale[:5]}"
+    assert {one.version for one in running.seen} == set(range(1, versions + 1))
+
+
+@pytest.mark.parametrize(("template", "sample"), [("workerd", samples.worker), ("python-313", samples.python)])
+async def test_an_open_websocket_goes_on_until_the_drain_deadline_and_is_told(
+    vibed: Instance, apps: Apps, template: str, sample: Callable[[object], samples.Files]
+) -> None:
+    vibed.client.wait_for_template(template)
+    name = apps.name()
+    await asyncio.to_thread(vibed.client.deploy_ready, name, sample(1))
+    async with connect(vibed.client, name) as socket:
+        await socket.send("before")
+        assert await socket.recv() == "1 before"
+        await asyncio.to_thread(vibed.client.deploy_ready, name, sample(2))
+        await socket.send("after")
+        assert await socket.recv() == "1 after", "an open connection stays with the version it was made to"
+        async with connect(vibed.client, name) as fresh:
+            await fresh.send("new")
+            assert await fresh.recv() == "2 new"
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 30)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+
+
+async def test_a_request_that_is_under_way_is_finished_by_the_version_it_began_on(vibed: Instance, apps: Apps) -> None:
+    vibed.client.wait_for_template("python-313")
+    source = """
+import asyncio
+from fastapi import FastAPI
+app = FastAPI()
+
+@app.get("/slow")
+async def slow():
+    await asyncio.sleep(3)
+    return "version @VERSION@"
+
+@app.get("/")
+async def index():
+    return "version @VERSION@"
+"""
+    name = apps.name()
+    await asyncio.to_thread(vibed.client.deploy_ready, name, {"main.py": source.replace("@VERSION@", "1")})
+    slow = asyncio.create_task(asyncio.to_thread(vibed.client.visit, name, "/slow"))
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(vibed.client.deploy_ready, name, {"main.py": source.replace("@VERSION@", "2")})
+    assert vibed.client.visit(name).json() == "version 2"
+    answer = await slow
+    assert (answer.status_code, answer.json()) == (200, "version 1")
