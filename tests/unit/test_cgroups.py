@@ -13,7 +13,7 @@ from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
 V2_FILES = (
     *("cgroup.procs", "cgroup.subtree_control", "cgroup.controllers", "cgroup.kill"),
     *("memory.max", "memory.swap.max", "memory.oom.group", "memory.events", "memory.current"),
-    *("cpu.max", "pids.max"),
+    *("cpu.max", "cpu.weight", "pids.max"),
 )
 
 
@@ -75,8 +75,9 @@ class TestV2:
 
     def test_bounds_that_are_not_given_stay(self, tree: Tree) -> None:
         group = made(tree, tree.find())
-        group.bound(Bounds(cpus=2.0))
+        group.bound(Bounds(cpus=2.0, weight=25))
         folder = group.procs[0].parent
+        assert (folder / "cpu.weight").read_text() == "25"
         assert (folder / "cpu.max").read_text() == "200000 100000"
         assert (folder / "memory.max").read_text() == str(64 << 20)
 

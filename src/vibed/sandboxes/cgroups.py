@@ -32,6 +32,8 @@ class Bounds:
     """With swap, where the kernel accounts for it: nothing is swapped out beyond it."""
     cpus: float | None = None
     pids: int | None = None
+    weight: int | None = None
+    """Share of the CPU where it is short; 100 is what everyone else has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Group:
             else:
                 _write(cpu / "cpu.cfs_period_us", _PERIOD_US)
                 _write(cpu / "cpu.cfs_quota_us", quota)
+        if bounds.weight is not None and (cpu := self.folders.get("cpu")):
+            if self.unified:
+                _write_if_there(cpu / "cpu.weight", bounds.weight)
+            else:
+                _write_if_there(cpu / "cpu.shares", max(2, bounds.weight * 1024 // 100))
         if bounds.pids is not None and (pids := self.folders.get("pids")):
             _write(pids / "pids.max", bounds.pids)
 

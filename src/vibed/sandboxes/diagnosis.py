@@ -23,7 +23,7 @@ _MISSING = (
     # esbuild
     re.compile(r"Could not resolve \"([^\"./][^\"]*)\""),
     # workerd
-    re.compile(r"No such module \"([^\"]+)\""),
+    re.compile(r"No such module \"(?!node:|cloudflare:)([^\"]+)\""),
 )
 _OWN_FILE = re.compile(r"(?:Cannot find module '|Could not resolve \")(\.{1,2}/[^'\"]+|/app/[^'\"]+)['\"]")
 _VARIABLE = re.compile(r"KeyError: '([A-Z][A-Z0-9_]*)'")
@@ -65,10 +65,9 @@ def missing_variable(lines: Sequence[str]) -> str | None:
 def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> RunFailed:
     """The error that a failed `run` becomes: its code, what happened in one sentence, the cure, the last lines."""
     ended = exit_of(details.get("exit"))
-    text = [str(line) for line in details.get("log") or ()] if not isinstance(details.get("log"), str) else []
-    if isinstance(details.get("log"), str):
-        text = str(details["log"]).splitlines()
-    lines = [*(ended.tail if ended else ()), *text, *message.splitlines()]
+    log = details.get("log") or ()
+    text = log.splitlines() if isinstance(log, str) else [str(line) for line in log]
+    lines = [*(ended.tail if ended else text), *message.splitlines()]
     runtime = run.runtime
     if module := missing_module(lines):
         what = {"python": "Python module", "node": "npm package", "worker": "npm package", "go": "Go package"}
@@ -90,17 +89,17 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
             return _failed(code, f"{match[1] or match[2]} is not there", ended, "check the path; the app runs in /app")
     if code == "StartTimeout":
         told = f"the app did not listen on a port within {run.start_timeout_s:g} s"
-        return _failed(code, told, ended, _LISTEN)
+        return _failed(code, told + _last(text), ended, _LISTEN)
     if code == "DiskFull":
         return _failed(
             code, f"the app does not fit in its {run.limits.disk_mb} MB of disk", ended, "make the source smaller"
         )
     if code == "BuildFailed" and ended is not None:
-        return _failed(code, f"{message}{_last(ended)}", ended, "`vibed logs` has all that the build printed")
+        return _failed(code, f"{message}{_last(ended.tail)}", ended, "`vibed logs` has all that the build printed")
     if code == "StartFailed" and ended is not None:
         if ended.code == 0:
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
-        return _failed(code, f"the app did not start: {ended.describe()}{_last(ended)}", ended, None)
+        return _failed(code, f"the app did not start: {ended.describe()}{_last(ended.tail)}", ended, None)
     if code == "WorkerRejected":
         return _failed(code, f"the worker does not start: {message}", ended, None)
     return RunFailed(message or code, code=code, exit=ended)
@@ -110,8 +109,8 @@ def _failed(code: str, message: str, ended: Exit | None, hint: str | None) -> Ru
     return RunFailed(message, code=code, exit=ended, hint=hint)
 
 
-def _last(ended: Exit) -> str:
-    line = next((line.strip() for line in reversed(ended.tail) if line.strip()), "")
+def _last(lines: Sequence[str]) -> str:
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return f": {line[:300]}" if line else ""
 
 

@@ -17,7 +17,7 @@ from vibed.apps.errors import VibedError
 from vibed.sandboxes.driver import Limits, Probe, Run
 from vibed.sandboxes.supervisor import SupervisedDriver
 
-_DEADLINE_S = 45.0
+_DEADLINE_S = 90.0
 
 
 async def probe(

@@ -18,7 +18,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
@@ -46,12 +46,15 @@ from vibed.sandboxes.driver import (
 )
 from vibed.sandboxes.uids import UidPool
 
-_BOOT_S = 20.0
+_BOOT_S = 60.0
 _CLEANUP_S = 10.0
+_LAST_WORDS_S = 5.0
 _FAULT_OF_APP = frozenset(
     {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
 )
 _PIDS_OVERHEAD = 64
+_WEIGHT = 100
+_WEIGHT_OF_BOOTS = 25
 _STAGES = frozenset({"claimed", "injected", "started"})
 
 
@@ -203,7 +206,7 @@ class Supervised:
         began = time.perf_counter()
         try:
             _make_log_dir(log_dir, self._owner.host.layout.uids.serve if self._owner.host.privileged else -1)
-            self.group.bound(self._owner.bounds(run.limits))
+            self.group.bound(replace(self._owner.bounds(run.limits), weight=_WEIGHT))
             for mount in run.mounts:
                 await self._add(mount)
             order = await self._owner.order(self, run)
@@ -220,7 +223,7 @@ class Supervised:
             )
         except wire.WireError as error:
             if error.error_code in _FAULT_OF_APP:
-                raise diagnose(error.error_code, error.message, error.extra, run) from error
+                raise diagnose(error.error_code, error.message, await self._account(error.extra), run) from error
             raise SandboxLost(f"sandbox {self.id}: {error.message}", code=_lost_code(error)) from error
         except (wire.Disconnected, TimeoutError, OSError) as error:
             raise SandboxLost(f"sandbox {self.id} was lost while it started {run.app_id}: {error}") from error
@@ -317,6 +320,18 @@ class Supervised:
             self._changed.set()
             if not self._ended.done():
                 self._ended.set_result(ended)
+
+    async def _account(self, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The details of a failed run with the app's last lines, which are complete when the sandbox has ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await asyncio.shield(self._ended)
+        if self._exit is None:
+            return details
+        told = dict(details)
+        if ended := details.get("exit"):
+            told["exit"] = {"oom": self._exit.oom, "at": self._exit.at, **ended, "tail": self._exit.tail}
+        return {"log": self._exit.tail, **told}
 
     async def _call(self, op: str, timeout: float, **arguments: object) -> wire.Message:
         if self._ended.done() or self._death.happened:
@@ -457,7 +472,9 @@ class SupervisedDriver(ABC):
         group = self.host.cgroups.get(place.id)
         try:
             self._lay_out(place, root, group)
-            self.host.cgroups.make(place.id, self.bounds(self.default_limits(root)))
+            # boots ahead of demand leave the CPU to deploys and to apps
+            bounds = replace(self.bounds(self.default_limits(root)), weight=_WEIGHT_OF_BOOTS)
+            self.host.cgroups.make(place.id, bounds)
             if self.takes_mounts:
                 self.open_slots(place)
             argv = [str(self.host.agent), "supervise", str(place.spec)]

@@ -1,0 +1,580 @@
+"""The contract of every driver: what the controller relies on, shown with the real programs.
+
+Each test says for which drivers it holds; what a driver cannot be asked (a static site has no process) is not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.contract.driver_kit import (
+    SUBJECTS,
+    Answer,
+    Bench,
+    Subject,
+    bench,
+    command_pid,
+    gone,
+    programs,
+    supervisor_pid,
+)
+from vibed.apps.app import Start
+from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Mount, RunFailed, SandboxLost, State
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+
+every = pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
+supervised = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.supervised], ids=lambda s: s.name)
+general = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.general], ids=lambda s: s.name)
+workerd = SUBJECTS["workerd"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def agent() -> None:
+    """The agent as its sources are now."""
+    subprocess.run([sys.executable, "-m", "tests.prepare", "tools"], check=True, cwd=Path(__file__).parents[2])
+    programs()
+
+
+@pytest.fixture
+async def on(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench(tmp_path) as it:
+        yield it
+
+
+# The life of a sandbox
+
+
+@every
+async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    sandbox = await subject.boot(on, driver)
+    assert str(sandbox.state) == "warm"
+    assert (sandbox.driver, sandbox.template) == (driver.name, subject.template)
+    assert sandbox.claimed is None
+    assert sandbox.endpoint is None
+
+    run = subject.run(on)
+    app = await subject.start(on, driver, run, sandbox)
+    assert str(sandbox.state) == "running"
+    assert sandbox.endpoint == app.started.endpoint
+    assert sandbox.claimed is not None
+    assert (sandbox.claimed.app_id, sandbox.claimed.version, sandbox.claimed.number) == ("app", 1, run.number)
+    assert app.stages == ["claimed", "injected", "started"]
+    assert (await app.get()).body == "hello world"
+
+    await sandbox.drain(5)
+    ended = await sandbox.wait()
+    assert str(sandbox.state) == "exited"
+    assert sandbox.exit == ended
+    assert not app.socket.exists()
+    assert await gone(on) == []
+
+
+@every
+async def test_a_sandbox_runs_once(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    app = await subject.start(on, driver)
+    with pytest.raises(SandboxLost) as refused:
+        await subject.start(on, driver, sandbox=app.sandbox)
+    assert refused.value.error_code == "AlreadyClaimed"
+    assert (await app.get()).body == "hello world"
+
+
+@every
+async def test_destroying_twice_or_while_warm_is_fine(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    sandbox = await subject.boot(on, driver)
+    await sandbox.destroy()
+    await sandbox.destroy()
+    await sandbox.wait()
+    assert await gone(on) == []
+
+
+@every
+async def test_an_unknown_template_does_not_boot(on: Bench, subject: Subject) -> None:
+    with pytest.raises(BootFailed):
+        await subject.driver(on).boot("cobol-59")
+    assert await gone(on) == []
+
+
+@every
+async def test_the_probe_runs_something_real_and_names_its_level(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    probe = await driver.probe()
+    assert probe.ok, probe.detail
+    expected = {
+        "static": Isolation.NONE_NEEDED,
+        "workerd": Isolation.ISOLATE,
+        "gvisor": Isolation.KERNEL,
+        "process": Isolation.PROCESS,
+    }
+    assert probe.isolation is expected[subject.name]
+    assert await gone(on) == []
+
+
+# What an app gets to see
+
+
+@general
+async def test_an_app_has_its_environment_and_nothing_of_ours(
+    on: Bench, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBED_ADMIN_KEY", "the control plane's secret")
+    app = await subject.start(on, subject.driver(on), subject.run(on, env={"GREETING": "x", "K": "a\nb ü"}))
+    seen = json.loads(await app.ask("__import__('json').dumps(dict(os.environ))"))
+    assert seen.pop("K") == "a\nb ü"
+    assert set(seen) <= {"GREETING", "PATH", "HOME", "LANG", "PORT", "HOST", "TMPDIR", "LC_CTYPE"}
+    everything = await app.ask(
+        "b''.join(open(f'/proc/{p}/{f}', 'rb').read() for p in os.listdir('/proc') if p.isdigit()"
+        " for f in ('environ', 'cmdline') if os.stat(f'/proc/{p}').st_uid == 1000)"
+    )
+    assert "control plane" not in everything
+    assert str(on.layout.runtime) not in everything
+
+
+async def test_a_worker_has_its_environment_and_nothing_of_ours(on: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIBED_ADMIN_KEY", "the control plane's secret")
+    run = workerd.run(on, env={"GREETING": "x", "K": "a\nb ü"}, options={"vars": {"LEVEL": "info", "GREETING": "no"}})
+    app = await workerd.start(on, workerd.driver(on), run)
+    seen = json.loads((await app.get("/env")).body)
+    assert seen["bindings"] == {"GREETING": "x", "K": "a\nb ü", "LEVEL": "info"}
+    assert seen["process"] == seen["bindings"]
+
+
+@general
+async def test_an_app_runs_as_its_own_user_in_its_source(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    assert await app.ask("os.getuid(), os.getgid(), os.getcwd(), os.listdir('.')") == "(1000, 1000, '/app', ['app.py'])"
+    for place in ("/app", "/tmp", "/home/app"):
+        assert await app.ask(f"open('{place}/f', 'w').write('x')") == "1"
+    for place in ("/", "/etc", "/usr", "/run/vibed"):
+        assert "Error" in await app.ask(f"open('{place}/f', 'w').write('x')")
+    status = await app.ask("open('/proc/self/status').read()")
+    assert "CapEff:\t0000000000000000" in status
+
+
+@general
+async def test_two_sandboxes_do_not_see_each_other_nor_the_host(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    one, two = await asyncio.gather(subject.start(on, driver), subject.start(on, driver))
+    assert await one.ask("open('/tmp/mine', 'w').write('secret')") == "6"
+    assert "FileNotFoundError" in await two.ask("open('/tmp/mine').read()")
+    pids = "[p for p in os.listdir('/proc') if p.isdigit()]"
+    assert await two.ask(f"sorted({{os.stat(f'/proc/{{p}}').st_uid for p in {pids}}}, reverse=True)[0]") == "1000"
+    assert await two.ask(f"sum(os.stat(f'/proc/{{p}}').st_uid == 1000 for p in {pids})") == "1"
+    assert "pytest" not in await two.ask(f"[open(f'/proc/{{p}}/cmdline').read() for p in {pids}]")
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        port = host.getsockname()[1]
+        told = await one.ask(f"__import__('socket').create_connection(('127.0.0.1', {port}), 1)")
+        assert "Error" in told
+    for path in (on.layout.runtime, on.layout.home, Path(__file__)):
+        assert "FileNotFoundError" in await one.ask(f"os.stat('{path}')")
+    assert "PermissionError" in await one.ask(
+        "__import__('socket').socket(__import__('socket').AF_UNIX).connect('/run/vibed/agent.sock')"
+    )
+
+
+async def test_a_worker_reaches_neither_the_host_nor_its_files(on: Bench) -> None:
+    app = await workerd.start(on, workerd.driver(on))
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        told = (await app.get(f"/fetch?to=http://127.0.0.1:{host.getsockname()[1]}/")).body
+    assert told.startswith("refused")
+    for path in ("/etc/passwd", "/shim/shim.js", "/proc/self/environ"):
+        assert (await app.get(f"/read?path={path}")).body.startswith("refused")
+
+
+async def test_every_sandbox_has_uids_of_its_own(on: Bench) -> None:
+    driver = workerd.driver(on)
+    boxes = [await workerd.boot(on, driver) for _ in range(3)]
+    uids = {json.loads((on.layout.sandboxes / box.id / "spec.json").read_text())["uid"] for box in boxes}
+    assert len(uids) == 3
+    for box in boxes:
+        inside = _descendants(command_pid(on, box))
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in inside} <= uids
+        assert inside
+
+
+# What is told of an app
+
+
+@supervised
+async def test_what_an_app_prints_is_kept_in_order_with_the_facts_of_its_end(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    await app.get()
+    await app.sandbox.destroy()
+    log = app.log()
+    assert [line["seq"] for line in log] == list(range(1, len(log) + 1))
+    assert "app starts" in app.texts("stdout")
+    assert log[-1]["stream"] == "system"
+
+
+@general
+async def test_an_app_that_ends_before_it_listens_fails_with_its_status_and_last_words(
+    on: Bench, subject: Subject
+) -> None:
+    files = {"app.py": "import sys\nprint('reading config')\nsys.exit('no config')"}
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, files))
+    assert failed.value.error_code == "StartFailed"
+    assert "no config" in failed.value.message
+    assert failed.value.exit is not None
+    assert failed.value.exit.code == 1
+    assert [line for line in failed.value.exit.tail if line in ("reading config", "no config")]
+    assert await gone(on) == []
+
+
+@general
+async def test_an_app_that_ends_at_once_without_an_error_is_told_what_a_web_app_does(
+    on: Bench, subject: Subject
+) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, {"app.py": "print('done')"}))
+    assert failed.value.error_code == "StartFailed"
+    assert "PORT" in (failed.value.hint or "")
+
+
+@general
+async def test_an_app_that_never_listens_times_out(on: Bench, subject: Subject) -> None:
+    run = subject.run(on, {"app.py": "import time; time.sleep(60)"}, timeout_s=1)
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), run)
+    assert failed.value.error_code == "StartTimeout"
+    assert await gone(on) == []
+
+
+@general
+async def test_a_missing_module_is_named(on: Bench, subject: Subject) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, {"app.py": "import somethingelse.part"}))
+    assert failed.value.error_code == "DependenciesMissing"
+    assert "'somethingelse'" in failed.value.message
+
+
+@general
+async def test_a_missing_variable_is_named(on: Bench, subject: Subject) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, {"app.py": "import os; os.environ['API_URL']"}))
+    assert "API_URL" in failed.value.message
+
+
+@general
+async def test_an_app_that_ends_later_is_told_by_wait(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    with contextlib.suppress(Exception):
+        await app.ask("print('goodbye', flush=True), os._exit(7)")
+    ended = await asyncio.wait_for(app.sandbox.wait(), 10)
+    assert ended.code == 7
+    assert "goodbye" in ended.tail
+    assert await gone(on) == []
+
+
+async def test_a_worker_that_does_not_load_is_rejected_with_its_error(on: Bench) -> None:
+    driver = workerd.driver(on)
+    for code, told in {
+        "throw new Error('no database'); export default { fetch() {} }": "no database",
+        "export default { fetch( {": "SyntaxError",
+        "export default { scheduled() {} }": "no fetch handler",
+        "import x from 'node:nonsense'; export default { fetch() {} }": "node:nonsense",
+    }.items():
+        with pytest.raises(RunFailed, match=told) as failed:
+            await workerd.start(on, driver, workerd.run(on, {"worker.js": code}))
+        assert failed.value.error_code == "WorkerRejected"
+    assert await gone(on) == []
+
+
+async def test_an_error_in_a_worker_is_a_500_with_its_stack_in_the_log(on: Bench) -> None:
+    app = await workerd.start(on, workerd.driver(on))
+    answer = await app.get("/throw")
+    assert answer.status == 500
+    assert "thrown on purpose" not in answer.body
+    assert (await app.get("/later")).body == "ok"
+    await asyncio.sleep(0.3)
+    assert any("thrown on purpose" in text for text in app.texts("stderr"))
+    assert any("worker.js:" in text for text in app.texts("stderr"))
+    assert "done later" in app.texts("stdout")
+
+
+# Taking over
+
+
+@supervised
+async def test_a_later_controller_takes_over_what_runs_and_what_is_warm(on: Bench, subject: Subject) -> None:
+    first = subject.driver(on)
+    app = await subject.start(on, first)
+    warm = await subject.boot(on, first)
+    await first.close()
+    assert (await app.get()).body == "hello world"
+
+    later = subject.driver(on)
+    found = {sandbox.id: sandbox for sandbox in await later.adopt()}
+    on.sandboxes += found.values()
+    assert set(found) == {app.sandbox.id, warm.id}
+    running = found[app.sandbox.id]
+    assert running.state is State.RUNNING
+    assert running.claimed == app.sandbox.claimed
+    assert running.endpoint == app.started.endpoint
+    assert (await app.get()).body == "hello world"
+
+    again = await subject.start(on, later, sandbox=found[warm.id])
+    assert (await again.get()).body == "hello world"
+    await asyncio.gather(running.drain(5), again.sandbox.drain(5))
+    assert await gone(on) == []
+
+
+@supervised
+async def test_what_died_between_controllers_is_cleared_away(on: Bench, subject: Subject) -> None:
+    first = subject.driver(on)
+    app = await subject.start(on, first)
+    await subject.boot(on, first)
+    await first.close()
+    for folder in on.layout.sandboxes.iterdir():
+        os.kill(int(json.loads((folder / "state.json").read_text())["pid"]), signal.SIGKILL)
+    later = subject.driver(on)
+    assert list(await later.adopt()) == []
+    assert not app.socket.exists()
+    assert await gone(on) == []
+
+
+@general
+async def test_a_run_that_its_controller_did_not_see_through_is_not_taken_over(on: Bench, subject: Subject) -> None:
+    first = subject.driver(on)
+    run = subject.run(on, {"app.py": "import time; time.sleep(60)"})
+    starting = asyncio.create_task(subject.start(on, first, run))
+    await eventually(lambda: "starting" in states(on))
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    await first.close()
+    assert list(await subject.driver(on).adopt()) == []
+    assert await gone(on) == []
+
+
+async def test_drivers_take_over_only_their_own(on: Bench) -> None:
+    first = workerd.driver(on)
+    warm = await workerd.boot(on, first)
+    await first.close()
+    assert list(await SUBJECTS["gvisor"].driver(on).adopt()) == []
+    found = await workerd.driver(on).adopt()
+    on.sandboxes += found
+    assert [sandbox.id for sandbox in found] == [warm.id]
+
+
+# Sudden deaths
+
+
+@supervised
+async def test_a_killed_supervisor_takes_its_sandbox_with_it_and_nothing_is_left(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    os.kill(supervisor_pid(on, app.sandbox), signal.SIGKILL)
+    ended = await asyncio.wait_for(app.sandbox.wait(), 15)
+    assert (ended.code, ended.signal) == (None, None)
+    assert app.sandbox.state is State.EXITED
+    assert not app.socket.exists()
+    assert await gone(on) == []
+    last = app.log()[-1]
+    assert last["stream"] == "system"
+    assert "supervisor" in last["text"]
+    assert [line["seq"] for line in app.log()] == list(range(1, len(app.log()) + 1))
+
+
+@supervised
+async def test_a_killed_sandbox_ends_with_its_signal_and_nothing_is_left(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    os.kill(command_pid(on, app.sandbox), signal.SIGKILL)
+    ended = await asyncio.wait_for(app.sandbox.wait(), 15)
+    assert ended.signal == "SIGKILL"
+    assert not ended.oom
+    assert await gone(on) == []
+
+
+@supervised
+async def test_a_warm_sandbox_that_dies_is_noticed(on: Bench, subject: Subject) -> None:
+    sandbox = await subject.boot(on, subject.driver(on))
+    os.kill(command_pid(on, sandbox), signal.SIGKILL)
+    await asyncio.wait_for(sandbox.wait(), 15)
+    assert sandbox.state is State.EXITED
+    with pytest.raises(SandboxLost):
+        await subject.start(on, subject.driver(on), sandbox=sandbox)
+    assert await gone(on) == []
+
+
+# Bounds
+
+
+@supervised
+async def test_too_much_memory_ends_that_sandbox_only(on: Bench, subject: Subject) -> None:
+    on.roots.limits = Limits(cpus=2.0, memory_mb=160, pids=128, disk_mb=16)
+    driver = subject.driver(on)
+    hog, other = await subject.start(on, driver), await subject.start(on, driver)
+    with contextlib.suppress(Exception):
+        if subject.general:
+            await hog.ask("state.setdefault('x', [bytearray(4 << 20) for _ in range(200)]) and 'filled'")
+        else:
+            await hog.get("/fill")
+    ended = await asyncio.wait_for(hog.sandbox.wait(), 20)
+    assert ended.oom
+    assert "memory" in ended.describe()
+    assert (await other.get()).body == "hello world"
+    assert any("memory" in text for text in hog.texts("system"))
+
+
+@general
+async def test_a_fork_bomb_hits_its_own_bound_and_nobody_else(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    run = subject.run(on, limits=Limits(cpus=2.0, memory_mb=256, pids=40, disk_mb=64))
+    bomb, other = await subject.start(on, driver, run), await subject.start(on, driver)
+    bomb_code = """import os, time
+n = 0
+try:
+    while n < 300:
+        if not os.fork():
+            time.sleep(30)
+            os._exit(0)
+        n += 1
+except OSError as error:
+    print(n, error.errno)
+"""
+    told = await bomb.ask(
+        f"__import__('subprocess').run(['python3', '-c', {bomb_code!r}], capture_output=True, text=True).stdout"
+    )
+    count, number = told.split()
+    assert int(count) < 40
+    assert number == "11"
+    assert (await other.get()).body == "hello world"
+    assert (await bomb.ask("1 + 1")) == "2"
+
+
+@general
+async def test_a_full_disk_is_an_error_in_the_app_and_nobody_else_notices(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    app, other = await subject.start(on, driver), await subject.start(on, driver)
+    for place in ("/app", "/tmp", "/home/app"):
+        told = await app.ask(f"[open('{place}/big', 'ab').write(b'x' * (1 << 20)) for _ in range(100)]")
+        assert "[Errno 28]" in told
+        await app.ask(f"os.remove('{place}/big')")
+    assert await other.ask("open('/app/f', 'wb').write(b'x' * (8 << 20))") == str(8 << 20)
+    assert app.sandbox.state is State.RUNNING
+
+
+@general
+async def test_a_source_that_does_not_fit_is_refused(on: Bench, subject: Subject) -> None:
+    run = subject.run(on, {"app.py": "", "big": b"\0" * (80 << 20)})
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), run)
+    assert failed.value.error_code == "DiskFull"
+
+
+async def test_a_worker_that_never_yields_is_ended(on: Bench) -> None:
+    app = await workerd.start(on, workerd.driver(on))
+    spinning = asyncio.create_task(app.get("/spin"))
+    ended = await asyncio.wait_for(app.sandbox.wait(), 30)
+    assert ended.signal == "SIGKILL"
+    assert any("yield" in text for text in app.texts("system"))
+    with contextlib.suppress(Exception):
+        await spinning
+
+
+# Endings
+
+
+@general
+async def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(on: Bench, subject: Subject) -> None:
+    files = {"app.py": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + dict(subject.files)["app.py"]}
+    app = await subject.start(on, subject.driver(on), subject.run(on, files))
+    await asyncio.wait_for(app.sandbox.destroy(0.5), 15)
+    assert app.sandbox.exit is not None
+    assert app.sandbox.exit.signal == "SIGKILL"
+    assert await gone(on) == []
+
+
+@supervised
+async def test_draining_lets_an_open_request_finish(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    slow = asyncio.create_task(app.ask("time.sleep(0.7) or 'slow'") if subject.general else _body(app.get("/slow")))
+    await asyncio.sleep(0.2)
+    await app.sandbox.drain(10)
+    assert await slow == "slow"
+    assert await gone(on) == []
+
+
+async def _body(answer: Awaitable[Answer]) -> str:
+    return (await answer).body
+
+
+# Claims that bring mounts
+
+
+@general
+async def test_a_claim_brings_a_layer_and_data_into_a_warm_sandbox(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    sandbox = await subject.boot(on, driver)
+
+    content, image = on.scratch / "layer", on.scratch / "layer.erofs"
+    content.mkdir()
+    (content / "module.py").write_text("WORD = 'layered'")
+    await make_image(image, content)
+    data = on.scratch / "data"
+    data.mkdir()
+    data.chmod(0o777)
+    (data / "before").write_text("kept")
+
+    mounts = (Mount(image, "/layers/deps"), Mount(data, "/data", writable=True))
+    app = await subject.start(on, driver, subject.run(on, mounts=mounts), sandbox)
+    assert await app.ask("sys.path.append('/layers/deps') or __import__('module').WORD") == "layered"
+    for attempt in ("open('/layers/deps/x', 'w')", "open('/layers/deps/module.py', 'w')", "os.mkdir('/layers/y')"):
+        assert "Error" in await app.ask(attempt)
+    assert (content / "module.py").read_text() == "WORD = 'layered'"
+
+    assert await app.ask("open('/data/before').read()") == "kept"
+    assert await app.ask("open('/data/after', 'w').write('new')") == "3"
+    await sandbox.destroy()
+    assert (data / "after").read_text() == "new"
+    assert await gone(on) == []
+
+
+@general
+async def test_a_start_command_may_be_shell(on: Bench, subject: Subject) -> None:
+    run = subject.run(on, start=Start(shell="export GREETING=shell; exec python3 app.py"))
+    app = await subject.start(on, subject.driver(on), run)
+    assert (await app.get()).body == "hello shell"
+
+
+def states(on: Bench) -> list[str]:
+    """What the supervisors on a bench say of themselves."""
+    return [json.loads(file.read_text())["state"] for file in on.layout.sandboxes.glob("s*/state.json")]
+
+
+async def eventually(true: Callable[[], bool], deadline_s: float = 10.0) -> None:
+    """Wait until something is so."""
+    for _ in range(int(deadline_s / 0.02)):
+        if true():
+            return
+        await asyncio.sleep(0.02)
+    assert true()
+
+
+async def make_image(image: Path, content: Path) -> None:
+    """An EROFS layer, as gVisor needs it."""
+    argv = ["mkfs.erofs", "--quiet", "-E", "noinline_data", "--all-root", str(image), str(content)]
+    process = await asyncio.create_subprocess_exec(*argv)
+    assert await process.wait() == 0
+
+
+def _descendants(pid: int) -> set[int]:
+    """All processes below one, without it."""
+    found: set[int] = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found |= {int(child)} | _descendants(int(child))
+    return found
