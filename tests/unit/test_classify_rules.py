@@ -112,6 +112,8 @@ ROWS = [
     Row("Procfile", {"Procfile": "release: x\nweb: gunicorn app:app --bind 0.0.0.0:$PORT\n", "app.py": FLASK}, "procfile", {"argv": ("python3", "-m", "gunicorn", "app:app", "--bind", "0.0.0.0:8080"), "shell": None}),
     Row("Procfile that needs a shell", {"Procfile": "web: python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "x.py": ""}, "procfile", {"shell": "python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "kind": "python"}),
     Row("Procfile with python", {"Procfile": "web: python app.py", "app.py": FLASK + MAIN}, "procfile", {"argv": ("python3", "app.py")}),
+    Row("Procfile with a script, beside Python", {"Procfile": "web: sh start.sh", "start.sh": "exec python3 x.py", "x.py": "x"}, "procfile", {"kind": "python", "argv": ("sh", "start.sh")}),
+    Row("Procfile with a script alone", {"Procfile": "web: sh start.sh", "start.sh": "busybox httpd"}, "procfile", {"kind": "binary", "template": "base-debian"}),
     Row("script of pyproject.toml", {"pyproject.toml": "[project]\nname='x'\ndependencies=['flask']\n[project.scripts]\nserve='shop.start_it:go'\n", "shop/start_it.py": "from flask import Flask\ndef go(): Flask('x').run()\n", "shop/x.txt": "", "README": ""}, "python-script", {"argv": ("python3", "-c", "from shop.start_it import go; go()")}),
     Row("start command of a Dockerfile", {"Dockerfile": 'FROM python\nCMD ["python", "tools/serve_it.py"]\n', "tools/serve_it.py": "x", "a.txt": ""}, "hidden-command", {"argv": ("python3", "tools/serve_it.py")}),
     # --- Node

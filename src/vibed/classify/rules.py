@@ -100,7 +100,8 @@ def _from_command(p: Project, command: str, where: str) -> Decision | None:
     kind, language = foreign.kind_of(command)
     if language:
         raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
-    if kind is None:
+    if kind is None or (kind == "binary" and re.search(r"\.sh\b", command)):
+        # A script may start anything: what lies beside it tells which template has it.
         kind = "python" if p.tree.known(".py") else "node" if p.tree.package is not None else "binary"
     text = re.sub(r"\$\{?PORT(?::-?\d+)?\}?", str(p.port), command)
     argv = foreign.as_arguments(text)
@@ -326,10 +327,10 @@ _BUILDERS = {
 
 def _generator(p: Project) -> tuple[str, str] | None:
     """A site generator that is not a package of Node's."""
-    has, folders = p.tree.has, p.tree.folders
-    if has("_config.yml") and (folders & {"_posts", "_layouts", "_includes"} or has("Gemfile")):
+    has = p.tree.has
+    if has("_config.yml") and (p.tree.folders & {"_posts", "_layouts", "_includes"} or has("Gemfile")):
         return "Jekyll", "_site"
-    if p.tree.first(["hugo.toml", "hugo.yaml", "config.toml", "config.yaml"]) and folders & {
+    if p.tree.first(["hugo.toml", "hugo.yaml", "config.toml", "config.yaml"]) and p.tree.folders & {
         "content",
         "archetypes",
         "layouts",
@@ -366,7 +367,7 @@ def _site_folder(p: Project) -> Decision | None:
 
 
 def _single_page(p: Project) -> Decision | None:
-    pages = sorted(path for path in p.tree.paths if path.endswith((".html", ".htm")))
+    pages = p.tree.pages
     root = [page for page in pages if "/" not in page]
     if len(root) == 1 and len(pages) < 20:
         pages = root
@@ -440,7 +441,7 @@ def _subfolder(p: Project) -> Decision | None:
     found = []
     for top in p.tree.tops:
         prefix = f"{top}/"
-        names = {path[len(prefix) :] for path in p.tree.paths if path.startswith(prefix)}
+        names = {path[len(prefix) :] for path in p.tree.inside(prefix)}
         if names & {
             "package.json", "requirements.txt", "pyproject.toml", "go.mod", "index.html", "app.py", "main.py",
             "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "main.go", "worker.js",

@@ -107,11 +107,8 @@ class Site:
         prefix = f"{folder}/" if folder else ""
         if _REWRITE_ALL.search(self.tree.text(f"{prefix}_redirects")):
             return True
-        others = [
-            p for p in self.tree.paths
-            if p.startswith(prefix) and p.endswith((".html", ".htm"))
-            and p not in (index, f"{prefix}404.html", f"{prefix}200.html")
-        ]  # fmt: skip
+        apart = (index, f"{prefix}404.html", f"{prefix}200.html")
+        others = [path for path in self.tree.pages if path.startswith(prefix) and path not in apart]
         if f"{prefix}200.html" in self.tree.paths and not others:
             return True
         text = self.tree.text(index)
@@ -133,7 +130,7 @@ class Site:
         return f"/{tops.pop()}/" if len(tops) == 1 else ""
 
     def _notes(self, prefix: str) -> tuple[str, ...]:
-        hidden = sorted(p for p in self.tree.paths if p.startswith(prefix) and p.rpartition("/")[2].startswith(".env"))
+        hidden = [path for path in self.tree.inside(prefix) if ".env" in path and path.rpartition("/")[2][:4] == ".env"]
         if hidden:
             return (f"{quoted(hidden[0])} is in the folder that is served; remove it if it holds secrets",)
         return ()

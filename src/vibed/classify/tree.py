@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from vibed.sources.table import ArchiveTable, Kind
 
 _JUNK = ("__MACOSX/", ".git/")
 _JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_JUNK_MARKS = ("__MACOSX/", ".git/", "._", *sorted(_JUNK_NAMES))
 _BESIDE = re.compile(
     r"(readme|license|licence|copying|changelog|notice|authors|contributing|security)(\..*)?|.*\.md"
     r"|\.(git.*|editorconfig|prettier.*|eslint.*|ds_store|dockerignore|vibedignore|nvmrc)",
@@ -35,19 +37,24 @@ class Tree:
         self.strip = strip
         """The folder that wraps everything, with its slash; empty when there is none."""
         self.paths = frozenset(paths)
+        self._ordered = paths
         self.complete = complete
         """Whether the beginnings of all source files are known."""
         self._texts = texts
         self._decoded: dict[str, str] = {}
-        self.root = sorted(path for path in paths if "/" not in path)
-        """Names of the files that are not in a folder."""
+        self.root, self.tops = _top_level(paths)
+        """Names of the files that are not in a folder, and of the folders at the root."""
 
     @classmethod
     def of(cls, table: ArchiveTable) -> Tree:
         """The tree of an archive, looked at through the folders that wrap it."""
-        paths = [entry.path for entry in table.entries if entry.kind is not Kind.DIRECTORY]
-        if any(_is_junk(path) for path in paths):
+        directory = Kind.DIRECTORY
+        paths = [entry[0] for entry in table.entries if entry[1] is not directory]
+        names = "\n".join(paths)
+        if any(mark in names for mark in _JUNK_MARKS):
             paths = [path for path in paths if not _is_junk(path)]
+        # Sorted, so that a folder's paths lie side by side and can be passed over in one step.
+        paths.sort()
         strip = ""
         for _ in range(_MOST_WRAPPINGS):
             wrapping = _wrapping(paths, strip, table)
@@ -55,9 +62,11 @@ class Tree:
                 break
             strip += wrapping
             cut = len(wrapping)
-            paths = [path[cut:] for path in paths if path.startswith(wrapping)]
-        cut = len(strip)
-        texts = {path[cut:]: text for path, text in table.texts.items() if path.startswith(strip)}
+            paths = [path[cut:] for path in _inside(paths, wrapping)]
+        texts = dict(table.texts)
+        if strip:
+            cut = len(strip)
+            texts = {path[cut:]: text for path, text in texts.items() if path.startswith(strip)}
         return cls(strip, paths, texts, table.texts_complete)
 
     def has(self, path: str) -> bool:
@@ -76,9 +85,13 @@ class Tree:
         return frozenset(found)
 
     @cached_property
-    def tops(self) -> list[str]:
-        """Names of the folders at the root."""
-        return sorted({path.partition("/")[0] for path in self.paths if "/" in path})
+    def pages(self) -> list[str]:
+        """Every HTML file."""
+        return [path for path in self._ordered if path.endswith((".html", ".htm"))]
+
+    def inside(self, folder: str) -> list[str]:
+        """The paths below a folder (with its slash; empty: all)."""
+        return _inside(self._ordered, folder) if folder else self._ordered
 
     def text(self, path: str) -> str:
         """What was kept of the file's beginning; empty when nothing was."""
@@ -184,21 +197,38 @@ def _is_junk(path: str) -> bool:
 
 def _wrapping(paths: list[str], strip: str, table: ArchiveTable) -> str:
     """The one folder that everything is in, with its slash; empty when there is none."""
-    folder = ""
-    for path in paths:
-        top, slash, _ = path.partition("/")
-        if not slash:
-            if not _BESIDE.fullmatch(top):
-                return ""
-        elif top in _TOOLS:
-            continue
-        elif not folder:
-            folder = top
-        elif top != folder:
-            return ""
-    if not folder or folder[0] == "." or _is_package(folder, paths, strip, table):
+    files, folders = _top_level(paths)
+    if not all(_BESIDE.fullmatch(name) for name in files):
+        return ""
+    left = [name for name in folders if name not in _TOOLS]
+    if len(left) != 1:
+        return ""
+    folder = left[0]
+    if folder[0] == "." or _is_package(folder, paths, strip, table):
         return ""
     return folder + "/"
+
+
+def _top_level(paths: list[str]) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders at the root of sorted paths."""
+    files: list[str] = []
+    folders: list[str] = []
+    at = 0
+    while at < len(paths):
+        top, slash, _ = paths[at].partition("/")
+        if slash:
+            folders.append(top)
+            # "0" is the character after "/".
+            at = bisect_left(paths, top + "0", at)
+        else:
+            files.append(top)
+            at += 1
+    return files, sorted(set(folders))
+
+
+def _inside(paths: list[str], folder: str) -> list[str]:
+    """Those of sorted paths that are below a folder, given with its slash."""
+    return paths[bisect_left(paths, folder) : bisect_left(paths, folder[:-1] + "0")]
 
 
 def _is_package(folder: str, paths: list[str], strip: str, table: ArchiveTable) -> bool:
