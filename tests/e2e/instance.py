@@ -118,7 +118,7 @@ class Instance:
 
     def pids(self) -> dict[str, int]:
         """The living processes of vibeD by name: serve, controller, caddy."""
-        return {name: pid for name, (pid, _) in watchdog.running(self.layout.runtime / "watchdog.json").items()}
+        return {name: process.pid for name, process in watchdog.running(self.layout.runtime / "watchdog.json").items()}
 
     def watchdog_pid(self) -> int | None:
         return watchdog.holder(self.layout.runtime / "watchdog.lock")

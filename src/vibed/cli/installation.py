@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vibed import __version__
-from vibed.config import Config
+from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
 
@@ -85,6 +85,11 @@ def _folder(path: Path, mode: int, uid: int, gid: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         os.chown(path, uid, gid)
+    elif path.stat().st_uid != os.geteuid():
+        # below /tmp somebody else may have been there first
+        raise InvalidConfiguration(
+            f"{path} belongs to another user", hint="set XDG_RUNTIME_DIR to a folder of your own"
+        )
     path.chmod(mode)
 
 
@@ -118,22 +123,30 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     if not layout.uids.rootless:
         serve = _confined(layout, agent, "serve", _serve_spec(config, layout, env), serve)
         proxy = _confined(layout, agent, "caddy", _caddy_spec(layout, caddy, quiet), proxy)
-    commands = [
-        _command(layout, "caddy", proxy, {**env, **quiet}),
-        _command(layout, "controller", [*python, "controller"], env),
-        _command(layout, "serve", serve, env),
-    ]
-    made: dict[str, object] = {
-        "commands": commands,
+    code = _code_digest()
+    return {
+        "commands": [
+            _command(layout, "caddy", proxy, {**env, **quiet}, (runtime / "Caddyfile").read_text()),
+            _command(layout, "controller", [*python, "controller"], env, code),
+            _command(layout, "serve", serve, env, code),
+        ],
         "state": str(runtime / "watchdog.json"),
         "lock": str(runtime / "watchdog.lock"),
-        "fingerprint": _fingerprint(commands, runtime),
     }
-    return made
 
 
-def _command(layout: Layout, name: str, argv: Sequence[str], env: Mapping[str, str]) -> dict[str, object]:
-    return {"name": name, "argv": list(argv), "env": dict(env), "log": str(layout.own_logs / f"{name}.log")}
+def _command(layout: Layout, name: str, argv: Sequence[str], env: Mapping[str, str], content: str) -> dict[str, object]:
+    """`content` is what the process reads besides: a running one is replaced when that has changed."""
+    spec = layout.runtime / f"{name}.confine.json"
+    confined = spec.read_text() if spec.exists() else ""
+    facts = json.dumps([list(argv), sorted(env.items()), content, confined])
+    return {
+        "name": name,
+        "argv": list(argv),
+        "env": dict(env),
+        "log": str(layout.own_logs / f"{name}.log"),
+        "fingerprint": hashlib.sha256(facts.encode()).hexdigest(),
+    }
 
 
 def _environment(config: Config) -> dict[str, str]:
@@ -246,15 +259,13 @@ def _code() -> list[Path]:
     return [package.parent, *(path for path in data if path.is_dir())]
 
 
-def _fingerprint(commands: Sequence[Mapping[str, object]], runtime: Path) -> str:
-    """Changes when the running processes should be replaced: vibeD's code, their arguments or configuration."""
-    digest = hashlib.sha256(json.dumps([__version__, commands], sort_keys=True).encode())
+def _code_digest() -> str:
+    """Of vibeD's own code."""
+    digest = hashlib.sha256(__version__.encode())
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
         stat = path.stat()
         digest.update(f"{path}{stat.st_size}{stat.st_mtime_ns}".encode())
-    for path in sorted((*runtime.glob("*.confine.json"), runtime / "Caddyfile")):
-        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

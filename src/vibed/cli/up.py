@@ -150,16 +150,16 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
     """Start the watchdog, or leave the one that runs the same; returns its process when it was started."""
     plan = installation.plan(config, layout, agent=tools.path("vibed-agent"), caddy=tools.path("caddy"))
     path = layout.runtime / "plan.json"
-    running = watchdog.holder(layout.runtime / "watchdog.lock")
     before = ""
-    with suppress(OSError, ValueError, KeyError):
-        before = json.loads(path.read_text())["fingerprint"]
+    with suppress(OSError):
+        before = path.read_text()
+    running = watchdog.holder(layout.runtime / "watchdog.lock")
     if running is not None:
-        if before == plan["fingerprint"]:
+        if before == json.dumps(plan):
             return None
-        stop_watchdog(layout)
-    elif before != plan["fingerprint"]:
-        stop_processes(layout)
+        # It leaves its processes to the next one, which replaces those that should run differently: Caddy, and with it
+        # every app, goes on through an upgrade of vibeD.
+        _end_watchdog(layout, running, signal.SIGHUP)
     path.touch(mode=0o600)
     path.write_text(json.dumps(plan))
     log = (layout.own_logs / "watchdog.log").open("ab")
@@ -176,27 +176,32 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
 def stop_watchdog(layout: Layout) -> bool:
     """End the watchdog and with it Caddy, the API and the controller. Sandboxes live on."""
     pid = watchdog.holder(layout.runtime / "watchdog.lock")
-    if pid is None:
-        return stop_processes(layout)
+    if pid is not None:
+        _end_watchdog(layout, pid, signal.SIGTERM)
+    return stop_processes(layout) or pid is not None
+
+
+def _end_watchdog(layout: Layout, pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     deadline = time.monotonic() + watchdog.STOP_GRACE_S + 5
     while watchdog.holder(layout.runtime / "watchdog.lock") is not None and time.monotonic() < deadline:
         time.sleep(0.02)
-    stop_processes(layout)
-    return True
 
 
 def stop_processes(layout: Layout) -> bool:
     """End what a watchdog that was killed left running."""
     left = watchdog.running(_state(layout))
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid, began in left.values():
-            if watchdog.start_time(pid) == began:
+        for process in left.values():
+            if watchdog.start_time(process.pid) == process.began:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+                    os.kill(process.pid, number)
         deadline = time.monotonic() + watchdog.STOP_GRACE_S
-        while any(watchdog.start_time(pid) == began for pid, began in left.values()) and time.monotonic() < deadline:
+        while (
+            any(watchdog.start_time(process.pid) == process.began for process in left.values())
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
     return bool(left)
 

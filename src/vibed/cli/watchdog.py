@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
@@ -34,6 +34,8 @@ class Command:
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
+    fingerprint: str = ""
+    """Of all that decides what the process does: one that runs with another is replaced."""
 
 
 def start_time(pid: int) -> str | None:
@@ -63,26 +65,43 @@ class Watchdog:
     def __init__(self, commands: Sequence[Command], state: Path) -> None:
         self._kept = [_Kept(command) for command in commands]
         self._state = state
-        self._stopping = False
+        self._told: int | None = None
 
     def run(self) -> None:
-        """Returns after SIGTERM or SIGINT, when all processes have ended."""
+        """Returns after SIGTERM or SIGINT when all processes have ended; after SIGHUP at once, leaving them to the
+        next watchdog.
+        """
         wake, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(told)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._hear)
+        self._take_over()
+        while self._told is None:
+            self._start_due()
+            self._wait(wake)
+        if self._told != signal.SIGHUP:
+            self._end(self._kept)
+            self._state.unlink(missing_ok=True)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self._told = number
+
+    def _take_over(self) -> None:
+        """Go on with what an earlier watchdog started; replace what should run differently now."""
         before = running(self._state)
         for kept in self._kept:
             if kept.command.name in before:
-                self._watch(kept, before[kept.command.name][0])
-        while not self._stopping:
-            self._start_due()
-            self._wait(wake)
-        self._end_all()
-        self._state.unlink(missing_ok=True)
-
-    def _stop(self, number: int, frame: object) -> None:
-        self._stopping = True
+                self._watch(kept, before[kept.command.name].pid)
+        outdated = [
+            kept
+            for kept in self._kept
+            if kept.descriptor >= 0 and before[kept.command.name].fingerprint != kept.command.fingerprint
+        ]
+        if outdated:
+            say("replacing", names=[kept.command.name for kept in outdated])
+            self._end(outdated)
+            for kept in outdated:
+                kept.start_at, kept.failures = 0.0, 0
 
     def _start_due(self) -> None:
         for kept in self._kept:
@@ -119,17 +138,17 @@ class Watchdog:
         kept.failures = 0 if time.monotonic() - kept.began > HEALTHY_AFTER_S else kept.failures + 1
         wait = BACKOFF_S[min(kept.failures, len(BACKOFF_S) - 1)]
         kept.start_at = time.monotonic() + wait
-        if not self._stopping:
+        if self._told is None:
             say(f"{kept.command.name} ended and is started again", after_s=wait)
 
-    def _end_all(self) -> None:
+    def _end(self, which: Sequence[_Kept]) -> None:
         for number, patience in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 2.0)):
-            for kept in self._kept:
+            for kept in which:
                 if kept.descriptor >= 0:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(kept.descriptor, number)
             deadline = time.monotonic() + patience
-            while (left := [k for k in self._kept if k.descriptor >= 0]) and time.monotonic() < deadline:
+            while (left := [k for k in which if k.descriptor >= 0]) and time.monotonic() < deadline:
                 poll = select.poll()
                 for kept in left:
                     poll.register(kept.descriptor, select.POLLIN)
@@ -139,19 +158,31 @@ class Watchdog:
                         self._ended(kept)
 
     def _save(self) -> None:
-        pids = {kept.command.name: (kept.pid, start_time(kept.pid)) for kept in self._kept if kept.descriptor >= 0}
+        pids = {
+            kept.command.name: (kept.pid, start_time(kept.pid) or "", kept.command.fingerprint)
+            for kept in self._kept
+            if kept.descriptor >= 0
+        }
         fresh = self._state.with_suffix(".new")
         fresh.write_text(json.dumps(pids))
         fresh.rename(self._state)
 
 
-def running(state: Path) -> dict[str, tuple[int, str]]:
+class Running(NamedTuple):
+    """A process that a watchdog started."""
+
+    pid: int
+    began: str
+    fingerprint: str = ""
+
+
+def running(state: Path) -> dict[str, Running]:
     """The processes that a watchdog (this or an earlier one) started and that live."""
     try:
-        known: dict[str, tuple[int, str]] = json.loads(state.read_text())
-    except (OSError, ValueError):
+        known = {name: Running(*facts) for name, facts in json.loads(state.read_text()).items()}
+    except (OSError, ValueError, TypeError):
         return {}
-    return {name: (pid, began) for name, (pid, began) in known.items() if start_time(pid) == began}
+    return {name: process for name, process in known.items() if start_time(process.pid) == process.began}
 
 
 def lock(path: Path) -> IO[str] | None:
@@ -216,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
     if held is None:
         say("another watchdog runs")
         return 0
-    commands = [Command(c["name"], c["argv"], c["env"], Path(c["log"])) for c in plan["commands"]]
+    commands = [Command(c["name"], c["argv"], c["env"], Path(c["log"]), c["fingerprint"]) for c in plan["commands"]]
     Watchdog(commands, Path(plan["state"])).run()
     held.close()
     return 0

@@ -210,7 +210,7 @@ class Service:
             warm_pool_size=pool.size if pool is not None else 0,
             ready=pool.ready if pool is not None else 0,
             claimed=pool.claimed if pool is not None else 0,
-            isolation=isolation.value if isolation is not None else "",
+            isolation=isolation.value if isolation is not None and available else "",
             packages=dict(built.packages if built is not None else template.packages),
             available=available and isolation is not None,
             reason=reason,
