@@ -1,0 +1,204 @@
+"""What a worker may rely on beyond the driver contract: bundling in a sandbox, static assets, streams, WebSockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import unix_connect
+
+from tests.contract.driver_kit import SUBJECTS, Bench, Running, bench, gone
+from vibed.sandboxes.driver import RunFailed
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+workerd = SUBJECTS["workerd"]
+
+
+@pytest.fixture
+async def on(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench(tmp_path) as it:
+        yield it
+
+
+async def serve(
+    on: Bench, files: Mapping[str, str], entry: str = "worker.js", options: Mapping[str, object] | None = None
+) -> Running:
+    run = workerd.run(on, files, options=options)
+    runtime = replace(run.runtime, entrypoint=entry)
+    return await workerd.start(on, workerd.driver(on), replace(run, runtime=runtime))
+
+
+class TestBundling:
+    async def test_typescript_with_packages_of_the_template_runs(self, on: Bench) -> None:
+        source = """
+            import { Hono } from "hono";
+            import { word } from "./word";
+            const app = new Hono<{ Bindings: { GREETING: string } }>();
+            app.get("/", (c) => c.text(`${word} ${c.env.GREETING}`));
+            export default app;
+        """
+        app = await serve(
+            on, {"src/index.ts": source, "src/word.ts": "export const word: string = 'hi'"}, "src/index.ts"
+        )
+        assert (await app.get()).body == "hi world"
+
+    @pytest.mark.parametrize(
+        "path", ["/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "/vibed-agent", "/esbuild", "/dev/null"]
+    )
+    async def test_a_source_cannot_bring_files_of_the_host_into_its_bundle(self, on: Bench, path: str) -> None:
+        source = f"""
+            import text from "{path}" with {{ type: "text" }};
+            export default {{ fetch() {{ return new Response("[" + text.slice(0, 20) + "]") }} }};
+        """
+        try:
+            app = await serve(on, {"worker.js": source})
+        except RunFailed as failed:
+            assert failed.error_code in ("BundleFailed", "WorkerRejected")
+        else:
+            # what is there is our own program or nothing, and no file of the host
+            body = (await app.get()).body
+            assert "root:" not in body
+            assert "PATH" not in body
+
+    async def test_an_error_is_told_with_its_line_and_nothing_is_left(self, on: Bench) -> None:
+        with pytest.raises(RunFailed) as failed:
+            await serve(on, {"worker.ts": "const a: = 1;"}, "worker.ts")
+        assert failed.value.error_code == "BundleFailed"
+        assert "worker.ts:1:9" in failed.value.message
+        for sandbox in on.sandboxes:
+            await sandbox.destroy(0)
+        assert await gone(on) == []
+
+    async def test_all_packages_that_are_missing_are_named_at_once(self, on: Bench) -> None:
+        source = "import a from 'left-pad'; import b from '@scope/other'; export default { fetch() { a(b) } }"
+        with pytest.raises(RunFailed) as failed:
+            await serve(on, {"worker.js": source})
+        assert failed.value.error_code == "DependenciesMissing"
+        assert "'left-pad'" in failed.value.message
+        assert "'@scope/other'" in failed.value.message
+
+
+class TestForms:
+    async def test_a_service_worker_with_variables_as_globals(self, on: Bench) -> None:
+        source = "addEventListener('fetch', (event) => event.respondWith(new Response(`${GREETING} ${LEVEL}`)));"
+        app = await serve(on, {"worker.js": source}, options={"vars": {"LEVEL": "info"}})
+        assert (await app.get()).body == "world info"
+
+    async def test_a_class_as_entry_point(self, on: Bench) -> None:
+        source = """
+            import { WorkerEntrypoint } from "cloudflare:workers";
+            export default class extends WorkerEntrypoint {
+              fetch() { return new Response(`class ${this.env.GREETING}`); }
+            }
+        """
+        assert (await (await serve(on, {"worker.js": source})).get()).body == "class world"
+
+    async def test_a_web_socket(self, on: Bench) -> None:
+        source = """
+            export default { fetch() {
+              const [client, server] = Object.values(new WebSocketPair());
+              server.accept();
+              server.addEventListener("message", (event) => server.send(`echo ${event.data}`));
+              return new Response(null, { status: 101, webSocket: client });
+            } };
+        """
+        app = await serve(on, {"worker.js": source})
+        async with unix_connect(str(app.socket), "ws://app.localhost/") as connection:
+            await connection.send("one")
+            assert await connection.recv() == "echo one"
+
+    async def test_events_arrive_as_they_are_sent(self, on: Bench) -> None:
+        source = """
+            export default { fetch() {
+              const { readable, writable } = new TransformStream();
+              const writer = writable.getWriter();
+              (async () => {
+                await writer.write(new TextEncoder().encode("data: 1\\n\\n"));
+                await scheduler.wait(60000);
+              })();
+              return new Response(readable, { headers: { "content-type": "text/event-stream" } });
+            } };
+        """
+        app = await serve(on, {"worker.js": source})
+        reader, writer = await asyncio.open_unix_connection(str(app.socket))
+        writer.write(b"GET / HTTP/1.1\r\nHost: app.localhost\r\n\r\n")
+        async with asyncio.timeout(10):
+            await reader.readuntil(b"data: 1\n\n")
+        writer.close()
+
+
+class TestAssets:
+    FILES: Mapping[str, str] = {
+        "worker.js": """export default { async fetch(request, env) {
+            const url = new URL(request.url);
+            if (url.pathname === "/via") return env.ASSETS.fetch(new URL("/a.css", url));
+            return new Response("from the worker", { status: url.pathname.startsWith("/api") ? 200 : 404 });
+        } };""",
+        "public/index.html": "index",
+        "public/about.html": "about",
+        "public/docs/index.html": "docs",
+        "public/a.css": "body{}",
+        "public/with space.txt": "space",
+    }
+
+    @pytest.fixture
+    async def app(self, on: Bench) -> Running:
+        return await serve(on, self.FILES, options={"assets": {"directory": "./public"}})
+
+    @pytest.mark.parametrize(
+        ("path", "status", "body"),
+        [
+            ("/", 200, "index"),
+            ("/about", 200, "about"),
+            ("/docs/", 200, "docs"),
+            ("/a.css", 200, "body{}"),
+            ("/with%20space.txt", 200, "space"),
+            ("/via", 200, "body{}"),
+            ("/api/x", 200, "from the worker"),
+            ("/nowhere", 404, "from the worker"),
+            ("/worker.js", 404, "from the worker"),
+            ("/..%2fworker.js", 404, "from the worker"),
+        ],
+    )
+    async def test_files_come_first_then_the_worker(self, app: Running, path: str, status: int, body: str) -> None:
+        answer = await app.get(path)
+        assert (answer.status, answer.body) == (status, body)
+
+    @pytest.mark.parametrize(
+        ("path", "to"), [("/index.html", "/"), ("/about.html", "/about"), ("/docs", "/docs/"), ("/about/", "/about")]
+    )
+    async def test_a_page_has_one_address(self, app: Running, path: str, to: str) -> None:
+        answer = await app.get(f"{path}?q=1")
+        assert (answer.status, answer.headers["location"]) == (307, f"{to}?q=1")
+
+    async def test_types_and_revalidation(self, app: Running) -> None:
+        first = await app.get("/a.css")
+        assert first.headers["content-type"] == "text/css; charset=utf-8"
+        again = await app.get("/a.css", If_None_Match=first.headers["etag"])
+        assert again.status == 304
+        part = await app.get("/a.css", Range="bytes=0-3")
+        assert (part.status, part.body) == (206, "body")
+
+    async def test_a_single_page_app_answers_page_loads_and_leaves_the_rest_to_the_worker(self, on: Bench) -> None:
+        assets = {
+            "directory": "public",
+            "not_found_handling": "single-page-application",
+            "run_worker_first": ["/api/*"],
+        }
+        app = await serve(on, self.FILES, options={"assets": assets})
+        assert (await app.get("/some/route", Sec_Fetch_Mode="navigate")).body == "index"
+        assert (await app.get("/api/x", Sec_Fetch_Mode="navigate")).body == "from the worker"
+        assert (await app.get("/some/route")).body == "from the worker"
+
+    async def test_a_folder_that_is_not_in_the_source_is_told(self, on: Bench) -> None:
+        with pytest.raises(RunFailed, match="dist/"):
+            await serve(on, self.FILES, options={"assets": {"directory": "dist"}})
+
+    async def test_nothing_of_them_is_left(self, on: Bench, app: Running) -> None:
+        assert json.dumps([str(p) for p in on.layout.sites.rglob("a.css")]) != "[]"
+        await app.sandbox.destroy(0)
+        assert list(on.layout.sites.rglob("a.css")) == []
