@@ -30,7 +30,7 @@ HOSTILE: list[tuple[str, str, bytes]] = [
     ("a zip", "NotGzip", b"PK\x03\x04" + NOISE),
     ("a page", "NotGzip", b"<!doctype html>"),
     ("one byte", "NotGzip", b"x"),
-    ("no bytes", "EmptyArchive", b""),
+    ("no bytes", "NotGzip", b""),
     ("gzip of nothing", "EmptyArchive", gzip.compress(b"")),
     ("only an end mark", "EmptyArchive", archive()),
     ("only folders", "EmptyArchive", archive(member("a/", flag=b"5"))),

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from vibed.apps.errors import VibedError
-from vibed.sources.errors import EmptyArchive, SignatureRefused, SourceMissing, StorageFailed, StorageFull, TooLarge
+from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, StorageFailed, StorageFull, TooLarge
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.store import ServedStore, SourceStore
 
@@ -77,7 +77,7 @@ async def test_too_much_is_refused_while_it_arrives(store: ServedStore, root: Pa
 
 
 async def test_an_empty_upload_is_refused(store: ServedStore, root: Path) -> None:
-    with pytest.raises(EmptyArchive):
+    with pytest.raises(NotGzip):
         await store.receive(chunks())
     assert kept(root) == []
 

@@ -30,7 +30,7 @@ class ArchiveError(VibedError):
 
 
 class NotGzip(ArchiveError):
-    """The bytes are not gzip: a plain tar, a zip, or something else."""
+    """The bytes are not gzip: a plain tar, a zip, something else, or none at all."""
 
     code = "NotGzip"
 
@@ -61,7 +61,7 @@ class NotTar(ArchiveError):
 
 
 class EmptyArchive(ArchiveError):
-    """There is no file in it, or not even a byte."""
+    """There is no file in it."""
 
     code = "EmptyArchive"
 

@@ -8,7 +8,6 @@ import zlib
 from vibed.sources.errors import (
     CompressionRatio,
     CorruptArchive,
-    EmptyArchive,
     ExpandedTooLarge,
     NotGzip,
     TooLarge,
@@ -59,7 +58,7 @@ class Inflated:
                 hint="leave out what the app does not need: dependencies, build caches, media, .git",
             )
         if not self.compressed:
-            raise EmptyArchive("the source has no bytes", hint="send a gzipped tar archive of the folder")
+            raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
         by_ratio = max(limits.ratio_free, limits.ratio * self.compressed)
         self._most = min(limits.expanded, by_ratio)
         self._expander = zlib.decompressobj(wbits=31)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vibed.sources.errors import EmptyArchive, SignatureRefused, SourceMissing, TooLarge, storage_error
+from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, TooLarge, storage_error
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 
@@ -42,7 +42,7 @@ class SourceStore(Protocol):
     """Keeps sources. Every method is safe to call from several tasks at once."""
 
     async def receive(self, chunks: AsyncIterator[bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> StagedSource:
-        """Take in an upload once, hashing it. Raises `TooLarge`, `EmptyArchive`, `StorageFull`, `StorageFailed`;
+        """Take in an upload once, hashing it. Raises `TooLarge`, `NotGzip`, `StorageFull`, `StorageFailed`;
         when it raises (or is cancelled, or `chunks` raises) nothing is kept."""
         ...
 
@@ -126,7 +126,7 @@ class ServedStore:
                 batch, waiting, held = waiting, [], 0
                 await _in_thread(_take, fd, hashed, batch)
         if not size:
-            raise EmptyArchive("the source has no bytes", hint="send a gzipped tar archive of the folder")
+            raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
         if held <= _INLINE:
             _take(fd, hashed, waiting)
         else:
