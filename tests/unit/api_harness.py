@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import socket
 import tarfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from vibed import wire
@@ -249,3 +252,42 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert body["code"] == code, body
     assert body["message"]
     return dict(body)
+
+
+@asynccontextmanager
+async def listening(home: Path, runtime: Path, *, with_mcp: bool = False, **settings: Any) -> AsyncIterator[Running]:
+    """The same on a TCP port of the loopback, as Caddy shows it: `config.api_url` reaches it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        async with running(home, runtime, with_mcp=with_mcp, listen=f"127.0.0.1:{port}", **settings) as api:
+            server = uvicorn.Server(
+                uvicorn.Config(api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
+            )
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+                await asyncio.sleep(0.01)
+            try:
+                yield api
+            finally:
+                api.stopping.set()
+                server.should_exit = True
+                await task
+
+
+@asynccontextmanager
+async def scripted_controller(home: Path, runtime: Path) -> AsyncIterator[tuple[Layout, ScriptedController]]:
+    """What a `vibed serve` of its own process finds: folders, an admin key, and a controller that answers."""
+    layout = Layout(home, runtime, Uids(os.geteuid(), rootless=True))
+    for folder in (layout.database.parent, layout.logs, layout.controller_socket.parent, layout.serve_socket.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    layout.sources.mkdir(exist_ok=True)
+    layout.admin_key.write_text(ADMIN_KEY + "\n")
+    store = await SqliteStore.open(layout.database)
+    controller = ScriptedController(store)
+    server = await wire.serve(layout.controller_socket, controller)
+    try:
+        yield layout, controller
+    finally:
+        server.close()
+        await store.close()

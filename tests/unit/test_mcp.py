@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
-from api_harness import ADMIN_KEY, Running, running
+from api_harness import ADMIN_KEY, Running, listening
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -47,23 +44,9 @@ TARGET: dict[str, Any] = {
 
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Running, str]]:
-    """The API on a TCP port of the loopback, as Caddy shows it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        async with running(
-            tmp_path / "home", tmp_path / "run", with_mcp=True, listen=f"127.0.0.1:{port}", max_source_mb=2
-        ) as api:
-            api.controller.templates = [TARGET]
-            server = uvicorn.Server(uvicorn.Config(api.app, lifespan="off", log_config=None))
-            task = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
-                await asyncio.sleep(0.01)
-            try:
-                yield api, f"http://127.0.0.1:{port}"
-            finally:
-                server.should_exit = True
-                await task
+    async with listening(tmp_path / "home", tmp_path / "run", with_mcp=True, max_source_mb=2) as api:
+        api.controller.templates = [TARGET]
+        yield api, api.config.api_url.replace("localhost", "127.0.0.1")
 
 
 @asynccontextmanager

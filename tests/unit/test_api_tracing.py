@@ -1,0 +1,62 @@
+"""OpenTelemetry: spans of a deploy where an exporter is set, and nothing of it where none is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from api_harness import running
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from vibed.api.tracing import NoTracer, OpenTelemetry, from_environment
+
+
+async def test_a_deploy_is_one_trace_with_a_span_a_step(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    async with running(tmp_path / "home", tmp_path / "run") as api:
+        api.app.state.context.deployments.tracer = OpenTelemetry(exporter, at_once=True)
+        assert (await api.deploy("a")).status_code == 200
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert {"deploy", "deploy.receive", "deploy.classify", "deploy.store", "deploy.settle"} <= set(spans)
+    root = spans["deploy"]
+    assert root.parent is None
+    for name, span in spans.items():
+        if name != "deploy":
+            assert span.parent is not None and span.parent.span_id == root.context.span_id
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
+        {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
+    ],
+)
+def test_without_an_exporter_there_is_no_tracer(environ: dict[str, str]) -> None:
+    assert isinstance(from_environment(environ), NoTracer)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:4318/v1/traces"},
+        {"OTEL_TRACES_EXPORTER": "otlp"},
+        {"OTEL_TRACES_EXPORTER": "console"},
+    ],
+)
+def test_an_exporter_in_the_environment_is_used(environ: dict[str, str]) -> None:
+    tracer = from_environment(environ)
+    assert isinstance(tracer, OpenTelemetry)
+    tracer.close()
+
+
+def test_the_api_imports_neither_the_sdk_nor_mcp_before_they_are_needed() -> None:
+    script = (
+        "import sys, vibed.api.serve; print([m for m in sys.modules if m in ('mcp', 'opentelemetry.sdk', 'httpx')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
