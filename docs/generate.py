@@ -415,8 +415,8 @@ def configuration() -> str:
         textwrap.dedent("""\
             `vibed.toml` in VIBED_HOME (or the file that `VIBED_CONFIG` names), then `VIBED_*` variables; a variable wins. It is
             validated once, when a process starts: an unknown key or a value that cannot be is refused by name
-            (`InvalidConfiguration`). A change takes effect with the next `vibed up`, which replaces the processes and leaves the
-            apps alone.
+            (`InvalidConfiguration`). A change takes effect when the API and the controller start: `vibed down --keep-apps`, then
+            `vibed up`, leaves the apps alone. (A changed variable is also noticed by `vibed up` itself.)
 
             ```toml
             # vibed.toml
