@@ -58,8 +58,8 @@ class Layout:
         """
         home = home.absolute()
         if told := os.environ.get(_TOLD):
-            runtime, base = told.rsplit(":", 1)
-            return cls(home, Path(runtime), Uids(int(base)))
+            runtime, first = told.rsplit(":", 1)
+            return cls(home, Path(runtime), Uids(int(first)))
         name = hashlib.sha256(os.fsencode(home)).hexdigest()
         if os.geteuid() == 0:
             place = int(name[8:16], 16) % INSTANCES
