@@ -6,7 +6,7 @@
     python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
     python3 locks/update.py all
 
-Run it, read the diff, build and test (`pytest tests/e2e/templates_build_test.py`), commit. Lock files hold versions and
+Run it, read the diff, build and test (`pytest tests/e2e/test_templates_build.py`), commit. Lock files hold versions and
 hashes for x86_64 and aarch64 and no addresses: whoever installs uses the registry that their own pip and npm are
 configured with. Needs pip >= 23 and npm >= 10; reads only the registries' metadata. `runsc.toml` is edited by hand:
 its note says why.

@@ -123,7 +123,9 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     if not layout.uids.rootless:
         serve = _confined(layout, agent, "serve", _serve_spec(config, layout, env), serve)
         proxy = _confined(layout, agent, "caddy", _caddy_spec(layout, caddy, quiet), proxy)
-    code = _code_digest()
+    # Everything that a process reads once, at its start; the key as a digest, since the plan is no place for it.
+    key = hashlib.sha256(layout.admin_key.read_bytes()).hexdigest()
+    code = f"{_code_digest()} {config!r} {key}"
     return {
         "commands": [
             _command(layout, "caddy", proxy, {**env, **quiet}, (runtime / "Caddyfile").read_text()),

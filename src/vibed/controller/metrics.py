@@ -15,7 +15,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._steps = Histogram(
-            "vibed_deploy_step_seconds",
+            "vibed_bring_up_step_seconds",
             "Time of one step of bringing a version up",
             ("step", "lane", "template"),
             buckets=_BUCKETS,
