@@ -65,7 +65,7 @@ class BareSandboxes:
         self._layout = Layout.of(folder)
         self._templates = load_templates()
         tools = Tools(home)
-        roots = BuiltRoots(TemplateBuilder(home, self._templates, tools))
+        roots = BuiltRoots(TemplateBuilder(home, self._templates, tools), self._templates)
         for name in self._templates:
             roots.refresh(name)
         self._host = Host(self._layout, tools, roots)

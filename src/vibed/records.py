@@ -8,10 +8,15 @@ A logging library would cost each process ten megabytes for this (structlog brin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+
+_about: ContextVar[Mapping[str, object]] = ContextVar("about", default={})  # noqa: B039 (never changed in place)
 
 
 class Logger:
@@ -37,12 +42,22 @@ class Logger:
 
     def _write(self, level: int, event: str, facts: dict[str, object], *, trace: bool = False) -> None:
         if self._log.isEnabledFor(level):
-            self._log.log(level, "%s", event, extra={"facts": facts}, exc_info=trace)
+            self._log.log(level, "%s", event, extra={"facts": {**_about.get(), **facts}}, exc_info=trace)
 
 
 def logger(name: str) -> Logger:
     """The logger of one part of vibeD."""
     return Logger(name)
+
+
+@contextlib.contextmanager
+def about(**facts: object) -> Iterator[None]:
+    """Facts for every record that is written in this task meanwhile, such as the request that it serves."""
+    token = _about.set({**_about.get(), **facts})
+    try:
+        yield
+    finally:
+        _about.reset(token)
 
 
 class JsonLines(logging.Formatter):

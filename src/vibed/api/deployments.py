@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import structlog
-
+from vibed import records
 from vibed.api.errors import InvalidRequest, MalformedRequest, SourceRequired
 from vibed.api.identity import Caller
 from vibed.api.intake import Intake
@@ -38,7 +37,7 @@ T = TypeVar("T")
 _TRIES = 8
 """How often a deploy that raced with another of the same app is tried again."""
 
-log = structlog.stdlib.get_logger("vibed.api")
+log = records.logger("vibed.api")
 
 
 class Controller(Protocol):

@@ -12,8 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-import structlog
-
+from vibed import records
 from vibed.api.errors import BodyTooLarge, CrossOrigin, Misdirected, TooManyAttempts, Unauthorized
 from vibed.api.identity import Keyring
 from vibed.api.measures import Measures
@@ -29,7 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LARGEST_JSON = 256 * 1024
 """Bytes of a body on every route that does not stream."""
 
-log = structlog.stdlib.get_logger("vibed.api")
+log = records.logger("vibed.api")
 
 _HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -88,28 +87,27 @@ class Edge:
             await send(message)
 
         body = _Body(receive, None if self._bounds_itself(scope["path"]) else LARGEST_JSON)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            try:
-                await self._admit(scope)
-                body.check_length(scope)
-                await self._app(scope, body.receive, sending)
-            except VibedError as error:
-                if status:
-                    raise
-                await _answer(sending, error)
+            with records.about(request_id=request_id):
+                try:
+                    await self._admit(scope)
+                    body.check_length(scope)
+                    await self._app(scope, body.receive, sending)
+                except VibedError as error:
+                    if status:
+                        raise
+                    await _answer(sending, error)
         except Exception as error:
             if _client_left(error):
                 status = status or 499
             else:
-                log.exception("request_failed", method=scope["method"], path=scope["path"])
+                log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
                 if not status:
                     await _answer(sending, _internal(request_id))
                 else:
                     # The head is sent: only a broken connection tells the client that this is not the whole answer.
                     raise
         finally:
-            structlog.contextvars.unbind_contextvars("request_id")
             self._measures.requests.labels(scope["method"], str(status)).inc()
             level = log.debug if scope["path"] in ("/healthz", "/readyz", "/metrics") else log.info
             caller = state.get("caller")

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 
+from vibed import records
 from vibed.api import tracing
 from vibed.api.app import create_app
 from vibed.api.classifying import decider
@@ -39,39 +37,7 @@ GRACE_S = 15
 """How long requests that are under way may take when the process is told to end; streams end at once."""
 COLLECT_EVERY_S = 600.0
 
-log = structlog.stdlib.get_logger("vibed.serve")
-
-
-def set_up_logging(level: str) -> None:
-    """JSON lines on standard output, for our own records and for those of the libraries."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # Their lines about each call say less than ours, several times.
-    for name in ("mcp", "httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+log = records.logger("vibed.serve")
 
 
 async def serve(config: Config, *, layout: Layout | None = None) -> None:
@@ -239,5 +205,5 @@ def run() -> None:
     from vibed.config import load
 
     config = load()
-    set_up_logging(config.log_level)
+    records.set_up(config.log_level)
     uvloop.run(serve(config))

@@ -17,7 +17,7 @@ from vibed.apps.errors import VibedError
 from vibed.config import Config
 from vibed.controller.placement import Placements
 from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Probe
+from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Limits, Probe
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.supervisor import Root
 from vibed.sandboxes.templates import Template
@@ -38,8 +38,9 @@ DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
 class BuiltRoots:
     """The templates that are built, as drivers see them (`vibed.sandboxes.supervisor.Roots`)."""
 
-    def __init__(self, builder: TemplateBuilder) -> None:
+    def __init__(self, builder: TemplateBuilder, templates: Mapping[str, Template]) -> None:
         self._builder = builder
+        self._templates = templates
         self._known: dict[str, Root] = {}
 
     def refresh(self, template: str) -> Root | None:
@@ -47,7 +48,9 @@ class BuiltRoots:
         built = self._builder.ready(template)
         if built is None:
             return None
-        root = Root(template, built.digest, image=built.rootfs, modules=built.node_modules)
+        bounds = self._templates[template].resources
+        limits = Limits(bounds.cpus, bounds.memory_mb, bounds.pids, bounds.disk_mb)
+        root = Root(template, built.digest, image=built.rootfs, modules=built.node_modules, limits=limits)
         self._known[template] = root
         return root
 

@@ -58,7 +58,7 @@ class Service:
         self._templates = load_templates(extra=config.template_dir)
         tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
-        roots = BuiltRoots(self._builder)
+        roots = BuiltRoots(self._builder, self._templates)
         host = Host(layout, tools, roots)
         self._static = StaticDriver(layout)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]

@@ -56,7 +56,6 @@ _SITE = "usr/local/lib/python3.13/dist-packages"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DIRECTORIES = (
     "app",
-    "data",
     "dev",
     "home/app",
     "layers",
@@ -595,6 +594,12 @@ class _Job:
             (self.root / directory).mkdir(parents=True, exist_ok=True)
         for name in ("tmp", "var/tmp"):
             (self.root / name).chmod(0o1777)
+        # An app's data appears below /layers: gVisor does not see what is mounted on a mount point of its own later.
+        data = self.root / "data"
+        if data.is_dir() and not data.is_symlink():
+            data.rmdir()
+        if not data.is_symlink():
+            data.symlink_to("layers/.data")
         for name, content in _FILES.items():
             (self.root / name).write_text(content)
         (self.root / "etc/vibed/zygotes.json").write_text(json.dumps(zygotes(self.template), indent=1) + "\n")

@@ -7,6 +7,7 @@ Inside there is the template's root, read-only; `/app` (the source), `/home/app`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from vibed.sandboxes.cgroups import Bounds
@@ -62,7 +63,7 @@ def order(run: Run) -> dict[str, object]:
             "argv": list(start.argv),
             "shell": start.shell,
             "build": [list(step) for step in start.build],
-            "env": dict(run.env),
+            "env": {**_classified_env(run), **run.env},
             "port": start.port,
             "kind": run.runtime.kind,
             "timeout_s": run.start_timeout_s,
@@ -71,3 +72,9 @@ def order(run: Run) -> dict[str, object]:
         },
         "limits": {"disk_bytes": run.limits.disk_mb << 20, "nproc": run.limits.pids, "nofile": NOFILE},
     }
+
+
+def _classified_env(run: Run) -> dict[str, str]:
+    """Variables that the classifier found an app of its kind to need; the user's own come after them."""
+    found = run.runtime.options.get("env")
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, Mapping) else {}

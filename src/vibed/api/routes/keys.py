@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse, Response
 
+from vibed import records
 from vibed.api import identity, schema
 from vibed.api.context import caller, context
 from vibed.api.routes.deploys import ERRORS
@@ -15,7 +15,7 @@ from vibed.api.views import key_view
 
 router = APIRouter()
 
-log = structlog.stdlib.get_logger("vibed.api")
+log = records.logger("vibed.api")
 
 
 @router.post("/v1/keys", response_model=None, status_code=201, responses={201: {"model": schema.CreatedKey}, **ERRORS})
