@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     if os.geteuid() != 0:
         parser.error("the floors boot sandboxes under uids of their own: run it as root")
+    # ended by a signal it still takes away what it brought up
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     report = Report(quick=given.quick)
     shared = prepared(lambda text: print(f"  ..  {text}", file=sys.stderr, flush=True))
     report.machine = machine.facts(_versions(shared))

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import machine, sources, web
+from bench import machine, memory, sources, web
 from bench.bare import BareSandboxes
 from bench.instance import Deployed, Instance, NotLive
-from bench.report import Row
+from bench.report import Row, number
 
 QUIET_LOAD = 1.0
 _PAUSE_S = 0.03
@@ -28,6 +28,8 @@ class Samples:
 
     deploys: list[Deployed] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
+    cpu_ms: dict[str, float] = field(default_factory=dict)
+    """Processor time of each part of vibeD for one deploy and its deletion: this hardly depends on the load."""
 
     @property
     def live_ms(self) -> list[float]:
@@ -121,7 +123,7 @@ class Bench:
         count: int,
         *,
         templates: Sequence[str] = (),
-        between: Callable[[int], None] = lambda number: None,
+        between: Callable[[int], None] = lambda place: None,
         keep: bool = False,
     ) -> Samples:
         """Deploy `count` new apps, each when the pools of `templates` are full; `between` is the floor's sample.
@@ -131,9 +133,10 @@ class Bench:
         samples = Samples()
         run = secrets.token_hex(2)
         names = []
+        before = {}
         with instance.connect() as api, instance.connect() as visitor:
-            for number in range(-1, count):
-                name = f"b{run}-{number + 1}"
+            for place in range(-1, count):
+                name = f"b{run}-{place + 1}"
                 mark = f"mark-{secrets.token_hex(6)}"
                 packed = sources.packed(source(mark))
                 if templates:
@@ -146,19 +149,32 @@ class Bench:
                     if len(samples.trouble) >= 3:
                         break
                     continue
-                if number >= 0:
+                if place >= 0:
                     # the first opens connections and fills caches: it is no sample
                     samples.deploys.append(one)
                 names.append(name)
+                if place < 0:
+                    before = _processor_time(instance)
                 if not keep:
                     instance.delete(api, name)
                 time.sleep(_PAUSE_S)
-                if number >= 0:
-                    between(number)
+                if place >= 0:
+                    between(place)
                     time.sleep(_PAUSE_S)
         if not keep:
             instance.wait_gone(names)
+        after = _processor_time(instance)
+        samples.cpu_ms = {
+            part: (after[part] - spent) * 1000 / len(samples.deploys)
+            for part, spent in before.items()
+            if samples.deploys and part in after
+        }
         return samples
+
+
+def _processor_time(instance: Instance) -> dict[str, float]:
+    """Seconds by part; sandboxes that the controller starts are not its own."""
+    return {name: memory.cpu_seconds([pid]) for name, pid in instance.processes().items() if name != "watchdog"}
 
 
 def tell(row: Row, name: str, samples: Samples) -> None:
@@ -169,4 +185,7 @@ def tell(row: Row, name: str, samples: Samples) -> None:
     row.time_steps(name, samples.steps)
     row.figures[f"{name}: answers that were not true yet"] = samples.late
     row.figures[f"{name}: answered 202"] = samples.accepted
+    row.figures[f"{name}: processor time of a deploy and its deletion (ms)"] = ", ".join(
+        f"{part} {number(spent)}" for part, spent in samples.cpu_ms.items()
+    )
     row.notes += samples.trouble

@@ -155,7 +155,7 @@ class Instance:
 
     def processes(self) -> dict[str, int]:
         """The control plane: the watchdog and what it keeps alive, by name."""
-        found = {name: pid for name, (pid, _) in watchdog.running(self.layout.runtime / "watchdog.json").items()}
+        found = {name: known.pid for name, known in watchdog.running(self.layout.runtime / "watchdog.json").items()}
         holder = watchdog.holder(self.layout.runtime / "watchdog.lock")
         return {"watchdog": holder, **found} if holder else found
 

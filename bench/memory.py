@@ -1,7 +1,8 @@
-"""What processes hold in memory, from /proc (proc(5))."""
+"""What processes hold in memory and have used of the processors, from /proc (proc(5))."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,3 +59,15 @@ def total(pids: Iterable[int]) -> Memory:
         except OSError:
             continue
     return summed
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor time (user and system, ended threads included) of all of them that are still there."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

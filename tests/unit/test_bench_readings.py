@@ -77,10 +77,10 @@ WRK = """\
 Running 4s test @ http://127.0.0.1:18080/
   1 threads and 32 connections
   Latency Distribution
-     50%    3.28ms
+     50%  750.00us
      75%    4.30ms
      90%    5.42ms
-     99%  950.00us
+     99%    9.50ms
   34501 requests in 4.01s, 5.92MB read
   Socket errors: connect 0, read 2, write 0, timeout 1
   Non-2xx or 3xx responses: 7
@@ -90,7 +90,7 @@ Transfer/sec:      1.48MB
 
 
 def test_a_report_of_wrk_is_read_with_its_units_and_all_that_failed() -> None:
-    assert load.parse(WRK) == load.Throughput(8603.17, 3.28, 0.95, failed=10)
+    assert load.parse(WRK) == load.Throughput(8603.17, 0.75, 9.5, failed=10)
 
 
 def test_a_report_that_is_not_wrks_is_refused() -> None:
