@@ -105,6 +105,7 @@ async def test_an_admin_cannot_take_over_a_name_either(api: Running) -> None:
         ({"name": "a", "runtime": {"lane": "slow"}}, 422, "InvalidRequest", "runtime.lane"),
         ({"name": "a", "runtime": {"port": 0}}, 422, "InvalidRequest", "runtime.port"),
         ({"name": "a", "runtime": {"port": True}}, 422, "InvalidRequest", "runtime.port"),
+        ({"name": "a", "runtime": {"warm": "no"}}, 422, "InvalidRequest", "runtime.warm"),
         ({"name": "a", "env": {"A": "b"}}, 422, "InvalidRequest", "env"),
         ({"name": "a", "env": [{"name": "A-B", "value": "b"}]}, 422, "InvalidRequest", "env[0].name"),
         ({"name": "a", "env": [{"name": "A", "value": 1}]}, 422, "InvalidRequest", "env[0].value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vibed.api.intake import Decide
 from vibed.api.metadata import Override
@@ -16,6 +17,9 @@ def decider(templates: Mapping[str, Template]) -> Decide:
     """A function that decides how a source runs."""
 
     def decide(table: ArchiveTable, override: Override) -> Runtime:
-        return classify(table, override, templates).runtime()
+        runtime = classify(table, override, templates).runtime()
+        if override.warm is None:
+            return runtime
+        return replace(runtime, start=replace(runtime.start, warm=override.warm))
 
     return decide

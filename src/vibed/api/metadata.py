@@ -42,9 +42,11 @@ class Override:
     template: str | None = None
     entrypoint: str | None = None
     port: int | None = None
+    warm: bool | None = None
+    """False: never in a process that has already imported what the app imports."""
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in (self.lane, self.template, self.entrypoint, self.port))
+        return any(value is not None for value in (self.lane, self.template, self.entrypoint, self.port, self.warm))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +133,18 @@ def _override(raw: object) -> Override:
         return Override()
     if not isinstance(raw, dict):
         raise _invalid("runtime", "must be an object")
-    _known("runtime.", raw, frozenset({"lane", "template", "entrypoint", "port"}))
+    _known("runtime.", raw, frozenset({"lane", "template", "entrypoint", "port", "warm"}))
     lane = _text(raw, "lane", "runtime.lane")
     if lane is not None and lane not in LANES:
         raise _invalid("runtime.lane", f"must be one of {', '.join(LANES)}")
     port = raw.get("port")
     if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65_535):
         raise _invalid("runtime.port", "must be a whole number between 1 and 65535")
+    warm = raw.get("warm")
+    if warm is not None and not isinstance(warm, bool):
+        raise _invalid("runtime.warm", "must be true or false")
     return Override(
+        warm=warm,
         lane=lane,
         template=_text(raw, "template", "runtime.template", longest=63),
         entrypoint=_text(raw, "entrypoint", "runtime.entrypoint"),

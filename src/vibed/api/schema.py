@@ -33,6 +33,7 @@ class RuntimeRequest(Shape):
     template: str | None = None
     entrypoint: str | None = None
     port: int | None = Field(None, ge=1, le=65535, description="PORT of the app; found by itself when left out")
+    warm: bool | None = Field(None, description="false: always start in a fresh process")
 
 
 class ResourcesRequest(Shape):

@@ -29,6 +29,7 @@ def deploy(
     template: Annotated[str | None, typer.Option(help="The runtime to use instead of the one that is found")] = None,
     entrypoint: Annotated[str | None, typer.Option(help="What to start instead of what is found")] = None,
     port: Annotated[int | None, typer.Option(help="The value of PORT; found by itself when left out")] = None,
+    warm: Annotated[bool | None, typer.Option("--warm/--no-warm", help="May start in a warm process")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the app is live")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most")] = 900.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
@@ -48,9 +49,10 @@ def deploy(
         template or (link.template if link else None),
         entrypoint or (link.entrypoint if link else None),
         port or (link.port if link else None),
+        warm if warm is not None or link is None else link.warm,
     )
     metadata: dict[str, Any] = {"name": app_id, "if_exists": "update" if update or link is not None else "fail"}
-    runtime = {"template": wanted.template, "entrypoint": wanted.entrypoint, "port": wanted.port}
+    runtime = {"template": wanted.template, "entrypoint": wanted.entrypoint, "port": wanted.port, "warm": wanted.warm}
     if any(value is not None for value in runtime.values()):
         metadata["runtime"] = {key: value for key, value in runtime.items() if value is not None}
     if env:

@@ -28,6 +28,7 @@ class Link:
     template: str | None = None
     entrypoint: str | None = None
     port: int | None = None
+    warm: bool | None = None
 
 
 def read_link(folder: Path, url: str) -> Link | None:
