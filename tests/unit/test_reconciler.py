@@ -1,0 +1,357 @@
+"""The controller's loop with sandboxes whose behaviour is scripted: races that real ones show once a month."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from vibed.apps.app import App, Phase, Resources, Runtime, Start
+from vibed.apps.errors import NotFound
+from vibed.apps.sqlite import SqliteStore
+from vibed.apps.store import NewVersion
+from vibed.config import Config
+from vibed.controller import reconciler as module
+from vibed.controller.link import Outcome
+from vibed.controller.metrics import Metrics
+from vibed.controller.placement import Placements
+from vibed.controller.reconciler import Reconciler
+from vibed.layout import Layout, Uids
+from vibed.router.markers import Markers
+from vibed.sandboxes.driver import (
+    BootFailed,
+    Claimed,
+    Endpoint,
+    Exit,
+    Isolation,
+    Probe,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+    Started,
+    State,
+)
+from vibed.sandboxes.pool import WarmPools
+from vibed.sandboxes.templates import load_templates
+
+PYTHON = Runtime("general", "python-313", "python", "app.py", "because.", start=Start(("python3", "app.py")))
+
+
+class Scripted:
+    """A sandbox that does what the test says."""
+
+    driver = "gvisor"
+    template = "python-313"
+    template_digest = "d"
+
+    def __init__(self, driver: ScriptedDriver) -> None:
+        self._driver = driver
+        self.id = f"s{next(driver.numbers):011d}"
+        self.state = State.WARM
+        self.claimed: Claimed | None = None
+        self.endpoint: Endpoint | None = None
+        self.exit: Exit | None = None
+        self._gone = asyncio.Event()
+        self.drained = False
+
+    async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
+        assert self.claimed is None, "claimed twice"
+        self.claimed = Claimed(run.app_id, run.version, run.number)
+        on_stage("claimed")
+        outcome = self._driver.script(run)
+        waiting = asyncio.ensure_future(outcome)
+        ending = asyncio.ensure_future(self._gone.wait())
+        await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not waiting.done():
+            waiting.cancel()
+            raise SandboxLost("it ended under the call")
+        waiting.result()
+        self.state = State.RUNNING
+        self.endpoint = Endpoint(socket)
+        return Started(self.endpoint, 8080, {"inject": 1.0})
+
+    async def drain(self, deadline_s: float) -> None:
+        self.drained = True
+        self.end()
+
+    async def destroy(self, grace_s: float = 2.0) -> None:
+        self.end()
+
+    async def wait(self) -> Exit:
+        await self._gone.wait()
+        assert self.exit is not None
+        return self.exit
+
+    def end(self, code: int | None = None) -> None:
+        if self.exit is None:
+            self.exit = Exit(code, None if code is not None else "SIGKILL", False, time.time(), ("last words",))
+            self.state = State.EXITED
+            self._gone.set()
+
+
+async def _at_once(run: Run) -> None:
+    return
+
+
+@dataclass
+class ScriptedDriver:
+    name: str = "gvisor"
+    isolation: Isolation = Isolation.KERNEL
+    script: Callable[[Run], asyncio.Future[None]] = _at_once  # type: ignore[assignment]
+    made: list[Scripted] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    boot_fails: int = 0
+    booting: asyncio.Event | None = None
+
+    async def probe(self) -> Probe:
+        return Probe(True, self.isolation, "scripted")
+
+    async def boot(self, template: str) -> Sandbox:
+        if self.booting is not None:
+            await self.booting.wait()
+        if self.boot_fails:
+            self.boot_fails -= 1
+            raise BootFailed("no sandbox today")
+        sandbox = Scripted(self)
+        self.made.append(sandbox)
+        return sandbox
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        return []
+
+    async def close(self) -> None:
+        return
+
+    @property
+    def alive(self) -> list[Scripted]:
+        return [sandbox for sandbox in self.made if sandbox.exit is None]
+
+
+class NoSites:
+    def find(self, app_id: str, version: int, *, index: str = "", spa: bool = False) -> Sandbox | None:
+        return None
+
+    async def remove_app(self, app_id: str) -> None:
+        return
+
+
+@dataclass
+class World:
+    store: SqliteStore
+    driver: ScriptedDriver
+    markers: Markers
+    placements: Placements
+    reconciler: Reconciler
+    layout: Layout
+
+    async def deploy(self, name: str = "todo", **more: object) -> int:
+        new = NewVersion(name, "ann", "ann", "ab" * 32, 10, PYTHON, {}, Resources(), **more)  # type: ignore[arg-type]
+        return (await self.store.deploy(new)).version.number
+
+    async def settle(self, version: int, name: str = "todo", timeout_s: float = 5.0) -> Outcome:
+        return await self.reconciler.settle(name, version, timeout_s)
+
+    async def app(self, name: str = "todo") -> App:
+        return await self.store.get(name)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    def serving(self, name: str = "todo") -> list[int]:
+        return [marker.version for marker in self.markers.published(name)]
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(module, "RETIRE_AFTER_S", 0.01)
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(0, rootless=True))
+    for folder in (layout.database.parent, layout.apps, layout.logs):
+        folder.mkdir(parents=True)
+    config = Config(layout.home)
+    store = await SqliteStore.open(layout.database)
+    driver = ScriptedDriver()
+    drivers = {"gvisor": driver}
+    placements = Placements(config, load_templates(), drivers)
+    placements.probed("gvisor", await driver.probe())
+    placements.built("python-313")
+    markers = Markers(layout.apps)
+    async with WarmPools(drivers, {}) as pools:
+        reconciler = Reconciler(
+            config=config,
+            layout=layout,
+            store=store,
+            pools=pools,
+            sites=NoSites(),
+            placements=placements,
+            markers=markers,
+            metrics=Metrics(),
+            source_path=lambda digest: tmp_path / digest,
+        )
+        ready = asyncio.Event()
+        running = asyncio.ensure_future(reconciler.run(ready))
+        await ready.wait()
+        yield World(store, driver, markers, placements, reconciler, layout)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    await store.close()
+
+
+async def test_what_settle_tells_can_be_read_from_the_store_at_once(world: World) -> None:
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.serving_version) == (Phase.READY, 1)
+    app = await world.app()
+    assert (app.status.phase, app.status.serving_version, app.status.isolation) == (Phase.READY, 1, "kernel")
+    assert app.settled
+    assert (await world.store.version("todo", 1)).phase is Phase.READY
+    assert world.serving() == [1]
+
+
+async def test_a_redeploy_drains_the_old_sandbox_and_leaves_one(world: World) -> None:
+    await world.settle(await world.deploy())
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.serving_version) == (Phase.READY, 2)
+    await world.until(lambda: len(world.driver.alive) == 1)
+    assert world.driver.made[0].drained
+    assert world.serving() == [2]
+
+
+async def test_a_newer_deploy_overtakes_one_that_starts_and_its_waiter_is_told(world: World) -> None:
+    def script(run: Run) -> asyncio.Future[None]:
+        async def work() -> None:
+            if run.version == 1:
+                await asyncio.sleep(60)
+
+        return asyncio.ensure_future(work())
+
+    world.driver.script = script
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
+    second = await world.settle(await world.deploy())
+    first = await waiter
+    assert (first.phase, first.reason) == (Phase.FAILED, "Superseded")
+    assert second.phase is Phase.READY
+    await world.until(lambda: len(world.driver.alive) == 1)
+
+
+async def test_an_app_deleted_while_its_sandbox_boots_leaves_nothing(world: World) -> None:
+    world.driver.booting = asyncio.Event()
+    waiter = asyncio.ensure_future(world.settle(await world.deploy(), timeout_s=2))
+    await asyncio.sleep(0.05)
+    await world.store.request_delete("todo")
+    world.reconciler.wake("todo")
+    world.driver.booting.set()
+    await world.until(lambda: not world.driver.alive)
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await world.app()
+            except NotFound:
+                break
+            await asyncio.sleep(0.01)
+    with contextlib.suppress(NotFound):
+        await waiter
+    assert not (world.layout.apps / "todo").exists()
+
+
+async def test_a_version_that_fails_leaves_the_last_good_one_serving_and_both_say_so(world: World) -> None:
+    await world.settle(await world.deploy())
+
+    def script(run: Run) -> asyncio.Future[None]:
+        async def work() -> None:
+            raise RunFailed("it exited with status 1", code="StartFailed")
+
+        return asyncio.ensure_future(work())
+
+    world.driver.script = script
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.reason) == (Phase.FAILED, "StartFailed")
+    app = await world.app()
+    assert (app.status.phase, app.status.reason, app.status.serving_version) == (Phase.READY, "StartFailed", 1)
+    assert "version 1 still serves" in app.status.message.lower()
+    assert (await world.store.version("todo", 2)).reason == "StartFailed"
+    assert world.serving() == [1]
+
+
+async def test_a_sandbox_that_dies_is_replaced_and_counted(world: World) -> None:
+    await world.settle(await world.deploy())
+    world.driver.made[0].end()
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    async with asyncio.timeout(5):
+        while (await world.app()).status.restarts != 1 or (await world.app()).status.reason != "Running":
+            await asyncio.sleep(0.01)
+    reasons = [event.reason for event in await world.store.events("todo")]
+    assert "Crashed" in reasons
+
+
+async def test_a_first_sandbox_that_cannot_be_booted_is_tried_again(world: World) -> None:
+    world.driver.boot_fails = 1
+    outcome = await world.settle(await world.deploy(), timeout_s=8)
+    assert outcome.phase is Phase.READY
+
+
+async def test_a_template_that_becomes_ready_wakes_the_apps_that_wait_for_it(world: World) -> None:
+    world.placements._ready.clear()
+    world.placements.building("python-313", "installing packages")
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "TemplateBuilding")
+    assert "installing packages" in outcome.message
+    world.placements.built("python-313")
+    world.reconciler.wake_waiting()
+    await world.until(lambda: world.serving() == [1])
+
+
+async def test_visitors_of_a_dead_socket_bring_the_app_back_even_if_nobody_noticed(world: World) -> None:
+    await world.settle(await world.deploy())
+    marker = world.markers.published("todo")[0]
+    world.markers.socket("todo", marker.run).unlink(missing_ok=True)
+    outcome = await world.reconciler.ensure("todo", 5.0, f"/todo/{marker.path.name}")
+    assert outcome.phase is Phase.READY
+    assert world.markers.published("todo")[0].run > marker.run
+
+
+async def test_many_waiters_of_one_missing_app_start_one_sandbox(world: World) -> None:
+    await world.settle(await world.deploy())
+    world.markers.clear("todo")
+    world.driver.made[0].end()
+    outcomes = await asyncio.gather(*(world.reconciler.ensure("todo", 5.0) for _ in range(20)))
+    assert {outcome.phase for outcome in outcomes} == {Phase.READY}
+    assert len(world.driver.made) == 2
+
+
+async def test_ensure_of_an_unknown_or_deleted_app_is_not_found(world: World) -> None:
+    with pytest.raises(NotFound):
+        await world.reconciler.ensure("nobody", 1.0)
+    await world.settle(await world.deploy())
+    await world.store.request_delete("todo")
+    with pytest.raises(NotFound):
+        await world.reconciler.ensure("todo", 1.0)
+
+
+async def test_a_controller_that_starts_anew_takes_its_sandboxes_over(world: World) -> None:
+    await world.settle(await world.deploy())
+    world.reconciler._keepers.clear()
+    world.reconciler.adopt(world.driver.alive)
+    await world.until(lambda: "todo" in world.reconciler._keepers and world.serving() == [1])
+    await asyncio.sleep(0.05)
+    assert len(world.driver.made) == 1
+    assert (await world.app()).status.phase is Phase.READY
+
+
+async def test_twenty_apps_at_once_all_become_ready(world: World) -> None:
+    names = [f"app-{number}" for number in range(20)]
+    versions = await asyncio.gather(*(world.deploy(name) for name in names))
+    outcomes = await asyncio.gather(
+        *(world.settle(version, name) for name, version in zip(names, versions, strict=True))
+    )
+    assert {outcome.phase for outcome in outcomes} == {Phase.READY}
