@@ -265,7 +265,7 @@ async def listening(home: Path, runtime: Path, *, with_mcp: bool = False, **sett
                 uvicorn.Config(api.app, lifespan="off", log_config=None, timeout_graceful_shutdown=2)
             )
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+            while not server.started:
                 await asyncio.sleep(0.01)
             try:
                 yield api

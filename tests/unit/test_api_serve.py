@@ -96,10 +96,10 @@ async def test_a_client_that_goes_away_in_the_middle_leaves_nothing(place: tuple
         )  # fmt: skip
         await writer.drain()
         async with asyncio.timeout(10):
-            while not incoming(layout):  # noqa: ASYNC110 - a directory has no event
+            while not incoming(layout):
                 await asyncio.sleep(0.01)
             writer.close()
-            while incoming(layout):  # noqa: ASYNC110 - a directory has no event
+            while incoming(layout):
                 await asyncio.sleep(0.01)
         assert (await client.get("/v1/apps")).json()["total"] == 0
         assert (await client.get("/metrics")).status_code == 200
@@ -172,7 +172,7 @@ async def test_what_was_acknowledged_is_there_after_kill_9_and_what_was_not_is_s
             acknowledged.append(answer.json()["app_id"])
 
         tasks = [asyncio.create_task(deploy(number)) for number in range(40)]
-        while len(acknowledged) < 10:  # noqa: ASYNC110 - they are counted, not signalled
+        while len(acknowledged) < 10:
             await asyncio.sleep(0.001)
         process.kill()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -185,7 +185,7 @@ async def test_what_was_acknowledged_is_there_after_kill_9_and_what_was_not_is_s
             assert (await client.get(f"/v1/apps/{app}/source")).status_code == 200
         assert incoming(layout) == []
         async with asyncio.timeout(10):
-            while len(list(layout.sources.glob("*.tar.gz"))) != len(listed):  # noqa: ASYNC110 - see above
+            while len(list(layout.sources.glob("*.tar.gz"))) != len(listed):
                 await asyncio.sleep(0.05)
 
 
@@ -222,7 +222,7 @@ async def test_a_successor_takes_over_the_name_of_the_socket(place: tuple[Layout
         second = await start(layout)
         try:
             async with asyncio.timeout(20):
-                while layout.serve_socket.stat().st_ino == before:  # noqa: ASYNC110 - a file has no event
+                while layout.serve_socket.stat().st_ino == before:
                     await asyncio.sleep(0.05)
             first.terminate()
             await first.wait()

@@ -175,5 +175,5 @@ async def test_a_reader_that_leaves_is_noticed(api: Running) -> None:
         await asyncio.sleep(0.2)
         assert gauge._value.get() == 1
     async with asyncio.timeout(10):
-        while gauge._value.get():  # noqa: ASYNC110 - a gauge has no event
+        while gauge._value.get():
             await asyncio.sleep(0.05)

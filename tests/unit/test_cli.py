@@ -135,7 +135,7 @@ async def test_a_deploy_that_is_accepted_is_waited_for(cli: Cli) -> None:
     cli.api.controller.delay_s = 5
 
     async def ready_later() -> None:
-        while not any(op == "settle" for op, _ in cli.api.controller.calls):  # noqa: ASYNC110 - a list has no event
+        while not any(op == "settle" for op, _ in cli.api.controller.calls):
             await asyncio.sleep(0.05)
         await asyncio.sleep(1.5)
         cli.api.controller.delay_s = 0

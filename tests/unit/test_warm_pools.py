@@ -276,7 +276,7 @@ class TestLoop:
             claim = asyncio.create_task(pools.claim(*PY))
             await settle()
             driver.gate.set()
-            while not pools.figures()[PY].claimed:  # noqa: ASYNC110 - a step at a time, to hit the moment
+            while not pools.figures()[PY].claimed:
                 await asyncio.sleep(0)
             assert claim.cancel()
             with pytest.raises(asyncio.CancelledError):
