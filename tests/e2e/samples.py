@@ -38,6 +38,11 @@ def python_hello(version: object) -> Files:
     return {"app.py": _PYTHON_HELLO.replace("@VERSION@", str(version))}
 
 
+def python_after(*lines: str, version: object = 1) -> Files:
+    """The same, after some lines of Python that run first."""
+    return {"app.py": "\n".join((*lines, str(python_hello(version)["app.py"])))}
+
+
 def node_hello(version: object) -> Files:
     """The same in Node."""
     return {"index.js": _NODE_HELLO.replace("@VERSION@", str(version))}

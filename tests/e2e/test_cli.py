@@ -92,7 +92,7 @@ def test_a_folder_that_is_not_linked_does_not_overwrite_an_app(vibed: Instance, 
 
 def test_a_version_that_fails_is_exit_status_1_with_its_reason(vibed: Instance, apps: Apps, tmp_path: Path) -> None:
     vibed.client.wait_for_template("python-313")
-    folder = _folder(tmp_path, {"app.py": "from flask import Flask\nraise RuntimeError('no luck today')\n"})
+    folder = _folder(tmp_path, samples.python_after("raise RuntimeError('no luck today')"))
     name = apps.name()
     done = vibed.run("deploy", "--name", name, cwd=folder, timeout_s=120)
     assert done.returncode == 1

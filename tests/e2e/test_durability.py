@@ -29,6 +29,9 @@ BACK_S = 30.0
 
 @pytest.fixture(autouse=True)
 def _everything(second: Instance) -> None:
+    """What one test killed for good must not fail the next."""
+    if set(second.pids()) != set(PARTS) or second.watchdog_pid() is None:
+        second.up()
     for template in ("workerd", "python-313"):
         second.client.wait_for_template(template)
 
@@ -81,6 +84,8 @@ def _all_serve(second: Instance, names: list[str]) -> Callable[[], bool]:
 
 def _end(pid: int) -> None:
     born = start_time(pid)
+    if born is None:
+        return
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: start_time(pid) != born, f"process {pid} is gone", every_s=0.005)

@@ -183,6 +183,7 @@ def test_every_folder_has_its_row_and_its_check() -> None:
     assert folders == {row.folder for row in ROWS} == set(CHECKS)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", ROWS, ids=lambda row: row.folder)
 def test_it_is_live_as_its_author_wrote_it(vibed: Instance, apps: Apps, example: Example) -> None:
     vibed.client.wait_for_template(example.template)

@@ -24,7 +24,7 @@ def _python(second: Instance) -> None:
 
 
 def test_a_crash_on_start_is_told_with_the_apps_last_words(second: Instance, second_apps: Apps) -> None:
-    deployed = second_apps.deploy({"app.py": "import sys\nprint('warming up')\nraise RuntimeError('no luck today')\n"})
+    deployed = second_apps.deploy(samples.python_after("print('warming up')", "raise RuntimeError('no luck today')"))
     assert (deployed.status, deployed.phase, deployed.reason) == (202, "Failed", "StartFailed")
     assert "no luck today" in deployed.message
     told = [line["text"] for line in second.client.logs(deployed.app_id)]
@@ -35,14 +35,14 @@ def test_a_crash_on_start_is_told_with_the_apps_last_words(second: Instance, sec
 
 
 def test_an_app_that_ends_at_once_without_an_error_is_told_so(second_apps: Apps) -> None:
-    deployed = second_apps.deploy({"app.py": "from flask import Flask\nprint('that was all')\n"}, runtime=None)
+    deployed = second_apps.deploy(samples.python_after("print('that was all')", "raise SystemExit"))
     assert deployed.phase == "Failed"
     assert "listen" in deployed.message
 
 
 def test_a_missing_module_is_named(second: Instance, second_apps: Apps) -> None:
     answer = second.client.post_deploy(
-        second_apps.name(), {"app.py": samples.python_hello(1)["app.py"], "requirements.txt": "flask\nlangchain==0.3\n"}
+        second_apps.name(), {**samples.python_hello(1), "requirements.txt": "flask\nlangchain==0.3\n"}
     )
     body = answer.json()
     assert (answer.status_code, body["code"]) == (422, "DependenciesMissing")
@@ -54,7 +54,7 @@ def test_a_missing_module_is_named(second: Instance, second_apps: Apps) -> None:
 def test_a_missing_module_that_only_the_code_knows_of_is_named_too(second: Instance, second_apps: Apps) -> None:
     name = second_apps.name()
     answer = second.client.post_deploy(
-        name, {"app.py": "import importlib\nimportlib.import_module('lang' + 'chain')\n" + _hello()}
+        name, samples.python_after("import importlib", "importlib.import_module('lang' + 'chain')")
     )
     assert answer.status_code == 202, answer.text
     version = second.client.settled(name, 1)
@@ -63,8 +63,7 @@ def test_a_missing_module_that_only_the_code_knows_of_is_named_too(second: Insta
 
 
 def test_a_missing_environment_variable_is_named_and_setting_it_helps(second: Instance, second_apps: Apps) -> None:
-    source: samples.Files = {"app.py": "import os\nKEY = os.environ['WEATHER_API_KEY']\n" + _hello()}
-    deployed = second_apps.deploy(source)
+    deployed = second_apps.deploy(samples.python_after("import os", "KEY = os.environ['WEATHER_API_KEY']"))
     assert deployed.phase == "Failed"
     assert "WEATHER_API_KEY" in deployed.message
     fixed = second.client.ask(
@@ -75,25 +74,19 @@ def test_a_missing_environment_variable_is_named_and_setting_it_helps(second: In
 
 
 def test_an_app_that_never_listens_is_told_what_to_do(second_apps: Apps) -> None:
-    deployed = second_apps.deploy({"app.py": "import time\nfrom flask import Flask\ntime.sleep(3600)\n"})
+    deployed = second_apps.deploy(samples.python_after("import time", "time.sleep(3600)"))
     assert (deployed.phase, deployed.reason) == ("Failed", "StartTimeout")
     assert "did not listen" in deployed.message
 
 
 def test_a_syntax_error_is_told_with_its_line(second: Instance, second_apps: Apps) -> None:
     name = second_apps.name()
-    answer = second.client.post_deploy(
-        name, {"app.py": "from flask import Flask\napp = Flask(__name__)\ndef broken(:\n"}
-    )
+    answer = second.client.post_deploy(name, samples.python_after("def broken(:"))
     if answer.status_code == 422:
         assert "app.py" in answer.json()["message"]
         return
     assert second.client.settled(name, 1)["phase"] == "Failed"
     assert any("SyntaxError" in line["text"] for line in second.client.logs(name))
-
-
-def _hello() -> str:
-    return str(samples.python_hello(1)["app.py"])
 
 
 # an app that stops working later
@@ -163,9 +156,9 @@ def test_an_app_that_is_killed_for_memory_says_so_and_comes_back(second: Instanc
 @pytest.mark.parametrize(
     ("first", "broken"),
     [
-        pytest.param(samples.python_hello(1), {"app.py": "raise RuntimeError('broken')"}, id="python"),
+        pytest.param(samples.python_hello(1), samples.python_after("raise RuntimeError('broken')"), id="python"),
         pytest.param(samples.worker(1), {"worker.js": "export default { fetch( }"}, id="worker"),
-        pytest.param(samples.static(1), {"app.py": "raise RuntimeError('broken')"}, id="static-to-python"),
+        pytest.param(samples.static(1), samples.python_after("raise RuntimeError('broken')"), id="static-to-python"),
     ],
 )
 def test_a_failed_redeploy_leaves_the_last_good_version_serving(

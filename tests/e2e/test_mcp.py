@@ -126,7 +126,7 @@ async def test_an_app_that_fails_tells_the_agent_what_to_change(vibed: Instance,
             session,
             "deploy_artifact",
             name=name,
-            files={"app.py": "import os\nprint('hello log')\nos.environ['TEAM_TOKEN']\nimport flask\n"},
+            files=samples.python_after("import os", "print('hello log')", "os.environ['TEAM_TOKEN']"),
         )
         assert made["status"] == "failed"
         assert made["reason"]
@@ -143,7 +143,7 @@ async def test_refusals_name_their_code_and_the_cure(vibed: Instance, apps: Apps
         notebook = await _refused(session, "deploy_artifact", name=apps.name(), files={"a.ipynb": "{}"})
         assert "NotAWebApp" in notebook
         missing = await _refused(
-            session, "deploy_artifact", name=apps.name(), files={"app.py": "import flask", "requirements.txt": "torch"}
+            session, "deploy_artifact", name=apps.name(), files={**samples.python_hello(1), "requirements.txt": "torch"}
         )
         assert "DependenciesMissing" in missing and "torch" in missing
 

@@ -50,7 +50,7 @@ def test_a_host_that_is_not_ours_gets_nothing(vibed: Instance, host: str) -> Non
 def test_an_app_that_is_starting_holds_the_visitor_and_then_says_so(vibed: Instance, apps: Apps) -> None:
     vibed.client.wait_for_template("python-313")
     name = apps.name()
-    source: samples.Files = {"app.py": "import time\ntime.sleep(26)\n" + str(samples.python_hello(1)["app.py"])}
+    source = samples.python_after("import time", "time.sleep(26)")
     thread = threading.Thread(target=lambda: vibed.client_with(vibed.admin_key).post_deploy(name, source))
     thread.start()
     try:
@@ -74,7 +74,7 @@ def test_an_app_that_is_starting_holds_the_visitor_and_then_says_so(vibed: Insta
 
 def test_an_app_that_failed_says_so_without_its_log(vibed: Instance, apps: Apps) -> None:
     vibed.client.wait_for_template("python-313")
-    deployed = apps.deploy({"app.py": "import flask\nraise RuntimeError('the database password is hunter2')\n"})
+    deployed = apps.deploy(samples.python_after("raise RuntimeError('the database password is hunter2')"))
     assert deployed.phase == "Failed"
     page = vibed.client.visit(deployed.app_id, headers=BROWSER)
     assert page.status_code == 503
@@ -120,10 +120,10 @@ def test_the_routers_own_headers_cannot_be_set_by_a_visitor(vibed: Instance) -> 
 async def test_many_visitors_of_an_app_that_is_starting_are_all_served(vibed: Instance, apps: Apps) -> None:
     vibed.client.wait_for_template("python-313")
     name = apps.name()
-    source: samples.Files = {"app.py": "import time\ntime.sleep(3)\n" + str(samples.python_hello(1)["app.py"])}
+    source = samples.python_after("import time", "time.sleep(3)")
     deploying = asyncio.create_task(asyncio.to_thread(vibed.client.post_deploy, name, source))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{vibed.port}", trust_env=False, timeout=30) as http:
-        while vibed.client.api("GET", f"/v1/apps/{name}").status_code != 200:  # noqa: ASYNC110
+        while vibed.client.api("GET", f"/v1/apps/{name}").status_code != 200:
             await asyncio.sleep(0.02)
         answers = await asyncio.gather(
             *(http.post("/", headers={"Host": vibed.client.host(name)}, content=b"x") for _ in range(20)),

@@ -179,7 +179,7 @@ def test_headers_and_paths_reach_the_app_as_they_were_sent(vibed: Instance, apps
         }
     )
     answer = vibed.client.visit(
-        app, "/a%2Fb/../c;d?q=%20x&q=y", "PUT", headers={"X-Odd": "a, b", "Cookie": "k=v"}, content=b"1"
+        app, "/a%2Fb/c;d?q=%20x&q=y", "PUT", headers={"X-Odd": "a, b", "Cookie": "k=v"}, content=b"1"
     )
     assert answer.status_code == 418
     assert answer.headers.get_list("set-cookie") == ["a=1", "b=2"]
