@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.prepare import home
 
+from tests.prepare import home
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.router.caddyfile import caddyfile

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from vibed.sandboxes.pool import Figures
+
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
@@ -38,11 +40,18 @@ class Metrics:
             "vibed_sandbox_deaths", "Serving sandboxes that died", ("driver", "template"), registry=self.registry
         )
         self._claims = Counter(
-            "vibed_claims", "Sandboxes claimed", ("driver", "template", "warm"), registry=self.registry
+            "vibed_claims", "Sandboxes handed out to a run", ("driver", "template"), registry=self.registry
         )
-        self._pool = Gauge(
-            "vibed_pool_sandboxes", "Sandboxes by state", ("driver", "template", "state"), registry=self.registry
+        self._sandboxes = Gauge(
+            "vibed_sandboxes",
+            "Sandboxes by state: ready (warm), booting, in_use",
+            ("driver", "template", "state"),
+            registry=self.registry,
         )
+        self._wanted = Gauge(
+            "vibed_warm_pool_size", "Warm sandboxes that are wanted", ("driver", "template"), registry=self.registry
+        )
+        self._claimed: dict[tuple[str, str], int] = {}
 
     def deployed(self, lane: str, template: str, timings: Mapping[str, float], total_ms: float) -> None:
         """A version went live; timings are milliseconds by step."""
@@ -56,11 +65,15 @@ class Metrics:
     def died(self, driver: str, template: str) -> None:
         self._deaths.labels(driver, template).inc()
 
-    def claimed(self, driver: str, template: str, *, warm: bool) -> None:
-        self._claims.labels(driver, template, "yes" if warm else "no").inc()
-
-    def pool(self, driver: str, template: str, state: str, count: int) -> None:
-        self._pool.labels(driver, template, state).set(count)
+    def pool(self, driver: str, template: str, figures: Figures, *, in_use: int) -> None:
+        """What a pool has just now; `figures.claimed` counts since the start."""
+        states = (("ready", figures.ready), ("booting", figures.booting), ("in_use", in_use))
+        for state, count in states:
+            self._sandboxes.labels(driver, template, state).set(count)
+        self._wanted.labels(driver, template).set(figures.size)
+        before = self._claimed.get((driver, template), 0)
+        self._claims.labels(driver, template).inc(figures.claimed - before)
+        self._claimed[driver, template] = figures.claimed
 
     def text(self) -> str:
         """In Prometheus' text format."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -238,6 +239,15 @@ class Reconciler:
                 if run is not None and run.stage is Stage.SERVING:
                     ended = Exit(None, None, False, time.time())
                     self._spawn(self._crashed(keeper, run, ended))
+
+    def in_use(self) -> Counter[str]:
+        """How many sandboxes apps hold, by template; sites have no process and are not among them."""
+        return Counter(
+            run.sandbox.template
+            for keeper in self._keepers.values()
+            for run in keeper.runs.values()
+            if run.sandbox is not None and run.sandbox.driver != "static"
+        )
 
     # The keeper of one app
 

@@ -177,17 +177,19 @@ class Service:
                 )
                 return _told(outcome)
             case "templates":
-                return {"items": [asdict(self._figures(template)) for template in self._templates.values()]}
+                in_use = self._reconciler.in_use()
+                in_use["static-nginx"] = await asyncio.to_thread(self._static.count)
+                return {"items": [asdict(self._figures(t, in_use[t.name])) for t in self._templates.values()]}
             case "metrics":
+                in_use = self._reconciler.in_use()
                 for (driver, template), pool in self._pools.figures().items():
-                    for state, count in (("ready", pool.ready), ("booting", pool.booting), ("claimed", pool.claimed)):
-                        self._metrics.pool(driver, template, state, count)
+                    self._metrics.pool(driver, template, pool, in_use=in_use[template])
                 return {"text": self._metrics.text()}
             case "health":
                 return await self._health()
         raise NotFound(f"the controller has no operation {op!r}")
 
-    def _figures(self, template: Template) -> TemplateFigures:
+    def _figures(self, template: Template, in_use: int) -> TemplateFigures:
         driver = self._placements.driver_of(template)
         pool = self._pools.figures().get((driver, template.name))
         progress = self._placements.progress(template.name)
@@ -209,7 +211,7 @@ class Service:
             kind=template.kind,
             warm_pool_size=pool.size if pool is not None else 0,
             ready=pool.ready if pool is not None else 0,
-            claimed=pool.claimed if pool is not None else 0,
+            claimed=in_use,
             isolation=isolation.value if isolation is not None and available else "",
             packages=dict(built.packages if built is not None else template.packages),
             available=available and isolation is not None,
