@@ -100,8 +100,18 @@ class ProcessDriver(SupervisedDriver):
                 "slots": [{"source": str(place.slot), "target": "/layers"}],
                 "cwd": "/",
                 "env": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-                # what the agent needs to hand everything over to the app's uid; the app gets none of them
-                "capabilities": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SETPCAP"],
+                # what the agent needs to hand everything over to the app's uid (SYS_RESOURCE: to bound a warm process
+                # of that uid; it raises no bound of the host's in a user namespace); the app gets none of them
+                "capabilities": [
+                    "CHOWN",
+                    "DAC_OVERRIDE",
+                    "FOWNER",
+                    "KILL",
+                    "SETGID",
+                    "SETUID",
+                    "SETPCAP",
+                    "SYS_RESOURCE",
+                ],
                 "seccomp": "default",
                 "rlimits": {"nofile": general.NOFILE, "core": 0},
                 "die_with_parent": True,

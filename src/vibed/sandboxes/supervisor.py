@@ -53,6 +53,8 @@ _FAULT_OF_APP = frozenset(
     {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
 )
 _PIDS_OVERHEAD = 64
+_SLOT_BYTES = 64 << 10
+"""Mount points only."""
 _WEIGHT = 100
 _WEIGHT_OF_BOOTS = 25
 _STAGES = frozenset({"claimed", "injected", "started"})
@@ -399,7 +401,8 @@ class SupervisedDriver(ABC):
 
     def open_slots(self, place: Place) -> None:
         """Blocking: mount what has to be there before the sandbox boots, when `takes_mounts`. Raises OSError."""
-        mounts.open_slot(place.slot)
+        # a file system of its own: of a bind, /proc/self/mountinfo inside would tell the host's path
+        mounts.open_slot(place.slot, _SLOT_BYTES)
 
     async def boot(self, template: str) -> Sandbox:
         """A warm sandbox. Raises `BootFailed`; nothing is left behind then."""
