@@ -232,6 +232,17 @@ async def test_an_app_that_dies_in_the_middle_is_not_asked_twice(router: Router)
     assert router.asked == []
 
 
+async def test_an_api_that_dies_in_the_middle_is_a_503_that_says_so(router: Router) -> None:
+    async def answer(head: bytes, body: bytes) -> bytes:
+        raise OSError("gone")
+
+    router.servers.append(await serve(router.layout.serve_socket, answer))
+    for writer in open_connections["api.sock"]:
+        writer.transport.abort()
+    said = await router.ask("localhost", "/v1/deploy", method="POST", content=b"source")
+    assert (said.status_code, said.json()["code"]) == (503, "VibedUnavailable")
+
+
 def site(router: Router, run: int, files: dict[str, str], *, spa: bool = False) -> None:
     folder = router.layout.home / f"site-{run}"
     for name, text in files.items():

@@ -114,6 +114,11 @@ http:// {
 		fail_duration 500ms
 		flush_interval -1
 	}
+	handle_errors {
+		header Retry-After 2
+		header Content-Type application/json
+		respond `{"code":"VibedUnavailable","message":"vibeD went away during the request","details":{"retryable":true,"hint":"try again in a few seconds; a deploy with an Idempotency-Key is safe to repeat"}}` 503
+	}
 }
 
 http://*.@DOMAIN@:@PORT@ {
