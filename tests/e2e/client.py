@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from vibed.sources.pack import pack_directory, pack_files
 
 Source = Mapping[str, str | bytes] | Path | bytes
 SETTLE_S = 90.0
+HOPELESS_S = 20.0
+"""How long a template that is not available and not being built is waited for: vibeD may just be restarting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +127,17 @@ class Client:
         return {item["name"]: item for item in self.ask("GET", "/v1/templates")["items"]}
 
     def wait_for_template(self, name: str, *, within_s: float = 600.0) -> dict[str, Any]:
-        """Until a template can be used; fails at once when it never will be."""
-
-        def look() -> dict[str, Any] | None:
+        """Until a template can be used; fails soon when it is not even being made."""
+        deadline = time.monotonic() + within_s
+        hopeless_at = time.monotonic() + HOPELESS_S
+        while True:
             found = self.templates()[name]
             if found["available"]:
                 return found
-            if not found["building"] and found["reason"]:
-                raise KeyboardInterrupt(f"{name} is not available: {found['reason']}")
-            return None
-
-        try:
-            found = eventually(look, f"template {name} is available", within_s=within_s, every_s=0.2)
-        except KeyboardInterrupt as error:
-            raise AssertionError(str(error)) from None
-        assert found is not None
-        return found
+            if found["building"]:
+                hopeless_at = time.monotonic() + HOPELESS_S
+            assert time.monotonic() < min(deadline, hopeless_at), f"{name} is not available: {found['reason']}"
+            time.sleep(0.2)
 
     def logs(self, app_id: str, **query: Any) -> list[dict[str, Any]]:
         """Lines of the app's log."""

@@ -125,6 +125,9 @@ class Instance:
 
     def kill(self, *parts: str) -> None:
         """SIGKILL to parts of vibeD (`watchdog` is one too), all in the same moment, and wait until they are gone."""
+        wanted = {part for part in parts if part != "watchdog"}
+        # one that died a moment ago may be waiting for its turn to be started again
+        eventually(lambda: wanted <= self.pids().keys(), f"{parts} run", within_s=20, every_s=0.01)
         pids = self.pids()
         guard = self.watchdog_pid()
         chosen = [pids[part] if part != "watchdog" else guard for part in parts]
@@ -136,8 +139,12 @@ class Instance:
             eventually(lambda p=pid, b=began: watchdog.start_time(p) != b, f"process {pid} is gone", every_s=0.005)  # type: ignore[misc]
 
     def wait_until_ready(self, within_s: float = 60.0) -> None:
-        """Until /readyz says 200."""
-        eventually(lambda: self.client.api("GET", "/readyz").status_code == 200, "vibeD is ready", within_s=within_s)
+        """Until every part runs and /readyz (which remembers for half a second) says 200."""
+        eventually(
+            lambda: self.pids().keys() == set(PARTS) and self.client.api("GET", "/readyz").status_code == 200,
+            "vibeD is ready",
+            within_s=within_s,
+        )
 
     def sandbox_of(self, app_id: str) -> dict[str, Any]:
         """`state.json` of the sandbox that runs the app's newest run."""

@@ -44,11 +44,11 @@ class Load:
     get: int = 0
     post: int = 0
     websocket: int = 0
-    seen: list[Seen] = field(default_factory=list)
-    _switches: list[tuple[float, int]] = field(default_factory=list)
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _ending: asyncio.Event = field(default_factory=asyncio.Event)
-    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: list[Seen] = field(init=False, default_factory=list)
+    _switches: list[tuple[float, int]] = field(init=False, default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
+    _ending: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _progress: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Load:
         for count, exchange in ((self.get, self._get), (self.post, self._post), (self.websocket, self._talk)):
