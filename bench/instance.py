@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.prepare import home as shared_home
-
 from bench import web
 from bench.proxy import free_port
+from tests.prepare import home as shared_home
 from vibed.cli import watchdog
 from vibed.layout import Layout
 from vibed.sandboxes.builder import TemplateBuilder
