@@ -8,14 +8,15 @@ notice (`Ground.unharmed`, `City.unharmed`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.contract.driver_kit import GENERAL_APP, Answer, Bench, Running, Subject
+from tests.contract.driver_kit import GENERAL_APP, Bench, Running, Subject
 from tests.e2e.instance import Instance
 from vibed.sandboxes.driver import Driver, Limits, Sandbox, State
 
@@ -131,6 +132,11 @@ class Ground:
             str(layout.apps),
         ]
 
+    def uids(self, sandbox: Sandbox) -> set[int]:
+        """Those that a sandbox's processes have on the host."""
+        uid = int(json.loads((self.on.layout.sandboxes / sandbox.id / "spec.json").read_text())["uid"])
+        return {uid, self.on.host().uids.app(uid)}
+
     def host_sockets(self) -> list[str]:
         """Every Unix socket of vibeD on this machine but the attacker's own."""
         return every_socket(self.on.layout.runtime) + every_socket(self.city.vibed.layout.runtime)
@@ -163,6 +169,17 @@ def every_socket(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_socket()]
 
 
-def text_of(answer: Answer) -> str:
-    """For messages."""
-    return f"{answer.status} {answer.body[:500]}"
+def processes_of(uids: Collection[int]) -> list[int]:
+    """Pids of all processes of the machine that run as one of these uids."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and process.stat().st_uid in uids:
+                found.append(int(process.name))
+    return found
+
+
+def log_of(app: Running) -> list[dict[str, Any]]:
+    """The log as a reader has to read it: lines end with LF and nothing else."""
+    raw = (app.log_dir / "log.jsonl").read_bytes()
+    return [json.loads(line) for line in raw[: raw.rfind(b"\n") + 1].split(b"\n")[:-1]]

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.contract.driver_kit import GENERAL_APP, SUBJECTS, Running, bench
+from tests.contract.driver_kit import GENERAL_APP, SUBJECTS, bench
 from tests.contract.test_drivers import make_image
-from tests.hostile.ground import HOST_SECRET, QUICK, SECRET, City, Ground, program
+from tests.hostile.ground import HOST_SECRET, QUICK, SECRET, City, Ground, log_of, processes_of, program
 from vibed.sandboxes.driver import Limits, Mount, RunFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
@@ -280,10 +280,10 @@ async def test_a_fork_bomb_that_never_stops_can_be_destroyed_and_leaves_nothing(
         await attacker.attack("bombs", "fork_for_ever", within_s=20)
     await ground.unharmed()
     folder = ground.on.layout.sandboxes / attacker.sandbox.id
-    uid = json.loads((folder / "spec.json").read_text())["uid"]
+    uids = ground.uids(attacker.sandbox)
     await asyncio.wait_for(attacker.sandbox.destroy(0.5), 60)
     assert not folder.exists()
-    assert _of_uids({uid, ground.driver.host.uids.app(uid)}) == []  # type: ignore[attr-defined]
+    assert processes_of(uids) == []
 
 
 async def test_threads_and_descriptors_end_at_their_bounds(ground: Ground) -> None:
@@ -347,7 +347,7 @@ async def test_burning_every_core_leaves_the_neighbour_its_share(ground: Ground)
 
 async def test_a_flood_of_lines_an_endless_line_and_binary_stay_within_the_logs_bounds(ground: Ground) -> None:
     attacker = await ground.attacker()
-    before = _log(attacker.app)[-1]["seq"]
+    before = log_of(attacker.app)[-1]["seq"]
     await attacker.attack("floods", "lines", 30_000)
     await attacker.attack("floods", "endless_line", 16)
     await attacker.attack("floods", "binary", 8)
@@ -355,7 +355,7 @@ async def test_a_flood_of_lines_an_endless_line_and_binary_stay_within_the_logs_
     await asyncio.sleep(1.2)
     folder = attacker.app.log_dir
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 9 << 20
-    lines = _log(attacker.app)
+    lines = log_of(attacker.app)
     assert lines[-1]["seq"] > before
     assert [line["seq"] for line in lines] == list(range(lines[0]["seq"], lines[0]["seq"] + len(lines)))
     assert all(len(line["text"].encode()) <= 3 * (16 << 10) for line in lines)
@@ -366,8 +366,8 @@ async def test_a_flood_of_lines_an_endless_line_and_binary_stay_within_the_logs_
 async def test_a_line_in_vibeds_own_format_stays_a_line_of_the_app(ground: Ground) -> None:
     attacker = await ground.fresh()
     await attacker.attack("floods", "forged")
-    await _eventually(lambda: any("separators" in line["text"] for line in _log(attacker.app)))
-    lines = _log(attacker.app)
+    await _eventually(lambda: any("separators" in line["text"] for line in log_of(attacker.app)))
+    lines = log_of(attacker.app)
     assert not [line for line in lines if line["stream"] == "system"]
     assert len([line for line in lines if "forged" in line["text"]]) == 4
     await attacker.sandbox.destroy(0)
@@ -380,9 +380,10 @@ async def test_processes_that_ignore_sigterm_and_hide_in_sessions_end_with_the_s
     attacker = await ground.fresh()
     assert await attacker.attack("deaf", "hide", 5) == 5
     await attacker.app.ask("[__import__('signal').signal(s, __import__('signal').SIG_IGN) for s in (1, 2, 15)]")
-    uid = json.loads((ground.on.layout.sandboxes / attacker.sandbox.id / "spec.json").read_text())["uid"]
+    uids = ground.uids(attacker.sandbox)
+    assert len(processes_of(uids)) > 5
     await asyncio.wait_for(attacker.sandbox.destroy(1), 60)
-    assert _of_uids({uid, ground.driver.host.uids.app(uid)}) == []  # type: ignore[attr-defined]
+    assert processes_of(uids) == []
 
 
 async def test_a_child_that_hangs_and_requests_without_an_answer_do_not_hold_the_agent(ground: Ground) -> None:
@@ -490,21 +491,6 @@ async def test_a_source_that_plants_something_outside_of_app_is_refused_by_the_a
             ground.on, ground.driver, replace(run, source=run.source.with_name("hostile.tar.gz"))
         )
     assert refused.value.error_code == "InjectFailed"
-
-
-def _log(app: Running) -> list[dict[str, Any]]:
-    """The log as a reader has to read it: lines end with LF and nothing else."""
-    raw = (app.log_dir / "log.jsonl").read_bytes()
-    return [json.loads(line) for line in raw[: raw.rfind(b"\n") + 1].split(b"\n")[:-1]]
-
-
-def _of_uids(uids: set[int]) -> list[str]:
-    found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and process.stat().st_uid in uids:
-                found.append(f"{process.name}: {(process / 'cmdline').read_text()!r}")
-    return found
 
 
 async def _raw(endpoint: str, data: bytes) -> bytes:
