@@ -29,7 +29,8 @@ class Samples:
     deploys: list[Deployed] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     cpu_ms: dict[str, float] = field(default_factory=dict)
-    """Processor time of each part of vibeD for one deploy and its deletion: this hardly depends on the load."""
+    """Processor time of each part of vibeD for one deploy and its deletion: this hardly depends on the load.
+    Empty where samples wait for pools: asking for their state would be in it."""
 
     @property
     def live_ms(self) -> list[float]:
@@ -167,7 +168,7 @@ class Bench:
         samples.cpu_ms = {
             part: (after[part] - spent) * 1000 / len(samples.deploys)
             for part, spent in before.items()
-            if samples.deploys and part in after
+            if samples.deploys and part in after and not templates
         }
         return samples
 
@@ -185,7 +186,8 @@ def tell(row: Row, name: str, samples: Samples) -> None:
     row.time_steps(name, samples.steps)
     row.figures[f"{name}: answers that were not true yet"] = samples.late
     row.figures[f"{name}: answered 202"] = samples.accepted
-    row.figures[f"{name}: processor time of a deploy and its deletion (ms)"] = ", ".join(
-        f"{part} {number(spent)}" for part, spent in samples.cpu_ms.items()
-    )
+    if samples.cpu_ms:
+        row.figures[f"{name}: processor time of a deploy and its deletion (ms)"] = ", ".join(
+            f"{part} {number(spent)}" for part, spent in samples.cpu_ms.items()
+        )
     row.notes += samples.trouble
