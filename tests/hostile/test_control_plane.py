@@ -62,7 +62,8 @@ def test_the_api_answers_under_its_own_names_only(city: City) -> None:
     client, port = city.vibed.client, city.vibed.port
     key = {"Authorization": f"Bearer {client.key}"}
     for host in (f"evil.localhost:{port}", f"attacker.example:{port}", f"localhost:{port}.evil",
-                 "localhost:1", "localhost", f"neighbour-site.localhost:{port}", f"api.localhost:{port}", f"localhost.:{port}",
+                 "localhost:1", "localhost", f"neighbour-site.localhost:{port}", f"api.localhost:{port}",
+                 f"localhost.:{port}",
                  "169.254.169.254"):  # fmt: skip
         answer = client.http.get("/v1/apps", headers={"Host": host, **key})
         assert '"items"' not in answer.text, host
@@ -119,7 +120,8 @@ def test_a_guessed_or_malformed_key_gets_nothing(city: City) -> None:
     client, port = city.vibed.client, city.vibed.port
     for value in ("", "Bearer", "Bearer x", f"Bearer {client.key[:-1]}", f"Bearer {client.key}x",
                   f"Basic {client.key}",
-                  client.key, "Bearer " + "a" * 100_000, "Bearer \u00e9", f"Bearer {client.key} {client.key}"):  # fmt: skip
+                  client.key, "Bearer " + "a" * 100_000, "Bearer \u00e9",
+                  f"Bearer {client.key} {client.key}"):  # fmt: skip
         headers = {b"Host": f"localhost:{port}".encode(), b"Authorization": value.encode("latin-1")}
         answer = client.http.get("/v1/apps", headers=headers)
         assert answer.status_code in (400, 401, 429, 431), (value, answer.status_code)

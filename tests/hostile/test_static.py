@@ -75,7 +75,8 @@ def raw(city: City, path: str | bytes, host: str | bytes = "", extra: bytes = b"
 PATHS = ["/.env", "/%2eenv", "/%2Eenv", "/.%65nv", "//.env", "/./.env", "/a/../.env", "/.env/", "/.env%20", "/.env%00",
          "/.env?x",
          "/.well-known/../.env", "/.well-known/%2e%2e/.env", "/.well-known/..%2f.env", "/.well-known/../.git/config",
-         "/.well-known%2f..%2f.env", "/a/.hidden", "/a%2f.hidden", "/.git/config", "/.git%2fconfig", "/.git", "/.htaccess",
+         "/.well-known%2f..%2f.env", "/a/.hidden", "/a%2f.hidden", "/.git/config", "/.git%2fconfig", "/.git",
+         "/.htaccess",
          "/%252eenv", "/..%5c.env", "/\\.env", "/x/..;/.env", "/.ENV", "/[.]env", "/.e*", "/*nv", "/.en?", "/{.env}",
          "/%7B.env%7D", "/a/%2e%2e/%2eenv"]  # fmt: skip
 
