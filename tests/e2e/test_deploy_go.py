@@ -25,9 +25,8 @@ def test_a_module_is_compiled_and_runs(vibed: Instance, apps: Apps) -> None:
 
 
 def test_a_compile_error_is_told_with_its_line(vibed: Instance, apps: Apps) -> None:
-    deployed = apps.deploy(
-        {"go.mod": "module x\n\ngo 1.23\n", "main.go": "package main\n\nfunc main() { nothing() }\n"}
-    )
+    source = str(samples.go(1)["main.go"]).replace("log.Fatal(", "nothing(")
+    deployed = apps.deploy({**samples.go(1), "main.go": source})
     assert deployed.phase == "Failed"
     told = deployed.message + vibed.client.log_text(deployed.app_id)
     assert "undefined: nothing" in told

@@ -24,7 +24,12 @@ def _python(second: Instance) -> None:
 
 
 def test_a_crash_on_start_is_told_with_the_apps_last_words(second: Instance, second_apps: Apps) -> None:
-    deployed = second_apps.deploy(samples.python_after("print('warming up')", "raise RuntimeError('no luck today')"))
+    deployed = second_apps.deploy(
+        # standard output and standard error are two pipes: without the pause their order would be a matter of luck
+        samples.python_after(
+            "import time", "print('warming up')", "time.sleep(0.5)", "raise RuntimeError('no luck today')"
+        )
+    )
     assert (deployed.status, deployed.phase, deployed.reason) == (202, "Failed", "StartFailed")
     assert "no luck today" in deployed.message
     told = [line["text"] for line in second.client.logs(deployed.app_id)]

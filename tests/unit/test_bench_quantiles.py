@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from bench.quantiles import Quantiles
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bench.quantiles import Quantiles
 
 
 def test_a_quantile_is_a_sample_that_was_seen() -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from bench import load, memory, sources, web
 from bench.rows.registry import ROWS
 
