@@ -237,7 +237,7 @@ class Running:
 
     def log(self) -> list[dict[str, Any]]:
         file = self.log_dir / "log.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [json.loads(line) for line in file.read_text().split("\n") if line] if file.exists() else []
 
     def texts(self, *streams: str) -> list[str]:
         return [line["text"] for line in self.log() if not streams or line["stream"] in streams]

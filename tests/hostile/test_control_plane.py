@@ -140,7 +140,7 @@ HOSTILE_SOURCES: dict[str, dict[str, str | bytes]] = {
     "python that backtracks": {"app.py": "with " + "a" * 50_000 + ":\n" + " \n" * 50_000 + "x" * 50_000},
     "python with very many imports": {"app.py": "import " + ",".join(f"m{n}" for n in range(60_000))},
     "a procfile without end": {"Procfile": "web: " + "a;" * 300_000, "app.py": "x"},
-    "a module that imports all others": {f"m{n}.py": "".join(f"import m{k}\n" for k in range(50)) for n in range(50)},
+    "a module that imports all others": {f"m{n}.py": "".join(f"import m{k}\n" for k in range(200)) for n in range(200)},
     "javascript without a statement": {"worker.js": "import" * 100_000},
     "names that are code": {"$(touch pwned).py": "x", "`id`.js": "x", "index.html": "x", "-rf": "x", "--help": "x"},
     "a start command that is shell": {"package.json": '{"scripts": {"start": "x; id | sh"}}', "a.js": ""},

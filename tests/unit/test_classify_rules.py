@@ -13,7 +13,9 @@ from classify_trees import TEMPLATES, Asked, table_of
 import vibed.classify.errors as errors
 from vibed.classify.classifier import classify
 from vibed.classify.errors import ClassifyError
+from vibed.classify.python_source import Sources
 from vibed.classify.rules import RULES
+from vibed.classify.tree import Tree
 
 DOCS = Path(__file__).parents[2] / "docs/reference/classifier.md"
 
@@ -309,3 +311,26 @@ def test_the_word_from_in_a_list_of_strings_is_not_an_import() -> None:
     server = 'require("node:http").createServer(f).listen(3000);\nconst [a, b] = ["value", "from", "to"].map(f);\n'
     files: dict[str, str | bytes] = {"package.json": pkg(scripts={"start": "node server.js"}), "server.js": server}
     assert classify(table_of(files), None, TEMPLATES).template == "node-24"
+
+
+def test_a_server_of_the_standard_library_by_its_dotted_name_is_one() -> None:
+    app = "import http.server\nhttp.server.ThreadingHTTPServer(('', 8000), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+    assert classify(table_of({"app.py": app}), None, TEMPLATES).template == "python-313"
+
+
+def test_files_that_all_import_each_other_are_each_followed_once() -> None:
+    imports = "".join(f"import m{number}\n" for number in range(200))
+    tree: dict[str, str | bytes] = {f"m{number}.py": imports for number in range(200)}
+    project = Sources(Tree.of(table_of(tree)))
+    resolved = 0
+    local = project.local
+
+    def counted(name: str, importer: str) -> list[str]:
+        nonlocal resolved
+        resolved += 1
+        return local(name, importer)
+
+    project.local = counted  # type: ignore[method-assign]
+    for number in range(200):
+        project.reached(f"m{number}.py")
+    assert resolved <= 200 * 100

@@ -26,8 +26,9 @@ class Sent:
     id: str | None = None
 
     def encode(self) -> bytes:
+        # ASCII only: some clients take U+2028 and its like in an app's line for the end of ours.
         head = f"id: {self.id}\n" if self.id is not None else ""
-        return f"{head}event: {self.event}\ndata: {json.dumps(self.data, ensure_ascii=False)}\n\n".encode()
+        return f"{head}event: {self.event}\ndata: {json.dumps(self.data)}\n\n".encode()
 
 
 class Stopping:

@@ -31,6 +31,14 @@ def check(name: str, reserved: Collection[str] = ()) -> str:
             hint=f"use {nearest(name)!r}",
             details={"nearest": nearest(name)},
         )
+    if name[2:4] == "--":
+        plain = nearest(name.replace("--", "-"))
+        raise InvalidName(
+            f"{name!r} has hyphens where encoded international names have theirs (RFC 5891), so a browser may show "
+            "another name",
+            hint=f"use {plain!r}",
+            details={"nearest": plain},
+        )
     if name in RESERVED or name in reserved:
         raise InvalidName(f"{name!r} is reserved", hint=f"use '{name}-app'", details={"nearest": f"{name}-app"})
     return name

@@ -146,6 +146,8 @@ _OLD_EXPRESS = re.compile(
     r"""\.(?:get|post|put|delete|patch|all|use|options|head|route)\(\s{0,20}['"`][^'"`\n]{0,200}(?:\*|\(|:\w+\?)|\.del\(['"`]|\breq\.param\("""
 )
 _MOST_FILES = 60
+_MOST_IMPORTS = 100
+"""Of one file that are followed; hostile sources import each other a million times over."""
 _DEEPEST = 4
 _LONGEST_SCRIPT = 4000
 
@@ -166,6 +168,8 @@ class NodeApp:
     tree: Tree
     has_tsx: bool = False
     """Whether the template brings tsx."""
+    _neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _reached: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -258,19 +262,23 @@ class NodeApp:
 
     def reached(self, path: str) -> list[str]:
         """The file and the files of the app that it imports, directly or not."""
-        found: list[str] = []
-        waiting = [path]
-        while waiting and len(found) < _MOST_FILES:
-            at = waiting.pop(0)
-            if at in found:
-                continue
-            found.append(at)
-            for name in self.imports(at):
-                if name[0] == ".":
-                    local = self._file(posixpath.join(posixpath.dirname(at), name))
-                    if local and local not in found:
-                        waiting.append(local)
-        return found
+        if path not in self._reached:
+            seen = {path: None}
+            for at in (waiting := [path]):
+                fresh = [local for local in self._imported(at) if local not in seen]
+                room = _MOST_FILES - len(seen)
+                seen.update(dict.fromkeys(fresh[:room]))
+                waiting += fresh[:room]
+            self._reached[path] = list(seen)
+        return self._reached[path]
+
+    def _imported(self, path: str) -> tuple[str, ...]:
+        """The files of the app that one file imports itself."""
+        if path not in self._neighbours:
+            relative = [name for name in self.imports(path) if name[0] == "."][:_MOST_IMPORTS]
+            files = (self._file(posixpath.join(posixpath.dirname(path), name)) for name in relative)
+            self._neighbours[path] = tuple(dict.fromkeys(file for file in files if file))
+        return self._neighbours[path]
 
     def imports(self, path: str) -> list[str]:
         """What the file imports; types, which vanish, left out."""

@@ -41,7 +41,7 @@ _SERVES = re.compile(
 _TOP_CALL = re.compile(
     r"^(?:with\b[^\n]*:\n(?:[ \t][^\n]*\n)*?[ \t]+)?"
     r"[\w.]*\b(?:run|launch|serve|serve_forever|run_app|run_simple|start)\("
-    r"|^[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
+    r"|^(?:\w{1,40}\.){0,4}[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
     re.MULTILINE,
 )
 _OBJECT = re.compile(
@@ -59,6 +59,8 @@ _FACTORY = re.compile(
 )
 _PREFERRED = ("app", "application", "server", "api", "asgi_app", "wsgi_app")
 _MOST_MODULES = 60
+_MOST_IMPORTS = 100
+"""Of one file: hostile sources import each other a million times over, real ones do not."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Sources:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._read: dict[str, Source] = {}
+        self._neighbours: dict[str, tuple[str, ...]] = {}
+        self._reached: dict[str, list[Source]] = {}
 
     def __getitem__(self, path: str) -> Source:
         if path not in self._read:
@@ -134,17 +138,22 @@ class Sources:
 
     def reached(self, path: str) -> list[Source]:
         """The file and the files of the app that it imports, directly or not."""
-        found: dict[str, Source] = {}
-        waiting = [path]
-        while waiting and len(found) < _MOST_MODULES:
-            at = waiting.pop(0)
-            if at in found:
-                continue
-            source = found[at] = self[at]
-            waiting += [
-                local for name in sorted(source.imports) for local in self.local(name, at) if local not in found
-            ]
-        return list(found.values())
+        if path not in self._reached:
+            seen = {path: None}
+            for at in (waiting := [path]):
+                fresh = [local for local in self._imported(at) if local not in seen]
+                room = _MOST_MODULES - len(seen)
+                seen.update(dict.fromkeys(fresh[:room]))
+                waiting += fresh[:room]
+            self._reached[path] = [self[at] for at in seen]
+        return self._reached[path]
+
+    def _imported(self, path: str) -> tuple[str, ...]:
+        """The files of the app that one file imports itself."""
+        if path not in self._neighbours:
+            names = sorted(self[path].imports)[:_MOST_IMPORTS]
+            self._neighbours[path] = tuple(dict.fromkeys(local for name in names for local in self.local(name, path)))
+        return self._neighbours[path]
 
     def local(self, name: str, importer: str) -> list[str]:
         """The files of the app that `name` stands for in `importer`, packages' `__init__.py` included."""
