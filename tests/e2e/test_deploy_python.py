@@ -8,6 +8,7 @@ from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
 from tests.e2e.load import connect
+from tests.e2e.waiting import eventually
 
 _FLASK = """
 from flask import Flask
@@ -95,3 +96,15 @@ def test_a_new_version_starts_from_its_source_alone(vibed: Instance, apps: Apps)
     vibed.client.deploy_ready(name, first)
     vibed.client.deploy_ready(name, second)
     assert "left-behind" not in vibed.client.visit(name).text
+
+
+def test_what_an_app_prints_is_in_its_log_at_once(vibed: Instance, apps: Apps) -> None:
+    """Nobody flushes; a process that was warm already must not keep lines back either."""
+    app = apps.ready(samples.python_after("print('not flushed')"))
+    eventually(lambda: "not flushed" in [line["text"] for line in vibed.client.logs(app)], "it is there", within_s=10)
+
+
+def test_the_variables_of_the_template_reach_the_app(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(samples.python(1))
+    seen = vibed.client.visit(app, "/env").json()
+    assert (seen.get("PYTHONUNBUFFERED"), seen.get("MPLBACKEND")) == ("1", "Agg")
