@@ -603,6 +603,7 @@ class _Job:
         for name, content in _FILES.items():
             (self.root / name).write_text(content)
         (self.root / "etc/vibed/zygotes.json").write_text(json.dumps(zygotes(self.template), indent=1) + "\n")
+        (self.root / "etc/vibed/env.json").write_text(json.dumps(dict(self.template.env), indent=1, sort_keys=True) + "\n")
         own = self.root / "usr/lib/vibed"
         own.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(agent, own / "vibed-agent")

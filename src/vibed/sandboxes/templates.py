@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 from vibed.apps.errors import VibedError
 from vibed.sandboxes.shipped import shipped
 
-BUILDER_VERSIONS: Mapping[str, str] = {"python": "3", "node": "2", "go": "2", "binary": "2"}
+BUILDER_VERSIONS: Mapping[str, str] = {"python": "4", "node": "3", "go": "3", "binary": "3"}
 """Part of every digest, by kind ("1" where nothing is said): raised when the builder makes another image of that kind
 from the same definition."""
 
