@@ -43,7 +43,8 @@ class LogStreams:
         reader = self._reader(app_id, after)
         try:
             if after is None and tail is not None:
-                await asyncio.to_thread(reader.seek_tail, min(tail, limit))
+                limit = min(tail, limit)
+                await asyncio.to_thread(reader.seek_tail, limit)
             lines = await asyncio.to_thread(reader.read, limit)
         finally:
             reader.close()

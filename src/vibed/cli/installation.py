@@ -37,7 +37,7 @@ _HANDED_ON = (
     "NO_PROXY",
     "no_proxy",
 )
-_ALWAYS = ("LANG", "TZ", "HOME", "NODE_EXTRA_CA_CERTS", "XDG_RUNTIME_DIR")
+_ALWAYS = ("LANG", "TZ", "PYTHONPATH", "HOME", "NODE_EXTRA_CA_CERTS", "XDG_RUNTIME_DIR")
 
 
 def lay_out(config: Config, layout: Layout) -> None:

@@ -272,7 +272,7 @@ def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
 def _hand_over(config: Config, layout: Layout) -> None:
     """Let the user who called sudo (or any shell) use `vibed` at once: on the PATH, with URL and key."""
     program = Path(sys.prefix) / "bin" / "vibed"
-    if os.geteuid() == 0 and program.exists():
+    if os.geteuid() == 0 and program.exists() and "VIBED_HOME" not in os.environ:
         link = Path("/usr/local/bin/vibed")
         if link.is_symlink() and not link.exists():
             link.unlink()

@@ -16,6 +16,7 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.config import Config
 from vibed.controller.placement import Placements
+from vibed.sandboxes import probing
 from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Limits, Probe
 from vibed.sandboxes.pool import WarmPools
@@ -53,6 +54,10 @@ class BuiltRoots:
         root = Root(template, built.digest, image=built.rootfs, modules=built.node_modules, limits=limits)
         self._known[template] = root
         return root
+
+    def knows(self, template: str) -> bool:
+        """Whether it is built."""
+        return template in self._known
 
     def root(self, template: str) -> Root:
         """Raises `BootFailed` when the template is unknown or not built."""
@@ -96,6 +101,8 @@ class Preparation:
             if template not in wanted:
                 placements.broken(template.name, "the operator's configuration leaves it out")
         self._filled: dict[str, str] = {}
+        self._deferred: list[Template] = []
+        """Built, but their driver cannot be tried before one of another kind is."""
         self._tool_locks: dict[str, asyncio.Lock] = {}
         self._probed: dict[str, asyncio.Future[None]] = {}
 
@@ -161,6 +168,8 @@ class Preparation:
                 if template.name in there:
                     tasks.create_task(self._offer(template))
             tasks.create_task(self._build_missing([t for t in usable if t.name not in there]))
+        for template in self._deferred:
+            self._placements.broken(template.name, f"its driver can only be tried with {' or '.join(probing.GENERAL)}")
         if self._config.big_packages:
             for template in usable:
                 await self._next_stages(template)
@@ -207,10 +216,16 @@ class Preparation:
         await self._install(driver)
         if self._roots.refresh(template.name) is None:
             return
+        if template.lane == "general" and not any(self._roots.knows(name) for name in probing.GENERAL):
+            self._deferred.append(template)
+            return
         await self._probe(driver, template.name)
         self._placements.built(template.name)
         self._fill(template)
         self._on_ready()
+        deferred, self._deferred = self._deferred, []
+        for other in deferred:
+            await self._offer(other)
 
     def _fill(self, template: Template) -> None:
         """Have the template's pool filled from its newest image, and nothing handed out that is of an older one."""

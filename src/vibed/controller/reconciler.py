@@ -53,6 +53,7 @@ RETIRE_AFTER_S = 1.0
 REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
 """Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
 RUN_LOGS_KEPT = 5
+REFILL_AFTER_S = 0.1
 QUIET_STATUS_S = 0.25
 """A start that takes less is not written to the store step by step."""
 
@@ -73,6 +74,7 @@ class _Run:
     stage: Stage = Stage.STARTING
     step: str = ""
     sandbox: Sandbox | None = None
+    begun: float = field(default_factory=time.monotonic)
     serving_since: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -233,12 +235,13 @@ class Reconciler:
                 async with asyncio.timeout(1.0):
                     _, writer = await asyncio.open_unix_connection(str(marker.endpoint.path))
                 writer.close()
-            except (OSError, TimeoutError):
+            except (ConnectionRefusedError, FileNotFoundError):
                 self._markers.retire(keeper.app_id, marker.run)
                 run = keeper.runs.get(marker.run)
-                if run is not None and run.stage is Stage.SERVING:
-                    ended = Exit(None, None, False, time.time())
-                    self._spawn(self._crashed(keeper, run, ended))
+                if run is not None and run.stage is Stage.SERVING and run.sandbox is not None:
+                    self._spawn(self._crashed(keeper, run, await _how_it_ended(run.sandbox)))
+            except (OSError, TimeoutError):
+                continue  # it is there, and busy
 
     def in_use(self) -> Counter[str]:
         """How many sandboxes apps hold, by template; sites have no process and are not among them."""
@@ -386,9 +389,14 @@ class Reconciler:
             if placement.driver == "static":
                 run.timings = await self._start(keeper, run, version, placement)
             else:
-                async with self._starting:
-                    with self._pools.deploying():
+                busy = contextlib.ExitStack()
+                busy.enter_context(self._pools.deploying())
+                try:
+                    async with self._starting:
                         run.timings = await self._start(keeper, run, version, placement)
+                finally:
+                    # a moment later: whoever waits is answered before the pool is refilled
+                    asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
             total = (time.perf_counter() - began) * 1000
             self._metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
             keeper.woken.set()
@@ -405,7 +413,7 @@ class Reconciler:
     async def _start(self, keeper: _Keeper, run: _Run, version: Version, placement: Placement) -> Mapping[str, float]:
         def on_stage(stage: str) -> None:
             run.step = {"claimed": "injecting", "injected": "starting"}.get(stage, run.step)
-            if placement.driver != "static":
+            if time.monotonic() - run.begun > QUIET_STATUS_S:
                 keeper.woken.set()
 
         run.step = "claiming"
@@ -553,14 +561,10 @@ class Reconciler:
         )
         outcomes = self._news_of_versions(keeper, version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
-        quick = (
-            not outcomes
-            and any(run.stage is Stage.STARTING for run in keeper.runs.values())
-            and app.status.observed_generation != app.generation
-        )
-        if quick:
+        young = time.monotonic() - QUIET_STATUS_S
+        if not outcomes and any(r.stage is Stage.STARTING and r.begun > young for r in keeper.runs.values()):
             # Most starts are over before anyone could read this; a slow one is written when it has lasted.
-            self._spawn(self._report_later(keeper, outcome))
+            asyncio.get_running_loop().call_later(QUIET_STATUS_S, keeper.woken.set)
         elif status != app.status or outcomes:
             events = []
             if (status.phase, status.reason, status.serving_version) != (
@@ -577,24 +581,6 @@ class Reconciler:
                 keeper.last_good = max(new.number, keeper.last_good or 0)
         keeper.outcome, keeper.seen_generation = outcome, app.generation
         keeper.tell()
-
-    async def _report_later(self, keeper: _Keeper, outcome: Outcome) -> None:
-        await asyncio.sleep(QUIET_STATUS_S)
-        if keeper.outcome != outcome or keeper.gone:
-            return
-        app = await self._store.get(keeper.app_id)
-        if app.generation != keeper.seen_generation:
-            return
-        status = replace(
-            app.status,
-            phase=outcome.phase,
-            reason=outcome.reason,
-            message=outcome.message,
-            serving_version=outcome.serving_version,
-            observed_generation=app.generation,
-        )
-        with contextlib.suppress(Conflict, NotFound):
-            await self._store.record(keeper.app_id, status)
 
     def _news_of_versions(
         self, keeper: _Keeper, version: Version, plan: Plan, serving: _Run | None
@@ -653,6 +639,15 @@ class Reconciler:
             await work
         except Exception:
             log.exception("a task of the controller failed")
+
+
+async def _how_it_ended(sandbox: Sandbox) -> Exit:
+    """What its supervisor says, if that comes soon: the socket goes a moment before the account of why."""
+    try:
+        async with asyncio.timeout(1.0):
+            return await sandbox.wait()
+    except TimeoutError:
+        return Exit(None, None, False, time.time())
 
 
 def _sentence(error: VibedError) -> str:

@@ -603,7 +603,8 @@ class _Job:
         for name, content in _FILES.items():
             (self.root / name).write_text(content)
         (self.root / "etc/vibed/zygotes.json").write_text(json.dumps(zygotes(self.template), indent=1) + "\n")
-        (self.root / "etc/vibed/env.json").write_text(json.dumps(dict(self.template.env), indent=1, sort_keys=True) + "\n")
+        env = json.dumps(dict(self.template.env), indent=1, sort_keys=True)
+        (self.root / "etc/vibed/env.json").write_text(f"{env}\n")
         own = self.root / "usr/lib/vibed"
         own.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(agent, own / "vibed-agent")

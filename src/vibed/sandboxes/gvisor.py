@@ -15,22 +15,11 @@ import os
 import resource
 from pathlib import Path
 
-from vibed.apps.app import Runtime, Start
 from vibed.sandboxes import general, mounts, probing
 from vibed.sandboxes.cgroups import Bounds, Group
 from vibed.sandboxes.driver import Isolation, Limits, Probe, Run
 from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 
-_PROBE_APP = b"""import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = open("/proc/version", "rb").read()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
-"""
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts")
 # What the agent needs inside: to take over the app's uid and directories, to end its processes, to set the host's name.
 _CAPABILITIES = (
@@ -53,18 +42,13 @@ class GVisorDriver(SupervisedDriver):
     name = "gvisor"
     isolation = Isolation.KERNEL
 
-    def __init__(self, host: Host, *, probe_template: str = "python-313") -> None:
+    def __init__(self, host: Host) -> None:
         super().__init__(host)
         self.takes_mounts = host.privileged
-        self._probe_template = probe_template
 
     async def probe(self) -> Probe:
-        """Run a Python app that tells which kernel it sees."""
-        runtime = Runtime(
-            "general", self._probe_template, "python", "app.py", "probe", start=Start(("python3", "app.py"))
-        )
-        source = {"app.py": _PROBE_APP}
-        return await probing.probe(self, self._probe_template, source, runtime, {}, Limits(disk_mb=64), b"gvisor")
+        """Run an app that tells which kernel it sees."""
+        return await probing.general(self, "/proc/version", b"gvisor")
 
     def bounds(self, limits: Limits) -> Bounds:
         """A bound on pids that is reached kills the whole sandbox, so it only protects the host: each process of the

@@ -12,12 +12,40 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from vibed.apps.app import Runtime
+from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
-from vibed.sandboxes.driver import Limits, Probe, Run
+from vibed.sandboxes.driver import BootFailed, Limits, Probe, Run
 from vibed.sandboxes.supervisor import SupervisedDriver
 
 _DEADLINE_S = 90.0
+_PYTHON = b"""import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = open(os.environ["READ"], "rb").read()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+"""
+_NODE = b"""const fs = require("fs");
+require("http").createServer((q, r) => r.end(fs.readFileSync(process.env.READ))).listen(8080, "127.0.0.1");
+"""
+GENERAL = {
+    "python-313": (Runtime("general", "python-313", "python", "", "", start=Start(("python3", "app.py"))), _PYTHON),
+    "node-24": (Runtime("general", "node-24", "node", "", "", start=Start(("node", "app.js"))), _NODE),
+}
+"""Templates of the general lane that a driver can be tried with, the likeliest first."""
+
+
+async def general(driver: SupervisedDriver, read: str, expected: bytes) -> Probe:
+    """Run an app of whichever template is built and expect `expected` in the file `read` as the app sees it."""
+    for template, (runtime, source) in GENERAL.items():
+        with contextlib.suppress(BootFailed):
+            driver.host.roots.root(template)
+            sources = {runtime.start.argv[-1]: source}
+            return await probe(driver, template, sources, runtime, {"READ": read}, Limits(disk_mb=64), expected)
+    return Probe(False, driver.isolation, f"none of {', '.join(GENERAL)} is built yet, so it could not be tried")
 
 
 async def probe(

@@ -12,23 +12,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vibed.apps.app import Runtime, Start
 from vibed.sandboxes import general, mounts, probing
 from vibed.sandboxes.cgroups import Bounds, Group
 from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Run, Sandbox
 from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 
-_PROBE_APP = b"""import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        status = open("/proc/self/status").read()
-        body = " ".join(line for line in status.splitlines() if line.startswith(("NoNewPrivs", "Seccomp:"))).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
-"""
 _NEEDS_ROOT = "the process driver mounts root images, which needs root"
 _PIDS_OVERHEAD = 48
 _SOCKETS_BYTES = 64 << 10
@@ -40,22 +28,17 @@ class ProcessDriver(SupervisedDriver):
     name = "process"
     isolation = Isolation.PROCESS
 
-    def __init__(self, host: Host, *, probe_template: str = "python-313") -> None:
+    def __init__(self, host: Host) -> None:
         super().__init__(host)
         self.takes_mounts = host.privileged
-        self._probe_template = probe_template
         # mounted once and bound into each sandbox: so all of one template share its page cache
         self._images = host.layout.runtime / "roots"
 
     async def probe(self) -> Probe:
-        """Run a Python app that tells what confines it."""
+        """Run an app that tells what confines it."""
         if not self.host.privileged:
             return Probe(False, self.isolation, _NEEDS_ROOT)
-        start = Start(("python3", "app.py"))
-        runtime = Runtime("general", self._probe_template, "python", "app.py", "probe", start=start)
-        source = {"app.py": _PROBE_APP}
-        expected = b"NoNewPrivs:\t1 Seccomp:\t2"
-        return await probing.probe(self, self._probe_template, source, runtime, {}, Limits(disk_mb=64), expected)
+        return await probing.general(self, "/proc/self/status", b"NoNewPrivs:\t1\nSeccomp:\t2")
 
     def bounds(self, limits: Limits) -> Bounds:
         """Processes and threads of the app are those of the host."""

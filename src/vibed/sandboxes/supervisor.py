@@ -609,7 +609,7 @@ class Death:
         await self._happened.wait()
 
     def kill(self) -> None:
-        if not self.happened:
+        if not self.happened and self._descriptor >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 

@@ -30,7 +30,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -335,8 +335,10 @@ def unpack_wheel(wheel: Path, into: Path) -> None:
             target.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
 
 
+@cache
 def agent_digest() -> str:
-    """SHA-256 of the agent's sources, tests left out: the binary is built again when it changes."""
+    """SHA-256 of the agent's sources, tests left out: the binary is built again when it changes. Of one process it is
+    one: a controller boots with the agent that it started with."""
     root = shipped("agent")
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*")):
