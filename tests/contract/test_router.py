@@ -260,6 +260,19 @@ async def test_a_site_has_folder_indexes_clean_addresses_and_its_own_404_page(ro
     assert (missing.status_code, missing.text) == (404, "custom")
 
 
+async def test_a_switch_from_one_kind_of_app_to_another_is_seen_at_once(router: Router) -> None:
+    await router.app("site", 1, b"server")
+    assert (await router.ask("site.localhost")).text == "server 0"
+    site(router, 2, {"index.html": "static"})
+    assert (await router.ask("site.localhost")).text == "static"
+    site(router, 3, {"index.html": "spa"}, spa=True)
+    assert (await router.ask("site.localhost", "/deep/route")).text == "spa"
+    site(router, 4, {"index.html": "static again"})
+    assert (await router.ask("site.localhost")).text == "static again"
+    await router.app("site", 5, b"server again")
+    assert (await router.ask("site.localhost")).text == "server again 0"
+
+
 async def test_a_single_page_app_answers_every_route_with_its_index(router: Router) -> None:
     site(router, 1, {"index.html": "spa", "app.js": "js"}, spa=True)
     assert (await router.ask("site.localhost", "/orders/7")).text == "spa"

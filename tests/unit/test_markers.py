@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibed.router.markers import PATTERN, Markers
+from vibed.router.markers import KINDS, Markers
 from vibed.sandboxes.driver import Endpoint
 
 
@@ -18,8 +18,12 @@ def markers(tmp_path: Path) -> Markers:
 
 
 def first_match(apps: Path, app_id: str) -> str:
-    """What Caddy's `file` matcher takes: the first of the sorted glob."""
-    return sorted(path.name for path in (apps / app_id).glob(PATTERN))[0]
+    """What Caddy takes: the first of the sorted glob of the first kind that has one."""
+    return next(found[0] for kind in KINDS if (found := globbed(apps, app_id, kind)))
+
+
+def globbed(apps: Path, app_id: str, kind: str) -> list[str]:
+    return sorted(path.name for path in (apps / app_id).glob(f"*.{kind}"))
 
 
 def test_the_newest_run_is_found_first_whatever_kind_it_is(markers: Markers, tmp_path: Path) -> None:
@@ -28,7 +32,13 @@ def test_the_newest_run_is_found_first_whatever_kind_it_is(markers: Markers, tmp
     assert first_match(tmp_path, "todo").endswith(".a")
     markers.publish("todo", 3, 3, Endpoint(tmp_path / "site-3", site=True, spa=True))
     assert first_match(tmp_path, "todo").endswith(".p")
-    assert [marker.version for marker in markers.published("todo")] == [3, 2, 1]
+    assert [marker.version for marker in markers.published("todo")] == [3]
+
+
+def test_an_older_marker_of_the_same_kind_stays_until_it_is_retired(markers: Markers, tmp_path: Path) -> None:
+    for run in (1, 2):
+        markers.publish("todo", run, run, Endpoint(markers.socket("todo", run)))
+    assert [marker.version for marker in markers.published("todo")] == [2, 1]
 
 
 @settings(max_examples=50)
@@ -47,7 +57,7 @@ def test_sockets_links_and_files_that_are_being_written_are_no_markers(markers: 
     markers.socket("a", 2).touch()
     (tmp_path / "a" / "999999990.a.new").touch()
     assert [marker.run for marker in markers.published("a")] == [1]
-    assert len(list((tmp_path / "a").glob(PATTERN))) == 1
+    assert [len(globbed(tmp_path, "a", kind)) for kind in KINDS] == [0, 1, 0]
 
 
 def test_a_retired_run_gets_no_new_request_but_keeps_its_socket(markers: Markers) -> None:

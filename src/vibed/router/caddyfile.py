@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from vibed.config import Config
 from vibed.layout import Layout
-from vibed.router.markers import PATTERN
 
 _TEMPLATE = """\
 {
@@ -32,40 +31,49 @@ _TEMPLATE = """\
 }
 
 (app) {
-	@site vars_regexp kind {http.matchers.file.relative} \\.([sp])$
-	handle @site {
-		root * {http.matchers.file.absolute}.d
-		header ?Cache-Control no-cache
-		header X-Content-Type-Options nosniff
-		@hidden {
-			path */.*
-			not path /.well-known/*
-		}
-		handle @hidden {
-			error 404
-		}
-		@fallback expression `{re.kind.1} == "p"`
-		handle @fallback {
-			try_files {path} {path}/index.html {path}.html /index.html
-			file_server
-		}
-		handle {
-			try_files {path} {path}/index.html {path}.html
-			file_server
-		}
+	@socket-{args[0]} file {
+		root @APPS@
+		try_files /{labels.@LABEL@}/*.a
 	}
-	@grpc {
-		protocol grpc
-	}
-	handle @grpc {
-		reverse_proxy unix/{http.matchers.file.absolute}.sock {
+	handle @socket-{args[0]} {
+		@grpc header Content-Type application/grpc*
+		reverse_proxy @grpc unix/{http.matchers.file.absolute}.sock {
 			transport http {
 				versions h2c
 			}
 		}
+		reverse_proxy unix/{http.matchers.file.absolute}.sock
+	}
+	@site-{args[0]} file {
+		root @APPS@
+		try_files /{labels.@LABEL@}/*.s
+	}
+	handle @site-{args[0]} {
+		import files {path} {path}/index.html {path}.html
+	}
+	@spa-{args[0]} file {
+		root @APPS@
+		try_files /{labels.@LABEL@}/*.p
+	}
+	handle @spa-{args[0]} {
+		import files {path} {path}/index.html {path}.html /index.html
+	}
+}
+
+(files) {
+	root * {http.matchers.file.absolute}.d
+	header ?Cache-Control no-cache
+	header X-Content-Type-Options nosniff
+	@hidden {
+		path */.*
+		not path /.well-known/*
+	}
+	handle @hidden {
+		error 404
 	}
 	handle {
-		reverse_proxy unix/{http.matchers.file.absolute}.sock
+		try_files {args[:]}
+		file_server
 	}
 }
 
@@ -83,13 +91,7 @@ _TEMPLATE = """\
 		header_up -If-*
 		@activated status 204
 		handle_response @activated {
-			@again file {
-				root @APPS@
-				try_files /{labels.@LABEL@}/@PATTERN@
-			}
-			handle @again {
-				import app
-			}
+			import app again
 			handle {
 				header Retry-After 1
 				respond `{"code":"NotReady","message":"the app is not ready yet","details":{"retryable":true}}` 503
@@ -123,13 +125,7 @@ http:// {
 
 http://*.@DOMAIN@:@PORT@ {
 	bind @BIND@
-	@app file {
-		root @APPS@
-		try_files /{labels.@LABEL@}/@PATTERN@
-	}
-	handle @app {
-		import app
-	}
+	import app first
 	handle {
 		import activate /missing?
 	}
@@ -181,8 +177,8 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "DOMAIN": config.domain,
         "PORT": str(config.port),
         "LABEL": str(len(config.domain.split("."))),
-        "PATTERN": PATTERN,
     }
+    # What is asked of every request to an app comes first and is flat: each nested block and each matcher costs.
     text = _TEMPLATE
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)

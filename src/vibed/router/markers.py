@@ -4,6 +4,9 @@
 `<key>.s.d` (a symlink) does, `<key>.p` the same for a single-page app. A key has a fixed width and sorts newest first,
 so that Caddy's `file` matcher, which takes the first match of a sorted glob, always finds the newest. Creating a marker
 is the switch: atomic for each request, with no reload (measured: shared note data-path.md).
+
+Caddy looks for sockets first, then for sites, then for single-page apps, each with a glob of its own: markers of
+another kind are therefore removed with the switch, not a moment after it.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from pathlib import Path
 
 from vibed.sandboxes.driver import Endpoint
 
-PATTERN = "*.[asp]"
-"""The glob by which Caddy finds markers and nothing else."""
+KINDS = "asp"
+"""In the order in which Caddy looks for them, as `*.<kind>`."""
 
 _LAST = 10**9 - 1
 
@@ -78,11 +81,14 @@ class Markers:
         fresh.write_text(json.dumps({"version": version}))
         fresh.chmod(0o644)
         fresh.rename(marker.path)
+        for other in self.published(app_id):
+            if other.path.suffix != marker.path.suffix:
+                other.path.unlink(missing_ok=True)
         return marker
 
     def retire(self, app_id: str, run: int) -> None:
         """No new request finds this run; those that it has go on."""
-        for suffix in "asp":
+        for suffix in KINDS:
             (self._apps / app_id / f"{_key(run)}.{suffix}").unlink(missing_ok=True)
 
     def forget(self, app_id: str, run: int) -> None:
@@ -123,4 +129,4 @@ def _key(run: int) -> str:
 
 
 def _is_marker(name: str) -> bool:
-    return len(name) == 11 and name[:9].isdigit() and name[9] == "." and name[10] in "asp"
+    return len(name) == 11 and name[:9].isdigit() and name[9] == "." and name[10] in KINDS
