@@ -32,4 +32,4 @@ fi
 step templates
 "$python" -m tests.prepare templates
 step pytest
-exec "$python" -m pytest tests
+exec "$python" -m pytest

@@ -31,6 +31,7 @@ from tests.contract.driver_kit import (
 )
 from vibed.apps.app import Start
 from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Mount, RunFailed, SandboxLost, State
+from vibed.sandboxes.templates import load_templates
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -135,6 +136,8 @@ async def test_an_app_has_its_environment_and_nothing_of_ours(
     app = await subject.start(on, subject.driver(on), subject.run(on, env={"GREETING": "x", "K": "a\nb ü"}))
     seen = json.loads(await app.ask("__import__('json').dumps(dict(os.environ))"))
     assert seen.pop("K") == "a\nb ü"
+    of_template = load_templates()["python-313"].env
+    assert {name: seen.pop(name) for name in of_template} == of_template
     assert set(seen) <= {"GREETING", "PATH", "HOME", "LANG", "PORT", "HOST", "TMPDIR", "LC_CTYPE"}
     everything = await app.ask(
         "b''.join(open(f'/proc/{p}/{f}', 'rb').read() for p in os.listdir('/proc') if p.isdigit()"

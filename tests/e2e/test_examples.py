@@ -186,8 +186,20 @@ def test_every_folder_has_its_row_and_its_check() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", ROWS, ids=lambda row: row.folder)
 def test_it_is_live_as_its_author_wrote_it(vibed: Instance, apps: Apps, example: Example) -> None:
+    _live(vibed, apps, example)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "example", [row for row in ROWS if row.template in ("python-313", "node-24")], ids=lambda row: row.folder
+)
+def test_it_is_the_same_without_a_warm_process(vibed: Instance, apps: Apps, example: Example) -> None:
+    _live(vibed, apps, example, runtime={"warm": False})
+
+
+def _live(vibed: Instance, apps: Apps, example: Example, **metadata: object) -> None:
     vibed.client.wait_for_template(example.template)
-    deployed = vibed.client.deploy_ready(apps.name(), EXAMPLES / example.folder, settle_s=400)
+    deployed = vibed.client.deploy_ready(apps.name(), EXAMPLES / example.folder, settle_s=400, **metadata)
     runtime = vibed.client.app(deployed.app_id)["runtime"]
     assert (runtime["lane"], runtime["template"]) == (example.lane, example.template), runtime["why"]
 

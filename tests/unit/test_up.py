@@ -1,0 +1,94 @@
+"""What `vibed up` prints and hands over; bringing it up for real is in tests/e2e."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vibed.cli import up
+from vibed.config import Config
+from vibed.layout import Layout, Uids
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(os.getuid(), rootless=True))
+    layout.home.mkdir()
+    layout.admin_key.write_text("vibed_secret\n")
+    return layout
+
+
+def test_each_step_is_one_line_with_its_own_time_and_the_time_since_the_start(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = up.Steps()
+    with steps.step("caddy") as say:
+        say("unpacking")
+        say("2.11.7")
+    with pytest.raises(RuntimeError), steps.step("processes") as say:
+        say("waiting for the API")
+        raise RuntimeError
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[:3] == ["ok", "caddy", "2.11.7"]
+    assert "(at " in first and " s" in first
+    assert second.split()[:2] == ["FAIL", "processes"]
+    assert "waiting for the API" in second
+
+
+@pytest.mark.parametrize("over_ssh", [True, False])
+def test_over_ssh_the_line_that_forwards_the_port_is_printed_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, over_ssh: bool
+) -> None:
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.setenv("SUDO_USER", "ann")
+    if over_ssh:
+        monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 52000 192.0.2.1 22")
+    template = {
+        "name": "workerd", "available": True, "building": False, "reason": "", "isolation": "isolate",
+        "ready": 2, "warm_pool_size": 2,
+    }  # fmt: skip
+    slow = {**template, "name": "python-313", "available": False, "building": True, "reason": "installing packages"}
+    facts = {
+        "api_url": "http://localhost:18080",
+        "example_url": "http://w.localhost:18080",
+        "templates": [template, slow],
+    }
+    up._print(Config(tmp_path), facts)
+    said = capsys.readouterr().out
+    assert "isolate" in said and "2 of 2 warm" in said
+    assert "python-313 will be ready by themselves" in said
+    assert "vibed deploy" in said
+    assert ("ssh -L 18080:127.0.0.1:18080 ann@192.0.2.1" in said) is over_ssh
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root hands over to another user")
+def test_the_user_who_called_sudo_gets_a_client_file_that_only_they_can_read(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path
+) -> None:
+    home = tmp_path / "ann"
+    home.mkdir()
+    monkeypatch.setenv("SUDO_USER", "ann")
+    monkeypatch.setenv("VIBED_HOME", str(layout.home))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_dir=str(home), pw_uid=12_345, pw_gid=12_345))
+    for _ in range(2):
+        up._hand_over(Config(layout.home), layout)
+    file = home / ".config" / "vibed" / "client.toml"
+    assert file.read_text() == 'url = "http://localhost:18080"\ntoken = "vibed_secret"\n'
+    assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 12_345)
+    assert {path.stat().st_uid for path in (file.parent, file.parent.parent)} == {12_345}
+
+
+def test_an_address_that_is_in_use_is_told_before_anything_is_started(layout: Layout) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = Config(layout.home, listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(up.UpFailed) as caught:
+            up._check(config, layout)
+    assert caught.value.hint is not None and "VIBED_LISTEN" in caught.value.hint
