@@ -243,6 +243,8 @@ class Supervised:
     async def destroy(self, grace_s: float = 2.0) -> None:
         """SIGTERM, SIGKILL after the grace, and removal of everything but the log. Idempotent."""
         if not self._ended.done():
+            if self._death.closed:
+                raise SandboxLost(f"sandbox {self.id} is another controller's by now: its driver here was closed")
             with contextlib.suppress(VibedError, TimeoutError):
                 await self._call("stop", grace_s + 10, grace_s=grace_s)
             with contextlib.suppress(TimeoutError):
@@ -604,6 +606,11 @@ class Death:
     @property
     def happened(self) -> bool:
         return self._happened.is_set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody here will hear of it any more."""
+        return self._descriptor < 0 and not self.happened
 
     async def wait(self) -> None:
         await self._happened.wait()
