@@ -227,7 +227,8 @@ async def test_what_an_app_prints_is_kept_in_order_with_the_facts_of_its_end(on:
 async def test_an_app_that_ends_before_it_listens_fails_with_its_status_and_last_words(
     on: Bench, subject: Subject
 ) -> None:
-    files = {"app.py": "import sys\nprint('reading config')\nsys.exit('no config')"}
+    # standard output and standard error are two pipes: without the pause their order would be a matter of luck
+    files = {"app.py": "import sys, time\nprint('reading config')\ntime.sleep(0.3)\nsys.exit('no config')"}
     with pytest.raises(RunFailed) as failed:
         await subject.start(on, subject.driver(on), subject.run(on, files))
     assert failed.value.error_code == "StartFailed"
