@@ -108,7 +108,13 @@ def test_logs_follow_until_they_are_interrupted(vibed: Instance, apps: Apps) -> 
         {"worker.js": "export default { fetch(r) { console.log('seen', r.url); return new Response('ok'); } };"}
     )
     process = subprocess.Popen(
-        vibed.command("logs", "-f", name), env=vibed.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        vibed.command("logs", "-f", name),
+        env=vibed.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run that was started in the background ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None

@@ -301,6 +301,14 @@ def as_uid(uid: int, files: Sequence[str], sockets: Sequence[str], pids: Sequenc
     return found
 
 
+def owner_of(pid: int) -> int | None:
+    """The uid of a process; None when it is gone."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except FileNotFoundError:
+        return None
+
+
 def escaped(city: City, uid: int) -> list[str]:
     """What a process with this uid, and nothing else, can open of a vibeD on its machine."""
     layout = city.vibed.layout
@@ -308,13 +316,15 @@ def escaped(city: City, uid: int) -> list[str]:
              layout.logs, layout.own_logs, layout.sites, layout.apps, layout.sandboxes, layout.runtime,
              layout.home / "state" / "signing.key", layout.home / "state"]  # fmt: skip
     for folder in (layout.sources, layout.logs, layout.sites, layout.own_logs, layout.apps, layout.sandboxes):
-        files += [path for path in sorted(folder.rglob("*"))[:60] if not path.is_socket()]
+        # sandboxes come and go meanwhile: os.walk passes over what has gone
+        below = sorted(Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names))
+        files += [path for path in below[:60] if not path.is_socket()]
     files += list(layout.runtime.glob("*.json"))
     pids = [*city.vibed.pids().values(), city.vibed.watchdog_pid()]
     pids += processes_of(layout.uids.sandboxes)[:20]
     sockets = every_socket(layout.runtime)
     assert len(sockets) > 8
-    others = [pid for pid in pids if pid and Path(f"/proc/{pid}").stat().st_uid != uid]
+    others = [pid for pid in pids if pid and owner_of(pid) not in (None, uid)]
     assert len(others) > 8
     return as_uid(uid, [str(path) for path in dict.fromkeys(files)], sockets, others)
 

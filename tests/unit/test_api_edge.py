@@ -249,7 +249,7 @@ async def test_openapi_lists_what_is_built_and_nothing_else(api: Running) -> Non
     fields = document["components"]["schemas"]["DeployMetadata"]["properties"]
     assert set(fields) == {"name", "runtime", "env", "resources", "if_exists"}
     assert set(document["components"]["schemas"]["RuntimeRequest"]["properties"]) == {
-        "lane", "template", "entrypoint", "port",
+        "lane", "template", "entrypoint", "port", "warm",
     }  # fmt: skip
     text = str(document)
     for absent in ("share-links", "suspend", "egress", "visibility", "HTTPValidationError"):

@@ -164,6 +164,7 @@ class Watchdog:
             if kept.descriptor >= 0
         }
         fresh = self._state.with_suffix(".new")
+        fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(pids))
         fresh.rename(self._state)
 
