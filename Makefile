@@ -28,8 +28,8 @@ check: ## Lint, types and fast tests, in about a minute
 dev: ## Print the Python of the development environment
 	@$(PYTHON) deploy/bootstrap.py dev
 
-bench: ## Measure against the floor (docs/reference/benchmarks.md)
-	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec "$$($(PYTHON) deploy/bootstrap.py dev)" -m bench
+bench: ## Measure against the floor; ROWS="static router" for some of it (docs/reference/benchmarks.md)
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHONPATH=src exec "$$($(PYTHON) deploy/bootstrap.py dev)" -m bench $(ROWS)
 
 lock: ## Resolve the dependencies anew (needs the registries)
 	@"$$($(PYTHON) deploy/bootstrap.py dev)" locks/update.py vibed
