@@ -29,7 +29,7 @@ dev: ## Print the Python of the development environment
 	@$(PYTHON) deploy/bootstrap.py dev
 
 bench: ## Measure against the floor; ROWS="static router" for some of it (docs/reference/benchmarks.md)
-	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHONPATH=src exec "$$($(PYTHON) deploy/bootstrap.py dev)" -m bench $(ROWS)
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHONPATH=$(CURDIR)/src exec "$$($(PYTHON) deploy/bootstrap.py dev)" -m bench $(ROWS)
 
 lock: ## Resolve the dependencies anew (needs the registries)
 	@"$$($(PYTHON) deploy/bootstrap.py dev)" locks/update.py vibed
