@@ -34,6 +34,7 @@ from vibed.sandboxes.tools import Tools
 
 READY_S = 60.0
 WELCOME = "welcome"
+_AGAIN = "run it again; see vibed doctor if that does not help"
 
 
 class UpFailed(VibedError):
@@ -97,13 +98,15 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
                 say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
         with steps.step("processes") as say:
             started = _start(config, layout, tools, detach=detach)
+            _wait_replaced(layout)
             _wait_ready(config, layout, say)
             say(f"caddy, controller and API {'started' if started else 'were running'}")
         with steps.step("example") as say:
             live = _welcome(config, layout, say)
         _hand_over(config, layout)
         facts = _facts(config, layout, live)
-    except VibedError as error:
+    except (VibedError, httpx.HTTPError) as problem:
+        error = problem if isinstance(problem, VibedError) else UpFailed(f"the API went away: {problem!r}", hint=_AGAIN)
         sys.stderr.write(f"\nvibeD could not be brought up: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"{error.hint}\n")
@@ -218,6 +221,20 @@ def client(config: Config, layout: Layout) -> httpx.Client:
         timeout=30.0,
         trust_env=False,
     )
+
+
+def _wait_replaced(layout: Layout) -> None:
+    """Wait until every process runs as the plan says: one of before answers too, and is ended a moment later."""
+    wanted = {
+        command["name"]: command["fingerprint"]
+        for command in json.loads((layout.runtime / "plan.json").read_text())["commands"]
+    }
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        running = watchdog.running(_state(layout))
+        if {name: process.fingerprint for name, process in running.items()} == wanted:
+            return
+        time.sleep(0.02)
 
 
 def _wait_ready(config: Config, layout: Layout, say: Callable[[str], None]) -> None:
