@@ -128,7 +128,7 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     code = f"{_code_digest()} {config!r} {key}"
     return {
         "commands": [
-            _command(layout, "caddy", proxy, {**env, **quiet}, (runtime / "Caddyfile").read_text()),
+            _command(layout, "caddy", proxy, quiet, (runtime / "Caddyfile").read_text()),
             _command(layout, "controller", [*python, "controller"], env, code),
             _command(layout, "serve", serve, env, code),
         ],
