@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vibed.classify.decision import PORT, Decision
 from vibed.classify.errors import AmbiguousProject
-from vibed.classify.python_source import ASGI, BOTS, COMMANDS, OWN, WSGI, Source, Sources
+from vibed.classify.python_source import ASGI, BOTS, COMMANDS, WSGI, Source, Sources
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
 
@@ -301,11 +301,6 @@ class PythonApp:
             if tops & COMMANDS or source.has_main or "input(" in self.tree.text(path):
                 return "a command-line program", path
         return None
-
-
-def known_frameworks() -> frozenset[str]:
-    """Every framework that makes a Python file a server."""
-    return WSGI | ASGI | OWN
 
 
 def _listed(names: list[str]) -> str:
