@@ -210,6 +210,25 @@ def test_clients_that_never_finish_their_headers_or_bodies_keep_nobody_out(city:
         s.close()
 
 
+def test_uploads_that_break_off_keep_nobody_out(city: City) -> None:
+    host = f"localhost:{city.vibed.port}"
+    for number in range(30):
+        key = city.vibed.client.key if number % 2 else "wrong"
+        with socket.create_connection(("127.0.0.1", city.vibed.port), 10) as s:
+            head = f"POST /v1/deploy HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+            s.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999\r\n\r\nx".encode())
+        answer = city.vibed.client.http.get("/healthz", headers={"Host": host})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000, 20_000_000])
+def test_a_refusal_is_told_whatever_is_still_being_sent(city: City, size: int) -> None:
+    for headers, status in (({"Authorization": "Bearer wrong"}, (401, 429)), ({"Origin": "null"}, (403,))):
+        for _ in range(5):
+            answer = city.vibed.client.api("POST", "/v1/deploy", headers=headers, content=b"x" * size)
+            assert answer.status_code in status, answer.text
+
+
 def test_log_lines_that_look_like_events_or_terminal_codes_reach_a_reader_as_text(city: City) -> None:
     client = city.vibed.client
     name = f"hostile-lines-{next(_numbers)}"

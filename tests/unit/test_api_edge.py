@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from api_harness import ADMIN_KEY, Running, refused, running
 
-from vibed.api import schema
+from vibed.api import edge, schema
 from vibed.api.identity import WrongKeys
 from vibed.apps.errors import StoreUnavailable
 
@@ -209,6 +210,47 @@ async def test_a_json_body_is_bounded(api: Running, method: str, path: str) -> N
 
     answer = await api.client.request(method, path, content=unannounced(), headers={"content-type": "application/json"})
     refused(answer, 413, "BodyTooLarge")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "length", "read", "closes"),
+    [
+        pytest.param(20, 20_000, 20, False, id="all of it is read and the connection is used again"),
+        pytest.param(20, None, 20, False, id="a body of unknown length too"),
+        pytest.param(20, 999_000_000, 0, True, id="not what is much too large"),
+        pytest.param(None, 20_000, 3, True, id="not for long when the client falls silent"),
+        pytest.param(0, 0, 0, False, id="there is none"),
+    ],
+)
+async def test_the_rest_of_a_body_is_read_before_a_refusal(
+    api: Running, monkeypatch: pytest.MonkeyPatch, chunks: int | None, length: int | None, read: int, closes: bool
+) -> None:
+    monkeypatch.setattr(edge, "LINGER_S", 0.05)
+    sent: list[dict[str, Any]] = []
+    received = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal received
+        if chunks is None and received == 3:
+            await asyncio.sleep(60)
+        received += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": received != chunks}
+
+    async def send(message: Any) -> None:
+        sent.append({**message, "received": received})
+
+    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", str(length).encode())
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/deploy",
+        "headers": [(b"host", b"localhost:18080"), (b"authorization", b"Bearer wrong"), framing],
+        "client": None,
+    }
+    await api.app(scope, receive, send)
+    assert sent[0]["status"] == 401
+    assert sent[0]["received"] == read, "before the first byte of the answer"
+    assert ((b"connection", b"close") in sent[0]["headers"]) is closes
 
 
 async def test_wrong_keys_are_slowed_down_and_right_ones_never(api: Running) -> None:

@@ -6,6 +6,7 @@ a 500 with a request id; its traceback is in vibeD's log only.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -27,6 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_JSON = 256 * 1024
 """Bytes of a body on every route that does not stream."""
+LINGER_S = 10.0
+"""How long the rest of a body is read when the answer is known before its end."""
 
 log = records.logger("vibed.api")
 
@@ -64,6 +67,8 @@ class Edge:
         self._measures = measures
         self._streaming = frozenset(streaming)
         self._hosts = _hosts(config)
+        # Twice what a deploy may have: a source that is somewhat too large is told so, too.
+        self._largest_discarded = 2 * config.max_source_mb * 1_000_000
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,15 +88,18 @@ class Edge:
                 present = {name.lower() for name, _ in headers}
                 headers += [(name, value) for name, value in _HEADERS if name not in present]
                 headers.append((b"x-request-id", request_id.encode()))
+                if not await body.finish():
+                    headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 
-        body = _Body(receive, None if self._bounds_itself(scope["path"]) else LARGEST_JSON)
+        limit = None if self._bounds_itself(scope["path"]) else LARGEST_JSON
+        body = _Body(scope, receive, limit, self._largest_discarded)
         try:
             with records.about(request_id=request_id):
                 try:
                     await self._admit(scope)
-                    body.check_length(scope)
+                    body.check_length()
                     await self._app(scope, body.receive, sending)
                 except VibedError as error:
                     if status:
@@ -181,8 +189,6 @@ async def _answer(send: Send, error: VibedError) -> None:
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
-        # What is left of the request's body is not read: the connection cannot be used again.
-        "connection": "close",
         **error_headers(error),
     }
     await send(
@@ -196,28 +202,52 @@ async def _answer(send: Send, error: VibedError) -> None:
 
 
 class _Body:
-    """Counts a request's bytes; `limit` None leaves that to the handler."""
+    """A request's body: counts its bytes; `limit` None leaves that to the handler."""
 
-    def __init__(self, receive: Receive, limit: int | None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limit: int | None, largest_discarded: int) -> None:
         self._receive = receive
         self._limit = limit
+        self._largest_discarded = largest_discarded
         self._seen = 0
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        self._length = int(length) if length.isdigit() else 0
+        self._ended = not self._length and b"transfer-encoding" not in headers
 
-    def check_length(self, scope: Scope) -> None:
+    def check_length(self) -> None:
         """Raises `BodyTooLarge` before a byte is read when the request says that it is."""
-        if self._limit is None:
-            return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._limit:
+        if self._limit is not None and self._length > self._limit:
             self._refuse()
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if self._limit is not None and message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
-            if self._seen > self._limit:
-                self._refuse()
+        if message["type"] != "http.request":
+            self._ended = True
+            return message
+        self._seen += len(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+        if self._limit is not None and self._seen > self._limit:
+            self._refuse()
         return message
+
+    async def finish(self) -> bool:
+        """Read what is left before the answer is sent, within bounds. False when some of it stays unread.
+
+        A client (Caddy is one) that still writes when the connection is closed may see the broken connection and not
+        the answer: a wrong key would look like a vibeD that is down.
+        """
+        if self._ended:
+            return True
+        if self._length > self._largest_discarded:
+            return False
+        self._limit = None
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while not self._ended and self._seen <= self._largest_discarded:
+                    await self.receive()
+        except TimeoutError:
+            return False
+        return self._ended
 
     def _refuse(self) -> None:
         raise BodyTooLarge(f"the body has more than {self._limit} bytes", hint="send less")

@@ -110,15 +110,18 @@ http:// {
 
 @API_HOSTS@ {
 	bind @BIND@
-	reverse_proxy unix/@SERVE@ unix/@FALLBACK@ {
-		lb_policy first
-		lb_retries 1
-		fail_duration 500ms
+	reverse_proxy unix/@SERVE@ {
 		flush_interval -1
+		transport http {
+			keepalive 60s
+		}
 	}
 	handle_errors {
 		header Retry-After 2
+		header Cache-Control no-store
 		header Content-Type application/json
+		@restarting expression `{http.error.message}.contains("dial ")`
+		respond @restarting `{"code":"VibedUnavailable","message":"vibeD is restarting","details":{"retryable":true,"hint":"try again in a few seconds"}}` 503
 		respond `{"code":"VibedUnavailable","message":"vibeD went away during the request","details":{"retryable":true,"hint":"try again in a few seconds; a deploy with an Idempotency-Key is safe to repeat"}}` 503
 	}
 }
