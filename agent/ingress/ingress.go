@@ -47,17 +47,19 @@ type Ingress struct {
 	grpc   http.Handler
 	server *http.Server
 
-	open, upgraded, total, last atomic.Int64
-	draining                    atomic.Bool
+	open, upgraded, total, last, moved atomic.Int64
+	draining                           atomic.Bool
+	heir                               atomic.Pointer[Heir]
 
 	mu      sync.Mutex
 	tunnels map[*tunnel]struct{}
+	conns   map[*conn]struct{}
 }
 
 // New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
-	in := &Ingress{pool: newPool(dial), tunnels: map[*tunnel]struct{}{}}
+	in := &Ingress{pool: newPool(dial), tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
 	in.grpc = newGRPC(dial, errorLog)
 	if errorLog == nil {
 		errorLog = log.New(io.Discard, "", 0)
@@ -72,13 +74,14 @@ func New(dial Dialer, errorLog *log.Logger) *Ingress {
 		ReadHeaderTimeout: headerTimeout,
 		MaxHeaderBytes:    maxRequestHeader,
 		ErrorLog:          errorLog,
+		ConnState:         in.follow,
 	}
 	return in
 }
 
 // Serve accepts connections until Drain or Close; it then returns nil.
 func (in *Ingress) Serve(l net.Listener) error {
-	if err := in.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := in.server.Serve(tracking{l, in}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -99,17 +102,25 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.last.Store(time.Now().UnixNano())
 	in.open.Add(1)
 	defer in.open.Add(-1)
-	if in.draining.Load() && r.ProtoMajor == 1 {
+	// A request that begins here after the hand-over is the heir's, whatever connection it came by.
+	heir := in.heir.Load()
+	if heir != nil || in.draining.Load() && r.ProtoMajor == 1 {
 		// Not a refusal: this request is served, the proxy only learns not to send another on this connection.
 		w.Header().Set("Connection", "close")
 	}
 	switch {
 	case r.Method == http.MethodConnect:
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
+	case r.ProtoMajor == 2 && heir != nil:
+		heir.http2.ServeHTTP(w, r)
 	case r.ProtoMajor == 2 && isGRPC(r.Header):
 		in.grpc.ServeHTTP(w, r)
 	default:
-		in.relay(w, r)
+		to := in.pool
+		if heir != nil {
+			to = heir.pool
+		}
+		in.relay(w, r, to)
 	}
 }
 
@@ -144,6 +155,7 @@ wait:
 		cancel()
 	}
 	in.server.Shutdown(grace)
+	in.HandOver(nil)
 	return open, closedWebSockets
 }
 
@@ -159,6 +171,7 @@ func (in *Ingress) Close() {
 	}
 	in.mu.Unlock()
 	in.pool.close()
+	in.HandOver(nil)
 }
 
 func (in *Ingress) closeTunnels() int {

@@ -59,7 +59,7 @@ func (p *pool) get(ctx context.Context, fresh bool) (*appConn, error) {
 	for wait, end := time.Millisecond, time.Now().Add(dialPatience); ; wait = min(2*wait, 50*time.Millisecond) {
 		conn, err := p.dial(ctx)
 		if err == nil {
-			return newAppConn(conn), nil
+			return newAppConn(conn, p), nil
 		}
 		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(end) {
 			return nil, err
@@ -135,6 +135,7 @@ func announcedLife(header string) time.Duration {
 // as long as it is zero the app cannot have seen the request.
 type appConn struct {
 	net.Conn
+	pool    *pool // where it belongs
 	r       *bufio.Reader
 	w       *bufio.Writer
 	budget  int64
@@ -147,8 +148,8 @@ type appConn struct {
 	live  bool
 }
 
-func newAppConn(conn net.Conn) *appConn {
-	c := &appConn{Conn: conn, budget: math.MaxInt64}
+func newAppConn(conn net.Conn, p *pool) *appConn {
+	c := &appConn{Conn: conn, pool: p, budget: math.MaxInt64}
 	c.r = bufio.NewReaderSize(headReader{c}, 4<<10)
 	c.w = bufio.NewWriterSize(countedWriter{c}, 4<<10)
 	if sc, ok := conn.(syscall.Conn); ok {

@@ -17,7 +17,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 //
 // net/http's own Transport would do, but it repeats requests that it takes for harmless, and its two goroutines a
 // connection cost as much as all the rest of this hop.
-func (in *Ingress) relay(w http.ResponseWriter, r *http.Request) {
+func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	if !plain(r.Host) {
 		refuse(w, http.StatusBadRequest, "BadRequest", "The Host is not a host.", false)
 		return
@@ -28,7 +28,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request) {
 		// The client went away, or lied about its body, before the app had heard of the request.
 		panic(http.ErrAbortHandler)
 	}
-	c, mayHaveRun, err := in.send(ctx, r, upgrade, small)
+	c, mayHaveRun, err := in.send(ctx, r, to, upgrade, small)
 	if err != nil {
 		if ctx.Err() == nil {
 			unreachable(w, err, mayHaveRun)
@@ -75,16 +75,20 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request) {
 	if !stop() || !sent || resp.Close || c.r.Buffered() > 0 {
 		c.Close()
 	} else {
-		in.pool.put(c, resp.Header.Get("Keep-Alive"))
+		c.pool.put(c, resp.Header.Get("Keep-Alive"))
 	}
 	up.settle(w)
 }
 
 // send writes the head of the request, and the whole body when it is small, to a connection of the app. It takes another
 // connection only when a kept one turns out to be dead before the kernel has taken a single byte.
-func (in *Ingress) send(ctx context.Context, r *http.Request, upgrade string, small []byte) (_ *appConn, mayHaveRun bool, _ error) {
+func (in *Ingress) send(ctx context.Context, r *http.Request, to *pool, upgrade string, small []byte) (_ *appConn, mayHaveRun bool, _ error) {
 	for fresh := false; ; fresh = true {
-		c, err := in.pool.get(ctx, fresh)
+		c, err := to.get(ctx, fresh)
+		if err != nil && to != in.pool {
+			to = in.pool // the heir is gone already, and the app is still here
+			continue
+		}
 		if err != nil {
 			return nil, false, err
 		}

@@ -117,14 +117,19 @@ type reply struct {
 	Error *fault          `json:"error,omitempty"`
 }
 
+// request is one line of a client; the op run has more fields (runRequest).
+type request struct {
+	ID        json.RawMessage `json:"id"`
+	Op        string          `json:"op"`
+	DeadlineS *float64        `json:"deadline_s"`
+	GraceS    *float64        `json:"grace_s"`
+	To        string          `json:"to"`
+	Socket    string          `json:"socket"`
+}
+
 // request answers one line, when it is done; the next one is read meanwhile.
 func (c *control) request(k *client, line []byte) {
-	var head struct {
-		ID        json.RawMessage `json:"id"`
-		Op        string          `json:"op"`
-		DeadlineS *float64        `json:"deadline_s"`
-		GraceS    *float64        `json:"grace_s"`
-	}
+	var head request
 	if err := json.Unmarshal(line, &head); err != nil {
 		k.send(encode(reply{ID: head.ID, Error: faultf("BadRequest", "not a request: %v", err)}))
 		return
@@ -140,7 +145,7 @@ func (c *control) request(k *client, line []byte) {
 	go func() {
 		defer c.pending.Done()
 		defer k.asked.Done()
-		ok, err := c.perform(head.Op, line, head.DeadlineS, head.GraceS)
+		ok, err := c.perform(&head, line)
 		answer := reply{ID: head.ID, OK: ok}
 		if err != nil {
 			answer = reply{ID: head.ID, Error: asFault(err)}
@@ -150,8 +155,8 @@ func (c *control) request(k *client, line []byte) {
 	}()
 }
 
-func (c *control) perform(op string, line []byte, deadlineS, graceS *float64) (any, error) {
-	switch op {
+func (c *control) perform(asked *request, line []byte) (any, error) {
+	switch asked.Op {
 	case "status":
 		return c.s.state.get(), nil
 	case "run":
@@ -161,13 +166,15 @@ func (c *control) perform(op string, line []byte, deadlineS, graceS *float64) (a
 		}
 		return c.s.run(&req)
 	case "drain":
-		return c.s.drain(*or(deadlineS, 60))
+		return c.s.drain(*or(asked.DeadlineS, 60))
+	case "hand_over":
+		return c.s.handOver(asked.To, asked.Socket)
 	case "stop":
-		return struct{}{}, c.s.stop(*or(graceS, 5))
+		return struct{}{}, c.s.stop(*or(asked.GraceS, 5))
 	case "requests":
 		return c.s.requests(), nil
 	default:
-		return nil, faultf("UnknownOp", "there is no op %q", op)
+		return nil, faultf("UnknownOp", "there is no op %q", asked.Op)
 	}
 }
 

@@ -299,9 +299,41 @@ func (s *sandbox) pause(d time.Duration) bool {
 	}
 }
 
+// connectionsSocket is where a later version's supervisor takes over the proxy's connections of an earlier one.
+const connectionsSocket = "connections.sock"
+
+// handOver lets the sandbox whose directory and ingress socket are given have the proxy's connections; an empty directory
+// takes that back.
+func (s *sandbox) handOver(dir, socket string) (handedOver, error) {
+	s.mu.Lock()
+	in := s.ingress
+	s.mu.Unlock()
+	if in == nil {
+		return handedOver{}, faultf("NotRunning", "nothing runs here that has connections")
+	}
+	if dir == "" {
+		in.HandOver(nil)
+		return handedOver{}, nil
+	}
+	heir, err := ingress.NewHeir(filepath.Join(dir, connectionsSocket), (&appSocket{path: socket}).dial)
+	if err != nil {
+		return handedOver{}, faultf("HeirUnreachable", "the sandbox that takes over: %v", err)
+	}
+	return handedOver{Moved: in.HandOver(heir)}, nil
+}
+
+type handedOver struct {
+	Moved int `json:"moved"`
+}
+
 func (s *sandbox) openIngress(path string) error {
 	l, err := listenUnix(path, 0o660, s.spec.SocketOwner)
 	if err != nil {
+		return err
+	}
+	inherited, err := listenUnix(filepath.Join(s.dir, connectionsSocket), 0o600, owner{os.Geteuid(), os.Getegid()})
+	if err != nil {
+		l.Close()
 		return err
 	}
 	in := ingress.New(s.app, nil)
@@ -312,7 +344,9 @@ func (s *sandbox) openIngress(path string) error {
 		if err := in.Serve(l); err != nil {
 			log.Printf("ingress: %v", err)
 		}
+		inherited.Close()
 	}()
+	go in.Inherit(inherited)
 	if s.died.Err() != nil {
 		// finish may have looked for an ingress just before there was one.
 		in.Close()

@@ -458,3 +458,44 @@ func TestOOMCountsOfBothCgroupVersions(t *testing.T) {
 		}
 	}
 }
+
+func TestTheProxysConnectionsAreHandedOverToTheNextVersion(t *testing.T) {
+	old, next := newBed(t, kindAgent), newBed(t, kindAgent)
+	for _, b := range []*bed{old, next} {
+		b.warm().ok(b.runRequest("serve"))
+	}
+	oldControl, nextControl := old.connect(), next.connect()
+	client := old.http()
+	ask := func() {
+		t.Helper()
+		resp, err := client.Get("http://todo/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	total := func(c *controlClient) any { return c.ok(map[string]any{"op": "requests"})["total"] }
+	ask()
+	oldControl.ok(map[string]any{"op": "hand_over", "to": next.dir, "socket": next.path("app.a.sock")})
+	ask()
+	ask()
+	if one, two := total(oldControl), total(nextControl); one.(float64)+two.(float64) < 3 || two.(float64) != 2 {
+		t.Errorf("%v requests of the old version, %v of the next", one, two)
+	}
+	oldControl.refused(map[string]any{"op": "hand_over", "to": old.path("nowhere"), "socket": "x"}, "HeirUnreachable")
+	oldControl.ok(map[string]any{"op": "hand_over", "to": "", "socket": ""})
+	fresh := old.http()
+	resp, err := fresh.Get("http://todo/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if two := total(nextControl); two.(float64) != 2 {
+		t.Errorf("after it was taken back the next version has seen %v", two)
+	}
+}
+
+func TestNothingIsHandedOverBeforeAnAppRuns(t *testing.T) {
+	newBed(t, kindAgent).warm().refused(map[string]any{"op": "hand_over", "to": "/x", "socket": "/x"}, "NotRunning")
+}

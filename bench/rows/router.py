@@ -5,11 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import load, proxy, sources
 from bench.harness import Bench
 from bench.instance import Instance
 from bench.report import Row, at_least, none_of, not_measurable
+
+if TYPE_CHECKING:
+    from vibed.router.markers import Markers
 
 RATIO = 0.85
 CONNECTIONS = 32
@@ -27,14 +31,11 @@ def measure(bench: Bench) -> Row:
     # Caddy's mount namespace holds the apps' folder and none of the harness's, so the upstream listens there
     with proxy.caddy(caddy, bench.folder / "upstream", "\trespond ok", listen=socket):
         _compare(bench, row, instance, caddy, _TRIVIAL, "zz-bench", socket)
-    for path in socket.parent.iterdir():
-        path.unlink()
-    socket.parent.rmdir()
+    _markers(instance).clear("zz-bench")
     name, mark = "bench-router", f"mark-{secrets.token_hex(6)}"
     with instance.connect() as api, instance.connect() as visitor:
         instance.deploy(api, visitor, name, sources.packed(sources.worker(mark)), mark)
-        found = sorted((instance.layout.apps / name).glob("*.a.sock"))
-        _compare(bench, row, instance, caddy, _WORKER, name, found[0])
+        _compare(bench, row, instance, caddy, _WORKER, name, (instance.layout.apps / f"{name}.sock").resolve())
         instance.delete(api, name)
     return row
 
@@ -89,11 +90,15 @@ def _middle(values: list[float]) -> float:
 
 def _publish(instance: Instance, app: str) -> Path:
     """A marker as the controller makes it, for an upstream that is no app; returns where its socket has to be."""
-    from vibed.router.markers import Markers
     from vibed.sandboxes.driver import Endpoint
 
-    markers = Markers(instance.layout.apps, gid=instance.layout.uids.caddy)
-    markers.prepare(app)
-    socket = markers.socket(app, 1)
+    markers = _markers(instance)
+    socket = markers.socket(app, 1, 1)
     markers.publish(app, 1, 1, Endpoint(socket))
     return socket
+
+
+def _markers(instance: Instance) -> Markers:
+    from vibed.router.markers import Markers
+
+    return Markers(instance.layout.apps, instance.layout.ingress, gid=instance.layout.uids.caddy)

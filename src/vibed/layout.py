@@ -110,8 +110,13 @@ class Layout:
 
     @property
     def apps(self) -> Path:
-        """Markers and sockets by app: `<app id>/<key>.a`, `<key>.a.sock`, `<key>.s` (vibed.router.markers)."""
+        """What Caddy looks at: `<app id>.sock`, `<app id>/<key>.s` (vibed.router.markers)."""
         return self.runtime / "apps"
+
+    @property
+    def ingress(self) -> Path:
+        """The ingress sockets of runs: `<app id>/<run>-<version>.sock`."""
+        return self.runtime / "ingress"
 
     @property
     def sandboxes(self) -> Path:

@@ -130,6 +130,7 @@ class Ground:
             str(layout.sources),
             str(layout.runtime),
             str(layout.apps),
+            str(layout.ingress),
         ]
 
     def uids(self, sandbox: Sandbox) -> set[int]:

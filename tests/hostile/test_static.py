@@ -112,7 +112,8 @@ def test_paths_patterns_and_placeholders_do_not_lead_out_of_the_site(city: City,
 HOSTS = ["*.localhost", "?ostile-site.localhost", "[neighbour-site].localhost", "..localhost", "%2e%2e.localhost",
          "neighbour-site%00.localhost", "{env.HOME}.localhost", "{labels.1}.localhost", ".localhost", "a.b.localhost",
          "..%2fneighbour-site.localhost", "neighbour-sit*.localhost", "neighbour-site/../x.localhost", "sb.localhost",
-         "-.localhost", "xn--.localhost", "neighbour-site\\.localhost", "999999999.s.localhost"]  # fmt: skip
+         "-.localhost", "xn--.localhost", "neighbour-site\\.localhost", "999999999.s.localhost",
+         "neighbour-site.sock.localhost", "neighbour-python.sock.localhost", "neighbour-python.sock"]  # fmt: skip
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -173,7 +173,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_a_byte_is_read
         "POST",
         "/v1/deploy",
         content=never(),
-        headers={"content-type": "multipart/form-data; boundary=x", "content-length": "2000000"},
+        headers={"content-type": "multipart/form-data; boundary=x", "content-length": "9000000"},
     )
     refused(await api.client.send(request), 413, "BodyTooLarge")
 

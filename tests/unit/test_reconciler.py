@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vibed.apps.app import App, Phase, Resources, Runtime, Start
-from vibed.apps.errors import NotFound
+from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite import SqliteStore
 from vibed.apps.store import NewVersion
 from vibed.config import Config
@@ -29,6 +29,7 @@ from vibed.sandboxes.driver import (
     Claimed,
     Endpoint,
     Exit,
+    HeirUnreachable,
     Isolation,
     Probe,
     Run,
@@ -60,6 +61,7 @@ class Scripted:
         self.exit: Exit | None = None
         self._gone = asyncio.Event()
         self.drained = False
+        self.heir: Sandbox | None = None
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         assert self.claimed is None, "claimed twice"
@@ -77,6 +79,11 @@ class Scripted:
         self.state = State.RUNNING
         self.endpoint = Endpoint(socket)
         return Started(self.endpoint, 8080, {"inject": 1.0})
+
+    async def hand_over(self, heir: Sandbox | None) -> None:
+        if self._driver.hand_over_fails is not None:
+            raise self._driver.hand_over_fails
+        self.heir = heir
 
     async def drain(self, deadline_s: float) -> None:
         self.drained = True
@@ -109,6 +116,7 @@ class ScriptedDriver:
     made: list[Scripted] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     boot_fails: int = 0
+    hand_over_fails: VibedError | None = None
     booting: asyncio.Event | None = None
 
     async def probe(self) -> Probe:
@@ -175,7 +183,7 @@ class World:
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(module, "RETIRE_AFTER_S", 0.01)
     layout = Layout(tmp_path / "home", tmp_path / "run", Uids(0, rootless=True))
-    for folder in (layout.database.parent, layout.apps, layout.logs):
+    for folder in (layout.database.parent, layout.apps, layout.ingress, layout.logs):
         folder.mkdir(parents=True)
     config = Config(layout.home)
     store = await SqliteStore.open(layout.database)
@@ -184,7 +192,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     placements = Placements(config, load_templates(), drivers)
     placements.probed("gvisor", await driver.probe())
     placements.built("python-313")
-    markers = Markers(layout.apps)
+    markers = Markers(layout.apps, layout.ingress)
     async with WarmPools(drivers, {}) as pools:
         reconciler = Reconciler(
             config=config,
@@ -224,6 +232,43 @@ async def test_a_redeploy_drains_the_old_sandbox_and_leaves_one(world: World) ->
     await world.until(lambda: len(world.driver.alive) == 1)
     assert world.driver.made[0].drained
     assert world.serving() == [2]
+
+
+async def test_connections_to_the_old_sandbox_move_before_the_new_one_is_ready(world: World) -> None:
+    await world.settle(await world.deploy())
+    await world.settle(await world.deploy())
+    old, new = world.driver.made[0], world.driver.made[-1]
+    assert new.claimed is not None and new.claimed.version == 2
+    assert old.heir is new
+
+
+async def test_an_old_sandbox_that_keeps_its_connections_is_ended_rather_than_believed(world: World) -> None:
+    await world.settle(await world.deploy())
+    world.driver.hand_over_fails = SandboxLost("it does not answer")
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.serving_version) == (Phase.READY, 2)
+    await world.until(lambda: world.driver.made[0].exit is not None)
+    assert not world.driver.made[0].drained
+    assert world.serving() == [2]
+    assert (await world.app()).status.restarts == 0
+
+
+async def test_when_the_new_sandbox_dies_at_once_the_name_leads_to_the_old_one_again(world: World) -> None:
+    await world.settle(await world.deploy())
+    old = world.driver.made[0]
+    world.driver.hand_over_fails = HeirUnreachable("it has ended")
+
+    def script(run: Run) -> asyncio.Future[None]:
+        async def work() -> None:
+            if run.version == 2:
+                world.driver.made[-1].end()
+
+        return asyncio.ensure_future(work())
+
+    world.driver.script = script
+    await world.settle(await world.deploy(), timeout_s=0.5)
+    assert old.exit is None
+    assert world.serving() == [1]
 
 
 async def test_a_newer_deploy_overtakes_one_that_starts_and_its_waiter_is_told(world: World) -> None:
@@ -314,8 +359,7 @@ async def test_a_template_that_becomes_ready_wakes_the_apps_that_wait_for_it(wor
 async def test_visitors_of_a_dead_socket_bring_the_app_back_even_if_nobody_noticed(world: World) -> None:
     await world.settle(await world.deploy())
     marker = world.markers.published("todo")[0]
-    world.markers.socket("todo", marker.run).unlink(missing_ok=True)
-    outcome = await world.reconciler.ensure("todo", 5.0, f"/todo/{marker.path.name}")
+    outcome = await world.reconciler.ensure("todo", 5.0)
     assert outcome.phase is Phase.READY
     assert world.markers.published("todo")[0].run > marker.run
 

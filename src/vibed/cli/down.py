@@ -61,4 +61,5 @@ def end_sandboxes(layout: Layout) -> int:
 
     ended = asyncio.run(end_all(layout))
     shutil.rmtree(layout.apps, ignore_errors=True)
+    shutil.rmtree(layout.ingress, ignore_errors=True)
     return ended

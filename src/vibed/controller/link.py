@@ -77,13 +77,9 @@ class ControllerLink:
             await self._call("settle", app_id=app_id, version=version, timeout_s=timeout_s, timeout=timeout_s + 5.0)
         )
 
-    async def ensure(self, app_id: str, *, timeout_s: float, failed_marker: str = "") -> Outcome:
-        """Bring an app up that has no live sandbox (or whose marker leads nowhere); Ready: its name reaches it now."""
-        return _outcome(
-            await self._call(
-                "ensure", app_id=app_id, timeout_s=timeout_s, failed_marker=failed_marker, timeout=timeout_s + 5.0
-            )
-        )
+    async def ensure(self, app_id: str, *, timeout_s: float) -> Outcome:
+        """Bring an app up whose name leads nowhere; Ready: it reaches it now."""
+        return _outcome(await self._call("ensure", app_id=app_id, timeout_s=timeout_s, timeout=timeout_s + 5.0))
 
     async def templates(self) -> Sequence[TemplateFigures]:
         """Every template with real figures."""

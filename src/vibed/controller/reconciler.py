@@ -43,7 +43,7 @@ from vibed.controller.metrics import Metrics
 from vibed.controller.placement import NotYet, Placement, Placements, Refusal
 from vibed.layout import Layout
 from vibed.router.markers import Markers
-from vibed.sandboxes.driver import Exit, Run, RunFailed, Sandbox
+from vibed.sandboxes.driver import Exit, HeirUnreachable, Run, RunFailed, Sandbox
 from vibed.sandboxes.pool import WarmPools
 
 log = records.logger("vibed.controller")
@@ -199,17 +199,13 @@ class Reconciler:
         stored = await self._store.version(app_id, version)
         return Outcome(stored.phase, stored.reason, stored.message, stored.timings)
 
-    async def ensure(self, app_id: str, timeout_s: float, failed_marker: str = "") -> Outcome:
-        """Bring an app up that has no live sandbox; returns as soon as its name reaches it or it is known not to.
-
-        `failed_marker` is the marker whose socket Caddy could not dial.
-        """
+    async def ensure(self, app_id: str, timeout_s: float) -> Outcome:
+        """Bring an app up that Caddy could not reach; returns as soon as its name reaches it or it is known not to."""
         app = await self._store.get(app_id)
         if app.deleted:
             raise NotFound(f"there is no app {app_id!r}")
         keeper = self.wake(app_id)
-        if failed_marker:
-            await self._suspect(keeper, failed_marker)
+        await self._suspect(keeper)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -226,10 +222,10 @@ class Reconciler:
                     await changed.wait()
         return keeper.outcome or Outcome(Phase.PENDING, "Starting", "")
 
-    async def _suspect(self, keeper: _Keeper, failed_marker: str) -> None:
-        """Caddy could not dial this marker's socket: if nobody answers there, its run is over."""
+    async def _suspect(self, keeper: _Keeper) -> None:
+        """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over."""
         for marker in self._markers.published(keeper.app_id):
-            if marker.site or not failed_marker.endswith(marker.path.name):
+            if marker.site:
                 continue
             try:
                 async with asyncio.timeout(1.0):
@@ -309,7 +305,6 @@ class Reconciler:
         for version in versions:
             if version.number == app.version and version.phase is Phase.FAILED and version.reason not in REFUSALS:
                 keeper.troubles[version.number] = Trouble(version.reason, version.message)
-        published = {marker.run: marker for marker in self._markers.published(keeper.app_id)}
         for sandbox in self._adopted.pop(keeper.app_id, []):
             assert sandbox.claimed is not None
             run = _Run(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
@@ -318,11 +313,9 @@ class Reconciler:
                 self._markers.forget(keeper.app_id, run.number)
                 self._spawn(self._destroy(sandbox))
                 continue
-            if run.number not in published:
-                self._markers.publish(keeper.app_id, run.number, run.version, sandbox.endpoint)
             self._serve(keeper, run)
-        for number, marker in published.items():
-            if number in keeper.runs:
+        for marker in self._markers.published(keeper.app_id):
+            if marker.run in keeper.runs:
                 continue
             site = None
             if marker.site:
@@ -330,10 +323,39 @@ class Reconciler:
                 if runtime is not None:
                     site = self._sites.find(keeper.app_id, marker.version, index=runtime.index, spa=runtime.spa)
             if site is None or site.endpoint is None:
-                self._markers.forget(keeper.app_id, number)
+                self._markers.forget(keeper.app_id, marker.run)
                 continue
-            run = _Run(number, marker.version, sandbox=site)
-            self._serve(keeper, run)
+            self._serve(keeper, _Run(marker.run, marker.version, sandbox=site))
+        await self._point_at_newest(keeper)
+
+    async def _point_at_newest(self, keeper: _Keeper) -> None:
+        """Have the app's name lead to the newest run that serves, if there is one and it does not."""
+        run = keeper.serving()
+        if run is None or run.sandbox is None or run.sandbox.endpoint is None:
+            return
+        published = self._markers.published(keeper.app_id)
+        if not published or published[0].run != run.number:
+            self._markers.publish(keeper.app_id, run.number, run.version, run.sandbox.endpoint)
+        await self._hand_over(keeper, run)
+
+    async def _hand_over(self, keeper: _Keeper, run: _Run) -> None:
+        """Let the run that the name leads to now have the connections that Caddy keeps to others."""
+        assert run.sandbox is not None
+        for other in list(keeper.runs.values()):
+            if other.sandbox is None or other.stage not in (Stage.SERVING, Stage.DRAINING):
+                continue
+            try:
+                await other.sandbox.hand_over(run.sandbox if other is not run else None)
+            except HeirUnreachable as error:
+                # Whoever waits for the heir's end notices it, and lets the name lead to this one again.
+                log.warning("connections could not move", app=keeper.app_id, run=other.number, error=error.message)
+            except VibedError as error:
+                if other is run:
+                    continue
+                # On connections that are left to it, it would answer for a version that is over.
+                log.warning("connections could not move", app=keeper.app_id, run=other.number, error=error.message)
+                other.stage = Stage.STOPPING
+                self._spawn(self._stop(keeper, other, begun=False))
 
     async def _turn(self, keeper: _Keeper) -> Plan:
         """Look once: read, decide, act, tell."""
@@ -418,7 +440,6 @@ class Reconciler:
 
         run.step = "claiming"
         began = time.perf_counter()
-        self._markers.prepare(keeper.app_id)
         sandbox = run.sandbox = await self._pools.claim(placement.driver, placement.template)
         if run.leaving:
             raise RunFailed("it was stopped while it started", code="Stopped")
@@ -437,7 +458,7 @@ class Reconciler:
                 start_timeout_s=self._config.start_timeout_s
                 + (self._config.build_timeout_s if version.runtime.start.build else 0.0),
             ),
-            socket=self._markers.socket(keeper.app_id, run.number),
+            socket=self._markers.socket(keeper.app_id, run.number, run.version),
             log_dir=self._layout.run_log(keeper.app_id, run.number),
             on_stage=on_stage,
         )
@@ -445,6 +466,8 @@ class Reconciler:
         if run.leaving:
             raise RunFailed("it was stopped while it started", code="Stopped")
         self._markers.publish(keeper.app_id, run.number, run.version, started.endpoint)
+        if len(keeper.runs) > 1:
+            await self._hand_over(keeper, run)
         switched = time.perf_counter()
         self._serve(keeper, run)
         return {
@@ -475,6 +498,8 @@ class Reconciler:
         keeper.restarts += 1
         if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
             keeper.troubles.pop(run.version, None)
+        # One that it has just replaced may not have begun to drain. This runs when the stage has changed.
+        self._spawn(self._point_at_newest(keeper))
         await self._failed(keeper, run, "Crashed", _exit_sentence(ended), app_fault=False)
 
     async def _failed(self, keeper: _Keeper, run: _Run, reason: str, message: str, *, app_fault: bool) -> None:
@@ -498,9 +523,10 @@ class Reconciler:
 
     async def _drain(self, keeper: _Keeper, run: _Run) -> None:
         """Let a replaced run finish its requests, then end it."""
-        await asyncio.sleep(RETIRE_AFTER_S)
-        self._markers.retire(keeper.app_id, run.number)
         assert run.sandbox is not None
+        if run.sandbox.driver == "static":
+            await asyncio.sleep(RETIRE_AFTER_S)
+        self._markers.retire(keeper.app_id, run.number)
         try:
             await run.sandbox.drain(self._config.drain_s)
         except VibedError as error:

@@ -7,11 +7,9 @@ have supervisors of their own, and the next controller finds them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -74,6 +72,7 @@ class Service:
             digest=lambda template: roots.root(template).digest,
             boots_at_once=config.refill_concurrency,
         )
+        self._markers = Markers(layout.apps, layout.ingress, gid=layout.uids.caddy)
         self._reconciler = Reconciler(
             config=config,
             layout=layout,
@@ -81,7 +80,7 @@ class Service:
             pools=self._pools,
             sites=self._static,
             placements=self._placements,
-            markers=Markers(layout.apps, gid=layout.uids.caddy),
+            markers=self._markers,
             metrics=self._metrics,
             source_path=lambda digest: layout.sources / f"{digest}.tar.gz",
         )
@@ -142,17 +141,8 @@ class Service:
         """
         for app in await self._store.unsettled():
             self._reconciler.wake(app.app_id)
-        for app_id in await asyncio.to_thread(self._apps_with_sockets):
+        for app_id in await asyncio.to_thread(self._markers.with_sockets):
             self._reconciler.wake(app_id)
-
-    def _apps_with_sockets(self) -> Sequence[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return [
-                app.name
-                for app in self._layout.apps.iterdir()
-                if any(marker.suffix == ".a" for marker in app.iterdir())
-            ]
-        return []
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
         if not self._placements.is_ready(template):
@@ -172,9 +162,7 @@ class Service:
                 )
                 return _told(outcome)
             case "ensure":
-                outcome = await self._reconciler.ensure(
-                    str(message["app_id"]), float(message["timeout_s"]), str(message.get("failed_marker", ""))
-                )
+                outcome = await self._reconciler.ensure(str(message["app_id"]), float(message["timeout_s"]))
                 return _told(outcome)
             case "templates":
                 in_use = self._reconciler.in_use()

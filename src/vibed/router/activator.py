@@ -1,15 +1,13 @@
-"""The activator: what Caddy asks when an app has no marker or its socket cannot be dialled.
+"""The activator: what Caddy asks when an app's socket cannot be dialled.
 
-`GET /missing` and `GET /failed?marker=…` with the visitor's Host and Accept: held until the app is up (204: "look for
-the marker again") or answered with the page that the visitor gets. It never sees a request's body and never forwards
-anything; see `vibed.router.caddyfile`.
+`GET /` with the visitor's Host and Accept: held until the app is up (204: "look again") or answered with the page that
+the visitor gets. It never sees a request's body and never forwards anything; see `vibed.router.caddyfile`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs
 
 from vibed.apps import ids
 from vibed.apps.app import Phase
@@ -34,7 +32,7 @@ def create_activator(
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI app for `layout.activator_socket`."""
 
-    async def page_for(host: str, failed_marker: str) -> Page | None:
+    async def page_for(host: str) -> Page | None:
         name = host.partition(":")[0].removesuffix(f".{config.domain}").lower()
         if not ids.PATTERN.fullmatch(name):
             return pages.bad_name(host)
@@ -47,7 +45,7 @@ def create_activator(
         if app.deleted:
             return pages.unknown(name)
         try:
-            outcome = await link.ensure(name, timeout_s=HOLD_S, failed_marker=failed_marker)
+            outcome = await link.ensure(name, timeout_s=HOLD_S)
         except WireError as error:
             return pages.unknown(name) if error.error_code == "NotFound" else pages.restarting()
         except Disconnected:
@@ -65,9 +63,7 @@ def create_activator(
         if scope["type"] != "http":
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        failed_marker = query.get("marker", [""])[0] if scope["path"] == "/failed" else ""
-        page = await page_for(headers.get(b"host", ""), failed_marker)
+        page = await page_for(headers.get(b"host", ""))
         if page is None:
             await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
             await send({"type": "http.response.body", "body": b""})

@@ -1,9 +1,12 @@
 """Caddy's whole configuration: one wildcard route, written once and never reloaded for an app.
 
-A request for `<id>.<domain>` goes to the newest marker of that app (`vibed.router.markers`). Without one, and when the
-app's socket cannot be dialled, the activator is asked (a bodiless GET that it holds until the app is there): 204 means
-"look for the marker again", anything else is the answer. So a request with a body is forwarded once, by Caddy, and one
-that has reached an app is never replayed. While vibeD is down the fallback site answers 503 with Retry-After.
+A request for `<id>.<domain>` is for the app's site, if it has one, and otherwise for its socket (`vibed.router.markers`).
+When that cannot be dialled, because there is none or nobody listens, the activator is asked (a bodiless GET that it
+holds until the app is there): 204 means "look again", anything else is the answer. So a request with a body is forwarded
+once, by Caddy, and one that has reached an app is never replayed. While vibeD is down the fallback site answers 503 with
+Retry-After. The second look is Caddy's handling of an error, whose status it would give to a file that it serves then: a
+site is therefore served with an explicit 200, and whole. A socket that cannot be dialled is nothing to report (any name that is no app's is one), so Caddy's log of
+failed requests is off: who answers instead has a log of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ _TEMPLATE = """\
 	log {
 		level WARN
 		format json
+		exclude http.log.error
 	}
 	servers {
 		protocols h1 h2c
@@ -31,32 +35,27 @@ _TEMPLATE = """\
 }
 
 (app) {
-	@socket-{args[0]} file {
+	@site-{args[0]} file {
 		root @APPS@
-		try_files /{labels.@LABEL@}/*.a
+		try_files /{labels.@LABEL@}/*.[sp]
 	}
-	handle @socket-{args[0]} {
+	handle @site-{args[0]} {
+		@spa vars_regexp {http.matchers.file.relative} [.]p$
+		handle @spa {
+			import files {args[0]} {path} {path}/index.html {path}.html /index.html
+		}
+		handle {
+			import files {args[0]} {path} {path}/index.html {path}.html
+		}
+	}
+	handle {
 		@grpc header Content-Type application/grpc*
-		reverse_proxy @grpc unix/{http.matchers.file.absolute}.sock {
+		reverse_proxy @grpc unix/@APPS@/{labels.@LABEL@}.sock {
 			transport http {
 				versions h2c
 			}
 		}
-		reverse_proxy unix/{http.matchers.file.absolute}.sock
-	}
-	@site-{args[0]} file {
-		root @APPS@
-		try_files /{labels.@LABEL@}/*.s
-	}
-	handle @site-{args[0]} {
-		import files {path} {path}/index.html {path}.html
-	}
-	@spa-{args[0]} file {
-		root @APPS@
-		try_files /{labels.@LABEL@}/*.p
-	}
-	handle @spa-{args[0]} {
-		import files {path} {path}/index.html {path}.html /index.html
+		reverse_proxy unix/@APPS@/{labels.@LABEL@}.sock
 	}
 }
 
@@ -72,8 +71,18 @@ _TEMPLATE = """\
 		error 404
 	}
 	handle {
-		try_files {args[:]}
-		file_server
+		try_files {args[1:]}
+		import served-{args[0]}
+	}
+}
+
+(served-first) {
+	file_server
+}
+
+(served-again) {
+	file_server {
+		status 200
 	}
 }
 
@@ -83,7 +92,7 @@ _TEMPLATE = """\
 		lb_retries 1
 		fail_duration 1s
 		method GET
-		rewrite {args[0]}
+		rewrite /?
 		header_up -Upgrade
 		header_up -Connection
 		header_up -X-Vibed-*
@@ -92,10 +101,6 @@ _TEMPLATE = """\
 		@activated status 204
 		handle_response @activated {
 			import app again
-			handle {
-				header Retry-After 1
-				respond `{"code":"NotReady","message":"the app is not ready yet","details":{"retryable":true}}` 503
-			}
 		}
 	}
 }
@@ -129,13 +134,12 @@ http:// {
 http://*.@DOMAIN@:@PORT@ {
 	bind @BIND@
 	import app first
-	handle {
-		import activate /missing?
-	}
 	handle_errors {
-		@unreachable expression `{http.error.status_code} == 502 && {http.error.message}.contains("dial ")`
-		handle @unreachable {
-			import activate /failed?marker={http.matchers.file.relative}
+		@absent expression `{http.error.status_code} == 502 && {http.error.message}.contains("dial ")`
+		handle @absent {
+			request_header -Range
+			request_header -If-*
+			import activate
 		}
 		@notfound expression `{http.error.status_code} == 404`
 		handle @notfound {
@@ -181,7 +185,6 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "PORT": str(config.port),
         "LABEL": str(len(config.domain.split("."))),
     }
-    # What is asked of every request to an app comes first and is flat: each nested block and each matcher costs.
     text = _TEMPLATE
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)

@@ -1,12 +1,15 @@
 """Markers: which run of an app serves, as files that Caddy looks at on each request.
 
-`<apps>/<app id>/<key>.a` says that the socket `<key>.a.sock` beside it serves; `<key>.s` that the directory
-`<key>.s.d` (a symlink) does, `<key>.p` the same for a single-page app. A key has a fixed width and sorts newest first,
-so that Caddy's `file` matcher, which takes the first match of a sorted glob, always finds the newest. Creating a marker
-is the switch: atomic for each request, with no reload (measured: shared note data-path.md).
+In `apps`, the folder that Caddy looks into, an app is either of two:
 
-Caddy looks for sockets first, then for sites, then for single-page apps, each with a glob of its own: markers of
-another kind are therefore removed with the switch, not a moment after it.
+- `<app id>.sock`, a link to the ingress socket of the run that serves. Replacing the link is the switch: whoever dials
+  after it reaches the new run, and the connections that Caddy keeps to the old one move (agent/ingress/moving.go);
+- `<app id>/<key>.s` for a site, `<key>.p` for a single-page app, with the directory as the link `<key>.s.d` beside it.
+  A key has a fixed width and sorts newest first, so that Caddy's `file` matcher, which takes the first match of a
+  sorted glob, always finds the newest. Creating the marker is the switch.
+
+Caddy looks for sites first. Both switches are atomic for each request and need no reload. The sockets themselves are in
+`ingress`, apart from the sites: for an app without a site, Caddy's glob then ends at a folder that is not there.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from pathlib import Path
 
 from vibed.sandboxes.driver import Endpoint
 
-KINDS = "asp"
-"""In the order in which Caddy looks for them, as `*.<kind>`."""
+SITES = "sp"
+"""The kinds of sites, as Caddy looks for them: `*.[sp]`."""
 
 _LAST = 10**9 - 1
 
@@ -37,96 +40,123 @@ class Marker:
 
     @property
     def site(self) -> bool:
-        return self.path.suffix in (".s", ".p")
+        return self.path.suffix != ".sock"
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where requests go while this marker is the newest."""
+        """Where requests go while this marker is the first."""
         if self.site:
             return Endpoint((self.path.parent / f"{self.path.name}.d"), site=True, spa=self.path.suffix == ".p")
-        return Endpoint(self.path.parent / f"{self.path.name}.sock")
+        return Endpoint(self.path)
 
 
 class Markers:
-    """Writes and reads the markers below `apps`; Caddy's gid may list and connect, nobody else."""
+    """Writes and reads the markers below `apps`, and knows where in `ingress` sockets belong; Caddy's gid may list and
+    connect, nobody else.
+    """
 
-    def __init__(self, apps: Path, *, gid: int = -1) -> None:
+    def __init__(self, apps: Path, ingress: Path, *, gid: int = -1) -> None:
         self._apps = apps
+        self._ingress = ingress
         self._gid = gid
 
-    def prepare(self, app_id: str) -> Path:
-        """The app's directory, made if it is not there."""
-        directory = self._apps / app_id
-        if not directory.exists():
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir(mode=0o750)
-            os.chown(directory, -1, self._gid)
-        return directory
-
-    def socket(self, app_id: str, run: int) -> Path:
-        """Where the ingress socket of a run belongs."""
-        return self._apps / app_id / f"{_key(run)}.a.sock"
+    def socket(self, app_id: str, run: int, version: int) -> Path:
+        """Where the ingress socket of a run belongs; its directory is made if it is not there."""
+        return self._folder(self._ingress, app_id) / f"{run}-{version}.sock"
 
     def publish(self, app_id: str, run: int, version: int, endpoint: Endpoint) -> Marker:
-        """Switch: every request that begins after this goes to `endpoint` (unless a newer run is published)."""
-        directory = self.prepare(app_id)
-        suffix = "a" if not endpoint.site else "p" if endpoint.spa else "s"
-        marker = Marker(app_id, run, version, directory / f"{_key(run)}.{suffix}")
+        """Switch: every request that begins after this goes to `endpoint`."""
+        before = self.published(app_id)
         if endpoint.site:
-            link = directory / f"{marker.path.name}.d"
-            with contextlib.suppress(FileNotFoundError):
-                link.unlink()
-            link.symlink_to(endpoint.path)
-        fresh = directory / f"{marker.path.name}.new"  # Caddy's glob takes names with a leading dot, but not this
-        fresh.write_text(json.dumps({"version": version}))
-        fresh.chmod(0o644)
-        fresh.rename(marker.path)
-        for other in self.published(app_id):
-            if other.path.suffix != marker.path.suffix:
+            marker = Marker(app_id, run, version, self._folder(self._apps, app_id) / _site_name(run, spa=endpoint.spa))
+            _link(marker.path.with_name(f"{marker.path.name}.d"), endpoint.path)
+            fresh = marker.path.with_name(f"{marker.path.name}.new")
+            fresh.write_text(json.dumps({"version": version}))
+            fresh.chmod(0o644)
+            fresh.rename(marker.path)
+        else:
+            marker = Marker(app_id, run, version, self._apps / f"{app_id}.sock")
+            _link(marker.path, endpoint.path)
+        for other in before:
+            # An older site stays behind the newer for requests that just list the folder; a marker of the other kind
+            # would hide this one, or come back when this is retired.
+            if other.site != marker.site:
                 other.path.unlink(missing_ok=True)
         return marker
 
     def retire(self, app_id: str, run: int) -> None:
         """No new request finds this run; those that it has go on."""
-        for suffix in KINDS:
-            (self._apps / app_id / f"{_key(run)}.{suffix}").unlink(missing_ok=True)
+        for marker in self.published(app_id):
+            if marker.run == run:
+                marker.path.unlink(missing_ok=True)
 
     def forget(self, app_id: str, run: int) -> None:
         """Remove what is left of a run: marker, link and socket."""
         self.retire(app_id, run)
-        for name in (f"{_key(run)}.a.sock", f"{_key(run)}.s.d", f"{_key(run)}.p.d"):
-            (self._apps / app_id / name).unlink(missing_ok=True)
+        for spa in (False, True):
+            (self._apps / app_id / f"{_site_name(run, spa=spa)}.d").unlink(missing_ok=True)
+        for socket in (self._ingress / app_id).glob(f"{run}-*.sock"):
+            socket.unlink(missing_ok=True)
+        for folder in (self._apps / app_id, self._ingress / app_id):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # while there is something in it, it stays
 
     def published(self, app_id: str) -> list[Marker]:
-        """The app's markers, newest first; one that cannot be read is removed."""
+        """The app's markers in the order in which Caddy takes them; one that cannot be read is removed."""
         markers = []
+        folder = self._apps / app_id
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(filter(_is_site, os.listdir(folder))):
+                try:
+                    version = int(json.loads((folder / name).read_text())["version"])
+                    markers.append(Marker(app_id, _LAST - int(name[:9]), version, folder / name))
+                except FileNotFoundError:
+                    continue
+                except (ValueError, KeyError, TypeError):
+                    (folder / name).unlink(missing_ok=True)
+        link = self._apps / f"{app_id}.sock"
         try:
-            names = sorted(name for name in os.listdir(self._apps / app_id) if _is_marker(name))
+            run, number = link.readlink().stem.split("-")
+            markers.append(Marker(app_id, int(run), int(number), link))
         except FileNotFoundError:
-            return []
-        for name in names:
-            path = self._apps / app_id / name
-            try:
-                version = int(json.loads(path.read_text())["version"])
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError):
-                path.unlink(missing_ok=True)
-                continue
-            markers.append(Marker(app_id, _LAST - int(name[:9]), version, path))
+            pass
+        except (OSError, ValueError):
+            link.unlink(missing_ok=True)
         return markers
+
+    def with_sockets(self) -> list[str]:
+        """The apps whose name leads to a socket now."""
+        with contextlib.suppress(FileNotFoundError):
+            return [name.removesuffix(".sock") for name in os.listdir(self._apps) if name.endswith(".sock")]
+        return []
 
     def clear(self, app_id: str) -> None:
         """Remove all of an app's markers, links and sockets."""
-        directory = self._apps / app_id
         for marker in self.published(app_id):
             marker.path.unlink(missing_ok=True)
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(self._apps / app_id, ignore_errors=True)
+        shutil.rmtree(self._ingress / app_id, ignore_errors=True)
+
+    def _folder(self, parent: Path, app_id: str) -> Path:
+        folder = parent / app_id
+        if not folder.exists():
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o750)
+            os.chown(folder, -1, self._gid)
+        return folder
 
 
-def _key(run: int) -> str:
-    return f"{_LAST - run:09d}"
+def _link(path: Path, target: Path) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    fresh.symlink_to(target)
+    fresh.rename(path)
 
 
-def _is_marker(name: str) -> bool:
-    return len(name) == 11 and name[:9].isdigit() and name[9] == "." and name[10] in KINDS
+def _site_name(run: int, *, spa: bool) -> str:
+    return f"{_LAST - run:09d}.{'p' if spa else 's'}"
+
+
+def _is_site(name: str) -> bool:
+    return len(name) == 11 and name[:9].isdigit() and name[9] == "." and name[10] in SITES

@@ -164,6 +164,13 @@ class SandboxLost(SandboxError):
     retryable = True
 
 
+class HeirUnreachable(SandboxError):
+    """The sandbox that is to take connections over does not: it is gone, or about to be."""
+
+    code = "HeirUnreachable"
+    retryable = True
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """The run that a sandbox was claimed for, as kept beside the sandbox (for adoption)."""
@@ -206,6 +213,13 @@ class Sandbox(Protocol):
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Claim, inject and start, once ever; returns when the app listens and `socket` accepts (a site: when its
         directory is complete). `on_stage` hears `claimed`, `injected`, `started`. Raises `RunFailed`, `SandboxLost`.
+        """
+        ...
+
+    async def hand_over(self, heir: Sandbox | None) -> None:
+        """Let `heir`, which the app's name leads to now, have the connections that the proxy keeps to this sandbox;
+        returns when no request that begins after it is served here. None: the name leads here again. A site has no
+        connections. Raises `HeirUnreachable` when the heir takes none, `SandboxLost` when this one does not answer.
         """
         ...
 

@@ -124,6 +124,9 @@ class Site:
         self._endpoint = Endpoint(place, site=True, index=index, spa=spa)
         self._state = State.RUNNING
 
+    async def hand_over(self, heir: Sandbox | None) -> None:
+        """Caddy reads the files itself: there is nothing to hand over."""
+
     async def drain(self, deadline_s: float) -> None:
         """Remove the site when requests that were on their way to it have opened their file."""
         if self._state is State.RUNNING:

@@ -34,6 +34,7 @@ from vibed.sandboxes.driver import (
     Claimed,
     Endpoint,
     Exit,
+    HeirUnreachable,
     Isolation,
     Limits,
     Mount,
@@ -49,6 +50,7 @@ from vibed.sandboxes.uids import UidPool
 _BOOT_S = 60.0
 _CLEANUP_S = 10.0
 _LAST_WORDS_S = 5.0
+_HAND_OVER_S = 5.0
 _FAULT_OF_APP = frozenset(
     {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
 )
@@ -233,6 +235,22 @@ class Supervised:
         self._state = State.RUNNING
         timings = {str(k): float(v) for k, v in (answer.get("timings") or {}).items()}
         return Started(self._endpoint, answer.get("port") or None, {"bundle": prepared, **timings})
+
+    async def hand_over(self, heir: Sandbox | None) -> None:
+        """Let `heir` have the proxy's connections. Raises `HeirUnreachable`, `SandboxLost`."""
+        told = {"to": "", "socket": ""}
+        if heir is not None:
+            if not isinstance(heir, Supervised) or heir.endpoint is None:
+                return
+            told = {"to": str(heir.place.folder), "socket": str(heir.endpoint.path)}
+        try:
+            await self._call("hand_over", _HAND_OVER_S, **told)
+        except wire.WireError as error:
+            if error.error_code == "HeirUnreachable":
+                raise HeirUnreachable(error.message) from error
+            raise SandboxLost(f"sandbox {self.id}: {error.message}") from error
+        except (wire.Disconnected, TimeoutError, OSError) as error:
+            raise SandboxLost(f"sandbox {self.id} does not answer: {error}") from error
 
     async def drain(self, deadline_s: float) -> None:
         """Let open requests finish (at most `deadline_s`), then end the sandbox."""

@@ -1,0 +1,323 @@
+package ingress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// All versions of an app are reached by one address, so that the proxy keeps connections to an old version when the
+// name already means the new one. Closing them would race with the request that the proxy is just sending. Instead they
+// move: the descriptor of each idle connection is passed to the new version's ingress, and a request that is already in
+// it is served there. A request on a connection that cannot move is relayed. Nothing is closed, nothing is sent again.
+
+const (
+	// handOverPatience bounds the wait for idle connections to move: each needs one wake-up of its goroutine.
+	handOverPatience = 2 * time.Second
+	handOverPoll     = 200 * time.Microsecond
+	takePatience     = time.Second
+)
+
+// Heir is the ingress of the version that takes over.
+type Heir struct {
+	mu    sync.Mutex
+	conn  *net.UnixConn
+	pool  *pool
+	http2 http.Handler
+}
+
+// NewHeir connects to the socket on which the heir takes connections; dial opens one to its ingress, for requests whose
+// connection cannot move.
+func NewHeir(connections string, dial Dialer) (*Heir, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: connections, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	return &Heir{conn: conn, pool: newPool(dial), http2: newGRPC(dial, nil)}, nil
+}
+
+func (h *Heir) close() {
+	h.conn.Close()
+	h.pool.close()
+}
+
+func (h *Heir) give(fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conn.SetWriteDeadline(time.Now().Add(takePatience))
+	_, _, err := h.conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(fd), nil)
+	return err
+}
+
+// HandOver lets the heir have every connection on which no request is under way, now and from now on; it returns when
+// those that were idle have moved. What is under way is finished here. Nil takes it back: this ingress serves again.
+func (in *Ingress) HandOver(heir *Heir) (moved int) {
+	if before := in.heir.Swap(heir); before != nil {
+		before.close()
+	}
+	if heir == nil {
+		return 0
+	}
+	for deadline := time.Now().Add(handOverPatience); time.Now().Before(deadline); time.Sleep(handOverPoll) {
+		waiting := 0
+		in.mu.Lock()
+		for c := range in.conns {
+			if c.wake() {
+				waiting++
+			}
+		}
+		in.mu.Unlock()
+		if waiting == 0 {
+			break
+		}
+	}
+	return int(in.moved.Load())
+}
+
+// Inherit takes connections from the ingresses of earlier versions until l is closed.
+func (in *Ingress) Inherit(l *net.UnixListener) {
+	taken := newHandedOver(l.Addr())
+	defer taken.Close()
+	go in.Serve(taken)
+	for {
+		from, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		go func() {
+			defer from.Close()
+			for {
+				conn, err := receive(from)
+				if err != nil {
+					return
+				}
+				if !taken.put(conn) {
+					conn.Close()
+					return
+				}
+			}
+		}()
+	}
+}
+
+func receive(from *net.UnixConn) (net.Conn, error) {
+	data, control := make([]byte, 1), make([]byte, syscall.CmsgSpace(4))
+	n, controlLength, _, _, err := from.ReadMsgUnix(data, control)
+	if err != nil || n == 0 {
+		return nil, fmt.Errorf("no more connections: %v", err)
+	}
+	messages, err := syscall.ParseSocketControlMessage(control[:controlLength])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("%d control messages, not one: %v", len(messages), err)
+	}
+	fds, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("%d descriptors, not one: %v", len(fds), err)
+	}
+	syscall.CloseOnExec(fds[0])
+	file := os.NewFile(uintptr(fds[0]), "connection")
+	defer file.Close()
+	return net.FileConn(file)
+}
+
+// handedOver is a listener whose connections come from elsewhere.
+type handedOver struct {
+	addr  net.Addr
+	conns chan net.Conn
+	over  chan struct{}
+	once  sync.Once
+}
+
+func newHandedOver(addr net.Addr) *handedOver {
+	return &handedOver{addr: addr, conns: make(chan net.Conn), over: make(chan struct{})}
+}
+
+func (h *handedOver) put(c net.Conn) bool {
+	select {
+	case h.conns <- c:
+		return true
+	case <-h.over:
+		return false
+	}
+}
+
+func (h *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.over:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handedOver) Close() error {
+	h.once.Do(func() { close(h.over) })
+	return nil
+}
+
+func (h *handedOver) Addr() net.Addr { return h.addr }
+
+// tracking makes every accepted connection one that can move.
+type tracking struct {
+	net.Listener
+	in *Ingress
+}
+
+func (l tracking) Accept() (net.Conn, error) {
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	unix, ok := accepted.(*net.UnixConn)
+	if !ok {
+		return accepted, nil
+	}
+	c := &conn{UnixConn: unix, in: l.in, idle: true}
+	l.in.mu.Lock()
+	l.in.conns[c] = struct{}{}
+	l.in.mu.Unlock()
+	return c, nil
+}
+
+// conn is a connection of the proxy.
+type conn struct {
+	*net.UnixConn
+	in *Ingress
+
+	mu sync.Mutex
+	// idle means that no byte of a request has been read, and what came before is answered. It ends before the read that
+	// brought the first byte returns, so that whoever sees it true may interrupt the read.
+	idle bool
+	// fixed connections stay: HTTP/2, those that the heir did not take, and clients that send a request before the last
+	// one is answered (the proxy does not), of which net/http may hold a part.
+	fixed bool
+	// deadline is what net/http wants for its reads; an interrupted one gets it back.
+	deadline time.Time
+	woken    bool
+
+	// gone means that it has moved: nothing more may be read from or written to it here.
+	gone atomic.Bool
+}
+
+// http2Preface is how HTTP/2 begins (RFC 9113, section 3.4).
+var http2Preface = []byte("PRI")
+
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		if heir := c.in.heir.Load(); heir != nil && c.movable() {
+			c.move(heir)
+		}
+		if c.gone.Load() {
+			return 0, io.EOF // to net/http the client has left: it answers nothing
+		}
+		n, err := c.UnixConn.Read(p)
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.in.heir.Load() != nil && c.movable() {
+			continue
+		}
+		c.saw(p[:n], len(p))
+		return n, err
+	}
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if c.gone.Load() {
+		return 0, net.ErrClosed
+	}
+	return c.UnixConn.Write(p)
+}
+
+func (c *conn) saw(data []byte, room int) {
+	if len(data) == 0 {
+		return
+	}
+	c.mu.Lock()
+	if c.idle && bytes.HasPrefix(data, http2Preface) {
+		c.fixed = true
+	}
+	if !c.idle && room == 1 {
+		// net/http looks for the client's end while a handler runs, one byte at a time.
+		c.fixed = true
+	}
+	c.idle = false
+	c.sleep()
+	c.mu.Unlock()
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline, c.woken = t, false
+	return c.UnixConn.SetReadDeadline(t)
+}
+
+func (c *conn) movable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.idle && !c.fixed
+}
+
+// wake interrupts the read of an idle connection, and tells whether there is one.
+func (c *conn) wake() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.idle || c.fixed {
+		return false
+	}
+	c.woken = true
+	c.UnixConn.SetReadDeadline(time.Unix(1, 0))
+	return true
+}
+
+// sleep undoes wake; called with the lock held.
+func (c *conn) sleep() {
+	if c.woken {
+		c.woken = false
+		c.UnixConn.SetReadDeadline(c.deadline)
+	}
+}
+
+// move passes the connection on; called by its reader, when there is no other.
+func (c *conn) move(heir *Heir) {
+	err := errors.New("closed")
+	if raw, rawErr := c.UnixConn.SyscallConn(); rawErr == nil {
+		raw.Control(func(fd uintptr) { err = heir.give(int(fd)) })
+	}
+	c.mu.Lock()
+	c.fixed = true
+	c.sleep()
+	c.mu.Unlock()
+	if err == nil {
+		c.gone.Store(true)
+		c.in.moved.Add(1)
+	}
+}
+
+// follow keeps account of a connection's life (http.Server.ConnState).
+func (in *Ingress) follow(nc net.Conn, state http.ConnState) {
+	c, ok := nc.(*conn)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateIdle:
+		c.mu.Lock()
+		c.idle = true
+		c.mu.Unlock()
+	case http.StateHijacked, http.StateClosed:
+		in.mu.Lock()
+		delete(in.conns, c)
+		in.mu.Unlock()
+	}
+}
