@@ -272,6 +272,27 @@ async def request(endpoint: Endpoint, path: str, headers: Mapping[str, str] | No
         writer.close()
 
 
+class KeptConnection:
+    """A connection to an app's socket that is used again and again, as the proxy does."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    @staticmethod
+    async def open(endpoint: Endpoint) -> KeptConnection:
+        return KeptConnection(*await asyncio.open_unix_connection(str(endpoint.path), limit=1 << 22))
+
+    async def get(self, path: str) -> str:
+        """The body; the connection stays open."""
+        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: app.localhost\r\n\r\n".encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if "transfer-encoding: chunked" in head:
+            return _unchunked(await self._reader.readuntil(b"\r\n0\r\n\r\n")).decode()
+        length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
+        return (await self._reader.readexactly(int(length.partition(":")[2]))).decode()
+
+
 def _unchunked(data: bytes) -> bytes:
     out = b""
     while data:

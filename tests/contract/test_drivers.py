@@ -22,6 +22,7 @@ from tests.contract.driver_kit import (
     SUBJECTS,
     Answer,
     Bench,
+    KeptConnection,
     Subject,
     bench,
     command_pid,
@@ -30,7 +31,7 @@ from tests.contract.driver_kit import (
     supervisor_pid,
 )
 from vibed.apps.app import Start
-from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Mount, RunFailed, SandboxLost, State
+from vibed.sandboxes.driver import BootFailed, HeirUnreachable, Isolation, Limits, Mount, RunFailed, SandboxLost, State
 from vibed.sandboxes.templates import load_templates
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -511,6 +512,44 @@ async def test_draining_lets_an_open_request_finish(on: Bench, subject: Subject)
     await app.sandbox.drain(10)
     assert await slow == "slow"
     assert await gone(on) == []
+
+
+@supervised
+async def test_kept_connections_move_to_the_sandbox_that_takes_over(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    old = await subject.start(on, driver, subject.run(on, env={"GREETING": "old"}))
+    new = await subject.start(on, driver, subject.run(on, env={"GREETING": "new"}))
+    kept = [await KeptConnection.open(old.started.endpoint) for _ in range(3)]
+    assert [await connection.get("/") for connection in kept[:2]] == ["hello old", "hello old"]
+    await asyncio.sleep(0.05)
+    await old.sandbox.hand_over(new.sandbox)
+    for _ in range(2):
+        assert [await connection.get("/") for connection in kept] == ["hello new"] * 3
+    await old.sandbox.drain(5)
+    assert [await connection.get("/") for connection in kept] == ["hello new"] * 3, "the old one is gone, they are not"
+    await new.sandbox.drain(5)
+    for connection in kept:
+        connection.writer.close()
+    assert await gone(on) == []
+
+
+@supervised
+async def test_connections_stay_when_the_sandbox_that_should_take_them_has_ended(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    old = await subject.start(on, driver, subject.run(on, env={"GREETING": "old"}))
+    new = await subject.start(on, driver, subject.run(on, env={"GREETING": "new"}))
+    kept = await KeptConnection.open(old.started.endpoint)
+    os.kill(supervisor_pid(on, new.sandbox), signal.SIGKILL)
+    await new.sandbox.wait()
+    with pytest.raises(HeirUnreachable):
+        await old.sandbox.hand_over(new.sandbox)
+    await old.sandbox.hand_over(None)
+    assert await kept.get("/") == "hello old"
+    kept.writer.close()
+    os.kill(supervisor_pid(on, old.sandbox), signal.SIGKILL)
+    await old.sandbox.wait()
+    with pytest.raises(SandboxLost):
+        await old.sandbox.hand_over(None)
 
 
 async def _body(answer: Awaitable[Answer]) -> str:

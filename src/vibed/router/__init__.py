@@ -1,1 +1,1 @@
-"""How a name reaches an app: links and markers that Caddy looks at on each request, and the activator for names that lead nowhere."""
+"""How a name reaches an app: links and markers that Caddy looks at, and the activator for names that lead nowhere."""

@@ -240,8 +240,10 @@ class Supervised:
         """Let `heir` have the proxy's connections. Raises `HeirUnreachable`, `SandboxLost`."""
         told = {"to": "", "socket": ""}
         if heir is not None:
-            if not isinstance(heir, Supervised) or heir.endpoint is None:
+            if not isinstance(heir, Supervised):
                 return
+            if heir.endpoint is None:
+                raise HeirUnreachable(f"sandbox {heir.id} has ended")
             told = {"to": str(heir.place.folder), "socket": str(heir.endpoint.path)}
         try:
             await self._call("hand_over", _HAND_OVER_S, **told)
