@@ -123,7 +123,9 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     python = [sys.executable, "-m", "vibed.cli.main"]
     serve = [*python, "serve"]
     proxy = [str(caddy), "run", "--config", str(runtime / "Caddyfile"), "--adapter", "caddyfile"]
-    quiet = {"HOME": "/tmp", "XDG_DATA_HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp", "PATH": "/usr/bin:/bin"}
+    # confined it has a /tmp of its own; without root that is everybody's, and what it keeps there is in others' way
+    place = str(layout.fallback_socket.parent) if layout.uids.rootless else "/tmp"
+    quiet = {"HOME": place, "XDG_DATA_HOME": place, "XDG_CONFIG_HOME": place, "PATH": "/usr/bin:/bin"}
     # Caddy's live heap is a few megabytes: Go's default would collect it hundreds of times a second under load.
     quiet["GOGC"] = CADDY_GOGC
     if not layout.uids.rootless:
