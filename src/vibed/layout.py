@@ -66,8 +66,14 @@ class Layout:
             base = uid_base if uid_base is not None else FIRST_UID + place * UIDS_PER_INSTANCE
             return cls(home, Path("/run/vibed") / name[:8], Uids(base))
         run = os.environ.get("XDG_RUNTIME_DIR")
-        parent = Path(run) if run and len(run) < 40 else Path("/tmp") / f"vibed-{os.geteuid()}"
+        parent = Path(run) if run and len(run) < 40 else _fallback(os.geteuid())
         return cls(home, parent / "vibed" / name[:8], Uids(os.geteuid(), rootless=True))
+
+    @property
+    def above_runtime(self) -> tuple[Path, ...]:
+        """What vibeD makes above `runtime`, which all vibeDs of one user share; the innermost comes first."""
+        above = self.runtime.parent
+        return (above, above.parent) if above.parent == _fallback(self.uids.base) else (above,)
 
     def told(self) -> dict[str, str]:
         """The variable that hands this layout on to a process of another user."""
@@ -142,3 +148,8 @@ class Layout:
     def run_log(self, app_id: str, run: int) -> Path:
         """Where the log of one run of an app is kept."""
         return self.logs / app_id / f"{run:010d}"
+
+
+def _fallback(uid: int) -> Path:
+    """Where the runtime files of a user are who has no XDG_RUNTIME_DIR."""
+    return Path("/tmp") / f"vibed-{uid}"

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vibed.cli import installation
 from vibed.config import Config
 from vibed.layout import Layout, Uids
@@ -25,3 +27,22 @@ def test_without_root_caddy_keeps_its_files_where_nobody_elses_caddy_does(tmp_pa
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         assert Path(env[name]).is_relative_to(layout.runtime), name
         assert Path(env[name]).is_dir()
+
+
+def test_without_a_runtime_directory_of_the_user_there_is_one_below_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("VIBED_LAYOUT", raising=False)
+    layout = Layout.of(Path("/home/ann/vibed"))
+    assert layout.above_runtime == (Path("/tmp/vibed-1234/vibed"), Path("/tmp/vibed-1234"))
+    assert layout.runtime.parent == layout.above_runtime[0]
+
+
+@pytest.mark.parametrize(("euid", "runtime"), [(0, "/run"), (1234, "/run/user/1234")])
+def test_the_systems_own_runtime_directory_is_not_taken_for_vibeds(
+    monkeypatch: pytest.MonkeyPatch, euid: int, runtime: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
+    monkeypatch.delenv("VIBED_LAYOUT", raising=False)
+    assert Layout.of(Path("/home/ann/vibed")).above_runtime == (Path(runtime) / "vibed",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from vibed.cli.up import stop_watchdog
@@ -31,6 +32,9 @@ def clean(*, yes: bool = False) -> int:
     stop_watchdog(layout)
     end_sandboxes(layout)
     shutil.rmtree(layout.runtime, ignore_errors=True)
+    for folder in layout.above_runtime:
+        with suppress(OSError):
+            folder.rmdir()  # unless another vibeD is there
     link = Path("/usr/local/bin/vibed")
     if link.is_symlink() and str(link.readlink()).startswith(f"{config.home}/"):
         link.unlink()

@@ -56,6 +56,8 @@ def lay_out(config: Config, layout: Layout) -> None:
     uids = layout.uids
     root = os.geteuid()
     _folder(layout.home, 0o711, root, root)
+    for path in reversed(layout.above_runtime):
+        _folder(path, 0o711, root, root)
     for path, mode, uid, gid in (
         (layout.home / "state", 0o700, uids.serve, uids.serve),
         (layout.sources, 0o700, uids.serve, uids.serve),
@@ -63,7 +65,6 @@ def lay_out(config: Config, layout: Layout) -> None:
         (layout.own_logs, 0o750, root, root),
         (layout.tools, 0o755, root, root),
         (layout.templates, 0o755, root, root),
-        (layout.runtime.parent, 0o711, root, root),
         (layout.runtime, 0o711, root, root),
         (layout.apps, 0o750, root, uids.caddy),
         (layout.ingress, 0o750, root, uids.caddy),
@@ -89,10 +90,10 @@ def _folder(path: Path, mode: int, uid: int, gid: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         os.chown(path, uid, gid)
-    elif path.stat().st_uid != os.geteuid():
-        # below /tmp somebody else may have been there first
+    elif path.stat().st_uid != os.geteuid() or path.lstat().st_uid not in (os.geteuid(), 0):
+        # below /tmp somebody else may have been there first, with a folder or with a link to one of ours
         raise InvalidConfiguration(
-            f"{path} belongs to another user", hint="set XDG_RUNTIME_DIR to a folder of your own"
+            f"{path} belongs to another user", hint="set XDG_RUNTIME_DIR or VIBED_HOME to a folder of your own"
         )
     path.chmod(mode)
 
