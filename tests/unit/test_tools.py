@@ -59,6 +59,21 @@ def test_a_tool_is_installed_when_it_is_whole(tmp_path: Path) -> None:
     assert not tools.installed("caddy"), "a truncated program is not installed"
 
 
+def test_a_program_of_the_host_is_asked_without_a_home_to_leave_something_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`go version` makes ~/.config/go/telemetry, which `vibed clean` would have to know of."""
+    go = tmp_path / "go"
+    go.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho go version go9.9.9 linux/amd64\n")
+    go.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert Tools(tmp_path / "home").tool("go").version == "9.9.9"
+    names = [line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()]
+    assert not {"HOME", "XDG_CONFIG_HOME"} & set(names)
+
+
 def test_a_host_go_that_is_too_old_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, used in (("1.22.4", False), ("1.26.3", True), ("1.27.0", True)):
         folder = tmp_path / version

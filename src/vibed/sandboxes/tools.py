@@ -383,7 +383,8 @@ def _host_tool(name: str, path: str | None, arguments: list[str], pattern: str, 
         return None
     key = (name, path)
     if key not in _host_versions:
-        env = {**os.environ, "GOTOOLCHAIN": "local"}
+        # without a home: there go would keep counters for its makers, just for being asked
+        env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CONFIG_HOME")} | {"GOTOOLCHAIN": "local"}
         try:
             said = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, env=env, check=True)
         except (OSError, subprocess.SubprocessError):
@@ -411,6 +412,7 @@ def _go_env(caches: Path) -> dict[str, str]:
         "GOMODCACHE": str(caches / "mod"),
         "GOCACHE": str(caches / "build"),
         "HOME": env.get("HOME", str(caches)),
+        "XDG_CONFIG_HOME": str(caches / "config"),
     }
 
 
