@@ -111,7 +111,8 @@ class TestV2:
         _only_writable(monkeypatch, tree.root / "nothing")
         cgroups = tree.find(root=False)
         assert cgroups.missing == ("memory", "cpu", "pids")
-        assert "systemd-run --user --scope" in cgroups.detail
+        assert "no cgroup is delegated" in cgroups.detail
+        assert "systemd-run --user --scope" in cgroups.cure
         group = cgroups.make("s1", Bounds(64 << 20, 1.0, 10))
         assert group.procs == ()
         assert group.oom is None

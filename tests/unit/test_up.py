@@ -51,6 +51,7 @@ def test_over_ssh_the_line_that_forwards_the_port_is_printed_too(
         "name": "workerd", "available": True, "building": False, "reason": "", "isolation": "isolate",
         "ready": 2, "warm_pool_size": 2,
     }  # fmt: skip
+    template["limitations"] = ["memory is not bounded; do this"]
     slow = {**template, "name": "python-313", "available": False, "building": True, "reason": "installing packages"}
     facts = {
         "api_url": "http://localhost:18080",
@@ -60,6 +61,7 @@ def test_over_ssh_the_line_that_forwards_the_port_is_printed_too(
     up._print(Config(tmp_path), facts)
     said = capsys.readouterr().out
     assert "isolate" in said and "2 of 2 warm" in said
+    assert said.count("note: memory is not bounded; do this") == 1, "what concerns every template is said once"
     assert "python-313 will be ready by themselves" in said
     assert "vibed deploy" in said
     assert ("ssh -L 18080:127.0.0.1:18080 ann@192.0.2.1" in said) is over_ssh

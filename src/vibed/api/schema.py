@@ -192,6 +192,9 @@ class Template(Shape):
     reason: str
     building: bool
     progress: float | None
+    limitations: list[str] = Field(
+        description="What does not hold for its sandboxes on this machine (uids, bounds), and what to do about it"
+    )
 
 
 class WhoAmI(Shape):

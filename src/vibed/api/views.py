@@ -117,4 +117,5 @@ def template_view(figures: TemplateFigures) -> View:
         "reason": figures.reason,
         "building": figures.building,
         "progress": figures.progress,
+        "limitations": list(figures.limitations),
     }

@@ -48,8 +48,8 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
         root,
         "yes"
         if root
-        else "no: one uid for all sandboxes, memory and CPU limits only with a delegated cgroup, no layers, "
-        "template images are built only where unprivileged user namespaces and subordinate ids allow it",
+        else "no: one uid for all sandboxes, memory and CPU limits only with a delegated cgroup, nothing is mounted "
+        "into a warm sandbox, the API and Caddy are not confined, and no Debian package is installed for you",
         "run vibeD with sudo for full isolation",
         needed=False,
     )
@@ -119,7 +119,7 @@ def _cgroups(layout: Layout) -> Finding:
         "cgroups",
         not found.missing,
         found.detail,
-        "as root all limits hold; without root: systemd-run --user --scope -p Delegate=yes vibed up",
+        found.cure,
         needed=False,
     )
 
@@ -174,11 +174,8 @@ def _templates(config: Config, layout: Layout) -> Iterator[Finding]:
     for item in items:
         level = f"isolation {item['isolation']}" if item["isolation"] else "no isolation measured"
         detail = f"{level}, {item['ready']} warm" if item["available"] else item["reason"]
-        cure = (
-            "it becomes ready by itself"
-            if item["building"]
-            else f"see {config.home}/templates/{item['name']}/build.log"
-        )
+        told = config.home / "templates" / item["name"] / "build.log"
+        cure = "it becomes ready by itself" if item["building"] else f"see {told}" if told.exists() else ""
         yield Finding(f"template {item['name']}", item["available"], detail, cure, needed=False)
 
 

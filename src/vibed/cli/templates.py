@@ -39,6 +39,8 @@ def templates(
             for item in items
         ),
     )
+    for limitation in dict.fromkeys(text for item in items for text in item.get("limitations", ())):
+        sys.stderr.write(f"note: {limitation}\n")
     if name is not None:
         for package, version in sorted(items[0]["packages"].items()):
             sys.stdout.write(f"  {package} {version}\n")

@@ -336,6 +336,9 @@ def _print(config: Config, facts: dict[str, Any]) -> None:
         else:
             state = f"not available: {item['reason']}"
         print(f"  {item['name']:<14} {item['isolation'] or '-':<12} {state[:90]}")
+    limitations = dict.fromkeys(text for item in facts["templates"] for text in item.get("limitations", ()))
+    if limitations:
+        print("\n" + "\n".join(f"  note: {text}" for text in limitations))
     waiting = [item["name"] for item in facts["templates"] if item["building"]]
     if waiting:
         print(f"\n  {', '.join(waiting)} will be ready by themselves; see `vibed templates`.")

@@ -45,6 +45,8 @@ class TemplateFigures:
     """Empty when available; otherwise why not, or the build step it is at."""
     building: bool = False
     progress: float | None = None
+    limitations: Sequence[str] = ()
+    """What does not hold for its sandboxes on this machine, and the cure (`vibed.sandboxes.limitations`)."""
 
 
 class ControllerLink:

@@ -28,6 +28,7 @@ from vibed.router.markers import Markers
 from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.gvisor import GVisorDriver
+from vibed.sandboxes.limitations import limitations
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.process import ProcessDriver
 from vibed.sandboxes.static import StaticDriver
@@ -58,6 +59,7 @@ class Service:
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
         host = Host(layout, tools, roots)
+        self._limitations = limitations(host.cgroups, privileged=host.privileged)
         self._static = StaticDriver(layout)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
         drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
@@ -206,6 +208,8 @@ class Service:
             reason=reason,
             building=not reason_is_final and (progress is not None or isolation is None),
             progress=progress[1] if progress is not None else None,
+            # a static site has no sandbox
+            limitations=() if driver == "static" else self._limitations,
         )
 
     async def _health(self) -> Message:

@@ -22,6 +22,7 @@ from pathlib import Path
 CONTROLLERS = ("memory", "cpu", "pids")
 _PERIOD_US = 100_000
 _REMOVE_S = 3.0
+_DELEGATED = "systemd-run --user --scope -p Delegate=yes vibed up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +160,12 @@ class Group:
 class Cgroups:
     """Makes the groups of one vibeD. `find` looks at the machine; the constructor takes what was found."""
 
-    def __init__(self, name: str, bases: Mapping[str, Path], *, unified: bool, why: str = "") -> None:
+    def __init__(self, name: str, bases: Mapping[str, Path], *, unified: bool, why: str = "", cure: str = "") -> None:
         self._name = f"vibed-{name}"
         self._bases = {controller: base / self._name for controller, base in bases.items()}
         self._unified = unified
         self._why = why
+        self._cure = cure
 
     @classmethod
     def find(
@@ -182,8 +184,11 @@ class Cgroups:
         bases = {c: v1[c] for c in CONTROLLERS if c in v1 and os.access(v1[c], os.W_OK)}
         if bases:
             return cls(name, bases, unified=False)
-        why = "this user may not make cgroups here" if v1 or v2 else "no cgroup file system is mounted"
-        return cls(name, {}, unified=False, why=why)
+        if v1 or v2:
+            why, cure = "this user may not make cgroups here", "run vibeD with sudo (only cgroup v2 can be delegated)"
+        else:
+            why, cure = "no cgroup file system is mounted", "mount cgroup2 at /sys/fs/cgroup"
+        return cls(name, {}, unified=False, why=why, cure=cure)
 
     @classmethod
     def _find_v2(cls, name: str, top: Path, own: Path, is_root: bool) -> Cgroups:
@@ -194,12 +199,19 @@ class Cgroups:
             # the topmost delegated one: processes may be moved only below a common ancestor that is ours
             ours = [p for p in (here, *here.parents) if p.is_relative_to(top) and _delegated(p)]
             if not ours:
-                why = "no cgroup is delegated to this user: try `systemd-run --user --scope -p Delegate=yes …`"
-                return cls(name, {}, unified=True, why=why)
+                why = "no cgroup is delegated to this user"
+                return cls(name, {}, unified=True, why=why, cure=f"run vibeD with sudo, or: {_DELEGATED}")
             base = ours[-1]
         offered = _words(base / "cgroup.controllers")
         why = "" if set(CONTROLLERS) <= offered else f"{base} has only the controllers {' '.join(sorted(offered))}"
-        return cls(name, {c: base for c in CONTROLLERS if c in offered}, unified=True, why=why)
+        cure = (
+            ""
+            if not why
+            else f"have them enabled above {base}"
+            if is_root
+            else f"run vibeD with sudo, or: {_DELEGATED}"
+        )
+        return cls(name, {c: base for c in CONTROLLERS if c in offered}, unified=True, why=why, cure=cure)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -217,6 +229,11 @@ class Cgroups:
         if self.missing:
             text += f"; not {', '.join(self.missing)}" + (f": {self._why}" if self._why else "")
         return text
+
+    @property
+    def cure(self) -> str:
+        """What helps where something is missing."""
+        return self._cure
 
     def make(self, id: str, bounds: Bounds) -> Group:
         """Make the group `id`, with its bounds set. Raises OSError."""
