@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Instance:
         self.home = self.root / "home"
         self.user_home = self.root / "user"
         self.user_home.mkdir()
-        self.port = _free_port()
+        self.port = free_port()
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)},
             "HOME": str(self.user_home),
@@ -214,26 +214,27 @@ class Instance:
         """Tools and templates from the tests' cache: links to the same files, so that nothing is built or copied."""
         self.home.mkdir(mode=0o711)
         for name in ("tools", "templates"):
-            source = prepare.home() / name
-            if source.is_dir():
-                shutil.copytree(
-                    source,
-                    self.home / name,
-                    symlinks=True,
-                    copy_function=_link,
-                    # a lock or a log that two vibeDs wrote to would be one
-                    ignore=shutil.ignore_patterns(".*", "*.log", "*.lock"),
-                )
+            if (prepare.home() / name).is_dir():
+                take(prepare.home() / name, self.home / name, link)
 
 
-def _link(source: str, target: str) -> None:
+def take(source: Path, target: Path, copy: Callable[[str, str], object]) -> None:
+    """Copy a part of the tests' cache."""
+    # a lock or a log that two vibeDs wrote to would be one
+    left_out = shutil.ignore_patterns(".*", "*.log", "*.lock")
+    shutil.copytree(source, target, symlinks=True, copy_function=copy, ignore=left_out)
+
+
+def link(source: str, target: str) -> None:
+    """A second name for a file; a copy where that cannot be."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
