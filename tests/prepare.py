@@ -76,7 +76,7 @@ async def templates() -> int:
             say(template.name, f"stage {built.stage}, {built.digest[:12]}", began)
             if built.complete:
                 break
-        builder.prune(template.name)
+        await builder.prune(template.name)
     return 0
 
 

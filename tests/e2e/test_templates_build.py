@@ -125,8 +125,9 @@ async def test_a_new_agent_is_put_into_the_image_that_is_there(tmp_path: Path, m
     assert second.digest != first.digest and second.debian == first.debian
     assert json.loads((second.directory / "manifest.json").read_text())["seeded"] is True
     assert first.rootfs is not None and first.rootfs.exists(), "sandboxes may still run on the older one"
-    assert builder.prune("base-debian", keep={first.digest}) == []
-    assert builder.prune("base-debian") == [first.digest]
+    assert await builder.prune("base-debian", keep={first.digest}) == []
+    assert await builder.prune("base-debian") == [first.directory.name]
+    assert builder.ready("base-debian") == second and not first.directory.exists()
 
 
 async def test_a_build_that_was_killed_leaves_nothing_that_matters(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class BuiltRoots:
         self._builder = builder
         self._templates = templates
         self._known: dict[str, Root] = {}
+        self._since: dict[str, float] = {}
 
     def refresh(self, template: str) -> Root | None:
         """Look at the disk again; the newest image is what sandboxes are booted from from now on."""
@@ -52,8 +54,19 @@ class BuiltRoots:
         bounds = self._templates[template].resources
         limits = Limits(bounds.cpus, bounds.memory_mb, bounds.pids, bounds.disk_mb)
         root = Root(template, built.digest, image=built.rootfs, modules=built.node_modules, limits=limits)
+        before = self._known.get(template)
+        if before is None or before.digest != root.digest:
+            self._since[template] = time.monotonic()
         self._known[template] = root
         return root
+
+    def settled(self, template: str, for_s: float) -> Root | None:
+        """What sandboxes of the template have been booted from for at least `for_s` seconds; None when that changed
+        since, or it is not built.
+        """
+        if template not in self._known or time.monotonic() - self._since[template] < for_s:
+            return None
+        return self._known[template]
 
     def knows(self, template: str) -> bool:
         """Whether it is built."""

@@ -18,6 +18,7 @@ from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite import SqliteStore
 from vibed.config import Config
+from vibed.controller.leftovers import Leftovers
 from vibed.controller.link import Outcome, TemplateFigures
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
@@ -98,6 +99,9 @@ class Service:
             memory=layout.controller_socket.parent / "probes.json",
             on_ready=self._reconciler.wake_waiting,
         )
+        self._leftovers = Leftovers(
+            layout=layout, templates=self._templates, builder=self._builder, roots=roots, tools=tools
+        )
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -115,6 +119,7 @@ class Service:
             log.info("the controller answers", socket=str(self._layout.controller_socket))
             tasks.create_task(self._preparation.run())
             tasks.create_task(self._recover())
+            tasks.create_task(self._leftovers.run())
             async with server:
                 await server.serve_forever()
 

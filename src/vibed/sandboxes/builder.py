@@ -5,10 +5,10 @@
     <home>/templates/<name>/build.log  of the last build
 
 An image is built beside its place and renamed into it, so what is there is whole; a build that was killed leaves a
-`.build-*` folder that the next one removes. No code of a package runs while an image is made: Debian packages are
-unpacked without their maintainer scripts (`--variant=extract`), wheels are wheels, npm runs no scripts. The only
-programs that run in the root are Debian's python3 (to compile bytecode, isolated from site-packages) and busybox (to
-name its applets), both without a network.
+`.build-*` folder that the next one removes, and earlier images stay until `prune` is told which are still used. No code
+of a package runs while an image is made: Debian packages are unpacked without their maintainer scripts
+(`--variant=extract`), wheels are wheels, npm runs no scripts. The only programs that run in the root are Debian's
+python3 (to compile bytecode, isolated from site-packages) and busybox (to name its applets), both without a network.
 
 A build starts from an older image wherever that has the same content: a later stage adds to the earlier one's image,
 and a new agent (every vibeD release has one) is put into the existing image in a few seconds.
@@ -21,6 +21,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -42,6 +43,7 @@ from vibed.sandboxes.tools import Progress, Tools, agent_digest, platform_tags, 
 BUILD_DEADLINE_S = 1800.0
 _STEP_DEADLINE_S = 900.0
 _APT_DEADLINE_S = 300.0
+_PRUNE_DEADLINE_S = 1.0
 
 SYSTEM_PROGRAMS: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
@@ -261,16 +263,21 @@ class TemplateBuilder:
                 f"{name}: {error}", hint=f"the log is {place / 'build.log'}", details={"template": name}
             ) from error
 
-    def prune(self, name: str, keep: Collection[str] = ()) -> list[str]:
-        """Remove images that are neither current nor in `keep` (digests in use); returns the digests removed."""
-        template = self._template(name)
-        current = self.ready(name)
-        removed = []
-        for built, _ in self._images(template):
-            if built.digest not in keep and (current is None or built.digest != current.digest):
-                shutil.rmtree(built.directory, ignore_errors=True)
-                removed.append(built.digest)
-        return removed
+    async def prune(self, name: str, keep: Collection[str] = ()) -> list[str]:
+        """Remove what builds of this template left behind: images that are neither the newest nor in `keep` (digests in
+        use), and half-built folders. Returns the names of the images removed.
+
+        Nothing is removed while no image is usable: the next build starts from an older one. Raises TimeoutError while
+        a build is under way, OSError.
+        """
+        place = self._folder / self._template(name).name
+        if not place.is_dir():
+            return []
+        async with exclusive(place / ".busy", deadline_s=_PRUNE_DEADLINE_S):
+            current = self.ready(name)
+            if current is None:
+                return []
+            return await asyncio.to_thread(_prune, place, {digest[:16] for digest in (current.digest, *keep)})
 
     async def verify(self, name: str) -> bool:
         """Whether the newest image is, byte for byte, what was built."""
@@ -818,6 +825,18 @@ def _link(final: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(final.name)
     new.replace(final.parent / "current")
+
+
+def _prune(place: Path, keep: Collection[str]) -> list[str]:
+    removed = []
+    for folder in sorted(place.iterdir()):
+        if re.fullmatch("[0-9a-f]{16}", folder.name) and folder.name not in keep and not folder.is_symlink():
+            # out of sight first: what is half removed must not be taken for an image
+            folder.rename(tempfile.mkdtemp(dir=place, prefix=".build-"))
+            removed.append(folder.name)
+    for stale in place.glob(".build-*"):
+        shutil.rmtree(stale)
+    return removed
 
 
 def _sync(path: str | Path) -> None:

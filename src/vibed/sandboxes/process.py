@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from vibed.layout import Layout
 from vibed.sandboxes import general, mounts, probing
 from vibed.sandboxes.cgroups import Bounds, Group
 from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Run, Sandbox
@@ -20,6 +21,11 @@ from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, Supervised
 _NEEDS_ROOT = "the process driver mounts root images, which needs root"
 _PIDS_OVERHEAD = 48
 _SOCKETS_BYTES = 64 << 10
+
+
+def mounted_images(layout: Layout) -> Path:
+    """Where root images are mounted, each below the name that its folder has."""
+    return layout.runtime / "roots"
 
 
 class ProcessDriver(SupervisedDriver):
@@ -32,7 +38,7 @@ class ProcessDriver(SupervisedDriver):
         super().__init__(host)
         self.takes_mounts = host.privileged
         # mounted once and bound into each sandbox: so all of one template share its page cache
-        self._images = host.layout.runtime / "roots"
+        self._images = mounted_images(host.layout)
 
     async def probe(self) -> Probe:
         """Run an app that tells what confines it."""

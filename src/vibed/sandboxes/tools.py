@@ -16,6 +16,7 @@ clients (pip, npm, go) fetch them with the machine's own settings; lock files ho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -26,6 +27,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping
@@ -52,6 +54,7 @@ _WHEEL_DEADLINE_S = 600
 _NPM_DEADLINE_S = 600
 _BUILD_DEADLINE_S = 1800
 _LOCK_DEADLINE_S = 2400
+_PRUNE_DEADLINE_S = 1
 
 
 class ToolError(VibedError):
@@ -152,10 +155,39 @@ class Tools:
             if self.installed(name):
                 record = json.loads(self._record(tool).read_text())
                 if await asyncio.to_thread(sha256_of, tool.path) == record["sha256"]:
+                    with contextlib.suppress(OSError):
+                        os.utime(self._record(tool))  # when it was last asked for: see `earlier_versions`
                     return tool.path
                 say(f"{name} on disk is not what was installed: installing it again", None)
             await self._install(tool, say)
         return tool.path
+
+    def earlier_versions(self, unasked_s: float) -> list[Path]:
+        """Folders of versions that are not the pinned ones and that no vibeD has asked for since `unasked_s` seconds.
+
+        The time is for a newer vibeD that is just being installed: it asks for its tools before it starts anything.
+        Whether a process still runs from one of them is another question.
+        """
+        found = []
+        for name in NAMES:
+            for folder in self._folder.glob(f"{name}-*"):
+                record = folder / "tool.json"
+                asked = (record if record.exists() else folder).stat().st_mtime
+                pinned = folder.name == f"{name}-{self.version(name)}"
+                if folder.is_dir() and not pinned and time.time() - asked > unasked_s:
+                    found.append(folder)
+        return found
+
+    async def remove(self, folder: Path) -> None:
+        """Remove a folder that `earlier_versions` found. Raises TimeoutError while that tool is being installed,
+        OSError.
+        """
+        name = next(name for name in NAMES if folder.name.startswith(f"{name}-"))
+        async with exclusive(self._folder / ".busy" / name, deadline_s=_PRUNE_DEADLINE_S):
+            # under the name of an interrupted installation, which the next one clears away
+            doomed = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{name}-", suffix=".tmp"))
+            folder.rename(doomed)
+            await asyncio.to_thread(shutil.rmtree, doomed)
 
     async def npm(self) -> list[str]:
         """The command that runs npm, under a node that is installed if the host has none. Raises ToolError."""
