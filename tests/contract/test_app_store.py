@@ -362,6 +362,31 @@ async def test_a_key_is_found_by_its_hash_until_it_is_revoked(store: AppStore) -
         await store.revoke_key(key.key_id)
 
 
+async def test_when_keys_were_last_used_is_kept_and_never_goes_back(store: AppStore) -> None:
+    first = await store.create_key("alice", admin=False, label="", secret_sha256="one")
+    second = await store.create_key("bob", admin=False, label="", secret_sha256="two")
+    third = await store.create_key("carol", admin=False, label="", secret_sha256="three")
+    assert first.last_used_at is None
+    await store.keys_used({first.key_id: 200.0, second.key_id: 150.5})
+    await store.keys_used({first.key_id: 100.0, second.key_id: 250.0})
+    assert {key.key_id: key.last_used_at for key in await store.keys()} == {
+        first.key_id: 200.0,
+        second.key_id: 250.0,
+        third.key_id: None,
+    }
+    found = await store.find_key("one")
+    assert found == replace(first, last_used_at=200.0), "nothing else of the key changed"
+
+
+async def test_the_use_of_a_key_that_was_revoked_meanwhile_is_forgotten(store: AppStore) -> None:
+    key = await store.create_key("alice", admin=False, label="", secret_sha256="one")
+    other = await store.create_key("alice", admin=False, label="", secret_sha256="two")
+    await store.revoke_key(key.key_id)
+    await store.keys_used({key.key_id: 1.0, other.key_id: 2.0, "key-nobody": 3.0})
+    assert await store.keys() == [replace(other, last_used_at=2.0)]
+    await store.keys_used({})
+
+
 # durability, other processes, and what disks do
 
 
@@ -439,6 +464,7 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
     assert await level(store.create_key("a", admin=False, label="", secret_sha256="x")) == "FULL"
     assert await level(store.record("todo", None, events=[NewEvent("Normal", "X", "")])) == "NORMAL"
     assert await level(store.next_run("todo")) == "NORMAL"
+    assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
     assert await level(store.request_delete("todo")) == "FULL"
     assert await level(store.purge("todo")) == "FULL"
     await store.close()

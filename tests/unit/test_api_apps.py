@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from api_harness import PYTHON, SITE, Running, archive, refused, running
 
-from vibed.api import schema
+from vibed.api import keyuse, schema
 from vibed.api.identity import digest
 from vibed.apps.app import Phase
+from vibed.apps.errors import StoreUnavailable
 from vibed.config import InvalidConfiguration
 
 
@@ -186,6 +190,96 @@ async def test_a_revoked_key_stops_at_once(api: Running) -> None:
     assert (await api.client.delete(f"/v1/keys/{made['key_id']}")).status_code == 204
     refused(await api.client.get("/v1/whoami", headers=alice), 401, "Unauthorized")
     refused(await api.client.delete(f"/v1/keys/{made['key_id']}"), 404, "NotFound")
+
+
+async def last_used(api: Running) -> dict[str, str | None]:
+    page = (await api.client.get("/v1/keys")).json()
+    return {key["owner"]: key["last_used_at"] for key in page["items"]}
+
+
+async def test_a_key_tells_when_it_was_last_used(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyuse, "AFTER_S", 0.01)
+    alice, _ = await api.key("alice"), await api.key("bob")
+    assert await last_used(api) == {"alice": None, "bob": None}
+    before = time.time()
+    assert (await api.client.get("/v1/whoami", headers=alice)).status_code == 200
+    async with asyncio.timeout(10):
+        while (used := (await last_used(api))["alice"]) is None:
+            await asyncio.sleep(0.01)
+    assert before - 1 <= datetime.fromisoformat(used).timestamp() <= time.time()
+    assert (await last_used(api))["bob"] is None, "nobody used it"
+
+
+async def test_many_uses_of_many_keys_are_one_write(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyuse, "AFTER_S", 0.2)
+    keys = [await api.key(owner) for owner in ("alice", "bob")]
+    writes: list[Mapping[str, float]] = []
+
+    async def write(used: Mapping[str, float]) -> None:
+        writes.append(dict(used))
+
+    monkeypatch.setattr(api.store, "keys_used", write)
+    for headers in keys * 10:
+        assert (await api.client.get("/v1/whoami", headers=headers)).status_code == 200
+    async with asyncio.timeout(10):
+        while not writes:
+            await asyncio.sleep(0.01)
+    for headers in keys * 10:
+        assert (await api.client.get("/v1/whoami", headers=headers)).status_code == 200
+    await asyncio.sleep(0.5)
+    assert [len(used) for used in writes] == [2], "the next write is a minute later"
+
+
+async def test_uses_that_were_not_written_yet_are_written_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyuse, "AFTER_S", 3600.0)
+    async with running(tmp_path / "home", tmp_path / "run") as api:
+        await api.client.get("/v1/whoami", headers=await api.key("alice"))
+        assert await last_used(api) == {"alice": None}
+    async with running(tmp_path / "home", tmp_path / "run") as api:
+        assert (await last_used(api))["alice"] is not None
+
+
+async def test_a_use_that_cannot_be_written_is_logged_and_tried_again(
+    api: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keyuse, "AFTER_S", 0.01)
+    monkeypatch.setattr(keyuse, "EVERY_S", 0.01)
+    write, failed = api.store.keys_used, 0
+
+    async def fail(used: Mapping[str, float]) -> None:
+        nonlocal failed
+        failed += 1
+        if failed < 3:
+            raise StoreUnavailable("the disk is full")
+        await write(used)
+
+    monkeypatch.setattr(api.store, "keys_used", fail)
+    alice = await api.key("alice")
+    assert (await api.client.get("/v1/whoami", headers=alice)).status_code == 200
+    async with asyncio.timeout(10):
+        while (await last_used(api))["alice"] is None:
+            await asyncio.sleep(0.01)
+    assert failed == 3
+    assert [record.levelname for record in caplog.records if record.name == "vibed.api"] == ["WARNING"] * 2
+
+
+async def test_a_request_does_not_wait_for_its_key_to_be_written(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyuse, "AFTER_S", 0.0)
+    writing, done = asyncio.Event(), asyncio.Event()
+
+    async def write(used: Mapping[str, float]) -> None:
+        writing.set()
+        await done.wait()
+
+    monkeypatch.setattr(api.store, "keys_used", write)
+    alice = await api.key("alice")
+    async with asyncio.timeout(10):
+        assert (await api.client.get("/v1/whoami", headers=alice)).status_code == 200
+        await writing.wait()
+        assert (await api.client.get("/v1/whoami", headers=alice)).status_code == 200
+    done.set()
 
 
 async def test_keys_are_an_admins_business(api: Running) -> None:

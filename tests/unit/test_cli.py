@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +227,10 @@ async def test_keys_are_made_used_listed_and_revoked(cli: Cli) -> None:
     assert "alice" in (await cli("whoami", VIBED_TOKEN=made["secret"]))[1]
     status, out, _ = await cli("keys", "list")
     assert (status, made["key_id"] in out, made["secret"] in out) == (0, True, False)
+    unused = await cli.json("keys", "create", "carol")
+    assert (await cli("keys", "list"))[1].splitlines()[2].endswith("never")
+    await cli.api.store.keys_used({unused["key_id"]: time.time() - 7200})
+    assert (await cli("keys", "list"))[1].splitlines()[2].endswith("2h ago")
     assert (await cli("keys", "list", VIBED_TOKEN=made["secret"]))[0] == 4
     assert (await cli("keys", "revoke", made["key_id"]))[0] == 0
     assert (await cli("apps", VIBED_TOKEN=made["secret"]))[0] == 4

@@ -20,6 +20,7 @@ from vibed.api.edge import App, Edge, error_headers
 from vibed.api.errors import InvalidRequest, MalformedRequest, MethodNotAllowed
 from vibed.api.identity import Keyring
 from vibed.api.intake import Decide, Intake
+from vibed.api.keyuse import KeyUse
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
 from vibed.api.routes import apps, deploys, keys, ops, unbuilt
@@ -80,6 +81,7 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
     )
+    use = KeyUse(store)
     mcp: McpOverHttp | None = None
     if with_mcp:
         from vibed.mcp.http import McpOverHttp
@@ -89,6 +91,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(use.kept())
             if mcp is not None:
                 await stack.enter_async_context(mcp.running())
             yield
@@ -110,7 +113,7 @@ def create_app(
         app.router.routes.append(mcp.route)
     _errors(app)
     _openapi(app)
-    keyring = Keyring(store, admin_digest)
+    keyring = Keyring(store, admin_digest, use)
     app.add_middleware(_edge, config=config, keyring=keyring, measures=measures)
     return app
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vibed.api.errors import Forbidden, TooManyAttempts, Unauthorized
+from vibed.api.keyuse import KeyUse
 from vibed.apps.store import AppStore
 
 ADMIN = "admin"
@@ -85,9 +86,10 @@ class WrongKeys:
 class Keyring:
     """Turns an `Authorization` header into a `Caller`."""
 
-    def __init__(self, store: AppStore, admin_digest: str | None, wrong: WrongKeys | None = None) -> None:
+    def __init__(self, store: AppStore, admin_digest: str | None, use: KeyUse, wrong: WrongKeys | None = None) -> None:
         self._store = store
         self._admin_digest = admin_digest
+        self._use = use
         self._wrong = wrong or WrongKeys()
 
     async def authenticate(self, authorization: str | None, address: str) -> Caller:
@@ -104,6 +106,7 @@ class Keyring:
         # The index is looked up by a hash of the secret: its timing tells nothing that helps to find a secret.
         key = await self._store.find_key(given)
         if key is not None:
+            self._use.note(key.key_id)
             return Caller(key.owner, key.admin, key.key_id, key.label)
         wait = self._wrong.count(address)
         if wait is not None:

@@ -165,7 +165,7 @@ class Key(Shape):
     admin: bool
     label: str
     created_at: str
-    last_used_at: str | None
+    last_used_at: str | None = Field(description="To about a minute; null for a key that was never used")
 
 
 class NewKey(Shape):

@@ -157,3 +157,4 @@ class Key:
     label: str
     created_at: float
     last_used_at: float | None = None
+    """To about a minute; None for one that was never used."""

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -328,6 +328,15 @@ class SqliteStore:
 
     async def keys(self) -> Sequence[Key]:
         return await self._read(lambda db: [_key(row) for row in db.execute(f"{_KEY} ORDER BY created_at")])
+
+    async def keys_used(self, used: Mapping[str, float]) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "UPDATE keys SET last_used_at = ?2 WHERE key_id = ?1 AND coalesce(last_used_at, 0) < ?2",
+                list(used.items()),
+            )
+
+        await self._write(work)
 
     async def revoke_key(self, key_id: str) -> None:
         def work(db: sqlite3.Connection) -> None:

@@ -1,8 +1,8 @@
 """The AppStore port: where specs, status, versions, events, idempotency keys and API keys live.
 
-Contract, proven for every implementation by tests/contract/test_app_store.py: `deploy`, `request_delete` and the key
-calls are durable against power loss when they return; status and events survive the death of any process and may
-lose their last instants with the machine's power, since the controller derives them again from the spec.
+Contract, proven for every implementation by tests/contract/test_app_store.py: `deploy`, `request_delete`, `create_key`
+and `revoke_key` are durable against power loss when they return; status and events survive the death of any process and
+may lose their last instants with the machine's power, since the controller derives them again from the spec.
 """
 
 from __future__ import annotations
@@ -166,6 +166,12 @@ class AppStore(Protocol):
 
     async def keys(self) -> Sequence[Key]:
         """All keys that were not revoked."""
+        ...
+
+    async def keys_used(self, used: Mapping[str, float]) -> None:
+        """Keep when each of these keys was last used; a time that is earlier than the one that is known, and a key that
+        was revoked, change nothing. Not durable against power loss.
+        """
         ...
 
     async def revoke_key(self, key_id: str) -> None:

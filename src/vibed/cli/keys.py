@@ -44,7 +44,7 @@ def list_keys(as_json: Json = False) -> None:
         output.show_json(page)
         return
     output.table(
-        ("KEY", "OWNER", "ADMIN", "LABEL", "CREATED"),
+        ("KEY", "OWNER", "ADMIN", "LABEL", "CREATED", "LAST USED"),
         (
             [
                 key["key_id"],
@@ -52,6 +52,7 @@ def list_keys(as_json: Json = False) -> None:
                 "yes" if key["admin"] else "no",
                 *output.pick(key, "label"),
                 f"{output.age(key['created_at'])} ago",
+                f"{output.age(key['last_used_at'])} ago" if key["last_used_at"] else "never",
             ]
             for key in page["items"]
         ),
