@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
+import termios
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -33,11 +37,11 @@ class Cli:
     folder: Path
     env: dict[str, str]
 
-    async def start(self, *arguments: str, **env: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, stdout: int = subprocess.PIPE, **env: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "vibed.cli.main", *arguments,
             cwd=self.folder, env={**self.env, **env}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=stdout, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     async def __call__(self, *arguments: str, **env: str) -> tuple[int, str, str]:
@@ -228,9 +232,9 @@ async def test_keys_are_made_used_listed_and_revoked(cli: Cli) -> None:
     status, out, _ = await cli("keys", "list")
     assert (status, made["key_id"] in out, made["secret"] in out) == (0, True, False)
     unused = await cli.json("keys", "create", "carol")
-    assert (await cli("keys", "list"))[1].splitlines()[2].endswith("never")
+    assert (await cli("keys", "list"))[1].splitlines()[2].split()[-2:] == ["never", "-"]
     await cli.api.store.keys_used({unused["key_id"]: time.time() - 7200})
-    assert (await cli("keys", "list"))[1].splitlines()[2].endswith("2h ago")
+    assert (await cli("keys", "list"))[1].splitlines()[2].split()[-3:] == ["2h", "ago", "-"]
     assert (await cli("keys", "list", VIBED_TOKEN=made["secret"]))[0] == 4
     assert (await cli("keys", "revoke", made["key_id"]))[0] == 0
     assert (await cli("apps", VIBED_TOKEN=made["secret"]))[0] == 4
@@ -245,6 +249,28 @@ async def test_templates_are_listed(cli: Cli) -> None:
     assert (await cli.json("templates", "python-313"))["packages"]
     assert "flask" in (await cli("templates", "python-313"))[1].lower()
     assert (await cli("templates", "nothing"))[0] == 2
+
+
+async def test_templates_fit_into_the_terminal_and_elsewhere_into_a_line_each(cli: Cli) -> None:
+    await cli.api.stop_controller()
+    reasons = {item["name"]: item["reason"] for item in (await cli.json("templates"))["items"]}
+    _, out, _ = await cli("templates")
+    rows = out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == list(reasons)
+    assert all(row.endswith(reasons[row.split()[0]]) for row in rows)
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    process = await cli.start("templates", stdout=theirs, NO_COLOR="1")
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # EIO at its end (pty(7))
+        while piece := await asyncio.to_thread(terminal.read, 65_536):
+            text += piece
+    assert await process.wait() == 0
+    shown = text.decode().splitlines()
+    assert max(map(len, shown)) <= 100
+    assert " ".join(reasons["base-al2023"].split()[:4]) in "\n".join(shown)
 
 
 async def test_exit_statuses_tell_scripts_what_happened(cli: Cli) -> None:

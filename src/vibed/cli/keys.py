@@ -44,15 +44,15 @@ def list_keys(as_json: Json = False) -> None:
         output.show_json(page)
         return
     output.table(
-        ("KEY", "OWNER", "ADMIN", "LABEL", "CREATED", "LAST USED"),
+        ("KEY", "OWNER", "ADMIN", "CREATED", "LAST USED", "LABEL"),
         (
             [
                 key["key_id"],
                 key["owner"],
                 "yes" if key["admin"] else "no",
-                *output.pick(key, "label"),
                 f"{output.age(key['created_at'])} ago",
                 f"{output.age(key['last_used_at'])} ago" if key["last_used_at"] else "never",
+                *output.pick(key, "label"),
             ]
             for key in page["items"]
         ),

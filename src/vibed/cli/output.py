@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -15,6 +17,10 @@ from vibed.apps.errors import VibedError
 OK, FAILED, USAGE, UNREACHABLE, REFUSED = 0, 1, 2, 3, 4
 
 _EXITS = {"Unreachable": UNREACHABLE, "Unauthorized": REFUSED, "Forbidden": REFUSED, "TooManyAttempts": REFUSED}
+
+
+_ROOM = 24
+"""What the last column of a table needs to be readable beside the others."""
 
 
 def show_json(value: object) -> None:
@@ -40,12 +46,33 @@ def printable(text: object, *, lines: bool = False) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as they need."""
-    text = [[printable(cell) for cell in row] for row in rows]
-    widths = [max([len(title), *(len(row[n]) for row in text)]) for n, title in enumerate(head)]
-    for number, row in enumerate([list(head), *text]):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        sys.stdout.write((_paint("1", line) if number == 0 and sys.stdout.isatty() else line) + "\n")
+    """Columns as wide as they need; the last one is for what may be long.
+
+    In a terminal it is wrapped beside the others, or below them where they leave it too little room; elsewhere each row
+    is one line.
+    """
+    text = [[printable(cell) for cell in row] for row in (head, *rows)]
+    *widths, longest = [max(map(len, column)) for column in zip(*text, strict=True)]
+    indent = sum(widths) + 2 * len(widths)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    room = columns - indent
+    for number, (*cells, long) in enumerate(text):
+        line = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        if longest <= room:
+            lines = [line + long]
+        elif room >= _ROOM:
+            first, *more = _wrapped(long, room)
+            lines = [line + first, *(" " * indent + part for part in more)]
+        else:
+            lines = [line, *(f"    {part}" for part in _wrapped(long, columns - 4))]
+        for part in lines:
+            part = part.rstrip()
+            sys.stdout.write((_paint("1", part) if number == 0 and sys.stdout.isatty() else part) + "\n")
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    # a URL that is longer than the room stays in one piece: it can still be clicked
+    return textwrap.wrap(text, max(room, _ROOM), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def age(at: str | None) -> str:

@@ -27,14 +27,14 @@ def templates(
         output.show_json(items[0] if name is not None else {"items": items, "total": len(items)})
         return
     output.table(
-        ("NAME", "LANE", "ISOLATION", "WARM", "IN USE", "STATE", "DESCRIPTION"),
+        ("NAME", "LANE", "ISOLATION", "WARM", "IN USE", "STATE", "ABOUT"),
         (
             [
                 *output.pick(item, "name", "lane", "isolation"),
                 f"{item['ready']}/{item['warm_pool_size']}" if item["warm_pool_size"] else "-",
                 item["claimed"],
                 _state(item),
-                item["description"],
+                item["description"] if item["available"] else item["reason"],
             ]
             for item in items
         ),
@@ -49,5 +49,6 @@ def templates(
 def _state(item: dict[str, Any]) -> str:
     if item["available"]:
         return "ready"
-    done = f" {item['progress']:.0%}" if item.get("progress") is not None else ""
-    return f"building{done}: {item['reason']}" if item["building"] else f"not available: {item['reason']}"
+    if not item["building"]:
+        return "not available"
+    return f"building {item['progress']:.0%}" if item.get("progress") is not None else "building"
