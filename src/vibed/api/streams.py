@@ -55,30 +55,20 @@ class LogStreams:
     ) -> AsyncIterator[bytes]:
         """Lines as server-sent events `log` (and `gap` where rotation was faster than the reader)."""
         reader = self._reader(app.app_id, after)
-        quiet = _Quiet(app, still_there)
+
+        async def read() -> bytes:
+            lines = await asyncio.to_thread(reader.read, _BATCH)
+            return b"".join(
+                Sent("gap" if line.missing else "log", line.view(), place).encode() for line, place in lines
+            )
+
         with self._measures.streams.labels("logs").track_inprogress():
             try:
                 yield sse.RETRY
                 if after is None and tail is not None:
                     await asyncio.to_thread(reader.seek_tail, tail)
-                while not self._stopping.is_set:
-                    lines = await asyncio.to_thread(reader.read, _BATCH)
-                    if lines:
-                        quiet.over()
-                        yield b"".join(
-                            Sent("gap" if line.missing else "log", line.view(), place).encode() for line, place in lines
-                        )
-                        continue
-                    if not follow:
-                        yield Sent("end", {"reason": "NoMore"}).encode()
-                        return
-                    if await self._stopping.wait(quiet.pause()):
-                        return
-                    if quiet.due:
-                        if not await quiet.same_app():
-                            yield Sent("end", {"reason": "AppDeleted"}).encode()
-                            return
-                        yield sse.HEARTBEAT
+                async for told in _telling(read, self._stopping, _Quiet(app, still_there), follow=follow):
+                    yield told
             finally:
                 reader.close()
 
@@ -100,26 +90,39 @@ class EventStreams:
         follow: bool,
     ) -> AsyncIterator[bytes]:
         """Events after `after` as server-sent events `event`."""
-        quiet = _Quiet(app, still_there)
+
+        async def read_on() -> bytes:
+            nonlocal after
+            events = await read(after)
+            if events:
+                after = events[-1].seq
+            return b"".join(Sent("event", event_view(event), str(event.seq)).encode() for event in events)
+
         with self._measures.streams.labels("events").track_inprogress():
             yield sse.RETRY
-            while not self._stopping.is_set:
-                events = await read(after)
-                if events:
-                    quiet.over()
-                    after = events[-1].seq
-                    yield b"".join(Sent("event", event_view(event), str(event.seq)).encode() for event in events)
-                    continue
-                if not follow:
-                    yield Sent("end", {"reason": "NoMore"}).encode()
-                    return
-                if await self._stopping.wait(quiet.pause()):
-                    return
-                if quiet.due:
-                    if not await quiet.same_app():
-                        yield Sent("end", {"reason": "AppDeleted"}).encode()
-                        return
-                    yield sse.HEARTBEAT
+            async for told in _telling(read_on, self._stopping, _Quiet(app, still_there), follow=follow):
+                yield told
+
+
+async def _telling(
+    read: Callable[[], Awaitable[bytes]], stopping: Stopping, quiet: _Quiet, *, follow: bool
+) -> AsyncIterator[bytes]:
+    """What `read` brings, piece by piece, until there is no more to come."""
+    while not stopping.is_set:
+        if told := await read():
+            quiet.over()
+            yield told
+            continue
+        if not follow:
+            yield Sent("end", {"reason": "NoMore"}).encode()
+            return
+        if await stopping.wait(quiet.pause()):
+            return
+        if quiet.due:
+            if not await quiet.same_app():
+                yield Sent("end", {"reason": "AppDeleted"}).encode()
+                return
+            yield sse.HEARTBEAT
 
 
 class _Quiet:
