@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Request
@@ -77,20 +79,17 @@ async def deploy(request: Request, idempotency_key: IdempotencyKey = None) -> JS
     steps = Steps(ctx.deployments.tracer)
     with ctx.deployments.tracer.span("deploy"):
         upload = await _upload(request, steps)
-        try:
+        async with _discarded_on_error(request, upload):
             if upload.metadata is None:
                 raise MetadataMissing("the 'metadata' part is missing", hint='add a part metadata={"name": "my-app"}')
             wanted = meta.read(meta.parse(upload.metadata))
-        except BaseException:
-            await _discard(request, upload)
-            raise
         result = await ctx.deployments.deploy(
             caller(request),
             wanted,
             upload.source,
             steps,
             idempotency_key=idempotency_key,
-            deadline=upload.finished_at + _ANSWER_S - _MARGIN_S,
+            deadline=_deadline(upload.finished_at),
         )
     return answer(result, ctx.config)
 
@@ -115,15 +114,12 @@ async def redeploy(request: Request, app_id: str, idempotency_key: IdempotencyKe
             upload = await _upload(request, steps)
         elif kind == "application/json" or int(request.headers.get("content-length") or 0):
             upload = Upload(await _small_body(request), None, time.perf_counter(), 0)
-        try:
+        async with _discarded_on_error(request, upload):
             raw = meta.parse(upload.metadata or b"{}")
             if raw.get("name") == app_id:
                 # A client that sends the metadata of its first deploy again means this app.
                 raw.pop("name")
             wanted = meta.read(raw, allowed=_REDEPLOY)
-        except BaseException:
-            await _discard(request, upload)
-            raise
         result = await ctx.deployments.redeploy(
             caller(request),
             app_id,
@@ -131,7 +127,7 @@ async def redeploy(request: Request, app_id: str, idempotency_key: IdempotencyKe
             upload.source,
             steps,
             idempotency_key=idempotency_key,
-            deadline=upload.finished_at + _ANSWER_S - _MARGIN_S,
+            deadline=_deadline(upload.finished_at),
         )
     return answer(result, ctx.config)
 
@@ -205,8 +201,8 @@ def answer(result: DeployResult, config: Config) -> JSONResponse:
     return JSONResponse(deploy_view(result, config), status_code=200 if result.ready else 202)
 
 
-def _deadline() -> float:
-    return time.perf_counter() + _ANSWER_S - _MARGIN_S
+def _deadline(asked_at: float | None = None) -> float:
+    return (time.perf_counter() if asked_at is None else asked_at) + _ANSWER_S - _MARGIN_S
 
 
 async def _upload(request: Request, steps: Steps) -> Upload[StagedSource]:
@@ -220,9 +216,15 @@ async def _upload(request: Request, steps: Steps) -> Upload[StagedSource]:
         )
 
 
-async def _discard(request: Request, upload: Upload[StagedSource]) -> None:
-    if upload.source is not None:
-        await context(request).deployments.intake.discard(upload.source)
+@asynccontextmanager
+async def _discarded_on_error(request: Request, upload: Upload[StagedSource]) -> AsyncIterator[None]:
+    """Leave no source behind when its metadata cannot be used; from then on it is `Deployments`' to discard."""
+    try:
+        yield
+    except BaseException:
+        if upload.source is not None:
+            await context(request).deployments.intake.discard(upload.source)
+        raise
 
 
 async def _small_body(request: Request) -> bytes:
