@@ -37,10 +37,13 @@ def caddy(program: Path, folder: Path, site: str, *, listen: Address) -> Iterato
     config = folder / "Caddyfile"
     config.write_text(_OPTIONS + head + site + "\n}\n")
     env = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "PATH": os.defpath}
+    # In a session of its own, as vibeD's Caddy is: the kernel shares the processors out by session first
+    # (sched(7), autogroup), and one that shares the load generator's gets another part of them.
     with (folder / "caddy.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(program), "run", "--config", str(config), "--adapter", "caddyfile"], stdout=log, stderr=log, env=env
-        )
+            [str(program), "run", "--config", str(config), "--adapter", "caddyfile"],
+            stdout=log, stderr=log, env=env, start_new_session=True,
+        )  # fmt: skip
     try:
         _wait(process, listen, folder / "caddy.log")
         yield process
