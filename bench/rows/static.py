@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import proxy, sources, web
 from bench.harness import Bench, Samples, tell
 from bench.report import Row, Verdict, at_most, not_measurable
+from vibed.spreading import spread
 
 TARGET_P50_MS = 10.0
 TARGET_P99_MS = 30.0
@@ -53,6 +54,7 @@ def sample(bench: Bench, count: int) -> tuple[Samples, list[float]]:
     port = proxy.free_port()
     (folder / "sites").mkdir(parents=True)
     (folder / "versions").mkdir()
+    spread(folder / "versions")
     site = f"\troot * {folder}/sites/{{labels.1}}\n\ttry_files {{path}} {{path}}/index.html\n\tfile_server"
     floor: list[float] = []
     address = ("127.0.0.1", port)

@@ -22,6 +22,7 @@ from vibed import __version__
 from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
+from vibed.spreading import spread
 
 CADDY_GOGC = "300"
 """Measured: 8 % more requests for 14 MB (docs/reference/benchmarks.md)."""
@@ -75,6 +76,8 @@ def lay_out(config: Config, layout: Layout) -> None:
         (layout.controller_socket.parent, 0o750, root, uids.serve),
     ):
         _folder(path, mode, uid, gid)
+    for folder in (layout.home, layout.runtime, layout.sandboxes, layout.apps, layout.ingress, layout.logs):
+        spread(folder)
     mark.write_text(boot)
     # Both processes write it; SQLite gives its other files the owner of this one.
     layout.database.touch(mode=0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Annotated
 
@@ -62,12 +61,14 @@ def serve() -> None:
 
 def controller() -> None:
     """Run the controller."""
+    import uvloop
+
     from vibed.config import load
     from vibed.controller.service import run
     from vibed.layout import Layout
 
     config = load()
-    asyncio.run(run(config, Layout.of(config.home, uid_base=config.uid_base)))
+    uvloop.run(run(config, Layout.of(config.home, uid_base=config.uid_base)))
 
 
 def version(as_json: Json = False) -> None:

@@ -37,6 +37,7 @@ from vibed.sandboxes.driver import (
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract
 from vibed.sources.reader import read_table
+from vibed.spreading import spread
 
 TEMPLATE = "static-nginx"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -280,6 +281,8 @@ class StaticDriver:
                     folder.mkdir(mode=0o750, parents=folder is self._sites)
                     folder.chmod(0o750)
                     os.chown(folder, *self._owner)
+                    if folder == self.folder:
+                        spread(folder)
         return place
 
     def _try(self) -> None:
