@@ -1,6 +1,7 @@
 """The AppStore on SQLite (WAL), shared by the API's process and the controller's.
 
-Two connections, each on a thread of its own: one writes, one reads, so that a list never waits for a sync. The writer
+One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third reads
+single rows where it is asked. The writer
 switches `synchronous` per transaction: FULL where an answer promises durability, NORMAL (no sync in WAL mode) for what
 the controller can derive again. Source: https://www.sqlite.org/pragma.html#pragma_synchronous
 """
@@ -116,7 +117,7 @@ class SqliteStore:
         db = sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA cache_size = -4096")
+        db.execute("PRAGMA cache_size = -1024")  # KiB: the kernel has the file in its cache once for all connections
         return db
 
     async def close(self) -> None:

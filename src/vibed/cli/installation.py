@@ -170,6 +170,8 @@ def _environment(config: Config) -> dict[str, str]:
     env["VIBED_HOME"] = str(config.home)
     env["PYTHONUNBUFFERED"] = "1"
     env["PYTHONDONTWRITEBYTECODE"] = "1"
+    # One heap for all threads, not one for each: they work in turn, and what one has freed another can use.
+    env["MALLOC_ARENA_MAX"] = "1"
     return env
 
 

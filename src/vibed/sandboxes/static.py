@@ -47,7 +47,9 @@ _LINGER_S = 5.0
 
 
 class Site:
-    """A directory of files, seen as a sandbox."""
+    """A directory of files, seen as a sandbox. There may be thousands, so it holds little."""
+
+    __slots__ = ("_claimed", "_driver", "_endpoint", "_exit", "_gone", "_id", "_state")
 
     def __init__(self, driver: StaticDriver, id: str) -> None:
         self._driver = driver
@@ -55,7 +57,7 @@ class Site:
         self._state = State.WARM
         self._claimed: Claimed | None = None
         self._endpoint: Endpoint | None = None
-        self._gone = asyncio.Event()
+        self._gone: asyncio.Event | None = None
         self._exit: Exit | None = None
 
     @property
@@ -144,8 +146,9 @@ class Site:
 
     async def wait(self) -> Exit:
         """Return when the site was removed by `drain` or `destroy`: it does not end by itself."""
-        await self._gone.wait()
-        assert self._exit is not None
+        while self._exit is None:
+            self._gone = self._gone or asyncio.Event()
+            await self._gone.wait()
         return self._exit
 
     def _end(self) -> None:
@@ -153,7 +156,8 @@ class Site:
             self._exit = Exit(code=0, signal=None, oom=False, at=time.time())
         self._state = State.EXITED
         self._driver.forget(self)
-        self._gone.set()
+        if self._gone is not None:
+            self._gone.set()
 
 
 class StaticDriver:
