@@ -64,7 +64,7 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
         yield Finding(
             f"tool {name}",
             there,
-            tools.version(name) if there else "not installed yet",
+            tools.tool(name).version if there else "not installed yet",
             "vibed up installs it",
             needed=False,
         )
