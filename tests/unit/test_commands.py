@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from vibed.sandboxes import commands
 from vibed.sandboxes.exclusive import exclusive
@@ -37,6 +38,15 @@ async def test_what_a_program_prints_is_in_the_log_and_in_the_error(tmp_path: Pa
     assert "status 3" in failed.value.why
     assert failed.value.tail == "words\nlast"
     assert log.read_text().startswith("$ sh -c")
+
+
+def test_what_is_built_is_readable_for_all_on_the_controllers_event_loop(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        uvloop.run(commands.run(["touch", str(tmp_path / "built")], log=tmp_path / "log", deadline_s=10))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "built").stat().st_mode & 0o777 == 0o644
 
 
 async def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:

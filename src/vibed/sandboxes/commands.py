@@ -45,14 +45,13 @@ async def run(
         sink.flush()
         start = sink.tell()
         process = await asyncio.create_subprocess_exec(
-            *_mortal(argv),
+            *_mortal([*_READABLE, *argv]),
             cwd=cwd,
             env=dict(env) if env is not None else None,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
             start_new_session=True,
-            umask=0o022,
         )
         try:
             async with asyncio.timeout(deadline_s):
@@ -90,6 +89,10 @@ async def output(
             argv, f"failed with status {process.returncode}", err.decode(errors="replace")[-_TAIL_BYTES:]
         )
     return out.decode()
+
+
+# What is built has to be readable for a sandbox's uid. A shell, since uvloop's subprocesses take no umask.
+_READABLE = ("/bin/sh", "-c", 'umask 022; exec "$@"', "sh")
 
 
 def _mortal(argv: Sequence[str]) -> list[str]:

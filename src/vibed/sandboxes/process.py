@@ -1,7 +1,8 @@
 """Driver `process`: general apps on the host's own kernel, where the operator allows that level.
 
-The same root image and the same agent as under gVisor, confined by namespaces, uids of its own, seccomp, a group and
-rlimits. The app shares the host's kernel, so this is one level below; it needs no runsc, and costs nothing at run time.
+The same root image and the same agent as under gVisor, confined by namespaces, uids of its own, seccomp, Landlock, a
+group and rlimits. The app shares the host's kernel, so this is one level below; it needs no runsc, and costs nothing at
+run time.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class ProcessDriver(SupervisedDriver):
             {"type": "dev", "target": "/dev"},
             {"type": "bind", "source": str(place.inside), "target": "/run/vibed"},
         ]
+        memory = general.tmpfs_sizes(root.limits)
         entries += [
-            {"type": "tmpfs", "target": target, "size": size, "mode": mode}
-            for target, (size, mode) in general.tmpfs_sizes(root.limits).items()
+            {"type": "tmpfs", "target": target, "size": size, "mode": mode} for target, (size, mode) in memory.items()
         ]
         ids = [[0, place.uid, 1], [general.APP_UID, place.app_uid, 1]]
         return {
@@ -102,6 +103,8 @@ class ProcessDriver(SupervisedDriver):
                     "SYS_RESOURCE",
                 ],
                 "seccomp": "default",
+                # the mounts say the same; this holds even for who finds a way to mount
+                "landlock": {"ro": ["/"], "rw": [*memory, "/run/vibed", "/layers", "/dev", "/proc"]},
                 "rlimits": {"nofile": general.NOFILE, "core": 0},
                 "die_with_parent": True,
             },

@@ -1,0 +1,44 @@
+"""What vibeD's own processes write about themselves."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e import samples
+from tests.e2e.conftest import Apps
+from tests.e2e.instance import Instance
+
+PROCESSES = ("watchdog", "caddy", "controller", "serve")
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_line_is_a_record(vibed: Instance, apps: Apps, name: str) -> None:
+    apps.ready(samples.static(1))
+    vibed.client.visit("nobody-took-this")
+    lines = (vibed.layout.own_logs / f"{name}.log").read_text().splitlines()
+    assert lines
+    for line in lines:
+        record = json.loads(line)
+        assert record.get("event") or record.get("msg"), line
+        assert record.get("timestamp") or record.get("ts"), line
+        assert record.get("logger") or record.get("level"), line
+
+
+def test_a_request_can_be_followed_by_its_id(vibed: Instance, apps: Apps) -> None:
+    name = apps.name()
+    answer = vibed.client.post_deploy(name, samples.static(1))
+    written = (vibed.layout.own_logs / "serve.log").read_text().splitlines()
+    about = [json.loads(line) for line in written if answer.headers["x-request-id"] in line]
+    assert [record["event"] for record in about] == ["deployed", "request"]
+    assert about[0]["app_id"] == name
+    assert about[1]["status"] == answer.status_code
+
+
+def test_names_that_are_no_apps_fill_no_log(vibed: Instance) -> None:
+    log = vibed.layout.own_logs / "caddy.log"
+    before = log.stat().st_size
+    for number in range(20):
+        assert vibed.client.visit(f"nobody-took-{number}").status_code == 404
+    assert log.stat().st_size == before
