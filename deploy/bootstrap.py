@@ -106,8 +106,13 @@ def sources():
     """Every file that goes into the installed vibeD."""
     found = [CHECKOUT / "pyproject.toml"]
     for folder in ("src", "agent", "templates", "locks", "examples"):
-        found += [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        found += [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and not made(p)]
     return sorted(found)
+
+
+def made(path):
+    """Whether a file is no source: caches, and what `vibed deploy` notes in the folder of an example."""
+    return any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(CHECKOUT).parts[:-1])
 
 
 def fingerprint(paths):

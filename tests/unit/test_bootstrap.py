@@ -1,0 +1,46 @@
+"""`deploy/bootstrap.py`: what makes `make up` install vibeD again, and what does not."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bootstrap", REPOSITORY / "deploy" / "bootstrap.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "CHECKOUT", tmp_path)
+    for name in ("pyproject.toml", "src/vibed/app.py", "examples/site/index.html", "examples/site/.vibedignore"):
+        write(tmp_path / name, "one")
+    return module
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["pyproject.toml", "src/vibed/app.py", "src/vibed/new.py", "examples/site/.vibedignore"]
+)
+def test_a_source_that_changed_or_is_new_installs_again(bootstrap: ModuleType, tmp_path: Path, name: str) -> None:
+    before = bootstrap.fingerprint(bootstrap.sources())
+    write(tmp_path / name, "two")
+    assert bootstrap.fingerprint(bootstrap.sources()) != before
+
+
+@pytest.mark.parametrize(
+    "name", ["examples/site/.vibed/link.json", "src/vibed/__pycache__/app.pyc", "src/.mypy_cache/x.json"]
+)
+def test_what_using_vibed_leaves_in_the_checkout_does_not(bootstrap: ModuleType, tmp_path: Path, name: str) -> None:
+    before = bootstrap.fingerprint(bootstrap.sources())
+    write(tmp_path / name, "made")
+    assert bootstrap.fingerprint(bootstrap.sources()) == before
