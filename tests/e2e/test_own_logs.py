@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+from tests.e2e.waiting import eventually
 
 PROCESSES = ("watchdog", "caddy", "controller", "serve")
 
@@ -17,7 +19,8 @@ PROCESSES = ("watchdog", "caddy", "controller", "serve")
 def test_every_line_is_a_record(vibed: Instance, apps: Apps, name: str) -> None:
     apps.ready(samples.static(1))
     vibed.client.visit("nobody-took-this")
-    lines = (vibed.layout.own_logs / f"{name}.log").read_text().splitlines()
+    # what stands behind the last newline is being written
+    lines = (vibed.layout.own_logs / f"{name}.log").read_text().split("\n")[:-1]
     assert lines
     for line in lines:
         record = json.loads(line)
@@ -29,8 +32,14 @@ def test_every_line_is_a_record(vibed: Instance, apps: Apps, name: str) -> None:
 def test_a_request_can_be_followed_by_its_id(vibed: Instance, apps: Apps) -> None:
     name = apps.name()
     answer = vibed.client.post_deploy(name, samples.static(1))
-    written = (vibed.layout.own_logs / "serve.log").read_text().splitlines()
-    about = [json.loads(line) for line in written if answer.headers["x-request-id"] in line]
+
+    def records() -> list[dict[str, Any]]:
+        written = (vibed.layout.own_logs / "serve.log").read_text().split("\n")[:-1]
+        return [json.loads(line) for line in written if answer.headers["x-request-id"] in line]
+
+    # the request's own record is written after its answer
+    eventually(lambda: len(records()) == 2, "both records are written")
+    about = records()
     assert [record["event"] for record in about] == ["deployed", "request"]
     assert about[0]["app_id"] == name
     assert about[1]["status"] == answer.status_code
