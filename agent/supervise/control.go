@@ -194,9 +194,7 @@ type requestCounts struct {
 }
 
 func (s *sandbox) requests() requestCounts {
-	s.mu.Lock()
-	in := s.ingress
-	s.mu.Unlock()
+	in := s.front()
 	if in == nil {
 		return requestCounts{}
 	}

@@ -305,9 +305,7 @@ const connectionsSocket = "connections.sock"
 // handOver lets the sandbox whose directory and ingress socket are given have the proxy's connections; an empty directory
 // takes that back.
 func (s *sandbox) handOver(dir, socket string) (handedOver, error) {
-	s.mu.Lock()
-	in := s.ingress
-	s.mu.Unlock()
+	in := s.front()
 	if in == nil {
 		return handedOver{}, faultf("NotRunning", "nothing runs here that has connections")
 	}
@@ -324,6 +322,13 @@ func (s *sandbox) handOver(dir, socket string) (handedOver, error) {
 
 type handedOver struct {
 	Moved int `json:"moved"`
+}
+
+// front is the ingress, nil before an app runs.
+func (s *sandbox) front() *ingress.Ingress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ingress
 }
 
 func (s *sandbox) openIngress(path string) error {

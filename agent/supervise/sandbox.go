@@ -244,9 +244,7 @@ func (s *sandbox) kill(why string) {
 // finish records how it ended, clears everything away, and only then tells: exited means that nothing is left.
 func (s *sandbox) finish(status *syscall.WaitStatus) {
 	oom := oomKills(s.spec.CgroupOOM) > s.oomBase
-	s.mu.Lock()
-	in := s.ingress
-	s.mu.Unlock()
+	in := s.front()
 	// First of all: the proxy must not send more here, and what is open must learn that there is no answer.
 	if run := s.state.get().Run; run != nil {
 		os.Remove(run.Socket)

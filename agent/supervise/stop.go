@@ -55,9 +55,7 @@ func (s *sandbox) end(grace time.Duration) {
 
 // drain lets what is open finish, then stops the app; it returns before the stop. Whoever asks again gets the same answer.
 func (s *sandbox) drain(deadlineS float64) (drainResult, error) {
-	s.mu.Lock()
-	in := s.ingress
-	s.mu.Unlock()
+	in := s.front()
 	if in == nil {
 		return drainResult{}, faultf("NotRunning", "nothing runs here to drain")
 	}

@@ -81,9 +81,7 @@ func (s *sandbox) watchWorker() {
 }
 
 func (s *sandbox) openRequests() int64 {
-	s.mu.Lock()
-	in := s.ingress
-	s.mu.Unlock()
+	in := s.front()
 	if in == nil {
 		return 0
 	}

@@ -49,6 +49,10 @@ class Instance:
         }
         self.layout = Layout.of(self.home)
         self._linked_before = Path("/usr/local/bin/vibed").is_symlink()
+        self.identity: dict[str, Any] = {}
+        """Whose `vibed` it is, as options of `subprocess.run`."""
+        self.folder = self.root
+        """Where its user is when they run it."""
         self._client: Client | None = None
 
     # as a user does it
@@ -82,12 +86,13 @@ class Instance:
         return subprocess.run(
             self.command(*arguments),
             env={**self.env, **(env or {})},
-            cwd=cwd or self.root,
+            cwd=cwd or self.folder,
             text=True,
             capture_output=True,
             timeout=timeout_s,
             input=stdin,
             check=False,
+            **self.identity,
         )
 
     def command(self, *arguments: str) -> list[str]:

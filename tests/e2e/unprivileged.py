@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests import prepare
 from tests.e2e.instance import CHECKOUT, Instance, link, take
@@ -67,8 +68,13 @@ def run_as(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end as a user who is in no group."""
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        argv, env=env, user=uid, group=uid, extra_groups=[], text=True, capture_output=True, check=False, **options
+        argv, env=env, text=True, capture_output=True, check=False, **identity_of(uid), **options
     )
+
+
+def identity_of(uid: int) -> dict[str, Any]:
+    """Options of `subprocess.run` for a user who is in no group."""
+    return {"user": uid, "group": uid, "extra_groups": []}
 
 
 def python_for(uid: int) -> str | None:
@@ -93,6 +99,8 @@ class UnprivilegedInstance(Instance):
     def __init__(self, uid: int, python: str, **settings: str) -> None:
         super().__init__(**settings)
         self.uid = uid
+        self.identity = identity_of(uid)
+        self.folder = self.user_home
         self.python = python
         self.software = self.root / "software"
         self.home = self.user_home / ".local" / "share" / "vibed"
@@ -111,23 +119,6 @@ class UnprivilegedInstance(Instance):
 
     def command(self, *arguments: str) -> list[str]:
         return [self.python, "-m", "vibed.cli.main", *arguments]
-
-    def run(
-        self,
-        *arguments: str,
-        timeout_s: float = 60.0,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        return run_as(
-            self.uid,
-            self.command(*arguments),
-            {**self.env, **(env or {})},
-            cwd=cwd or self.user_home,
-            timeout=timeout_s,
-            input=stdin,
-        )
 
     def processes(self) -> dict[int, str]:
         """Every living process of this user, which nobody else has: the sandboxes' too."""

@@ -6,12 +6,12 @@ The time is coarse on purpose: it tells which keys somebody still needs, not wha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from vibed import records
+from vibed.api.background import in_background
 from vibed.apps.store import AppStore
 
 AFTER_S = 1.0
@@ -38,13 +38,10 @@ class KeyUse:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Write what is noted now and then, and what is left at the end."""
-        task = asyncio.create_task(self._go_on())
         try:
-            yield
+            async with in_background(self._go_on()):
+                yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             await self._write()
 
     async def _go_on(self) -> None:

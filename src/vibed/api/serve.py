@@ -10,8 +10,8 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import uvicorn
 from vibed import records
 from vibed.api import tracing
 from vibed.api.app import create_app
+from vibed.api.background import in_background
 from vibed.api.classifying import decider
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
@@ -75,7 +76,7 @@ async def serve(config: Config, *, layout: Layout | None = None) -> None:
             (_server(app), stack.enter_context(_listening(layout.serve_socket))),
             (_server(create_activator(config, store, link)), stack.enter_context(_listening(layout.activator_socket))),
         ]
-        await stack.enter_async_context(_collecting(app.state.context))
+        await stack.enter_async_context(in_background(_collect(app.state.context)))
         await _run(servers, stopping)
 
 
@@ -174,28 +175,17 @@ async def _serve_one(server: _Server, listener: socket.socket, stop: Any) -> Non
         raise VibedError("the API could not start", code="StartFailed", status=500)
 
 
-@asynccontextmanager
-async def _collecting(ctx: Context) -> AsyncIterator[None]:
+async def _collect(ctx: Context) -> None:
     """Remove sources that no version names, at the start and now and then."""
-
-    async def collect() -> None:
-        while True:
-            try:
-                removed = await ctx.deployments.intake.collect(ctx.store)
-                if removed:
-                    log.info("sources_collected", count=removed)
-            except (VibedError, OSError) as error:
-                log.warning("sources_not_collected", error=str(error))
-            if await ctx.stopping.wait(COLLECT_EVERY_S):
-                return
-
-    task = asyncio.create_task(collect())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    while True:
+        try:
+            removed = await ctx.deployments.intake.collect(ctx.store)
+            if removed:
+                log.info("sources_collected", count=removed)
+        except (VibedError, OSError) as error:
+            log.warning("sources_not_collected", error=str(error))
+        if await ctx.stopping.wait(COLLECT_EVERY_S):
+            return
 
 
 def run() -> None:

@@ -1,9 +1,9 @@
 """The AppStore on SQLite (WAL), shared by the API's process and the controller's.
 
 One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third reads
-single rows where it is asked. The writer
-switches `synchronous` per transaction: FULL where an answer promises durability, NORMAL (no sync in WAL mode) for what
-the controller can derive again. Source: https://www.sqlite.org/pragma.html#pragma_synchronous
+single rows where it is asked. The writer switches `synchronous` per transaction: FULL where an answer promises
+durability, NORMAL (no sync in WAL mode) for what the controller can derive again. Source:
+https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
 from __future__ import annotations

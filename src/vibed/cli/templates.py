@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -39,11 +40,16 @@ def templates(
             for item in items
         ),
     )
-    for limitation in dict.fromkeys(text for item in items for text in item.get("limitations", ())):
+    for limitation in limitations(items):
         sys.stderr.write(f"note: {limitation}\n")
     if name is not None:
         for package, version in sorted(items[0]["packages"].items()):
             sys.stdout.write(f"  {package} {version}\n")
+
+
+def limitations(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What does not hold for the templates' sandboxes here, each once."""
+    return list(dict.fromkeys(text for item in items for text in item.get("limitations", ())))
 
 
 def _state(item: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ import httpx
 
 from vibed.apps.errors import VibedError
 from vibed.cli import installation, watchdog
+from vibed.cli.templates import limitations
 from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.sandboxes.shipped import shipped
@@ -336,9 +337,8 @@ def _print(config: Config, facts: dict[str, Any]) -> None:
         else:
             state = f"not available: {item['reason']}"
         print(f"  {item['name']:<14} {item['isolation'] or '-':<12} {state[:90]}")
-    limitations = dict.fromkeys(text for item in facts["templates"] for text in item.get("limitations", ()))
-    if limitations:
-        print("\n" + "\n".join(f"  note: {text}" for text in limitations))
+    if notes := limitations(facts["templates"]):
+        print("\n" + "\n".join(f"  note: {text}" for text in notes))
     waiting = [item["name"] for item in facts["templates"] if item["building"]]
     if waiting:
         print(f"\n  {', '.join(waiting)} will be ready by themselves; see `vibed templates`.")

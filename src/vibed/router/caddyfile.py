@@ -5,8 +5,8 @@ When that cannot be dialled, because there is none or nobody listens, the activa
 holds until the app is there): 204 means "look again", anything else is the answer. So a request with a body is forwarded
 once, by Caddy, and one that has reached an app is never replayed. While vibeD is down the fallback site answers 503 with
 Retry-After. The second look is Caddy's handling of an error, whose status it would give to a file that it serves then: a
-site is therefore served with an explicit 200, and whole. A socket that cannot be dialled is nothing to report (any name that is no app's is one), so Caddy's log of
-failed requests is off: who answers instead has a log of its own.
+site is therefore served with an explicit 200, and whole. A socket that cannot be dialled is nothing to report (any name
+that is no app's is one), so Caddy's log of failed requests is off: who answers instead has a log of its own.
 """
 
 from __future__ import annotations
