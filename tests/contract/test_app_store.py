@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -449,9 +450,12 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
     """In WAL mode SQLite syncs at a commit under synchronous = FULL and does not under NORMAL."""
     store = await SqliteStore.open(path)
     assert store._write_db is not None
+    assert store._loop_db is not None
     assert store._write_db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     said: list[str] = []
     store._write_db.set_trace_callback(said.append)
+    at_once: list[str] = []
+    store._loop_db.set_trace_callback(at_once.append)
 
     async def level(work: Awaitable[object]) -> str:
         said.clear()
@@ -462,12 +466,42 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
 
     assert await level(store.deploy(new())) == "FULL"
     assert await level(store.create_key("a", admin=False, label="", secret_sha256="x")) == "FULL"
-    assert await level(store.record("todo", None, events=[NewEvent("Normal", "X", "")])) == "NORMAL"
-    assert await level(store.next_run("todo")) == "NORMAL"
+    for small in (store.record("todo", None, events=[NewEvent("Normal", "X", "")]), store.next_run("todo")):
+        said.clear()
+        at_once.clear()
+        await small
+        assert (said, at_once.count("COMMIT")) == ([], 1), "it has no thread to wait in"
+    assert store._loop_db.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL"
+    assert store._loop_db.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a checkpoint would sync"
     assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
     assert await level(store.request_delete("todo")) == "FULL"
     assert await level(store.purge("todo")) == "FULL"
     await store.close()
+
+
+async def test_a_small_write_waits_for_another_writer_and_nothing_else_waits_with_it(
+    store: AppStore, path: Path
+) -> None:
+    await store.deploy(new())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        numbered = asyncio.create_task(store.next_run("todo"))
+        await asyncio.sleep(0.05)
+        assert not numbered.done()
+        assert (await store.get("todo")).runs == 0
+        other.execute("COMMIT")
+    assert await numbered == 1
+    assert (await store.get("todo")).runs == 1
+
+
+async def test_an_app_and_the_version_that_is_wanted_are_read_together(store: AppStore) -> None:
+    for digest in ("d1", "d2"):
+        await store.deploy(new(digest=digest, env={"N": digest}, timings={"receive": 1.0}))
+    app, version = await store.wanted("todo")
+    assert app == await store.get("todo")
+    assert version == await store.version("todo", 2)
+    with pytest.raises(NotFound):
+        await store.wanted("nobody")
 
 
 async def test_an_old_database_is_migrated_and_keeps_what_it_has(path: Path) -> None:

@@ -1,9 +1,9 @@
 """The AppStore on SQLite (WAL), shared by the API's process and the controller's.
 
-One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third reads
-single rows where it is asked. The writer switches `synchronous` per transaction: FULL where an answer promises
-durability, NORMAL (no sync in WAL mode) for what the controller can derive again. Source:
-https://www.sqlite.org/pragma.html#pragma_synchronous
+One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third does
+on the event loop what takes less time than a thread takes to be asked: single rows, and small writes that no sync
+belongs to. What promises durability is written with `synchronous` FULL; what the controller can derive again with
+NORMAL (no sync in WAL mode). Source: https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Start, Status, Version
+from vibed.apps.app import App, Event, Key, Phase, Resources, Status, Version, runtime_of
 from vibed.apps.errors import (
     AlreadyExists,
     Conflict,
@@ -77,11 +77,12 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 _APP = """
-    SELECT a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
-           a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts,
-           a.updated_at, a.revision, v.runtime
-    FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version
+    a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
+    a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts, a.updated_at,
+    a.revision, v.runtime, a.runs
 """
+_APP_COLUMNS = _APP.count(",") + 1
+_OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
 
 
 class SqliteStore:
@@ -93,7 +94,7 @@ class SqliteStore:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
         self._write_db: sqlite3.Connection | None = None
         self._read_db: sqlite3.Connection | None = None
-        self._point_db: sqlite3.Connection | None = None
+        self._loop_db: sqlite3.Connection | None = None
 
     @classmethod
     async def open(cls, path: Path) -> SqliteStore:
@@ -104,7 +105,9 @@ class SqliteStore:
             store._write_db = await loop.run_in_executor(store._writer, store._connect)
             await loop.run_in_executor(store._writer, _migrate, store._write_db)
             store._read_db = await loop.run_in_executor(store._reader, store._connect)
-            store._point_db = store._connect(timeout_s=0.0)
+            store._loop_db = store._connect(timeout_s=0.0)
+            store._loop_db.execute("PRAGMA synchronous = NORMAL")
+            store._loop_db.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint syncs: the writer's thread does it
         except sqlite3.Error as error:
             await store.close()
             raise StoreUnavailable(
@@ -126,26 +129,25 @@ class SqliteStore:
             if db is not None:
                 await loop.run_in_executor(pool, db.close)
             pool.shutdown(wait=False)
-        if self._point_db is not None:
-            self._point_db.close()
-        self._write_db = self._read_db = self._point_db = None
+        if self._loop_db is not None:
+            self._loop_db.close()
+        self._write_db = self._read_db = self._loop_db = None
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         def transaction() -> T:
-            db = self._write_db
-            assert db is not None, "the store is closed"
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return result
+            assert self._write_db is not None, "the store is closed"
+            self._write_db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            return _transaction(self._write_db, work)
 
         return await self._on(self._writer, transaction)
+
+    async def _write_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """For a few rows that need no sync; while another connection writes, the thread waits for it."""
+        assert self._loop_db is not None, "the store is closed"
+        try:
+            return _transaction(self._loop_db, work)
+        except sqlite3.Error:
+            return await self._write(work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def query() -> T:
@@ -158,9 +160,9 @@ class SqliteStore:
         """For a few rows by their key: SQLite has them in less time than handing the question to a thread takes, and
         in WAL mode a reader waits for no writer. What does not go at once goes through the thread.
         """
-        assert self._point_db is not None, "the store is closed"
+        assert self._loop_db is not None, "the store is closed"
         try:
-            return work(self._point_db)
+            return work(self._loop_db)
         except sqlite3.OperationalError:
             return await self._read(work)
 
@@ -190,6 +192,9 @@ class SqliteStore:
     async def get(self, app_id: str) -> App:
         return await self._read_now(lambda db: _get(db, app_id))
 
+    async def wanted(self, app_id: str) -> tuple[App, Version]:
+        return await self._read_now(lambda db: _wanted(db, app_id))
+
     async def list(
         self,
         *,
@@ -214,7 +219,7 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> tuple[Sequence[App], int]:
             total: int = db.execute(f"SELECT count(*) FROM apps a WHERE {condition}", values).fetchone()[0]
             rows = db.execute(
-                f"{_APP} WHERE {condition} ORDER BY a.last_deployed_at DESC, a.app_id LIMIT ? OFFSET ?",
+                f"SELECT {_APP} {_OF} WHERE {condition} ORDER BY a.last_deployed_at DESC, a.app_id LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
             return [_app(row) for row in rows], total
@@ -226,7 +231,7 @@ class SqliteStore:
             lambda db: [
                 _app(row)
                 for row in db.execute(
-                    f"{_APP} WHERE a.deleted OR a.observed_generation <> a.generation"
+                    f"SELECT {_APP} {_OF} WHERE a.deleted OR a.observed_generation <> a.generation"
                     " OR a.phase IN ('Pending', 'Claiming', 'Starting') ORDER BY a.last_deployed_at"
                 )
             ]
@@ -269,7 +274,7 @@ class SqliteStore:
                 _add_event(db, app_id, event)
             return written
 
-        return await self._write(work)
+        return await self._write_now(work)
 
     async def next_run(self, app_id: str) -> int:
         def work(db: sqlite3.Connection) -> int:
@@ -278,7 +283,7 @@ class SqliteStore:
                 raise _no_app(app_id)
             return int(row[0])
 
-        return await self._write(work)
+        return await self._write_now(work)
 
     async def request_delete(self, app_id: str) -> App:
         def work(db: sqlite3.Connection) -> App:
@@ -364,6 +369,18 @@ class SqliteStore:
 _KEY = "SELECT key_id, owner, admin, label, created_at, last_used_at FROM keys"
 
 
+def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return result
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     db.execute("BEGIN EXCLUSIVE")
     done: int = db.execute("PRAGMA user_version").fetchone()[0]
@@ -438,7 +455,7 @@ def _deploy(
         else f"version {number} accepted: back to version {new.rolled_back_from}"
     )
     _add_event(db, new.app_id, NewEvent("Normal", "Accepted", what, number))
-    return Deployed(_get(db, new.app_id), _get_version(db, new.app_id, number), row is None, False)
+    return Deployed(*_wanted(db, new.app_id), created=row is None, replayed=False)
 
 
 def _replay(db: sqlite3.Connection, owner: str, idempotency: Idempotency) -> Deployed | None:
@@ -458,10 +475,17 @@ def _replay(db: sqlite3.Connection, owner: str, idempotency: Idempotency) -> Dep
 
 
 def _get(db: sqlite3.Connection, app_id: str) -> App:
-    row = db.execute(f"{_APP} WHERE a.app_id = ?", [app_id]).fetchone()
+    row = db.execute(f"SELECT {_APP} {_OF} WHERE a.app_id = ?", [app_id]).fetchone()
     if row is None:
         raise _no_app(app_id)
     return _app(row)
+
+
+def _wanted(db: sqlite3.Connection, app_id: str) -> tuple[App, Version]:
+    row = db.execute(f"SELECT {_APP}, v.* {_OF} WHERE a.app_id = ?", [app_id]).fetchone()
+    if row is None:
+        raise _no_app(app_id)
+    return _app(row), _version(row[_APP_COLUMNS:])
 
 
 def _get_version(db: sqlite3.Connection, app_id: str, number: int) -> Version:
@@ -497,7 +521,8 @@ def _add_event(db: sqlite3.Connection, app_id: str, new: NewEvent) -> None:
         "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
         [app_id, seq, time.time(), new.kind, new.reason, new.message, new.version],
     )
-    db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, seq - EVENTS_KEPT])
+    if seq > EVENTS_KEPT:
+        db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, seq - EVENTS_KEPT])
 
 
 def _no_app(app_id: str) -> NotFound:
@@ -513,31 +538,17 @@ def _app(row: Sequence[Any]) -> App:
             isolation=row[12], driver=row[13], sandbox=row[14], restarts=row[15], updated_at=row[16],
             revision=row[17],
         ),
-        runtime=_runtime(row[18]),
+        runtime=runtime_of(json.loads(row[18])),
+        runs=row[19],
     )  # fmt: skip
 
 
 def _version(row: Sequence[Any]) -> Version:
     return Version(
-        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=_runtime(row[4]),
+        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=runtime_of(json.loads(row[4])),
         env=json.loads(row[5]), resources=Resources(**json.loads(row[6])), created_at=row[7], created_by=row[8],
         rolled_back_from=row[9], phase=Phase(row[10]), reason=row[11], message=row[12], timings=json.loads(row[13]),
     )  # fmt: skip
-
-
-def _runtime(text: str) -> Runtime:
-    raw = json.loads(text)
-    start = raw.pop("start")
-    return Runtime(
-        **{**raw, "notes": tuple(raw["notes"])},
-        start=Start(
-            argv=tuple(start["argv"]),
-            shell=start["shell"],
-            build=tuple(tuple(step) for step in start["build"]),
-            port=start["port"],
-            warm=start["warm"],
-        ),
-    )
 
 
 def _key(row: Sequence[Any]) -> Key:

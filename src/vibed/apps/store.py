@@ -97,6 +97,10 @@ class AppStore(Protocol):
         """Raises `NotFound`. A deleted app is found (with `deleted`) until it is purged."""
         ...
 
+    async def wanted(self, app_id: str) -> tuple[App, Version]:
+        """An app with the version that should serve, as they are together. Raises `NotFound`."""
+        ...
+
     async def list(
         self,
         *,
