@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -132,14 +133,15 @@ class _Writing:
 
     def __init__(self, root: int, dir_mode: int, owner: tuple[int, int] | None) -> None:
         self._root = root
-        self._dir_mode = dir_mode
         self._owner = owner
+        # what is made in a folder with this bit has the folder's group from the beginning (inode(7))
+        self._dir_mode = dir_mode | (stat.S_ISGID if owner else 0)
         self._made = {""}
 
     def all(self, path: Path, table: ArchiveTable, strip: str, file_mode: int | None, limits: ArchiveLimits) -> int:
-        os.fchmod(self._root, self._dir_mode)
         if self._owner:
             os.fchown(self._root, *self._owner)
+        os.fchmod(self._root, self._dir_mode)
         count = 0
         links = []
         with _Contents(path, table, limits) as stream:
@@ -175,24 +177,26 @@ class _Writing:
             self._directory(parent)
         # Whole paths below the root's descriptor are safe: this tree has no link, and nobody else writes to it.
         os.mkdir(name, 0o700, dir_fd=self._root)
-        os.chmod(name, self._dir_mode, dir_fd=self._root)
         if self._owner:
             os.chown(name, *self._owner, dir_fd=self._root, follow_symlinks=False)
+        os.chmod(name, self._dir_mode, dir_fd=self._root)
         self._made.add(name)
 
     def _file(self, name: str, pieces: Iterator[bytes | memoryview], mode: int) -> None:
         parent = name.rpartition("/")[0]
         if parent not in self._made:
             self._directory(parent)
-        fd = os.open(name, _CREATE, 0o600, dir_fd=self._root)
+        fd = os.open(name, _CREATE, mode, dir_fd=self._root)
         try:
             for piece in pieces:
                 written = os.write(fd, piece)
                 while written < len(piece):
                     written += os.write(fd, piece[written:])
-            if self._owner:
+            made = os.fstat(fd)
+            if self._owner and (made.st_uid, made.st_gid) != self._owner:
                 os.fchown(fd, *self._owner)
-            os.fchmod(fd, mode)
+            if stat.S_IMODE(made.st_mode) != mode:
+                os.fchmod(fd, mode)
         finally:
             os.close(fd)
 
