@@ -82,7 +82,7 @@ class BareSandboxes:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._close())
         self._runner.close()
-        shutil.rmtree(self._layout.runtime, ignore_errors=True)
+        installation.remove_runtime(self._layout)
         shutil.rmtree(self._layout.home, ignore_errors=True)
 
     def runtime(self, source: bytes) -> Runtime:

@@ -11,6 +11,7 @@ import pytest
 from vibed.cli import installation
 from vibed.config import Config
 from vibed.layout import Layout, Uids
+from vibed.sandboxes import mounts
 
 
 def _caddy(layout: Layout) -> dict[str, Any]:
@@ -27,6 +28,24 @@ def test_without_root_caddy_keeps_its_files_where_nobody_elses_caddy_does(tmp_pa
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         assert Path(env[name]).is_relative_to(layout.runtime), name
         assert Path(env[name]).is_dir()
+
+
+@pytest.mark.root
+def test_a_new_runtime_directory_is_in_memory_and_one_that_is_in_use_is_not_covered(tmp_path: Path) -> None:
+    new, old = (Layout(tmp_path / "home", tmp_path / "run" / name, Uids(100_000_000)) for name in ("new", "old"))
+    old.sandboxes.mkdir(parents=True)
+    try:
+        for _ in range(2):
+            for layout in (new, old):
+                installation.lay_out(Config(layout.home), layout)
+        assert mounts.in_memory(new.runtime)
+        assert mounts.in_memory(old.runtime) == mounts.in_memory(tmp_path)
+        assert Path("/proc/self/mountinfo").read_text().count(f" {new.runtime} ") <= 1
+        assert new.runtime.stat().st_mode & 0o777 == 0o711
+    finally:
+        for layout in (new, old):
+            installation.remove_runtime(layout)
+            assert not layout.runtime.exists()
 
 
 def test_without_a_runtime_directory_of_the_user_there_is_one_below_tmp(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from vibed.cli import installation
 from vibed.cli.up import stop_watchdog
 from vibed.config import Config, load
 from vibed.layout import Layout
@@ -31,7 +32,7 @@ def clean(*, yes: bool = False) -> int:
             return 1
     stop_watchdog(layout)
     end_sandboxes(layout)
-    shutil.rmtree(layout.runtime, ignore_errors=True)
+    installation.remove_runtime(layout)
     for folder in layout.above_runtime:
         with suppress(OSError):
             folder.rmdir()  # unless another vibeD is there

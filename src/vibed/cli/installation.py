@@ -22,6 +22,7 @@ from vibed import __version__
 from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
+from vibed.sandboxes import mounts
 from vibed.spreading import spread
 
 CADDY_GOGC = "300"
@@ -53,12 +54,17 @@ def lay_out(config: Config, layout: Layout) -> None:
     mark = layout.runtime / "boot"
     with contextlib.suppress(OSError):
         if mark.read_text() != boot:
-            shutil.rmtree(layout.runtime, ignore_errors=True)
+            remove_runtime(layout)
     uids = layout.uids
     root = os.geteuid()
     _folder(layout.home, 0o711, root, root)
     for path in reversed(layout.above_runtime):
         _folder(path, 0o711, root, root)
+    _folder(layout.runtime, 0o711, root, root)
+    if not uids.rootless and not any(layout.runtime.iterdir()) and not mounts.in_memory(layout.runtime):
+        # /run is in memory on a machine, but often not in a container, where a journal would carry every switch
+        with contextlib.suppress(OSError):
+            mounts.put_in_memory(layout.runtime)
     for path, mode, uid, gid in (
         (layout.home / "state", 0o700, uids.serve, uids.serve),
         (layout.sources, 0o700, uids.serve, uids.serve),
@@ -66,7 +72,6 @@ def lay_out(config: Config, layout: Layout) -> None:
         (layout.own_logs, 0o750, root, root),
         (layout.tools, 0o755, root, root),
         (layout.templates, 0o755, root, root),
-        (layout.runtime, 0o711, root, root),
         (layout.apps, 0o750, root, uids.caddy),
         (layout.ingress, 0o750, root, uids.caddy),
         (layout.sandboxes, 0o711, root, root),
@@ -87,6 +92,13 @@ def lay_out(config: Config, layout: Layout) -> None:
     key = config.admin_key
     if key is not None or not layout.admin_key.exists():
         _secret(layout.admin_key, key or f"vibed_{secrets.token_urlsafe(32)}", uids.serve)
+
+
+def remove_runtime(layout: Layout) -> None:
+    """Remove the runtime directory. What it held must have ended."""
+    if not layout.uids.rootless:
+        mounts.unmount_below(layout.runtime)
+    shutil.rmtree(layout.runtime, ignore_errors=True)
 
 
 def _folder(path: Path, mode: int, uid: int, gid: int) -> None:

@@ -65,6 +65,22 @@ def bind(source: Path, target: Path, *, writable: bool) -> None:
     _mount("none", target, None, flags)
 
 
+def in_memory(folder: Path) -> bool:
+    """Whether a folder is on a tmpfs."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, system = line.partition(" - ")
+        if mount.split(" ", 3)[2] == number:
+            return system.startswith("tmpfs ")
+    return False
+
+
+def put_in_memory(folder: Path) -> None:
+    """Mount a tmpfs on an empty folder. Raises OSError."""
+    _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0711")
+
+
 def unmount_below(folder: Path) -> None:
     """Unmount `folder` and all that is mounted below it, busy or not."""
     prefix = str(folder)
