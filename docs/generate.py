@@ -457,7 +457,7 @@ def configuration() -> str:
             | `VIBED_CONFIG` | every process | another place for `vibed.toml` |
             | `VIBED_URL`, `VIBED_TOKEN` | the CLI, `vibed mcp` | which vibeD, with which key |
             | `XDG_RUNTIME_DIR`, `XDG_DATA_HOME`, `XDG_CONFIG_HOME` | without root | where runtime, data and client files go |
-            | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_EXPORTER`, other `OTEL_*` | `vibed serve` | traces; without one nothing of OpenTelemetry is loaded |
+            | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_EXPORTER`, other `OTEL_*` | `vibed serve`, `vibed controller` | traces; without one nothing of OpenTelemetry is loaded |
             | `NO_COLOR` | the CLI | no colours |
             | `PIP_*`, `npm_config_*`, `GO*`, `HTTP(S)_PROXY`, `NO_PROXY`, `SSL_CERT_*` | installs and builds | your mirrors and proxies: handed on to pip, npm, go and apt as they are |
             """),

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,17 @@ from tests.contract.driver_kit import (
     supervisor_pid,
 )
 from vibed.apps.app import Start
-from vibed.sandboxes.driver import BootFailed, HeirUnreachable, Isolation, Limits, Mount, RunFailed, SandboxLost, State
+from vibed.sandboxes.driver import (
+    BootFailed,
+    HeirUnreachable,
+    Isolation,
+    Limits,
+    Mount,
+    Prospect,
+    RunFailed,
+    SandboxLost,
+    State,
+)
 from vibed.sandboxes.templates import load_templates
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -82,6 +93,19 @@ async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: S
     assert sandbox.exit == ended
     assert not app.socket.exists()
     assert await gone(on) == []
+
+
+@every
+async def test_a_run_does_not_depend_on_what_was_prepared_for_it(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    run = subject.run(on)
+    driver.prepare(Prospect("nobody", run.source, run.runtime))
+    driver.prepare(Prospect(run.app_id, run.source.with_name("not there"), run.runtime))
+    for number in (1, 2):
+        if number == 1:
+            driver.prepare(Prospect(run.app_id, run.source, run.runtime))
+        app = await subject.start(on, driver, replace(run, number=number))
+        assert (await app.get()).body == "hello world"
 
 
 @every

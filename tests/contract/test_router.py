@@ -67,6 +67,7 @@ class Router:
         async def answer(head: bytes, body: bytes) -> bytes:
             return says + b" %d" % len(body)
 
+        self.markers.make_room(app_id)
         self.servers.append(await serve(self.markers.socket(app_id, run, run), answer))
         self.markers.publish(app_id, run, run, Endpoint(self.markers.socket(app_id, run, run)))
         for earlier in range(1, run):
@@ -176,6 +177,7 @@ async def test_a_name_without_a_socket_is_held_by_the_activator_and_its_body_sen
 
 
 async def test_a_socket_that_is_dead_is_told_to_the_activator_and_the_request_survives(router: Router) -> None:
+    router.markers.make_room("gone")
     router.markers.publish("gone", 1, 1, Endpoint(router.markers.socket("gone", 1, 1)))
 
     async def activate(head: str) -> bytes:
@@ -224,6 +226,7 @@ async def test_an_app_that_dies_in_the_middle_is_not_asked_twice(router: Router)
         seen.append(head)
         raise OSError("gone")
 
+    router.markers.make_room("flaky")
     router.servers.append(await serve(router.markers.socket("flaky", 1, 1), answer))
     router.markers.publish("flaky", 1, 1, Endpoint(router.markers.socket("flaky", 1, 1)))
     answer_ = await router.ask("flaky.localhost", method="POST", content=b"pay")

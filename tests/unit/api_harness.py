@@ -73,6 +73,8 @@ class ScriptedController:
         match op:
             case "settle":
                 return await self._settle(message["app_id"], message["version"], message["timeout_s"])
+            case "prepare":
+                return {}
             case "wake":
                 await self._wake(message["app_id"])
                 return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -150,6 +151,17 @@ async def test_a_null_says_nothing(api: Running) -> None:
 
 async def test_a_deploy_without_source_says_what_is_missing(api: Running) -> None:
     refused(await api.client.post("/v1/deploy", files=parts({"name": "a"}, None)), 400, "SourceRequired")
+
+
+async def test_the_controller_hears_of_a_version_while_it_is_stored_and_not_of_what_is_refused(api: Running) -> None:
+    source = archive({"index.html": "hi"})
+    await api.deploy("todo", source)
+    refused(await api.deploy("other", archive({"README.md": "hello"})), 422, "NoEntrypoint")
+    told = [(op, message) for op, message in api.controller.calls if op in ("prepare", "settle")]
+    assert [op for op, _ in told] == ["prepare", "settle"]
+    prospect = told[0][1]
+    assert (prospect["app_id"], prospect["digest"]) == ("todo", hashlib.sha256(source).hexdigest())
+    assert prospect["runtime"]["template"] == "static-nginx"
 
 
 async def test_a_source_that_cannot_run_leaves_nothing(api: Running) -> None:

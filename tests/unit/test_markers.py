@@ -41,6 +41,7 @@ def site(apps: Path, number: int, *, spa: bool = False) -> Endpoint:
 
 
 def socket(markers: Markers, run: int, version: int | None = None) -> Endpoint:
+    markers.make_room("todo")
     return Endpoint(markers.socket("todo", run, version or run))
 
 
@@ -83,7 +84,7 @@ def test_sites_sort_newest_first_at_any_number(tmp_path_factory: pytest.TempPath
 def test_links_and_files_that_are_being_written_are_no_markers(markers: Markers, apps: Path) -> None:
     markers.publish("todo", 1, 1, site(apps, 1))
     socket(markers, 2).path.touch()
-    (apps / "todo" / "999999990.s.new").touch()
+    (apps / "todo" / "999999990-9.s.d.new").touch()
     (apps / "other.sock.new").symlink_to("nowhere")
     assert [marker.run for marker in markers.published("todo")] == [1]
     assert markers.with_sockets() == []
@@ -114,9 +115,10 @@ def test_retiring_or_forgetting_an_older_run_leaves_the_newer_alone(markers: Mar
 def test_a_marker_that_cannot_be_read_is_removed_rather_than_believed(markers: Markers, apps: Path, kind: str) -> None:
     marker = markers.publish("todo", 1, 1, site(apps, 1) if kind == "site" else socket(markers, 1))
     marker.path.unlink()
-    marker.path.write_text("{")
+    broken = marker.path.with_name("1.s") if kind == "site" else marker.path
+    broken.write_text("{")
     assert markers.published("todo") == []
-    assert not marker.path.exists()
+    assert not broken.exists()
 
 
 def test_clearing_an_app_leaves_nothing(markers: Markers, apps: Path) -> None:

@@ -41,6 +41,7 @@ from vibed.sandboxes.driver import (
 )
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.templates import load_templates
+from vibed.tracing import NoTracer
 
 PYTHON = Runtime("general", "python-313", "python", "app.py", "because.", start=Start(("python3", "app.py")))
 
@@ -203,6 +204,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             placements=placements,
             markers=markers,
             metrics=Metrics(),
+            tracer=NoTracer(),
             source_path=lambda digest: tmp_path / digest,
         )
         ready = asyncio.Event()

@@ -48,6 +48,8 @@ async def test_a_source_is_hashed_on_its_way_and_found_by_its_digest(store: Serv
     assert staged.digest == hashlib.sha256(b"hello world").hexdigest()
     assert staged.size == 11
     assert await port.commit(staged) == staged.digest
+    assert staged.path.read_bytes() == b"hello world", "it can be read until it is discarded"
+    await port.discard(staged)
     assert (await port.open_path(staged.digest)).read_bytes() == b"hello world"
     assert kept(root) == [f"{staged.digest}.tar.gz"]
     assert await store.digests() == {staged.digest}
@@ -120,7 +122,7 @@ async def test_what_was_half_received_is_swept_at_the_start(store: ServedStore, 
     staged = await store.receive(chunks(b"kept"))
     await store.commit(staged)
     await store.receive(chunks(b"left"))
-    assert ServedStore(root, key=KEY).prepare() == 1
+    assert ServedStore(root, key=KEY).prepare() == 2
     assert kept(root) == [f"{staged.digest}.tar.gz"]
 
 
@@ -150,6 +152,7 @@ async def test_a_disk_that_cannot_sync_acknowledges_nothing(
     with monkeypatch.context() as patch, pytest.raises(StorageFailed):
         patch.setattr("vibed.sources.store.os.fsync", broken)
         await store.commit(staged)
+    await store.discard(staged)
     assert kept(root) == []
 
 
@@ -189,6 +192,7 @@ async def test_the_same_source_twice_is_one(store: ServedStore, root: Path) -> N
     for known in (False, False, True):
         staged = await store.receive(chunks(b"same"))
         await store.commit(staged, known=known)
+        await store.discard(staged)
     assert kept(root) == [f"{staged.digest}.tar.gz"]
 
 
@@ -205,7 +209,9 @@ async def test_a_name_that_is_there_is_not_trusted(store: ServedStore, left: byt
 async def test_many_at_once_do_not_disturb_each_other(store: ServedStore, root: Path) -> None:
     async def one(number: int) -> str:
         staged = await store.receive(chunks(b"%d" % (number % 5)))
-        return await store.commit(staged)
+        digest = await store.commit(staged)
+        await store.discard(staged)
+        return digest
 
     digests = await asyncio.gather(*[one(number) for number in range(20)])
     assert len(kept(root)) == len(set(digests)) == 5

@@ -7,13 +7,15 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vibed.apps.app import Runtime
 from vibed.layout import Layout, Uids
-from vibed.sandboxes.driver import Limits, Run, RunFailed, State
+from vibed.sandboxes.driver import Limits, Prospect, Run, RunFailed, State
 from vibed.sandboxes.static import StaticDriver
 
 
@@ -54,7 +56,7 @@ async def test_a_site_is_the_folder_below_the_wrapping_one_and_nothing_else(layo
 async def test_a_site_is_readable_to_caddys_group_and_to_no_other(layout: Layout, tmp_path: Path) -> None:
     place = await deploy(StaticDriver(layout), site_run(archive(tmp_path, {"d/index.html": "hi"})))
     for path in (place.parent, place, place / "d"):
-        assert path.stat().st_mode & 0o7777 == 0o750
+        assert path.stat().st_mode & 0o777 == 0o750
     stat = (place / "d/index.html").stat()
     assert stat.st_mode & 0o7777 == 0o640
     assert (stat.st_uid, stat.st_gid) == (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
@@ -118,3 +120,52 @@ async def test_a_deleted_app_leaves_no_site(layout: Layout, tmp_path: Path) -> N
     later = StaticDriver(layout)
     await later.remove_app("a")
     assert not place.parent.exists()
+
+
+def prospect(run: Run) -> Prospect:
+    return Prospect(run.app_id, run.source, run.runtime)
+
+
+async def test_a_site_that_was_unpacked_ahead_is_not_unpacked_again(layout: Layout, tmp_path: Path) -> None:
+    driver = StaticDriver(layout)
+    run = site_run(archive(tmp_path, {"index.html": "ahead"}))
+    driver.prepare(prospect(run))
+    await until(lambda: any(driver.folder.glob(".fresh/*/index.html")))
+    (ahead,) = driver.folder.glob(".fresh/*/index.html")
+    inode = ahead.stat().st_ino
+    place = await deploy(driver, run)
+    assert (place / "index.html").stat().st_ino == inode
+    assert list(driver.folder.glob(".fresh/*")) == []
+    await driver.close()
+
+
+async def test_a_site_that_was_unpacked_for_nothing_goes_and_leaves_other_sites_alone(
+    layout: Layout, tmp_path: Path
+) -> None:
+    driver = StaticDriver(layout)
+    run = site_run(archive(tmp_path, {"index.html": "hi"}))
+    place = await deploy(driver, run)
+    for app_id in ("a", "refused"):
+        driver.prepare(replace(prospect(run), app_id=app_id))
+    await driver.close()
+    assert sorted(path.name for path in driver.folder.iterdir()) == [".fresh", "a"]
+    assert list(driver.folder.glob(".fresh/*")) == []
+    assert place.exists()
+
+
+async def test_what_an_earlier_controller_had_half_written_goes(layout: Layout, tmp_path: Path) -> None:
+    earlier = StaticDriver(layout)
+    await deploy(earlier, site_run(archive(tmp_path, {"index.html": "hi"})))
+    half = earlier.folder / ".fresh" / "b.0123456789ab"
+    (half / "css").mkdir(parents=True)
+    later = StaticDriver(layout)
+    await later.adopt()
+    await until(lambda: not half.exists())
+    assert later.find("a", 1) is not None
+    await later.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -26,7 +26,6 @@ from vibed.api.readiness import Readiness
 from vibed.api.routes import apps, deploys, keys, ops, unbuilt
 from vibed.api.sse import Stopping
 from vibed.api.streams import EventStreams, LogStreams
-from vibed.api.tracing import NoTracer, Tracer
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
@@ -34,6 +33,7 @@ from vibed.layout import Layout
 from vibed.sandboxes.templates import Template
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.store import ServedStore
+from vibed.tracing import NoTracer, Tracer
 
 if TYPE_CHECKING:
     from vibed.mcp.http import McpOverHttp

@@ -6,6 +6,8 @@ of the controller, so nothing after the store's answer can turn a deploy into an
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -21,7 +23,6 @@ from vibed.api.intake import Intake
 from vibed.api.measures import Measures
 from vibed.api.metadata import Metadata
 from vibed.api.steps import Steps
-from vibed.api.tracing import Tracer
 from vibed.apps import ids
 from vibed.apps.app import App, Event, Phase, Resources, Runtime, Version
 from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, VibedError
@@ -30,6 +31,7 @@ from vibed.config import Config
 from vibed.controller.link import Outcome, TemplateFigures
 from vibed.sources.errors import SourceMissing
 from vibed.sources.store import StagedSource
+from vibed.tracing import Tracer
 from vibed.wire import Disconnected
 
 T = TypeVar("T")
@@ -44,7 +46,8 @@ class Controller(Protocol):
     """What the API needs of the controller (`vibed.controller.link.ControllerLink`)."""
 
     async def wake(self, app_id: str) -> None: ...
-    async def settle(self, app_id: str, version: int, *, timeout_s: float) -> Outcome: ...
+    async def prepare(self, app_id: str, source_digest: str, runtime: Runtime) -> None: ...
+    async def settle(self, app_id: str, version: int, *, timeout_s: float, trace: str = "") -> Outcome: ...
     async def templates(self) -> Sequence[TemplateFigures]: ...
     async def metrics(self) -> str: ...
     async def health(self) -> dict[str, Any]: ...
@@ -82,6 +85,7 @@ class Deployments:
         self._store = store
         self._link = link
         self._measures = measures
+        self._telling: set[asyncio.Task[None]] = set()
         self.intake = intake
         self.tracer = tracer
 
@@ -129,18 +133,35 @@ class Deployments:
         idempotency: Idempotency | None,
     ) -> Deployed:
         before = await self._for_deploy(app_id, caller.owner, metadata.if_exists)
-        with steps.step("classify"):
-            runtime = await self.intake.decide(staged.path, metadata.override)
+        known = before is not None and before[1].source_digest == staged.digest
         try:
             with self.intake.holding(staged.digest):
-                with steps.step("store"):
-                    known = before is not None and before[1].source_digest == staged.digest
-                    await self.intake.keep(staged, known=known)
+                # Syncing waits for the disk and classifying for the processor; few deploys are refused.
+                keeping = asyncio.create_task(self.intake.keep(staged, known=known))
+                await asyncio.sleep(0)  # lets it begin
+                try:
+                    with steps.step("classify"):
+                        runtime = await self.intake.decide(staged.path, metadata.override)
+                    self._announce(app_id, staged.digest, runtime)
+                finally:
+                    with steps.step("store"):
+                        await keeping
                 return await self._write(caller, app_id, metadata, staged, runtime, before, steps, idempotency)
         except VibedError:
-            # Somebody was faster with the name: the source that was kept for it is nobody's.
+            # Refused, or somebody was faster with the name: the source that was kept for it is nobody's.
             await self.intake.collect(self._store)
             raise
+
+    def _announce(self, app_id: str, digest: str, runtime: Runtime) -> None:
+        """Let the controller prepare for a version while it is stored."""
+
+        async def tell() -> None:
+            with contextlib.suppress(VibedError):
+                await self._link.prepare(app_id, digest, runtime)
+
+        telling = asyncio.create_task(tell())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def _write(
         self,
@@ -331,27 +352,35 @@ class Deployments:
             outcome = await self._settle(deployed, steps, timeout_s)
         timings = {**steps.ms, **outcome.timings}
         timings["total"] = steps.elapsed_ms()
+        result = DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
         if not deployed.replayed:
-            runtime = version.runtime
-            self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, timings)
-            log.info(
-                "deployed",
-                app_id=version.app_id,
-                version=version.number,
-                owner=deployed.app.owner,
-                lane=runtime.lane,
-                template=runtime.template,
-                phase=outcome.phase.value,
-                reason=outcome.reason,
-                timings=timings,
-            )
-        return DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
+            # when the answer is on its way
+            asyncio.get_running_loop().call_soon(self._note, result)
+        return result
+
+    def _note(self, result: DeployResult) -> None:
+        version, outcome = result.version, result.outcome
+        runtime = version.runtime
+        self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, result.timings)
+        log.info(
+            "deployed",
+            app_id=version.app_id,
+            version=version.number,
+            owner=result.app.owner,
+            lane=runtime.lane,
+            template=runtime.template,
+            phase=outcome.phase.value,
+            reason=outcome.reason,
+            timings=result.timings,
+        )
 
     async def _settle(self, deployed: Deployed, steps: Steps, timeout_s: float) -> Outcome:
         version = deployed.version
         try:
             with steps.step("settle"):
-                return await self._link.settle(version.app_id, version.number, timeout_s=timeout_s)
+                return await self._link.settle(
+                    version.app_id, version.number, timeout_s=timeout_s, trace=self.tracer.here()
+                )
         except Disconnected:
             return Outcome(
                 Phase.PENDING,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -36,7 +38,7 @@ class Measures:
         )
         self.streams = Gauge("vibed_streams_open", "Open log and event streams.", ("kind",), registry=self.registry)
 
-    def deployed(self, lane: str, template: str, phase: str, ms: dict[str, float]) -> None:
+    def deployed(self, lane: str, template: str, phase: str, ms: Mapping[str, float]) -> None:
         """Count one accepted deploy with its steps in milliseconds."""
         self.deploys.labels(lane, template, phase).inc()
         for step, value in ms.items():

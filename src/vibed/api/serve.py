@@ -17,8 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from vibed import records
-from vibed.api import tracing
+from vibed import records, tracing
 from vibed.api.app import create_app
 from vibed.api.background import in_background
 from vibed.api.classifying import decider
@@ -193,7 +192,9 @@ def run() -> None:
     import uvloop
 
     from vibed.config import load
+    from vibed.turns import take_quick_turns
 
+    take_quick_turns()
     config = load()
     records.set_up(config.log_level)
     uvloop.run(serve(config))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vibed.api.tracing import Tracer
+from vibed.tracing import Tracer
 
 
 class Steps:

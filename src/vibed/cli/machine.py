@@ -66,7 +66,9 @@ def controller() -> None:
     from vibed.config import load
     from vibed.controller.service import run
     from vibed.layout import Layout
+    from vibed.turns import take_quick_turns
 
+    take_quick_turns()
     config = load()
     uvloop.run(run(config, Layout.of(config.home, uid_base=config.uid_base)))
 

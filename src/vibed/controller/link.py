@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vibed.apps.app import Phase
+from vibed.apps.app import Phase, Runtime
 from vibed.wire import Connection, Disconnected
 
 
@@ -73,11 +73,16 @@ class ControllerLink:
         """Say that an app's spec has changed."""
         await self._call("wake", app_id=app_id, timeout=5.0)
 
-    async def settle(self, app_id: str, version: int, *, timeout_s: float) -> Outcome:
-        """Wake, then wait until the version is Ready or Failed, waits for something slow, or time is up."""
-        return _outcome(
-            await self._call("settle", app_id=app_id, version=version, timeout_s=timeout_s, timeout=timeout_s + 5.0)
-        )
+    async def prepare(self, app_id: str, source_digest: str, runtime: Runtime) -> None:
+        """Say which version will probably be stored in a moment."""
+        await self._call("prepare", app_id=app_id, digest=source_digest, runtime=asdict(runtime), timeout=5.0)
+
+    async def settle(self, app_id: str, version: int, *, timeout_s: float, trace: str = "") -> Outcome:
+        """Wake, then wait until the version is Ready or Failed, waits for something slow, or time is up. `trace`: of
+        what the version's runs are a part (`vibed.tracing`).
+        """
+        wanted: dict[str, Any] = {"app_id": app_id, "version": version, "timeout_s": timeout_s, "trace": trace}
+        return _outcome(await self._call("settle", timeout=timeout_s + 5.0, **wanted))
 
     async def ensure(self, app_id: str, *, timeout_s: float) -> Outcome:
         """Bring an app up whose name leads nowhere; Ready: it reaches it now."""

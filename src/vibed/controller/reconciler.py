@@ -45,6 +45,7 @@ from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Exit, HeirUnreachable, Run, RunFailed, Sandbox
 from vibed.sandboxes.pool import WarmPools
+from vibed.tracing import Step, Tracer
 
 log = records.logger("vibed.controller")
 
@@ -73,11 +74,17 @@ class _Run:
     version: int
     stage: Stage = Stage.STARTING
     step: str = ""
+    entered: list[tuple[str, float]] = field(default_factory=list)
+    """Its steps so far, and when they began (Unix seconds)."""
     sandbox: Sandbox | None = None
     begun: float = field(default_factory=time.monotonic)
     serving_since: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def enter(self, step: str) -> None:
+        self.step = step
+        self.entered.append((step, time.time()))
 
     def view(self) -> RunView:
         return RunView(self.number, self.version, self.stage, self.step)
@@ -102,7 +109,11 @@ class _Keeper:
     """Of the app as a whole, as last told."""
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     """Of versions, as last told."""
+    traces: dict[int, str] = field(default_factory=dict)
+    """What the runs of versions are a part of, where somebody traces it."""
     seen_generation: int = 0
+    informed: bool = False
+    """Whether it knows what an earlier keeper or controller left."""
     gone: bool = False
 
     def tell(self) -> None:
@@ -133,6 +144,7 @@ class Reconciler:
         placements: Placements,
         markers: Markers,
         metrics: Metrics,
+        tracer: Tracer,
         source_path: Callable[[str], Path],
     ) -> None:
         self._config = config
@@ -143,6 +155,7 @@ class Reconciler:
         self._placements = placements
         self._markers = markers
         self._metrics = metrics
+        self._tracer = tracer
         self._source_path = source_path
         self._keepers: dict[str, _Keeper] = {}
         self._adopted: dict[str, list[Sandbox]] = {}
@@ -178,9 +191,11 @@ class Reconciler:
         for app_id in list(self._keepers):
             self.wake(app_id)
 
-    async def settle(self, app_id: str, version: int, timeout_s: float) -> Outcome:
+    async def settle(self, app_id: str, version: int, timeout_s: float, *, trace: str = "") -> Outcome:
         """Wake the app and return when that version is Ready, Failed, or waits for something slow; or time is up."""
         keeper = self.wake(app_id)
+        if trace:
+            keeper.traces[version] = trace
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -251,14 +266,10 @@ class Reconciler:
     # The keeper of one app
 
     async def _keep(self, keeper: _Keeper) -> None:
-        taken_over = False
         try:
             while not keeper.gone:
                 keeper.woken.clear()
                 try:
-                    if not taken_over:
-                        await self._take_over(keeper)
-                        taken_over = True
                     plan = await self._turn(keeper)
                 except NotFound:
                     self._markers.clear(keeper.app_id)
@@ -296,9 +307,10 @@ class Reconciler:
             )
         )
 
-    async def _take_over(self, keeper: _Keeper) -> None:
+    async def _take_over(self, keeper: _Keeper, app: App) -> None:
         """Fill a new keeper with what an earlier one, or an earlier controller, left."""
-        app = await self._store.get(keeper.app_id)
+        if not (app.runs or keeper.app_id in self._adopted or self._markers.published(keeper.app_id)):
+            return
         keeper.restarts = app.status.restarts
         versions, _ = await self._store.versions(keeper.app_id, limit=100)
         keeper.last_good = max((v.number for v in versions if v.phase is Phase.READY), default=None)
@@ -359,8 +371,10 @@ class Reconciler:
 
     async def _turn(self, keeper: _Keeper) -> Plan:
         """Look once: read, decide, act, tell."""
-        app = await self._store.get(keeper.app_id)
-        version = await self._store.version(keeper.app_id, app.version)
+        app, version = await self._store.wanted(keeper.app_id)
+        if not keeper.informed:
+            await self._take_over(keeper, app)
+            keeper.informed = True
         placement = None if app.deleted else self._placements.place(version.runtime, version.resources)
         plan = decide(
             Wanted(app.version, deleted=app.deleted),
@@ -374,15 +388,17 @@ class Reconciler:
             ),
         )
         for action in plan.actions:
-            await self._perform(keeper, app, action)
+            await self._perform(keeper, app, version, action)
         if not keeper.gone:
             await self._report(keeper, app, version, plan)
         return plan
 
-    async def _perform(self, keeper: _Keeper, app: App, action: object) -> None:
+    async def _perform(self, keeper: _Keeper, app: App, wanted: Version, action: object) -> None:
         match action:
             case Start(version=number):
-                await self._begin(keeper, number)
+                await self._begin(
+                    keeper, wanted if wanted.number == number else await self._store.version(keeper.app_id, number)
+                )
             case Drain(run=number):
                 run = keeper.runs[number]
                 run.stage = Stage.DRAINING
@@ -395,16 +411,15 @@ class Reconciler:
             case Purge():
                 await self._purge(keeper, app)
 
-    async def _begin(self, keeper: _Keeper, number: int) -> None:
-        run = _Run(await self._store.next_run(keeper.app_id), number)
+    async def _begin(self, keeper: _Keeper, version: Version) -> None:
+        run = _Run(await self._store.next_run(keeper.app_id), version.number)
         keeper.runs[run.number] = run
-        self._spawn(self._bring_up(keeper, run))
+        self._spawn(self._bring_up(keeper, run, version))
 
-    async def _bring_up(self, keeper: _Keeper, run: _Run) -> None:
+    async def _bring_up(self, keeper: _Keeper, run: _Run, version: Version) -> None:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
         try:
-            version = await self._store.version(keeper.app_id, run.version)
             placement = self._placements.place(version.runtime, version.resources)
             if not isinstance(placement, Placement):
                 raise RunFailed(placement.message, code=placement.reason)
@@ -431,19 +446,44 @@ class Reconciler:
             await self._failed(keeper, run, "Internal", f"{type(error).__name__}: {error}", app_fault=False)
         finally:
             run.over.set()
+            self._trace(keeper, run, version)
+
+    def _trace(self, keeper: _Keeper, run: _Run, version: Version) -> None:
+        """Make the first run of a traced deploy a part of its trace."""
+        within = keeper.traces.pop(run.version, "")
+        if not within:
+            return
+        ended = time.time()
+        times = [at for _, at in run.entered] + [ended]
+        trouble = None if run.stage is Stage.SERVING else keeper.troubles.get(run.version)
+        self._tracer.record(
+            Step("run", times[0], ended),
+            within=within,
+            steps=[Step(f"run.{name}", at, until) for (name, at), until in zip(run.entered, times[1:], strict=True)],
+            error=trouble.message if trouble is not None else "",
+            app_id=keeper.app_id,
+            version=run.version,
+            run=run.number,
+            lane=version.runtime.lane,
+            template=version.runtime.template,
+        )
 
     async def _start(self, keeper: _Keeper, run: _Run, version: Version, placement: Placement) -> Mapping[str, float]:
         def on_stage(stage: str) -> None:
-            run.step = {"claimed": "injecting", "injected": "starting"}.get(stage, run.step)
+            following = {"claimed": "injecting", "injected": "starting"}.get(stage)
+            if following is not None:
+                run.enter(following)
             if time.monotonic() - run.begun > QUIET_STATUS_S:
                 keeper.woken.set()
 
-        run.step = "claiming"
+        run.enter("claiming")
         began = time.perf_counter()
         sandbox = run.sandbox = await self._pools.claim(placement.driver, placement.template)
         if run.leaving:
             raise RunFailed("it was stopped while it started", code="Stopped")
         claimed = time.perf_counter()
+        if placement.driver != "static":
+            self._markers.make_room(keeper.app_id)
         started = await sandbox.run(
             Run(
                 app_id=keeper.app_id,
@@ -465,6 +505,7 @@ class Reconciler:
         listening = time.perf_counter()
         if run.leaving:
             raise RunFailed("it was stopped while it started", code="Stopped")
+        run.enter("switching")
         self._markers.publish(keeper.app_id, run.number, run.version, started.endpoint)
         if len(keeper.runs) > 1:
             await self._hand_over(keeper, run)

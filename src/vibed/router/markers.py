@@ -4,9 +4,9 @@ In `apps`, the folder that Caddy looks into, an app is either of two:
 
 - `<app id>.sock`, a link to the ingress socket of the run that serves. Replacing the link is the switch: whoever dials
   after it reaches the new run, and the connections that Caddy keeps to the old one move (agent/ingress/moving.go);
-- `<app id>/<key>.s` for a site, `<key>.p` for a single-page app, with the directory as the link `<key>.s.d` beside it.
-  A key has a fixed width and sorts newest first, so that Caddy's `file` matcher, which takes the first match of a
-  sorted glob, always finds the newest. Creating the marker is the switch.
+- `<app id>/<key>-<version>.s` for a site, `.p` for a single-page app, with the directory as the link of the same name
+  and `.d`. A key has a fixed width and sorts newest first, so that Caddy's `file` matcher, which takes the first match
+  of a sorted glob, always finds the newest. Creating the marker, an empty file, is the switch.
 
 Caddy looks for sites first. Both switches are atomic for each request and need no reload. The sockets themselves are in
 `ingress`, apart from the sites: for an app without a site, Caddy's glob then ends at a folder that is not there.
@@ -15,8 +15,8 @@ Caddy looks for sites first. Both switches are atomic for each request and need 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,10 @@ from vibed.sandboxes.driver import Endpoint
 
 SITES = "sp"
 """The kinds of sites, as Caddy looks for them: `*.[sp]`."""
+_ENDINGS = tuple(f".{kind}" for kind in SITES)
 
 _LAST = 10**9 - 1
+_SITE = re.compile(r"(\d{9})-(\d+)\.[sp]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,21 @@ class Markers:
         self._gid = gid
 
     def socket(self, app_id: str, run: int, version: int) -> Path:
-        """Where the ingress socket of a run belongs; its directory is made if it is not there."""
-        return self._folder(self._ingress, app_id) / f"{run}-{version}.sock"
+        """Where the ingress socket of a run belongs; `make_room` for it first."""
+        return self._ingress / app_id / f"{run}-{version}.sock"
+
+    def make_room(self, app_id: str) -> None:
+        """Make the folder of an app's sockets, if it is not there."""
+        self._folder(self._ingress, app_id)
 
     def publish(self, app_id: str, run: int, version: int, endpoint: Endpoint) -> Marker:
         """Switch: every request that begins after this goes to `endpoint`."""
         before = self.published(app_id)
         if endpoint.site:
-            marker = Marker(app_id, run, version, self._folder(self._apps, app_id) / _site_name(run, spa=endpoint.spa))
-            _link(marker.path.with_name(f"{marker.path.name}.d"), endpoint.path)
-            fresh = marker.path.with_name(f"{marker.path.name}.new")
-            fresh.write_text(json.dumps({"version": version}))
-            fresh.chmod(0o644)
-            fresh.rename(marker.path)
+            name = f"{_LAST - run:09d}-{version}.{'p' if endpoint.spa else 's'}"
+            marker = Marker(app_id, run, version, self._folder(self._apps, app_id) / name)
+            _link(marker.path.with_name(f"{name}.d"), endpoint.path)
+            os.close(os.open(marker.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         else:
             marker = Marker(app_id, run, version, self._apps / f"{app_id}.sock")
             _link(marker.path, endpoint.path)
@@ -93,8 +97,8 @@ class Markers:
     def forget(self, app_id: str, run: int) -> None:
         """Remove what is left of a run: marker, link and socket."""
         self.retire(app_id, run)
-        for spa in (False, True):
-            (self._apps / app_id / f"{_site_name(run, spa=spa)}.d").unlink(missing_ok=True)
+        for link in (self._apps / app_id).glob(f"{_LAST - run:09d}-*.d"):
+            link.unlink(missing_ok=True)
         for socket in (self._ingress / app_id).glob(f"{run}-*.sock"):
             socket.unlink(missing_ok=True)
         for folder in (self._apps / app_id, self._ingress / app_id):
@@ -106,13 +110,11 @@ class Markers:
         markers = []
         folder = self._apps / app_id
         with contextlib.suppress(FileNotFoundError):
-            for name in sorted(filter(_is_site, os.listdir(folder))):
-                try:
-                    version = int(json.loads((folder / name).read_text())["version"])
-                    markers.append(Marker(app_id, _LAST - int(name[:9]), version, folder / name))
-                except FileNotFoundError:
-                    continue
-                except (ValueError, KeyError, TypeError):
+            for name in sorted(os.listdir(folder)):
+                match = _SITE.fullmatch(name)
+                if match is not None:
+                    markers.append(Marker(app_id, _LAST - int(match[1]), int(match[2]), folder / name))
+                elif name[-2:] in _ENDINGS:
                     (folder / name).unlink(missing_ok=True)
         link = self._apps / f"{app_id}.sock"
         try:
@@ -147,16 +149,10 @@ class Markers:
 
 
 def _link(path: Path, target: Path) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    fresh.symlink_to(target)
-    fresh.rename(path)
-
-
-def _site_name(run: int, *, spa: bool) -> str:
-    return f"{_LAST - run:09d}.{'p' if spa else 's'}"
-
-
-def _is_site(name: str) -> bool:
-    return len(name) == 11 and name[:9].isdigit() and name[9] == "." and name[10] in SITES
+    try:
+        path.symlink_to(target)
+    except FileExistsError:
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.rename(path)

@@ -87,6 +87,16 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Prospect:
+    """A run that will probably come: what is known of it while its version is being stored."""
+
+    app_id: str
+    source: Path
+    """The file that the run's `source` will be, if it comes."""
+    runtime: Runtime
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a running app is reached: a Unix socket (`site` False) or a directory of files (`site` True)."""
 
@@ -250,6 +260,12 @@ class Driver(Protocol):
 
     async def boot(self, template: str) -> Sandbox:
         """A warm sandbox of a template that is built. Raises `BootFailed`."""
+        ...
+
+    def prepare(self, prospect: Prospect) -> None:
+        """Begin what can be done for a run before it is certain; nothing of the app may run. The run itself depends on
+        nothing of it, and what no run takes is removed after a while. Never raises.
+        """
         ...
 
     async def adopt(self) -> Sequence[Sandbox]:

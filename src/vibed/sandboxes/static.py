@@ -15,11 +15,14 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
 
+from vibed.apps.app import Runtime
 from vibed.apps.errors import VibedError
 from vibed.layout import Layout
+from vibed.sandboxes.ahead import Ahead
 from vibed.sandboxes.driver import (
     BootFailed,
     Claimed,
@@ -27,6 +30,7 @@ from vibed.sandboxes.driver import (
     Exit,
     Isolation,
     Probe,
+    Prospect,
     Run,
     RunFailed,
     Sandbox,
@@ -101,7 +105,7 @@ class Site:
         self._claimed = Claimed(run.app_id, run.version, run.number)
         on_stage("claimed")
         try:
-            place = await asyncio.to_thread(self._driver.unpack, run)
+            place = await self._driver.unpacked(run)
         except ArchiveError as error:
             self._end()
             raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
@@ -112,7 +116,6 @@ class Site:
             self._end()
             raise SandboxLost(f"the site could not be written: {error}") from error
         except asyncio.CancelledError:
-            # the thread goes on; what it makes is a leftover that `find` of another run removes
             self._end()
             raise
         on_stage("injected")
@@ -171,6 +174,7 @@ class StaticDriver:
         self._sites = layout.sites
         self._owner = (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
         self._live: set[Site] = set()
+        self._ahead = Ahead(self._throw_away)
         self._closing = threading.Event()
         self._sweep: asyncio.Task[None] | None = None
 
@@ -178,6 +182,11 @@ class StaticDriver:
     def folder(self) -> Path:
         """Of this boot of the machine."""
         return self._sites / self._boot
+
+    @property
+    def _fresh(self) -> Path:
+        """Where sites are written before they are anybody's."""
+        return self.folder / ".fresh"
 
     async def probe(self) -> Probe:
         """Write, rename and remove a site's folder."""
@@ -195,10 +204,17 @@ class StaticDriver:
         self._live.add(site)
         return site
 
+    def prepare(self, prospect: Prospect) -> None:
+        """Unpack the site."""
+        self._ahead.begin(*self._work(prospect.app_id, prospect.source, prospect.runtime))
+
     async def adopt(self) -> Sequence[Sandbox]:
-        """None: a site is taken over by `find` when it is asked for. Other boots' sites are removed meanwhile."""
+        """None: a site is taken over by `find` when it is asked for. What was half written, and other boots' sites, are
+        removed meanwhile.
+        """
         if self._sweep is None:
-            self._sweep = asyncio.create_task(asyncio.to_thread(self._remove_other_boots))
+            half = list(self._fresh.iterdir()) if self._fresh.is_dir() else []
+            self._sweep = asyncio.create_task(asyncio.to_thread(self._remove_leftovers, half))
         return ()
 
     def find(self, app_id: str, version: int, *, index: str = "index.html", spa: bool = False) -> Site | None:
@@ -249,43 +265,49 @@ class StaticDriver:
         self._closing.set()
         if self._sweep is not None:
             await self._sweep
+        await self._ahead.close()
 
-    def unpack(self, run: Run) -> Path:
-        """Blocking: write the site of a run and return its folder. Raises `ArchiveError`, OSError."""
-        parent = self._folder_for(run.app_id)
-        name = f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
-        fresh = parent / f".{name}.{secrets.token_hex(4)}"
-        prefix = run.runtime.strip + run.runtime.root
+    async def unpacked(self, run: Run) -> Path:
+        """The folder of a run's site, complete. Raises `ArchiveError`, `RunFailed`, OSError."""
+        fresh = await self._ahead.take(*self._work(run.app_id, run.source, run.runtime))
+        place = self._folder_for(run.app_id) / f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
+        fresh.rename(place)
+        return place
+
+    def _work(self, app_id: str, source: Path, runtime: Runtime) -> tuple[Hashable, Callable[[], Path]]:
+        prefix = runtime.strip + runtime.root
+        return (app_id, source, prefix), partial(self._unpack, app_id, source, prefix)
+
+    def _unpack(self, app_id: str, source: Path, prefix: str) -> Path:
+        """Blocking: write a site to a folder that is nobody's yet."""
+        self._folder_for(app_id)
+        fresh = self._fresh / f"{app_id}.{secrets.token_hex(6)}"
         files = extract(
-            run.source,
-            read_table(run.source),
-            fresh,
-            strip=prefix,
-            file_mode=0o640,
-            dir_mode=0o750,
-            owner=self._owner,
+            source, read_table(source), fresh, strip=prefix, file_mode=0o640, dir_mode=0o750, owner=self._owner
         )
-        try:
-            if not files:
-                raise RunFailed(f"the source has no file below {prefix!r}", code="InjectFailed")
-            fresh.rename(parent / name)
-        except BaseException:
+        if not files:
             _remove(fresh)
-            raise
-        return parent / name
+            raise RunFailed(f"the source has no file below {prefix!r}", code="InjectFailed")
+        return fresh
+
+    def _throw_away(self, fresh: Path) -> None:
+        _remove(fresh)
+        app = self.folder / fresh.name.rpartition(".")[0]
+        with contextlib.suppress(OSError):
+            app.rmdir()  # made for it, unless there is something in it
 
     def forget(self, site: Site) -> None:
         self._live.discard(site)
 
     def _folder_for(self, app_id: str) -> Path:
         place = self.folder / app_id
-        if not place.is_dir():
-            for folder in (self._sites, self.folder, place):
+        if not (place.is_dir() and self._fresh.is_dir()):
+            for folder in (self._sites, self.folder, self._fresh, place):
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=0o750, parents=folder is self._sites)
                     folder.chmod(0o750)
                     os.chown(folder, *self._owner)
-                    if folder == self.folder:
+                    if folder in (self.folder, self._fresh):
                         spread(folder)
         return place
 
@@ -296,7 +318,9 @@ class StaticDriver:
         (place / "a").rename(place / "b")
         _remove(place)
 
-    def _remove_other_boots(self) -> None:
+    def _remove_leftovers(self, half_written: Sequence[Path]) -> None:
+        for place in half_written:
+            _remove(place)
         with contextlib.suppress(FileNotFoundError):
             for boot in self._sites.iterdir():
                 if boot.name == self._boot or not boot.is_dir():

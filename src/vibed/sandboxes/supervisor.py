@@ -39,6 +39,7 @@ from vibed.sandboxes.driver import (
     Limits,
     Mount,
     Probe,
+    Prospect,
     Run,
     Sandbox,
     SandboxLost,
@@ -446,6 +447,10 @@ class SupervisedDriver(ABC):
             await self._discard(sandbox)
             raise BootFailed(f"sandbox {sandbox.id} of {template} ended while it booted{tail}")
         return sandbox
+
+    def prepare(self, prospect: Prospect) -> None:
+        """Nothing: what a run needs of its source is read inside the sandbox."""
+        return
 
     async def adopt(self) -> Sequence[Sandbox]:
         """Those that an earlier controller left alive; whatever else it left of this driver is removed."""

@@ -12,15 +12,17 @@ import contextlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Runtime
 from vibed.sandboxes import probing, worker_code
+from vibed.sandboxes.ahead import Ahead
 from vibed.sandboxes.bundling import bundle
 from vibed.sandboxes.cgroups import Bounds, Group
-from vibed.sandboxes.driver import Isolation, Limits, Probe, Run, RunFailed, Sandbox
+from vibed.sandboxes.driver import Isolation, Limits, Probe, Prospect, Run, RunFailed, Sandbox
 from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract, file_paths, iter_files
@@ -47,6 +49,7 @@ class WorkerdDriver(SupervisedDriver):
         # on disk and not in the sandbox's own folder, which lies in memory; a reboot makes it another vibeD's rubbish
         self._assets = host.layout.sites / boot / ".assets"
         self._libraries = _libraries()
+        self._ahead: Ahead[dict[str, object] | None] = Ahead()
 
     async def probe(self) -> Probe:
         """Load a worker in a fresh sandbox and get an answer from it."""
@@ -107,13 +110,26 @@ class WorkerdDriver(SupervisedDriver):
             "sockets": {"http": str(place.folder / "http.sock"), "admin": str(place.folder / "admin.sock")},
         }
 
+    def prepare(self, prospect: Prospect) -> None:
+        """Read the modules of a worker that is not bundled."""
+        if prospect.runtime.entrypoint and not prospect.runtime.bundle:
+            self._ahead.begin(*_reading(prospect.source, prospect.runtime))
+
+    async def close(self) -> None:
+        """As every driver."""
+        await super().close()
+        await self._ahead.close()
+
     async def order(self, sandbox: Supervised, run: Run) -> dict[str, object]:
         """Build the worker code, bundled where it has to be, and lay out its assets."""
         if run.runtime.entrypoint:
             modules, entry = await self._modules(sandbox, run)
         else:
             modules, entry = {}, ""
-        assets = await asyncio.to_thread(self._lay_out_assets, sandbox.place, run)
+        folder = worker_code.assets_folder(run.runtime)
+        assets = None
+        if folder is not None:
+            assets = await asyncio.to_thread(self._lay_out_assets, sandbox.place, run, folder)
         code = worker_code.build(run.runtime, run.env, modules, entry, assets)
         path = sandbox.place.folder / "worker.json"
         path.touch(0o600)
@@ -136,18 +152,15 @@ class WorkerdDriver(SupervisedDriver):
         await asyncio.to_thread(shutil.rmtree, self._assets / place.id, True)
 
     async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
-        entry = run.runtime.entrypoint.removeprefix("./")
+        entry = _entry(run.runtime)
         if not run.runtime.bundle:
-            modules = await asyncio.to_thread(_plain, run, entry)
+            modules = await self._ahead.take(*_reading(run.source, run.runtime))
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
         return worker_code.bundled(await bundle(self.host, root, run, entry)), worker_code.BUNDLE
 
-    def _lay_out_assets(self, place: Place, run: Run) -> dict[str, str] | None:
-        folder = worker_code.assets_folder(run.runtime)
-        if folder is None:
-            return None
+    def _lay_out_assets(self, place: Place, run: Run, folder: str) -> dict[str, str]:
         prefix = run.runtime.strip + folder
         try:
             table = read_table(run.source)
@@ -163,13 +176,22 @@ class WorkerdDriver(SupervisedDriver):
         return {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names))}
 
 
-def _plain(run: Run, entry: str) -> dict[str, object] | None:
-    """Blocking: the modules of a worker that needs no bundling."""
+def _entry(runtime: Runtime) -> str:
+    return runtime.entrypoint.removeprefix("./")
+
+
+def _reading(source: Path, runtime: Runtime) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
+    what = (source, runtime.strip, _entry(runtime))
+    return what, partial(_plain, *what)
+
+
+def _plain(source: Path, strip: str, entry: str) -> dict[str, object] | None:
+    """Blocking: the modules of a worker that needs no bundling; None for one that does."""
     try:
-        table = read_table(run.source)
+        table = read_table(source)
         files: dict[str, bytes] = {}
         size = 0
-        for name, content in iter_files(run.source, table, strip=run.runtime.strip):
+        for name, content in iter_files(source, table, strip=strip):
             if name.startswith("node_modules/"):
                 continue
             size += len(content)

@@ -22,7 +22,8 @@ from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, TooLa
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""How a source is named: by its SHA-256."""
 _SUFFIX = ".tar.gz"
 _BATCH = 1 << 20
 _INLINE = 256 << 10
@@ -47,12 +48,13 @@ class SourceStore(Protocol):
         ...
 
     async def commit(self, staged: StagedSource, *, known: bool = False) -> str:
-        """Make a received source durable under its digest, which is returned. The same source twice is one source.
+        """Make a received source durable under its digest, which is returned. The same source twice is one source, and
+        the received one can be read until it is discarded.
         `known`: the caller has a durable record that this digest was committed before."""
         ...
 
     async def discard(self, staged: StagedSource) -> None:
-        """Forget a received source. Idempotent; a no-op after `commit`."""
+        """Forget a received source; what was committed stays. Idempotent."""
         ...
 
     async def open_path(self, digest: str) -> Path:
@@ -81,6 +83,7 @@ class ServedStore:
         self._incoming = root / "incoming"
         self._key = key
         self._base_url = base_url.rstrip("/")
+        self._directory: int | None = None
 
     def prepare(self) -> int:
         """Make the directories and remove what an earlier process left half received. Call once, before use, and only
@@ -148,7 +151,7 @@ class ServedStore:
 
     def path(self, digest: str) -> Path:
         """Where the source of this digest is, or would be. Raises `SourceMissing` for what is not a digest."""
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise SourceMissing("a source is named by the 64 hex digits of its SHA-256")
         return self._root / (digest + _SUFFIX)
 
@@ -158,7 +161,7 @@ class ServedStore:
     async def digests(self) -> frozenset[str]:
         """Every digest in the store, acknowledged or not (for collecting garbage)."""
         names = await asyncio.to_thread(os.listdir, self._root)
-        return frozenset(n.removesuffix(_SUFFIX) for n in names if _DIGEST.fullmatch(n.removesuffix(_SUFFIX)))
+        return frozenset(n.removesuffix(_SUFFIX) for n in names if DIGEST.fullmatch(n.removesuffix(_SUFFIX)))
 
     def signed_url(self, digest: str, ttl_s: float) -> str:
         expires = int(time.time() + ttl_s)
@@ -184,20 +187,17 @@ class ServedStore:
     def _commit(self, staged: StagedSource, known: bool) -> None:
         final = self.path(staged.digest)
         try:
-            if known and _has_size(final, staged.size):
-                staged.path.unlink(missing_ok=True)
+            there = _has_size(final, staged.size)
+            if known and there:
                 return
             # A name that is there proves nothing: it may have come back from a crash without its content.
-            if _has_size(final, staged.size) and _digest_of(final) == staged.digest:
-                _sync(final)
-                _sync(self._root)
-                staged.path.unlink(missing_ok=True)
+            if there and _digest_of(final) == staged.digest:
+                self._sync(final)
                 return
-            # Renaming before syncing lets one commit of the file system's journal carry both content and name.
-            staged.path.replace(final)
+            _link(staged.path, final)
+            # Naming it before syncing lets one commit of the file system's journal carry both content and name.
             try:
-                _sync(final)
-                _sync(self._root)
+                self._sync(final)
             except OSError:
                 # After a failed sync the kernel may drop the pages and still call them clean.
                 with contextlib.suppress(OSError):
@@ -205,6 +205,27 @@ class ServedStore:
                 raise
         except OSError as error:
             raise storage_error(error, "storing the source") from error
+
+    def _sync(self, final: Path) -> None:
+        """The content and the name."""
+        if self._directory is None:
+            self._directory = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(final, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+            os.fsync(self._directory)
+        finally:
+            os.close(fd)
+
+
+def _link(existing: Path, name: Path) -> None:
+    """Give a file a second name, in the place of whatever has it."""
+    try:
+        os.link(existing, name)
+    except FileExistsError:
+        second = existing.with_name(f"{existing.name}.named")
+        os.link(existing, second)
+        second.replace(name)
 
 
 def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:
@@ -220,7 +241,7 @@ def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:
 
 async def _in_thread(work: Callable[..., None], *args: object) -> None:
     """Run blocking work in a thread and, even when cancelled, return only after it: it uses our descriptor."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    task = asyncio.get_running_loop().run_in_executor(None, work, *args)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -242,11 +263,3 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat(follow_symlinks=False).st_size == size
     except OSError:
         return False
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,7 +10,7 @@ import pytest
 from api_harness import running
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from vibed.api.tracing import NoTracer, OpenTelemetry, from_environment
+from vibed.tracing import NoTracer, OpenTelemetry, Step, from_environment
 
 
 async def test_a_deploy_is_one_trace_with_a_span_a_step(tmp_path: Path) -> None:
@@ -25,6 +25,29 @@ async def test_a_deploy_is_one_trace_with_a_span_a_step(tmp_path: Path) -> None:
     for name, span in spans.items():
         if name != "deploy":
             assert span.parent is not None and span.parent.span_id == root.context.span_id
+
+
+def test_what_another_process_did_is_a_part_of_the_same_trace() -> None:
+    here, there = InMemorySpanExporter(), InMemorySpanExporter()
+    asking, asked = OpenTelemetry(here, at_once=True), OpenTelemetry(there, at_once=True)
+    with asking.span("deploy"):
+        within = asking.here()
+    asked.record(Step("run", 10.0, 12.5), within=within, steps=[Step("run.claiming", 10.0, 10.5)], app_id="todo")
+    asked.record(Step("run", 13.0, 14.0), within=within, error="it does not listen")
+    (deploy,) = here.get_finished_spans()
+    claiming, run, failed = there.get_finished_spans()
+    assert {span.context.trace_id for span in (claiming, run, failed)} == {deploy.context.trace_id}
+    assert run.parent is not None and run.parent.span_id == deploy.context.span_id
+    assert claiming.parent is not None and claiming.parent.span_id == run.context.span_id
+    assert (run.start_time, run.end_time, run.attributes) == (10_000_000_000, 12_500_000_000, {"app_id": "todo"})
+    assert (claiming.start_time, claiming.end_time) == (10_000_000_000, 10_500_000_000)
+    assert run.status.is_ok or run.status.is_unset
+    assert (failed.status.is_ok, failed.status.description) == (False, "it does not listen")
+
+
+def test_there_is_nothing_to_go_on_from_where_nothing_is_traced() -> None:
+    assert NoTracer().here() == ""
+    assert OpenTelemetry(InMemorySpanExporter()).here() == ""
 
 
 @pytest.mark.parametrize(

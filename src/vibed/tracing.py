@@ -1,5 +1,7 @@
 """OpenTelemetry, only where the operator has set an exporter: without one nothing of it is imported (memory).
 
+A deploy is one trace: the API's process opens it and hands it on to the controller with what it asks for.
+
 Settings are OpenTelemetry's own: OTEL_EXPORTER_OTLP_ENDPOINT (HTTP), or OTEL_TRACES_EXPORTER=otlp|console|none.
 """
 
@@ -7,9 +9,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of something that is over; Unix seconds."""
+
+    name: str
+    began: float
+    ended: float
 
 
 class Tracer(Protocol):
@@ -17,6 +29,19 @@ class Tracer(Protocol):
 
     def span(self, name: str, **attributes: str | int | float | bool) -> AbstractContextManager[None]:
         """A span that lasts as long as its block; nests by task."""
+        ...
+
+    def here(self) -> str:
+        """The innermost open span, for another process to go on from (`traceparent` of W3C Trace Context); or empty."""
+        ...
+
+    def record(
+        self, what: Step, *, within: str, steps: Sequence[Step] = (), error: str = "", **attributes: str | int | float
+    ) -> None:
+        """A span that is over, below what `here` said in another process, with a span below it for each of its steps.
+
+        `error` says why it failed, if it did.
+        """
         ...
 
     def close(self) -> None:
@@ -29,6 +54,14 @@ class NoTracer:
 
     def span(self, name: str, **attributes: str | int | float | bool) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def here(self) -> str:
+        return ""
+
+    def record(
+        self, what: Step, *, within: str, steps: Sequence[Step] = (), error: str = "", **attributes: str | int | float
+    ) -> None:
+        return None
 
     def close(self) -> None:
         return None
@@ -54,8 +87,34 @@ class OpenTelemetry:
         with self._tracer.start_as_current_span(name, attributes=attributes):
             yield
 
+    def here(self) -> str:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+        return carrier.get("traceparent", "")
+
+    def record(
+        self, what: Step, *, within: str, steps: Sequence[Step] = (), error: str = "", **attributes: str | int | float
+    ) -> None:
+        from opentelemetry.trace import Status, StatusCode, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        parent = TraceContextTextMapPropagator().extract({"traceparent": within})
+        span = self._tracer.start_span(what.name, parent, attributes=attributes, start_time=_ns(what.began))
+        for step in steps:
+            below = self._tracer.start_span(step.name, set_span_in_context(span), start_time=_ns(step.began))
+            below.end(_ns(step.ended))
+        if error:
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end(_ns(what.ended))
+
     def close(self) -> None:
         self._provider.shutdown()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Tracer:
