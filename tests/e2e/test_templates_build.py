@@ -22,6 +22,7 @@ import pytest_asyncio
 
 from tests.prepare import home as shared_home
 from vibed.sandboxes import builder as builder_module
+from vibed.sandboxes import debian_packages
 from vibed.sandboxes.builder import BuiltTemplate, TemplateBuilder, TemplateUnavailable
 from vibed.sandboxes.commands import output
 from vibed.sandboxes.templates import Template, load_templates
@@ -170,7 +171,7 @@ async def test_what_can_never_be_built_here_says_so(tmp_path: Path) -> None:
 async def test_a_missing_program_is_named_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder_module, "_which", lambda program: None)
+    monkeypatch.setattr(debian_packages, "which", lambda program: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(builder_module.TemplateBuildFailed) as failed:
         await a_builder(tmp_path).build("base-debian")

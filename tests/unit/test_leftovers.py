@@ -125,6 +125,15 @@ async def test_an_image_stays_until_the_last_of_its_sandboxes_is_gone(house: Hou
     assert new.exists() and not old.exists()
 
 
+async def test_current_leads_to_the_image_that_is_used_when_a_later_one_is_not_wanted_any_more(house: House) -> None:
+    wanted, later = house.image("python-313", OLD, current=True), house.image("python-313", NEW)
+    (wanted.parent / "current").unlink()
+    (wanted.parent / "current").symlink_to(later.name)
+    await house.look()
+    assert not later.exists()
+    assert (wanted.parent / "current").resolve() == wanted
+
+
 async def test_an_image_of_which_a_sandbox_is_just_being_made_stays(house: House) -> None:
     old = house.image("python-313", OLD)
     house.image("python-313", NEW, current=True)

@@ -11,6 +11,7 @@ from vibed.cli import installation
 from vibed.cli.up import stop_watchdog
 from vibed.config import Config, load
 from vibed.layout import Layout
+from vibed.sandboxes import debian_packages
 
 
 def down(*, keep_apps: bool = False) -> int:
@@ -40,6 +41,8 @@ def clean(*, yes: bool = False) -> int:
     if link.is_symlink() and str(link.readlink()).startswith(f"{config.home}/"):
         link.unlink()
     _forget_client(config)
+    if packages := debian_packages.remove(config.home) if os.geteuid() == 0 else "":
+        print(packages)
     shutil.rmtree(config.home, ignore_errors=True)
     print(f"removed {config.home} and {layout.runtime}")
     return 0

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes import commands
+from vibed.sandboxes import commands, debian_packages
 from vibed.sandboxes.exclusive import exclusive
 from vibed.sandboxes.shipped import shipped
 from vibed.sandboxes.templates import Stage, Template, builder_version, digest_of, stage_digest
@@ -42,20 +42,10 @@ from vibed.sandboxes.tools import Progress, Tools, agent_digest, platform_tags, 
 
 BUILD_DEADLINE_S = 1800.0
 _STEP_DEADLINE_S = 900.0
-_APT_DEADLINE_S = 300.0
 _PRUNE_DEADLINE_S = 1.0
-
-SYSTEM_PROGRAMS: Mapping[str, str] = {
-    "mmdebstrap": "mmdebstrap",
-    "mkfs.erofs": "erofs-utils",
-    "fsck.erofs": "erofs-utils",
-    "unshare": "util-linux",
-}
-"""Programs of the host that a build needs -> the Debian package that has each."""
 
 _STANDARD_LIBRARY = "usr/lib/python3.13"
 _SITE = "usr/local/lib/python3.13/dist-packages"
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DIRECTORIES = (
     "app",
     "dev",
@@ -253,6 +243,7 @@ class TemplateBuilder:
                 self._runtimes.pop(name, None)
                 present = self.ready(name)
                 if not fresh and present is not None and (present.complete or present.stage >= (stage or 99)):
+                    _link(present.directory)
                     return present
                 number = stage or self._next_stage(template, present, fresh)
                 return await self._build(template, number, fresh)
@@ -277,6 +268,7 @@ class TemplateBuilder:
             current = self.ready(name)
             if current is None:
                 return []
+            _link(current.directory)
             return await asyncio.to_thread(_prune, place, {digest[:16] for digest in (current.digest, *keep)})
 
     async def verify(self, name: str) -> bool:
@@ -303,7 +295,10 @@ class TemplateBuilder:
         job = _Job(template, number, staging, log, self._tools, functools.partial(self._say, template.name))
         try:
             if template.has_root:
-                await self.ensure_system_programs(log)
+                try:
+                    await debian_packages.ensure(self._folder.parent, log)
+                except debian_packages.PackagesMissing as error:
+                    raise TemplateBuildFailed(error.message, hint=error.hint, retryable=error.may_retry) from error
                 manifest = await self._root_image(job, None if fresh else self._seed(template, number))
             else:
                 manifest = await job.libraries()
@@ -356,32 +351,6 @@ class TemplateBuilder:
             if manifest.get("content") in wanted
         ]
         return max(found)[2] if found else None
-
-    async def ensure_system_programs(self, log: Path) -> None:
-        """Have apt install what is missing of SYSTEM_PROGRAMS. Raises TemplateBuildFailed with the command to type."""
-        missing = sorted(
-            {package for program, package in SYSTEM_PROGRAMS.items() if _which(program) is None}
-            | ({"debian-archive-keyring"} if not _KEYRING.exists() else set())
-        )
-        if not missing:
-            return
-        command = f"sudo apt-get install --yes --no-install-recommends {' '.join(missing)}"
-        if os.geteuid() != 0 or _which("apt-get") is None:
-            raise TemplateBuildFailed(
-                f"{', '.join(missing)} must be installed", hint=f"type: {command}", retryable=False
-            )
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "--yes", "--no-install-recommends", *missing]
-        async with exclusive(self._folder / ".apt", deadline_s=_APT_DEADLINE_S * 2):
-            try:
-                await commands.run(install, log=log, deadline_s=_APT_DEADLINE_S, env=env)
-            except commands.CommandFailed:
-                # package lists that are absent or too old are the usual cause
-                try:
-                    await commands.run(["apt-get", "update"], log=log, deadline_s=_APT_DEADLINE_S, env=env)
-                    await commands.run(install, log=log, deadline_s=_APT_DEADLINE_S, env=env)
-                except commands.CommandFailed as error:
-                    raise TemplateBuildFailed(str(error), hint=f"type: {command}") from error
 
     # what is on disk
 
@@ -821,6 +790,7 @@ def _publish(staging: Path, final: Path) -> None:
 
 
 def _link(final: Path) -> None:
+    """Have `current` lead to an image, which may be an earlier one: after going back to an older vibeD."""
     new = final.parent / ".current"
     new.unlink(missing_ok=True)
     new.symlink_to(final.name)
@@ -852,7 +822,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _which(program: str) -> str | None:
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
