@@ -72,10 +72,13 @@ class Connection:
             raise Disconnected(f"the connection ended before {op!r} could be asked")
         self._next += 1
         number = self._next
+        line = json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n"
+        if len(line) > MAX_LINE:
+            raise WireError(f"{op!r} cannot be asked: its arguments have {len(line):,} bytes", code="MessageTooLong")
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
         try:
-            self._writer.write(json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n")
+            self._writer.write(line)
             async with asyncio.timeout(timeout):
                 await self._writer.drain()
                 return await answer
@@ -136,10 +139,13 @@ async def serve(path: Path, handler: Handler, *, mode: int = 0o600, gid: int = -
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.TaskGroup() as tasks:
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 while line := await reader.readline():
                     message = json.loads(line)
                     tasks.create_task(_answer(handler, message, writer))
+            except (OSError, ValueError):
+                # What follows a line that is no message, or too long, cannot be understood: the other side has to know.
+                writer.close()
         writer.close()
 
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -494,6 +494,22 @@ async def test_a_small_write_waits_for_another_writer_and_nothing_else_waits_wit
     assert (await store.get("todo")).runs == 1
 
 
+async def test_the_log_of_many_small_writes_stays_small(store: AppStore, path: Path) -> None:
+    await store.deploy(new())
+    for number in range(2_000):
+        await store.next_run("todo")
+        if number % 100 == 0:
+            await asyncio.sleep(0.01)
+    assert path.with_name(f"{path.name}-wal").stat().st_size < 8 << 20
+
+
+async def test_whether_a_source_is_named_by_any_version(store: AppStore) -> None:
+    await store.deploy(new(digest="d1"))
+    await store.deploy(new(digest="d2"))
+    await store.deploy(new("other", digest="d3"))
+    assert [await store.names_source(digest) for digest in ("d1", "d2", "d3", "d4")] == [True, True, True, False]
+
+
 async def test_an_app_and_the_version_that_is_wanted_are_read_together(store: AppStore) -> None:
     for digest in ("d1", "d2"):
         await store.deploy(new(digest=digest, env={"N": digest}, timings={"receive": 1.0}))

@@ -99,11 +99,12 @@ async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: S
 async def test_a_run_does_not_depend_on_what_was_prepared_for_it(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     run = subject.run(on)
-    driver.prepare(Prospect("nobody", run.source, run.runtime))
-    driver.prepare(Prospect(run.app_id, run.source.with_name("not there"), run.runtime))
+    what = {name: getattr(run.runtime, name) for name in ("strip", "root", "entrypoint", "bundle")}
+    driver.prepare(Prospect("nobody", run.source, **what))
+    driver.prepare(Prospect(run.app_id, run.source.with_name("not there"), **what))
     for number in (1, 2):
         if number == 1:
-            driver.prepare(Prospect(run.app_id, run.source, run.runtime))
+            driver.prepare(Prospect(run.app_id, run.source, **what))
         app = await subject.start(on, driver, replace(run, number=number))
         assert (await app.get()).body == "hello world"
 

@@ -5,6 +5,7 @@ The second vibeD is the one that is killed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -22,6 +23,9 @@ from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import PARTS, Instance
 from tests.e2e.waiting import eventually
+from vibed.apps.app import Resources
+from vibed.apps.sqlite import SqliteStore
+from vibed.apps.store import NewVersion
 from vibed.cli.watchdog import start_time
 
 BACK_S = 30.0
@@ -45,6 +49,25 @@ def three(second_apps: Apps) -> list[str]:
         second_apps.ready(samples.worker(1), hint="w"),
         second_apps.ready(samples.python_hello(1), hint="p"),
     ]
+
+
+def test_a_version_of_which_nobody_told_the_controller_is_started_all_the_same(
+    second: Instance, second_apps: Apps
+) -> None:
+    name = second_apps.ready(samples.static(1), hint="s")
+
+    async def write() -> None:
+        store = await SqliteStore.open(second.layout.database)
+        version = await store.version(name, 1)
+        await store.deploy(
+            NewVersion(name, (await store.get(name)).owner, version.created_by, version.source_digest,
+                       version.source_size, version.runtime, {}, Resources())
+        )  # fmt: skip
+        await store.close()
+
+    asyncio.run(write())
+    second.client.settled(name, 2, within_s=60)
+    assert second.client.app(name)["serving_version"] == 2
 
 
 @contextmanager

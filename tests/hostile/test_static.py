@@ -30,8 +30,8 @@ SITE = {
     "a/.hidden": "hidden in a",
     "Caddyfile": ":80 {\n\tfile_server browse {\n\t\troot /\n\t}\n}",
     "site.caddy": "import /etc/passwd",
-    "999999990-1.s": "",
-    "999999990-1.a": "",
+    "999999990-1.s": "a marker's name",
+    "999999990-1.s.d": "that of its link",
     "x.s.d/y": "y",
     "404.html": '404 of the site {{readFile "/etc/passwd"}}',
     "empty/keep.txt": "no index here",
@@ -131,7 +131,7 @@ def test_configuration_templates_and_markers_in_a_site_are_nothing_but_files(cit
     status, body = raw(city, "/nothing-here")
     assert (status, body.decode()) == (404, SITE["404.html"])
     assert raw(city, "/Caddyfile") == (200, SITE["Caddyfile"].encode())
-    assert raw(city, "/999999990.a") == (200, b'{"version": 1}')
+    assert raw(city, "/999999990-1.s") == (200, b"a marker's name")
     status, body = raw(city, "/empty/")
     assert status == 404
     assert b"keep.txt" not in body

@@ -12,6 +12,7 @@ import pytest
 from api_harness import ORIGIN, PYTHON, SITE, Running, archive, parts, refused, running
 
 from vibed.apps.app import Phase
+from vibed.sources.errors import StorageFull
 
 
 @pytest.fixture
@@ -161,11 +162,23 @@ async def test_the_controller_hears_of_a_version_while_it_is_stored_and_not_of_w
     assert [op for op, _ in told] == ["prepare", "settle"]
     prospect = told[0][1]
     assert (prospect["app_id"], prospect["digest"]) == ("todo", hashlib.sha256(source).hexdigest())
-    assert prospect["runtime"]["template"] == "static-nginx"
+    assert prospect["template"] == "static-nginx"
 
 
 async def test_a_source_that_cannot_run_leaves_nothing(api: Running) -> None:
     refused(await api.deploy("a", archive({"README.md": "hello"})), 422, "NoEntrypoint")
+    assert api.sources() == []
+
+
+async def test_why_a_source_is_refused_is_told_even_if_it_could_not_be_kept_either(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise StorageFull("the disk is full")
+
+    monkeypatch.setattr(api.app.state.context.deployments.intake, "keep", full)
+    refused(await api.deploy("a", archive({"README.md": "hello"})), 422, "NoEntrypoint")
+    refused(await api.deploy("a", archive({"index.html": "hello"})), 507, "StorageFull")
     assert api.sources() == []
 
 

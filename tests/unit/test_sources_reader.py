@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sources_tar import archive, header, link, member, padded, pax, written
 
-from vibed.sources.errors import ArchiveError, CorruptArchive, StorageFailed
+from vibed.sources.errors import ArchiveError, CorruptArchive, NotGzip, StorageFailed
 from vibed.sources.extraction import extract, iter_files
 from vibed.sources.limits import DEFAULT_LIMITS
 from vibed.sources.reader import read_table
@@ -180,6 +180,27 @@ def test_extraction_takes_one_folder_and_sets_modes_and_owner(tmp_path: Path) ->
     for name, mode in {"": 0o750, "css": 0o750, "css/a.css": 0o640, "index.html": 0o640}.items():
         made = (tmp_path / "out" / name).stat()
         assert (made.st_mode & 0o777, (made.st_uid, made.st_gid)) == (mode, owner), name
+
+
+@pytest.mark.parametrize("strip", ["site", "site/css", "s"])
+def test_only_a_whole_folder_can_be_stripped(tmp_path: Path, strip: str) -> None:
+    """Of `site/a` the rest would else be `/a`, which is not below the place."""
+    path = written(tmp_path / "a", archive(member("site/css/a.css", b"a")))
+    table = read_table(path)
+    with pytest.raises(ValueError, match="slash"):
+        extract(path, table, tmp_path / "out", strip=strip)
+    with pytest.raises(ValueError, match="slash"):
+        list(iter_files(path, table, strip=strip))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(NotGzip, match="not a file"):
+        read_table(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(written(tmp_path / "a", archive(member("index.html", b"i"))))
+    with pytest.raises(OSError):
+        read_table(tmp_path / "link")
 
 
 def test_extraction_refuses_a_place_that_exists_and_leaves_it_alone(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def test_a_deleted_app_leaves_no_site(layout: Layout, tmp_path: Path) -> N
 
 
 def prospect(run: Run) -> Prospect:
-    return Prospect(run.app_id, run.source, run.runtime)
+    return Prospect(run.app_id, run.source, run.runtime.strip, run.runtime.root)
 
 
 async def test_a_site_that_was_unpacked_ahead_is_not_unpacked_again(layout: Layout, tmp_path: Path) -> None:

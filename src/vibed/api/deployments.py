@@ -142,14 +142,18 @@ class Deployments:
                 try:
                     with steps.step("classify"):
                         runtime = await self.intake.decide(staged.path, metadata.override)
-                    self._announce(app_id, staged.digest, runtime)
-                finally:
-                    with steps.step("store"):
-                        await keeping
+                except BaseException:
+                    # why it is refused counts, whatever became of the source
+                    await asyncio.gather(keeping, return_exceptions=True)
+                    raise
+                self._announce(app_id, staged.digest, runtime)
+                with steps.step("store"):
+                    await keeping
                 return await self._write(caller, app_id, metadata, staged, runtime, before, steps, idempotency)
         except VibedError:
-            # Refused, or somebody was faster with the name: the source that was kept for it is nobody's.
-            await self.intake.collect(self._store)
+            # Refused, or somebody was faster with the name: the source that was kept for it may be nobody's.
+            with contextlib.suppress(VibedError):
+                await self.intake.drop(staged.digest, self._store)
             raise
 
     def _announce(self, app_id: str, digest: str, runtime: Runtime) -> None:

@@ -31,8 +31,8 @@ class Intake:
         self._sources = sources
         self._decide = decide
         self.limits = limits
-        self._in_flight: Counter[str] = Counter()
-        self._kept_since: set[str] | None = None
+        self._held: Counter[str] = Counter()
+        self._watching: list[set[str]] = []
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> StagedSource:
         """Stream a source to disk while hashing it."""
@@ -58,39 +58,50 @@ class Intake:
         return await self._sources.open_path(digest)
 
     async def keep(self, staged: StagedSource, *, known: bool) -> None:
-        """Make a received source durable."""
-        if self._kept_since is not None:
-            self._kept_since.add(staged.digest)
+        """Make a received source durable. It must be held until the version that names it is written."""
         await self._sources.commit(staged, known=known)
 
     @contextmanager
     def holding(self, digest: str) -> Iterator[None]:
-        """Keep `collect` away from a source until the version that names it is written."""
-        self._in_flight[digest] += 1
+        """Let nobody remove a source until the version that names it is written."""
+        self._held[digest] += 1
+        for watched in self._watching:
+            watched.add(digest)
         try:
             yield
         finally:
-            self._in_flight[digest] -= 1
-            if not self._in_flight[digest]:
-                del self._in_flight[digest]
+            self._held[digest] -= 1
+            if not self._held[digest]:
+                del self._held[digest]
+
+    async def drop(self, digest: str, store: AppStore) -> None:
+        """Remove the source of a refused deploy, unless a version names it or another deploy holds it."""
+        with self._watch() as held:
+            if digest not in held and not await store.names_source(digest) and digest not in held:
+                await self._sources.delete(digest)
 
     async def collect(self, store: AppStore) -> int:
         """Remove sources that no version names; returns how many. Only one process may keep sources."""
-        if self._kept_since is not None:
-            return 0
-        self._kept_since = set()
         removed = 0
-        try:
-            # In this order: what is kept later is not in `present`, or is in `_kept_since`.
+        with self._watch() as held:
+            # In this order: what is kept after the first is held meanwhile.
             present = await self._sources.digests()
             used = await store.digests_in_use()
             for digest in present - used:
-                if digest not in self._in_flight and digest not in self._kept_since:
+                if digest not in held:
                     await self._sources.delete(digest)
                     removed += 1
-        finally:
-            self._kept_since = None
         return removed
+
+    @contextmanager
+    def _watch(self) -> Iterator[set[str]]:
+        """What is held now or at any moment of the block: what the store said in between may be out of date for it."""
+        held = set(self._held)
+        self._watching.append(held)
+        try:
+            yield held
+        finally:
+            self._watching = [other for other in self._watching if other is not held]
 
     def prepare(self) -> int:
         """Before the first request: make the directories, remove what an earlier process left half received."""

@@ -1,14 +1,16 @@
 """The AppStore on SQLite (WAL), shared by the API's process and the controller's.
 
 One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third does
-on the event loop what takes less time than a thread takes to be asked: single rows, and small writes that no sync
-belongs to. What promises durability is written with `synchronous` FULL; what the controller can derive again with
-NORMAL (no sync in WAL mode). Source: https://www.sqlite.org/pragma.html#pragma_synchronous
+on the event loop what takes less time than a thread takes to be asked: single rows, and small writes that promise no
+durability. What promises it is written with `synchronous` FULL; what the controller can derive again with NORMAL, which
+in WAL mode syncs nothing but the log's header, at the first write after a checkpoint (every thousand pages). Source:
+https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import time
@@ -34,6 +36,8 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10.0
 EVENTS_KEPT = 1_000
+_CHECKPOINT_AFTER = 250
+"""Small writes; each is a few pages of the log."""
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
 
 MIGRATIONS: tuple[str, ...] = (
@@ -95,6 +99,7 @@ class SqliteStore:
         self._write_db: sqlite3.Connection | None = None
         self._read_db: sqlite3.Connection | None = None
         self._loop_db: sqlite3.Connection | None = None
+        self._since_checkpoint = 0
 
     @classmethod
     async def open(cls, path: Path) -> SqliteStore:
@@ -107,7 +112,8 @@ class SqliteStore:
             store._read_db = await loop.run_in_executor(store._reader, store._connect)
             store._loop_db = store._connect(timeout_s=0.0)
             store._loop_db.execute("PRAGMA synchronous = NORMAL")
-            store._loop_db.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint syncs: the writer's thread does it
+            # a checkpoint syncs: the writer's thread makes them
+            store._loop_db.execute("PRAGMA wal_autocheckpoint = 0")
         except sqlite3.Error as error:
             await store.close()
             raise StoreUnavailable(
@@ -145,9 +151,19 @@ class SqliteStore:
         """For a few rows that need no sync; while another connection writes, the thread waits for it."""
         assert self._loop_db is not None, "the store is closed"
         try:
-            return _transaction(self._loop_db, work)
+            result = _transaction(self._loop_db, work)
         except sqlite3.Error:
             return await self._write(work)
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= _CHECKPOINT_AFTER:
+            self._since_checkpoint = 0
+            self._writer.submit(self._checkpoint)
+        return result
+
+    def _checkpoint(self) -> None:
+        assert self._write_db is not None
+        with contextlib.suppress(sqlite3.Error):  # the next one will do more
+            self._write_db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def query() -> T:
@@ -309,6 +325,13 @@ class SqliteStore:
             ]
 
         return await self._write(work, durable=True)
+
+    async def names_source(self, digest: str) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            row = db.execute("SELECT 1 FROM versions WHERE source_digest = ? LIMIT 1", [digest]).fetchone()
+            return row is not None
+
+        return await self._read_now(work)
 
     async def digests_in_use(self) -> frozenset[str]:
         return await self._read(

@@ -152,6 +152,10 @@ class AppStore(Protocol):
         """Forget a deleted app, its versions and events; returns source digests that no other app uses."""
         ...
 
+    async def names_source(self, digest: str) -> bool:
+        """Whether any version, of any app, has this source."""
+        ...
+
     async def digests_in_use(self) -> frozenset[str]:
         """Every source digest that some version names."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,17 @@ class ControllerLink:
 
     async def prepare(self, app_id: str, source_digest: str, runtime: Runtime) -> None:
         """Say which version will probably be stored in a moment."""
-        await self._call("prepare", app_id=app_id, digest=source_digest, runtime=asdict(runtime), timeout=5.0)
+        await self._call(
+            "prepare",
+            app_id=app_id,
+            digest=source_digest,
+            template=runtime.template,
+            strip=runtime.strip,
+            root=runtime.root,
+            entrypoint=runtime.entrypoint,
+            bundle=runtime.bundle,
+            timeout=5.0,
+        )
 
     async def settle(self, app_id: str, version: int, *, timeout_s: float, trace: str = "") -> Outcome:
         """Wake, then wait until the version is Ready or Failed, waits for something slow, or time is up. `trace`: of

@@ -201,9 +201,10 @@ class Reconciler:
                 while True:
                     changed = keeper.changed
                     outcome = keeper.outcomes.get(version)
-                    if outcome is not None and (
-                        outcome.phase in (Phase.READY, Phase.FAILED) or outcome.reason == "TemplateBuilding"
-                    ):
+                    if outcome is not None and outcome.phase in (Phase.READY, Phase.FAILED):
+                        keeper.traces.pop(version, None)
+                        return outcome
+                    if outcome is not None and outcome.reason == "TemplateBuilding":
                         return outcome
                     if keeper.gone:
                         break

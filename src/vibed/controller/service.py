@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from vibed import records, tracing
 from vibed.apps import ids
-from vibed.apps.app import Phase, Runtime, runtime_of
+from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite import SqliteStore
 from vibed.config import Config
@@ -43,6 +43,8 @@ from vibed.sources.store import DIGEST
 from vibed.wire import Message, serve
 
 log = records.logger("vibed.controller")
+
+_LOOK_EVERY_S = 10.0
 
 
 class AnotherController(VibedError):
@@ -155,10 +157,13 @@ class Service:
 
         Apps that were not serving when the machine or vibeD went down come back by being asked for.
         """
-        for app in await self._store.unsettled():
-            self._reconciler.wake(app.app_id)
         for app_id in await asyncio.to_thread(self._markers.with_sockets):
             self._reconciler.wake(app_id)
+        while True:
+            # and again from time to time: whoever wrote a spec may not have come to say so
+            for app in await self._store.unsettled():
+                self._reconciler.wake(app.app_id)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
         if not self._placements.is_ready(template):
@@ -173,7 +178,7 @@ class Service:
                 self._reconciler.wake(str(message["app_id"]))
                 return {}
             case "prepare":
-                self._prepare(str(message["app_id"]), str(message["digest"]), runtime_of(message["runtime"]))
+                self._prepare(message)
                 return {}
             case "settle":
                 outcome = await self._reconciler.settle(
@@ -199,14 +204,24 @@ class Service:
                 return await self._health()
         raise NotFound(f"the controller has no operation {op!r}")
 
-    def _prepare(self, app_id: str, digest: str, runtime: Runtime) -> None:
+    def _prepare(self, message: Message) -> None:
         # Unlike a spec, this has passed through no store that checked it.
-        if not (ids.PATTERN.fullmatch(app_id) and DIGEST.fullmatch(digest)):
+        app_id, digest, strip = str(message["app_id"]), str(message["digest"]), str(message["strip"])
+        if not ids.PATTERN.fullmatch(app_id) or not DIGEST.fullmatch(digest):
             raise NotFound("that is no app, or no source")
-        template = self._templates.get(runtime.template)
-        if template is not None and self._placements.is_ready(template.name):
-            driver = self._drivers[self._placements.driver_of(template)]
-            driver.prepare(Prospect(app_id, self._source_path(digest), runtime))
+        template = self._templates.get(str(message["template"]))
+        if template is None or not self._placements.is_ready(template.name):
+            return
+        self._drivers[self._placements.driver_of(template)].prepare(
+            Prospect(
+                app_id,
+                self._source_path(digest),
+                strip=strip,
+                root=str(message["root"]),
+                entrypoint=str(message["entrypoint"]),
+                bundle=bool(message["bundle"]),
+            )
+        )
 
     def _figures(self, template: Template, in_use: int) -> TemplateFigures:
         driver = self._placements.driver_of(template)

@@ -7,13 +7,14 @@ depends on it; what was not done, or failed, the run does itself and tells what 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from vibed.apps.errors import VibedError
+from vibed import records
 
 T = TypeVar("T")
+
+log = records.logger("vibed.controller")
 
 MOST = 4
 """Deploys beyond that do not wait for each other's work, and memory and disk stay bounded."""
@@ -43,15 +44,17 @@ class Ahead(Generic[T]):
         """
         doing = self._work.pop(key, None)
         if doing is not None:
-            with contextlib.suppress(VibedError, OSError):
+            try:
                 return await self._result(doing)
+            except Exception as error:
+                log.info("work ahead came to nothing", error=str(error))
         return await self._result(asyncio.get_running_loop().run_in_executor(None, work))
 
     async def close(self) -> None:
         """Throw away what nobody took."""
         for key in list(self._work):
             self._drop(self._work.pop(key))
-        await asyncio.gather(*self._dropping)
+        await asyncio.gather(*self._dropping, return_exceptions=True)
 
     async def _result(self, doing: asyncio.Future[T]) -> T:
         try:
@@ -68,7 +71,8 @@ class Ahead(Generic[T]):
         async def drop() -> None:
             try:
                 result = await doing
-            except (VibedError, OSError):
+            except Exception as error:
+                log.info("work ahead came to nothing", error=str(error))
                 return
             await asyncio.to_thread(self._discard, result)
 

@@ -93,7 +93,11 @@ class Prospect:
     app_id: str
     source: Path
     """The file that the run's `source` will be, if it comes."""
-    runtime: Runtime
+    strip: str = ""
+    root: str = ""
+    entrypoint: str = ""
+    bundle: bool = False
+    """These four as in `vibed.apps.app.Runtime`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,8 @@ def in_memory(folder: Path) -> bool:
 
 
 def put_in_memory(folder: Path) -> None:
-    """Mount a tmpfs on an empty folder. Raises OSError."""
-    _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0711")
+    """Mount a tmpfs on an empty folder, as large as systemd makes /run. Raises OSError."""
+    _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0711,size=20%,nr_inodes=800k")
 
 
 def unmount_below(folder: Path) -> None:

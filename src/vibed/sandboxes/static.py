@@ -19,7 +19,6 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
-from vibed.apps.app import Runtime
 from vibed.apps.errors import VibedError
 from vibed.layout import Layout
 from vibed.sandboxes.ahead import Ahead
@@ -206,7 +205,7 @@ class StaticDriver:
 
     def prepare(self, prospect: Prospect) -> None:
         """Unpack the site."""
-        self._ahead.begin(*self._work(prospect.app_id, prospect.source, prospect.runtime))
+        self._ahead.begin(*self._work(prospect.app_id, prospect.source, prospect.strip + prospect.root))
 
     async def adopt(self) -> Sequence[Sandbox]:
         """None: a site is taken over by `find` when it is asked for. What was half written, and other boots' sites, are
@@ -269,13 +268,19 @@ class StaticDriver:
 
     async def unpacked(self, run: Run) -> Path:
         """The folder of a run's site, complete. Raises `ArchiveError`, `RunFailed`, OSError."""
-        fresh = await self._ahead.take(*self._work(run.app_id, run.source, run.runtime))
-        place = self._folder_for(run.app_id) / f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
-        fresh.rename(place)
-        return place
+        fresh = await self._ahead.take(*self._work(run.app_id, run.source, run.runtime.strip + run.runtime.root))
+        name = f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
+        try:
+            try:
+                return fresh.rename(self._folder_for(run.app_id) / name)
+            except FileNotFoundError:
+                # what was made for a run that did not come has just taken the app's empty folder with it
+                return fresh.rename(self._folder_for(run.app_id) / name)
+        except OSError:
+            await asyncio.to_thread(_remove, fresh)
+            raise
 
-    def _work(self, app_id: str, source: Path, runtime: Runtime) -> tuple[Hashable, Callable[[], Path]]:
-        prefix = runtime.strip + runtime.root
+    def _work(self, app_id: str, source: Path, prefix: str) -> tuple[Hashable, Callable[[], Path]]:
         return (app_id, source, prefix), partial(self._unpack, app_id, source, prefix)
 
     def _unpack(self, app_id: str, source: Path, prefix: str) -> Path:

@@ -232,6 +232,8 @@ class Supervised:
             raise SandboxLost(f"sandbox {self.id}: {error.message}", code=_lost_code(error)) from error
         except (wire.Disconnected, TimeoutError, OSError) as error:
             raise SandboxLost(f"sandbox {self.id} was lost while it started {run.app_id}: {error}") from error
+        finally:
+            self._owner.tidy(self.place)
         self._endpoint = Endpoint(socket)
         self._state = State.RUNNING
         timings = {str(k): float(v) for k, v in (answer.get("timings") or {}).items()}
@@ -413,6 +415,10 @@ class SupervisedDriver(ABC):
     @abstractmethod
     async def order(self, sandbox: Supervised, run: Run) -> dict[str, object]:
         """The driver's part of the `run` operation. Raises `RunFailed`, OSError."""
+
+    def tidy(self, place: Place) -> None:
+        """Remove what `order` left for the supervisor to read, if anything: the run has begun, or failed."""
+        return
 
     def bounds(self, limits: Limits) -> Bounds:
         """What the group of a sandbox with these limits is held to; pids with room for what surrounds the app."""

@@ -112,8 +112,8 @@ class WorkerdDriver(SupervisedDriver):
 
     def prepare(self, prospect: Prospect) -> None:
         """Read the modules of a worker that is not bundled."""
-        if prospect.runtime.entrypoint and not prospect.runtime.bundle:
-            self._ahead.begin(*_reading(prospect.source, prospect.runtime))
+        if prospect.entrypoint and not prospect.bundle:
+            self._ahead.begin(*_reading(prospect.source, prospect.strip, prospect.entrypoint))
 
     async def close(self) -> None:
         """As every driver."""
@@ -136,6 +136,10 @@ class WorkerdDriver(SupervisedDriver):
         path.write_text(json.dumps(code))
         return {"worker": str(path)}
 
+    def tidy(self, place: Place) -> None:
+        """Remove the worker code: it is in memory twice otherwise, here and in the worker."""
+        (place.folder / "worker.json").unlink(missing_ok=True)
+
     async def adopt(self) -> Sequence[Sandbox]:
         """As every driver; assets of sandboxes that are gone are removed."""
         adopted = await super().adopt()
@@ -152,9 +156,9 @@ class WorkerdDriver(SupervisedDriver):
         await asyncio.to_thread(shutil.rmtree, self._assets / place.id, True)
 
     async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
-        entry = _entry(run.runtime)
+        entry = run.runtime.entrypoint.removeprefix("./")
         if not run.runtime.bundle:
-            modules = await self._ahead.take(*_reading(run.source, run.runtime))
+            modules = await self._ahead.take(*_reading(run.source, run.runtime.strip, run.runtime.entrypoint))
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
@@ -176,12 +180,8 @@ class WorkerdDriver(SupervisedDriver):
         return {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names))}
 
 
-def _entry(runtime: Runtime) -> str:
-    return runtime.entrypoint.removeprefix("./")
-
-
-def _reading(source: Path, runtime: Runtime) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
-    what = (source, runtime.strip, _entry(runtime))
+def _reading(source: Path, strip: str, entrypoint: str) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
+    what = (source, strip, entrypoint.removeprefix("./"))
     return what, partial(_plain, *what)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from vibed.sources.errors import CorruptArchive, LinkOutside, TruncatedArchive, quoted, storage_error
-from vibed.sources.inflate import Inflated
+from vibed.sources.inflate import READ, Inflated
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.table import ArchiveTable, Entry, Kind
 
@@ -36,6 +36,7 @@ def extract(
     Members outside `strip` (a folder, with its slash) are left out, the others lose it. `file_mode` None keeps the
     archive's permission bits. `owner` is (uid, gid). Returns the number of files. When anything fails, `dest` is
     removed again. Raises `ArchiveError`, `StorageFull`, `StorageFailed`; `FileExistsError` when `dest` exists."""
+    _check_strip(strip)
     dest.mkdir(0o700)
     try:
         root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -60,6 +61,7 @@ def iter_files(
 
     Memory holds one file at a time, and those that links end at.
     """
+    _check_strip(strip)
     targets = {entry.target for entry in table.entries if entry.kind is Kind.LINK and entry.path.startswith(strip)}
     contents: dict[str, bytes] = {}
     with _Contents(path, table, limits) as stream:
@@ -78,11 +80,17 @@ def iter_files(
             yield entry.path[len(strip) :], contents[entry.target]
 
 
+def _check_strip(strip: str) -> None:
+    """What is left of a path must begin with a name: never with a slash."""
+    if strip and not strip.endswith("/"):
+        raise ValueError(f"strip has to be a folder, with its slash: {strip!r}")
+
+
 class _Contents:
     """Forward-only access to the contents of an archive's files."""
 
     def __init__(self, path: Path, table: ArchiveTable, limits: ArchiveLimits) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, READ)
         try:
             self._stream = Inflated(self._fd, limits)
             if self._stream.compressed != table.compressed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 
 from vibed.sources.errors import (
@@ -15,6 +16,9 @@ from vibed.sources.errors import (
     TruncatedArchive,
 )
 from vibed.sources.limits import ArchiveLimits
+
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a source is opened: whoever may write to the folder must neither lead elsewhere nor keep the reader waiting."""
 
 _READ = 256 << 10
 _OUT = 1 << 20
@@ -51,7 +55,10 @@ class Inflated:
     def __init__(self, fd: int, limits: ArchiveLimits) -> None:
         self._fd = fd
         self._limits = limits
-        self.compressed = os.fstat(fd).st_size
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise NotGzip("the source is not a file", hint="send a gzipped tar archive of the folder")
+        self.compressed = facts.st_size
         if self.compressed > limits.compressed:
             raise TooLarge(
                 f"the archive has {size_text(self.compressed)}; at most {size_text(limits.compressed)} are accepted",

@@ -29,7 +29,7 @@ from vibed.sources.errors import (
     quoted,
 )
 from vibed.sources.headers import BLOCK, ZERO, checksum_fits, clean_path, header_name, number, pax_records, pax_size
-from vibed.sources.inflate import Inflated, size_text
+from vibed.sources.inflate import READ, Inflated, size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.table import ArchiveTable, Entry, Kind
 from vibed.sources.texts import Kept, wanted
@@ -43,7 +43,7 @@ _LINK_STEPS = 40
 def read_table(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> ArchiveTable:
     """Read the table of the archive at `path`. Raises `ArchiveError` subclasses; `OSError` only for the file
     itself."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, READ)
     try:
         return _Reading(fd, limits).run()
     finally:

@@ -1,0 +1,136 @@
+"""Sources that no version names go; those of deploys that are on their way, or were just answered, stay."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from vibed.api.intake import Intake
+from vibed.apps.app import Runtime
+from vibed.apps.store import AppStore
+from vibed.sources.limits import DEFAULT_LIMITS
+from vibed.sources.store import ServedStore, StagedSource
+
+Meanwhile = Callable[[], Awaitable[None]]
+
+
+class Names:
+    """The digests that versions name; `meanwhile` happens between the look and the answer, as it may with a store."""
+
+    def __init__(self) -> None:
+        self.named: set[str] = set()
+        self.meanwhile: Meanwhile | None = None
+
+    async def digests_in_use(self) -> frozenset[str]:
+        seen = frozenset(self.named)
+        await self._pass()
+        return seen
+
+    async def names_source(self, digest: str) -> bool:
+        seen = digest in self.named
+        await self._pass()
+        return seen
+
+    async def _pass(self) -> None:
+        if self.meanwhile is not None:
+            happening, self.meanwhile = self.meanwhile, None
+            await happening()
+
+
+class World:
+    def __init__(self, root: Path) -> None:
+        self.sources = ServedStore(root, key=b"k" * 32)
+        self.sources.prepare()
+        self.names = Names()
+        self.store = cast(AppStore, self.names)
+        self.intake = Intake(self.sources, _never, DEFAULT_LIMITS)
+
+    async def staged(self, content: bytes) -> StagedSource:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        return await self.intake.receive(chunks())
+
+    async def deployed(self, content: bytes) -> None:
+        """A deploy from its first byte to its answer."""
+        staged = await self.staged(content)
+        with self.intake.holding(staged.digest):
+            await self.intake.keep(staged, known=False)
+            self.names.named.add(staged.digest)
+        await self.intake.discard(staged)
+
+    def kept(self, content: bytes) -> bool:
+        return self.sources.path(hashlib.sha256(content).hexdigest()).exists()
+
+
+def _never(*_: Any) -> Runtime:
+    raise AssertionError("nothing is classified here")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "sources")
+
+
+async def test_what_no_version_names_is_collected(world: World) -> None:
+    await world.deployed(b"named")
+    staged = await world.staged(b"refused")
+    await world.intake.keep(staged, known=False)
+    assert await world.intake.collect(world.store) == 1
+    assert (world.kept(b"named"), world.kept(b"refused")) == (True, False)
+
+
+async def test_a_deploy_that_is_answered_while_sources_are_collected_keeps_its_own(world: World) -> None:
+    world.names.meanwhile = lambda: world.deployed(b"new")
+    assert await world.intake.collect(world.store) == 0
+    assert world.kept(b"new")
+
+
+async def test_a_deploy_that_had_kept_its_source_before_and_is_answered_meanwhile_keeps_it(world: World) -> None:
+    staged = await world.staged(b"kept before")
+    go_on = asyncio.Event()
+
+    async def deploy() -> None:
+        with world.intake.holding(staged.digest):
+            await world.intake.keep(staged, known=False)
+            await go_on.wait()
+            world.names.named.add(staged.digest)
+
+    deploying = asyncio.create_task(deploy())
+    while not world.kept(b"kept before"):
+        await asyncio.sleep(0.001)
+
+    async def answered() -> None:
+        go_on.set()
+        await deploying
+
+    world.names.meanwhile = answered
+    assert await world.intake.collect(world.store) == 0
+    assert world.kept(b"kept before")
+
+
+async def test_a_refused_source_is_dropped_unless_a_version_names_it(world: World) -> None:
+    await world.deployed(b"named")
+    for content in (b"named", b"refused"):
+        staged = await world.staged(content)
+        await world.intake.keep(staged, known=False)
+        await world.intake.drop(staged.digest, world.store)
+    assert (world.kept(b"named"), world.kept(b"refused")) == (True, False)
+
+
+async def test_what_one_deploy_is_refused_with_stays_for_another_that_holds_it_or_was_just_answered(
+    world: World,
+) -> None:
+    staged = await world.staged(b"same")
+    await world.intake.keep(staged, known=False)
+    with world.intake.holding(staged.digest):
+        await world.intake.drop(staged.digest, world.store)
+        assert world.kept(b"same")
+    world.names.meanwhile = lambda: world.deployed(b"same")
+    await world.intake.drop(staged.digest, world.store)
+    assert world.kept(b"same")

@@ -1,0 +1,47 @@
+"""Messages that are too long hurt nobody but who sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from vibed.wire import MAX_LINE, Connection, Disconnected, Message, WireError, serve
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> AsyncIterator[Path]:
+    async def answer(op: str, message: Message) -> Message:
+        if op == "slow":
+            await asyncio.sleep(30)
+        return {"op": op}
+
+    server = await serve(tmp_path / "s", answer)
+    yield tmp_path / "s"
+    server.close()
+
+
+async def test_a_message_that_is_too_long_is_refused_where_it_is_sent_and_others_go_on(path: Path) -> None:
+    connection = await Connection.open(path)
+    with pytest.raises(WireError) as refused:
+        await connection.call("ask", what="x" * MAX_LINE)
+    assert refused.value.error_code == "MessageTooLong"
+    assert await connection.call("ask", timeout=5) == {"op": "ask"}
+    await connection.close()
+
+
+async def test_who_sends_a_line_that_is_too_long_is_told_at_once_whatever_is_being_answered(path: Path) -> None:
+    connection = await Connection.open(path)
+    slow = asyncio.create_task(connection.call("slow"))
+    await asyncio.sleep(0.01)
+    connection._writer.write(b"x" * (2 * MAX_LINE) + b"\n")
+    with pytest.raises(Disconnected):
+        await asyncio.wait_for(slow, 5)
+    with pytest.raises(Disconnected):
+        await connection.call("ask")
+    second = await Connection.open(path)
+    assert await second.call("ask", timeout=5) == {"op": "ask"}
+    await second.close()
+    await connection.close()
