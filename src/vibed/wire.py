@@ -29,6 +29,12 @@ class WireError(VibedError):
     status = 500
 
 
+class MessageTooLong(WireError):
+    """What is to be said has more bytes than a line may have."""
+
+    code = "MessageTooLong"
+
+
 class Disconnected(VibedError):
     """The other process is not there, or went away before it answered."""
 
@@ -67,14 +73,16 @@ class Connection:
         return self._reading
 
     async def call(self, op: str, *, timeout: float | None = None, **arguments: object) -> Message:
-        """Ask and wait for the answer. Raises `WireError`, `Disconnected`, `TimeoutError`."""
+        """Ask and wait for the answer. Raises `WireError`, `Disconnected`, `TimeoutError`; nothing was sent when it
+        raises `MessageTooLong`.
+        """
         if self._reading.done():
             raise Disconnected(f"the connection ended before {op!r} could be asked")
         self._next += 1
         number = self._next
         line = json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n"
         if len(line) > MAX_LINE:
-            raise WireError(f"{op!r} cannot be asked: its arguments have {len(line):,} bytes", code="MessageTooLong")
+            raise MessageTooLong(f"{op!r} cannot be asked: its arguments have {len(line):,} bytes")
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._calls[number] = answer
         try:
