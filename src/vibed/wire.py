@@ -185,6 +185,8 @@ async def _answer(handler: Handler, message: Message, writer: asyncio.StreamWrit
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"the operation {message.get('op')!r} failed", "exception": error}
         )
+    if writer.is_closing():
+        return
     with contextlib.suppress(OSError):
         writer.write(json.dumps(reply).encode() + b"\n")
         await writer.drain()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from vibed.apps.app import App, Phase, Resources, Runtime, Start
 from vibed.apps.errors import NotFound, VibedError
@@ -41,7 +42,7 @@ from vibed.sandboxes.driver import (
 )
 from vibed.sandboxes.pool import WarmPools
 from vibed.sandboxes.templates import load_templates
-from vibed.tracing import NoTracer
+from vibed.tracing import OpenTelemetry
 
 PYTHON = Runtime("general", "python-313", "python", "app.py", "because.", start=Start(("python3", "app.py")))
 
@@ -160,6 +161,7 @@ class World:
     placements: Placements
     reconciler: Reconciler
     layout: Layout
+    traced: InMemorySpanExporter
 
     async def deploy(self, name: str = "todo", **more: object) -> int:
         new = NewVersion(name, "ann", "ann", "ab" * 32, 10, PYTHON, {}, Resources(), **more)  # type: ignore[arg-type]
@@ -194,6 +196,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     placements.probed("gvisor", await driver.probe())
     placements.built("python-313")
     markers = Markers(layout.apps, layout.ingress)
+    traced = InMemorySpanExporter()
     async with WarmPools(drivers, {}) as pools:
         reconciler = Reconciler(
             config=config,
@@ -204,13 +207,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             placements=placements,
             markers=markers,
             metrics=Metrics(),
-            tracer=NoTracer(),
+            tracer=OpenTelemetry(traced, at_once=True),
             source_path=lambda digest: tmp_path / digest,
         )
         ready = asyncio.Event()
         running = asyncio.ensure_future(reconciler.run(ready))
         await ready.wait()
-        yield World(store, driver, markers, placements, reconciler, layout)
+        yield World(store, driver, markers, placements, reconciler, layout, traced)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
@@ -309,6 +312,38 @@ async def test_an_app_deleted_while_its_sandbox_boots_leaves_nothing(world: Worl
     with contextlib.suppress(NotFound):
         await waiter
     assert not (world.layout.apps / "todo").exists()
+
+
+TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
+
+
+async def test_the_first_run_of_a_traced_deploy_is_recorded_and_none_of_later(world: World) -> None:
+    await world.reconciler.settle("todo", await world.deploy(), 5.0, trace=TRACE)
+    spans = {span.name: span for span in world.traced.get_finished_spans()}
+    assert set(spans) == {"run", "run.claiming", "run.injecting", "run.switching"}
+    assert f"{spans['run'].context.trace_id:032x}" == "ab" * 16
+    world.driver.alive[0].end()
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    await world.reconciler.settle("todo", 1, 5.0)
+    assert len(world.traced.get_finished_spans()) == len(spans)
+
+
+async def test_a_run_that_fails_is_recorded_with_its_reason_however_long_its_sandbox_takes_to_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(run: Run) -> None:
+        raise RunFailed("it exited with status 1", code="StartFailed")
+
+    async def slowly(self: Scripted, grace_s: float = 2.0) -> None:
+        await asyncio.sleep(0.1)
+        self.end()
+
+    world.driver.script = script
+    monkeypatch.setattr(Scripted, "destroy", slowly)
+    outcome = await world.reconciler.settle("todo", await world.deploy(), 5.0, trace=TRACE)
+    assert outcome.phase is Phase.FAILED
+    (run,) = [span for span in world.traced.get_finished_spans() if span.name == "run"]
+    assert (run.status.is_ok, run.status.description) == (False, "it exited with status 1.")
 
 
 async def test_a_version_that_fails_leaves_the_last_good_one_serving_and_both_say_so(world: World) -> None:

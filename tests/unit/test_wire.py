@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from vibed.wire import MAX_LINE, Connection, Disconnected, Message, MessageTooLong, serve
 
@@ -44,3 +46,29 @@ async def test_who_sends_a_line_that_is_too_long_is_told_at_once_whatever_is_bei
     assert await second.call("ask", timeout=5) == {"op": "ask"}
     await second.close()
     await connection.close()
+
+
+def test_what_is_still_being_answered_when_the_other_side_has_gone_goes_on_to_its_end(tmp_path: Path) -> None:
+    """On the loop that vibeD's processes have: a write to what is closed is another error there."""
+    ended: list[str] = []
+
+    async def talk() -> None:
+        unhandled: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+
+        async def answer(op: str, message: Message) -> Message:
+            await asyncio.sleep(0.05 * message["number"])
+            ended.append(op)
+            return {}
+
+        async with await serve(tmp_path / "s", answer):
+            _, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            for number in range(1, 4):
+                writer.write(json.dumps({"id": number, "op": f"op {number}", "number": number}).encode() + b"\n")
+            writer.write(b"this is no message\n")
+            await asyncio.sleep(0.3)
+            writer.close()
+        assert unhandled == []
+
+    uvloop.run(talk())
+    assert ended == ["op 1", "op 2", "op 3"]

@@ -152,7 +152,7 @@ class Deployments:
                 return await self._write(caller, app_id, metadata, staged, runtime, before, steps, idempotency)
         except VibedError:
             # Refused, or somebody was faster with the name: the source that was kept for it may be nobody's.
-            with contextlib.suppress(VibedError):
+            with contextlib.suppress(VibedError, OSError):
                 await self.intake.drop(staged.digest, self._store)
             raise
 

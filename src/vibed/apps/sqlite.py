@@ -179,7 +179,7 @@ class SqliteStore:
         assert self._loop_db is not None, "the store is closed"
         try:
             return work(self._loop_db)
-        except sqlite3.OperationalError:
+        except sqlite3.Error:
             return await self._read(work)
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:

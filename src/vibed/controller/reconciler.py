@@ -437,6 +437,7 @@ class Reconciler:
                     asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
             total = (time.perf_counter() - began) * 1000
             self._metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
+            self._trace(keeper, run)
             keeper.woken.set()
         except RunFailed as error:
             await self._failed(keeper, run, error.error_code, _sentence(error), app_fault=True)
@@ -447,10 +448,9 @@ class Reconciler:
             await self._failed(keeper, run, "Internal", f"{type(error).__name__}: {error}", app_fault=False)
         finally:
             run.over.set()
-            self._trace(keeper, run, version)
 
-    def _trace(self, keeper: _Keeper, run: _Run, version: Version) -> None:
-        """Make the first run of a traced deploy a part of its trace."""
+    def _trace(self, keeper: _Keeper, run: _Run) -> None:
+        """Make the first run of a traced deploy a part of its trace, before anybody is told how it went."""
         within = keeper.traces.pop(run.version, "")
         if not within:
             return
@@ -465,8 +465,8 @@ class Reconciler:
             app_id=keeper.app_id,
             version=run.version,
             run=run.number,
-            lane=version.runtime.lane,
-            template=version.runtime.template,
+            driver=run.sandbox.driver if run.sandbox is not None else "",
+            template=run.sandbox.template if run.sandbox is not None else "",
         )
 
     async def _start(self, keeper: _Keeper, run: _Run, version: Version, placement: Placement) -> Mapping[str, float]:
@@ -554,6 +554,7 @@ class Reconciler:
         retry_at = time.monotonic() + backoff(count)
         keeper.troubles[run.version] = Trouble(reason, message, count, retry_at, app_fault=app_fault)
         self._metrics.failed(reason)
+        self._trace(keeper, run)
         log.warning("a run ended", app=keeper.app_id, run=run.number, version=run.version, reason=reason, count=count)
         keeper.woken.set()
         with contextlib.suppress(NotFound):

@@ -161,8 +161,11 @@ class Service:
             self._reconciler.wake(app_id)
         while True:
             # and again from time to time: whoever wrote a spec may not have come to say so
-            for app in await self._store.unsettled():
-                self._reconciler.wake(app.app_id)
+            try:
+                for app in await self._store.unsettled():
+                    self._reconciler.wake(app.app_id)
+            except Exception:
+                log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
