@@ -93,6 +93,7 @@ def _publish(instance: Instance, app: str) -> Path:
     from vibed.sandboxes.driver import Endpoint
 
     markers = _markers(instance)
+    markers.make_room(app)
     socket = markers.socket(app, 1, 1)
     markers.publish(app, 1, 1, Endpoint(socket))
     return socket
