@@ -106,10 +106,7 @@ async def test_after_a_reboot_no_site_is_trusted_and_the_old_ones_go(layout: Lay
     later = StaticDriver(layout, boot_id="22222222-x")
     await later.adopt()
     assert later.find("a", 1) is None
-    for _ in range(500):
-        if not (layout.sites / "11111111").exists():
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: not (layout.sites / "11111111").exists())
     assert not place.exists()
     assert not (layout.sites / "11111111").exists()
     await later.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 
 class Phase(StrEnum):
@@ -57,24 +56,6 @@ class Runtime:
     options: Mapping[str, object] = field(default_factory=dict)
     """Worker: compatibility flags and date, vars, assets."""
     notes: tuple[str, ...] = ()
-
-
-def runtime_of(raw: Mapping[str, Any]) -> Runtime:
-    """A runtime from what `dataclasses.asdict` and JSON made of it."""
-    start = raw["start"]
-    return Runtime(
-        **{
-            **raw,
-            "notes": tuple(raw["notes"]),
-            "start": Start(
-                argv=tuple(start["argv"]),
-                shell=start["shell"],
-                build=tuple(tuple(step) for step in start["build"]),
-                port=start["port"],
-                warm=start["warm"],
-            ),
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)

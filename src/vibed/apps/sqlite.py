@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from vibed.apps.app import App, Event, Key, Phase, Resources, Status, Version, runtime_of
+from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Start, Status, Version
 from vibed.apps.errors import (
     AlreadyExists,
     Conflict,
@@ -561,17 +561,32 @@ def _app(row: Sequence[Any]) -> App:
             isolation=row[12], driver=row[13], sandbox=row[14], restarts=row[15], updated_at=row[16],
             revision=row[17],
         ),
-        runtime=runtime_of(json.loads(row[18])),
+        runtime=_runtime(row[18]),
         runs=row[19],
     )  # fmt: skip
 
 
 def _version(row: Sequence[Any]) -> Version:
     return Version(
-        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=runtime_of(json.loads(row[4])),
+        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=_runtime(row[4]),
         env=json.loads(row[5]), resources=Resources(**json.loads(row[6])), created_at=row[7], created_by=row[8],
         rolled_back_from=row[9], phase=Phase(row[10]), reason=row[11], message=row[12], timings=json.loads(row[13]),
     )  # fmt: skip
+
+
+def _runtime(text: str) -> Runtime:
+    raw = json.loads(text)
+    start = raw.pop("start")
+    return Runtime(
+        **{**raw, "notes": tuple(raw["notes"])},
+        start=Start(
+            argv=tuple(start["argv"]),
+            shell=start["shell"],
+            build=tuple(tuple(step) for step in start["build"]),
+            port=start["port"],
+            warm=start["warm"],
+        ),
+    )
 
 
 def _key(row: Sequence[Any]) -> Key:

@@ -17,6 +17,7 @@ from vibed.cli import watchdog
 from vibed.cli.up import client
 from vibed.config import Config, load
 from vibed.layout import Layout
+from vibed.sandboxes import debian_packages
 from vibed.sandboxes.cgroups import Cgroups
 from vibed.sandboxes.tools import NAMES, Tools
 
@@ -133,13 +134,11 @@ def _disk(config: Config) -> Finding:
 
 
 def _programs(root: bool) -> Iterator[Finding]:
-    for program, package, why in (
-        ("mmdebstrap", "mmdebstrap", "builds template images"),
-        ("mkfs.erofs", "erofs-utils", "builds template images"),
-    ):
-        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    for program in ("mmdebstrap", "mkfs.erofs"):
+        path = debian_packages.which(program)
+        package = debian_packages.PROGRAMS[program]
         cure = "vibed up installs it" if root and shutil.which("apt-get") else f"sudo apt-get install {package}"
-        yield Finding(program, path is not None, path or f"missing ({why})", cure, needed=False)
+        yield Finding(program, path is not None, path or "missing (builds template images)", cure, needed=False)
 
 
 def _port(config: Config, layout: Layout) -> Finding:

@@ -73,7 +73,6 @@ class _Run:
     number: int
     version: int
     stage: Stage = Stage.STARTING
-    step: str = ""
     entered: list[tuple[str, float]] = field(default_factory=list)
     """Its steps so far, and when they began (Unix seconds)."""
     sandbox: Sandbox | None = None
@@ -83,11 +82,11 @@ class _Run:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def enter(self, step: str) -> None:
-        self.step = step
         self.entered.append((step, time.time()))
 
     def view(self) -> RunView:
-        return RunView(self.number, self.version, self.stage, self.step)
+        step = self.entered[-1][0] if self.entered else ""
+        return RunView(self.number, self.version, self.stage, step)
 
     @property
     def leaving(self) -> bool:

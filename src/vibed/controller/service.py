@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import IO, Any
 
 from vibed import records, tracing
@@ -39,7 +39,7 @@ from vibed.sandboxes.supervisor import Host
 from vibed.sandboxes.templates import Template, load_templates
 from vibed.sandboxes.tools import Tools
 from vibed.sandboxes.workerd import WorkerdDriver
-from vibed.sources.store import DIGEST
+from vibed.sources.store import source_path
 from vibed.wire import Message, serve
 
 log = records.logger("vibed.controller")
@@ -92,7 +92,7 @@ class Service:
             markers=self._markers,
             metrics=self._metrics,
             tracer=self._tracer,
-            source_path=self._source_path,
+            source_path=partial(source_path, layout.sources),
         )
         self._preparation = Preparation(
             config=config,
@@ -109,9 +109,6 @@ class Service:
         self._leftovers = Leftovers(
             layout=layout, templates=self._templates, builder=self._builder, roots=roots, tools=tools
         )
-
-    def _source_path(self, digest: str) -> Path:
-        return self._layout.sources / f"{digest}.tar.gz"
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -209,17 +206,18 @@ class Service:
 
     def _prepare(self, message: Message) -> None:
         # Unlike a spec, this has passed through no store that checked it.
-        app_id, digest, strip = str(message["app_id"]), str(message["digest"]), str(message["strip"])
-        if not ids.PATTERN.fullmatch(app_id) or not DIGEST.fullmatch(digest):
-            raise NotFound("that is no app, or no source")
+        app_id = str(message["app_id"])
+        if not ids.PATTERN.fullmatch(app_id):
+            raise NotFound("that is no app")
+        source = source_path(self._layout.sources, str(message["digest"]))
         template = self._templates.get(str(message["template"]))
         if template is None or not self._placements.is_ready(template.name):
             return
         self._drivers[self._placements.driver_of(template)].prepare(
             Prospect(
                 app_id,
-                self._source_path(digest),
-                strip=strip,
+                source,
+                strip=str(message["strip"]),
                 root=str(message["root"]),
                 entrypoint=str(message["entrypoint"]),
                 bundle=bool(message["bundle"]),

@@ -28,7 +28,6 @@ PROGRAMS: Mapping[str, str] = {
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEADLINE_S = 300.0
-_APT = ("apt-get", "-o", "DPkg::Lock::Timeout=240", "--yes")
 
 
 class PackagesMissing(VibedError):
@@ -50,7 +49,7 @@ async def ensure(home: Path, log: Path) -> None:
     if os.geteuid() != 0 or which("apt-get") is None:
         raise PackagesMissing(f"{', '.join(missing)} must be installed", hint=command, retryable=False)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = [*_APT, "install", "--no-install-recommends", *missing]
+    install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "--yes", "--no-install-recommends", *missing]
     async with exclusive(home / "templates" / ".apt", deadline_s=_DEADLINE_S * 2):
         before = _installed()
         # first the intention: if this process is killed, apt may have gone on

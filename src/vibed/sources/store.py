@@ -22,8 +22,7 @@ from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, TooLa
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
-"""How a source is named: by its SHA-256."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = ".tar.gz"
 _BATCH = 1 << 20
 _INLINE = 256 << 10
@@ -68,6 +67,13 @@ class SourceStore(Protocol):
     def signed_url(self, digest: str, ttl_s: float) -> str:
         """A URL from which anyone who has it can read this one source for `ttl_s` seconds."""
         ...
+
+
+def source_path(root: Path, digest: str) -> Path:
+    """Where in `root` the source of this digest is, or would be. Raises `SourceMissing` for what is not a digest."""
+    if not _DIGEST.fullmatch(digest):
+        raise SourceMissing("a source is named by the 64 hex digits of its SHA-256")
+    return root / (digest + _SUFFIX)
 
 
 class ServedStore:
@@ -150,10 +156,8 @@ class ServedStore:
         return path
 
     def path(self, digest: str) -> Path:
-        """Where the source of this digest is, or would be. Raises `SourceMissing` for what is not a digest."""
-        if not DIGEST.fullmatch(digest):
-            raise SourceMissing("a source is named by the 64 hex digits of its SHA-256")
-        return self._root / (digest + _SUFFIX)
+        """As `source_path`."""
+        return source_path(self._root, digest)
 
     async def delete(self, digest: str) -> None:
         self.path(digest).unlink(missing_ok=True)
@@ -161,7 +165,7 @@ class ServedStore:
     async def digests(self) -> frozenset[str]:
         """Every digest in the store, acknowledged or not (for collecting garbage)."""
         names = await asyncio.to_thread(os.listdir, self._root)
-        return frozenset(n.removesuffix(_SUFFIX) for n in names if DIGEST.fullmatch(n.removesuffix(_SUFFIX)))
+        return frozenset(n.removesuffix(_SUFFIX) for n in names if _DIGEST.fullmatch(n.removesuffix(_SUFFIX)))
 
     def signed_url(self, digest: str, ttl_s: float) -> str:
         expires = int(time.time() + ttl_s)
