@@ -101,7 +101,6 @@ type confinement struct {
 	ask, answer, alive [2]int // pipes: child ▸ parent, parent ▸ child, and one that only the parent writes
 
 	oldRoot launch.Reg
-	null    launch.Reg // a read-only /dev/null, or -1
 	loops   []*os.File // held until the child has mounted them
 }
 

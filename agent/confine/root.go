@@ -27,6 +27,9 @@ const (
 	attrNoexec = 8
 )
 
+// aside is a directory of the host's root, covered in this namespace only. Any will do.
+const aside = "tmp"
+
 // attach is a mount that has been made aside and waits for its place.
 type attach struct {
 	fd     launch.Reg
@@ -34,8 +37,9 @@ type attach struct {
 	step   string
 }
 
-// mounts builds the root. Whatever comes from the host is taken hold of first, as detached copies: afterwards no
-// path is looked up outside of the new root, and a link in it cannot lead out of it.
+// mounts builds the root. Whatever the spec names of the host is taken hold of first, as detached copies: afterwards
+// paths are looked up in the new root only, and a link in it cannot lead out of it. A detached mount has one place only:
+// Linux clones one since 6.15, so what is needed twice is cloned twice, from where it is mounted.
 func (c *confinement) mounts() error {
 	s, p := c.spec, c.p
 	if !s.has("mount") {
@@ -65,7 +69,8 @@ func (c *confinement) mounts() error {
 		}
 		slots = append(slots, attach{fd, l.Target, "slot " + l.Target})
 	}
-	devices := c.holdDevices()
+	p.Step("the host's root")
+	c.oldRoot = p.Sys(syscall.SYS_OPENAT, atFdcwd, "/", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0).Out()
 
 	covering := covers{}
 	if s.Root != nil {
@@ -77,7 +82,7 @@ func (c *confinement) mounts() error {
 		if m.Target == "/" {
 			continue
 		}
-		c.entry(m, held[i], devices, covering)
+		c.entry(m, held[i], covering)
 	}
 	for _, slot := range slots {
 		c.mountpoint(slot.target, covering)
@@ -183,11 +188,8 @@ func (c *confinement) enterRoot(held map[int]launch.Reg, covering covers) {
 		root = held[0]
 		covering["/"] = false
 	}
-	// Any directory will do; it is covered in this namespace only.
-	const base = "/tmp"
-	c.oldRoot = p.Sys(syscall.SYS_OPENAT, atFdcwd, "/", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0).Out()
-	p.Sys(sysMoveMount, root, "", atFdcwd, base, moveEmptyFrom)
-	p.Sys(syscall.SYS_CHDIR, base)
+	p.Sys(sysMoveMount, root, "", atFdcwd, "/"+aside, moveEmptyFrom)
+	p.Sys(syscall.SYS_CHDIR, "/"+aside)
 	p.Sys(syscall.SYS_PIVOT_ROOT, ".", ".")
 	p.Step("umask")
 	p.Sys(syscall.SYS_UMASK, 0o022)
@@ -274,7 +276,7 @@ func (c *confinement) tmpfs(m Mount) launch.Reg {
 	return c.filesystem("tmpfs", options, attr)
 }
 
-func (c *confinement) entry(m Mount, held launch.Reg, devices []attach, covering covers) {
+func (c *confinement) entry(m Mount, held launch.Reg, covering covers) {
 	p := c.p
 	switch m.Type {
 	case "bind":
@@ -300,7 +302,7 @@ func (c *confinement) entry(m Mount, held launch.Reg, devices []attach, covering
 		covering[m.Target] = false
 	case "dev":
 		c.mountpoint(m.Target, covering)
-		c.dev(m, devices)
+		c.dev(m)
 		covering[m.Target] = false
 	case "dir":
 		c.mountpoint(m.Target, covering)
@@ -349,6 +351,8 @@ func (c *confinement) file(m Mount, covering covers) {
 	}
 	p.Step("file %s", m.Target)
 	scratch := c.filesystem("tmpfs", [][2]string{{"size", fmt.Sprint(len(m.Content) + 8192)}, {"mode", "0755"}}, attrNosuid|attrNodev)
+	// It goes with the host's root; what is mounted can be cloned.
+	p.Sys(sysMoveMount, scratch, "", c.oldRoot, aside, moveEmptyFrom)
 	write(p.Sys(syscall.SYS_OPENAT, scratch, "file", create, 0o600).Out())
 	fd := p.Sys(sysOpenTree, scratch, "file", openTreeClone|syscall.O_CLOEXEC).Out()
 	c.setattrFD(fd, attrRdonly, 0, 0, false)
@@ -375,53 +379,33 @@ func (c *confinement) proc(target string) {
 		p.Sys(sysMoveMount, fd, "", atFdcwd, full, moveEmptyFrom).Allow(syscall.EBADF, syscall.ENOENT)
 		p.Sys(syscall.SYS_CLOSE, fd).Allow(syscall.EBADF)
 	}
-	if c.null < 0 {
-		return
-	}
 	for _, name := range []string{"kcore", "keys", "kmsg", "timer_list", "sched_debug", "kallsyms", "kpagecount", "kpageflags"} {
 		p.Step("hide %s/%s", target, name)
-		fd := p.Sys(sysOpenTree, c.null, "", openTreeClone|syscall.O_CLOEXEC|atEmptyPath).Out()
+		fd := c.device("null", attrRdonly)
 		p.Sys(sysMoveMount, fd, "", atFdcwd, target+"/"+name, moveEmptyFrom).Allow(syscall.ENOENT)
 		p.Sys(syscall.SYS_CLOSE, fd)
 	}
 }
 
-// holdDevices takes the harmless devices of the host: a bind works without the right to make nodes, too.
-func (c *confinement) holdDevices() []attach {
-	c.null = -1
-	wanted := c.spec.Root == nil && c.spec.has("pid")
-	for _, m := range c.spec.Root {
-		wanted = wanted || m.Type == "dev" || m.Type == "proc"
-	}
-	if !wanted {
-		return nil
-	}
-	var out []attach
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		c.p.Step("device /dev/%s", name)
-		fd := c.p.Sys(sysOpenTree, atFdcwd, "/dev/"+name, openTreeClone|syscall.O_CLOEXEC).Out()
-		c.setattrFD(fd, attrNosuid|attrNoexec, 0, syscall.MS_PRIVATE, false)
-		if name == "null" {
-			c.null = c.p.Sys(sysOpenTree, atFdcwd, "/dev/null", openTreeClone|syscall.O_CLOEXEC).Out()
-			c.setattrFD(c.null, attrNosuid|attrNoexec|attrRdonly, 0, syscall.MS_PRIVATE, false)
-		}
-		out = append(out, attach{fd, name, ""})
-	}
-	return out
+// device is a detached mount of one of the host's: a bind works without the right to make nodes, too.
+func (c *confinement) device(name string, attr uint64) launch.Reg {
+	fd := c.p.Sys(sysOpenTree, c.oldRoot, "dev/"+name, openTreeClone|syscall.O_CLOEXEC).Out()
+	c.setattrFD(fd, attrNosuid|attrNoexec|attr, 0, syscall.MS_PRIVATE, false)
+	return fd
 }
 
-func (c *confinement) dev(m Mount, devices []attach) {
+// dev mounts a directory with the harmless devices of the host.
+func (c *confinement) dev(m Mount) {
 	p := c.p
 	p.Step("mount dev at %s", m.Target)
 	fd := c.filesystem("tmpfs", [][2]string{{"size", "64k"}, {"mode", "0755"}}, attrNosuid|attrNoexec)
 	c.attach(attach{fd, m.Target, ""})
 	const create = syscall.O_CREAT | syscall.O_EXCL | syscall.O_WRONLY | syscall.O_CLOEXEC
-	for _, d := range devices {
-		p.Step("device %s/%s", m.Target, d.target)
-		node := p.Sys(syscall.SYS_OPENAT, atFdcwd, m.Target+"/"+d.target, create, 0o666).Out()
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		p.Step("device %s/%s", m.Target, name)
+		node := p.Sys(syscall.SYS_OPENAT, atFdcwd, m.Target+"/"+name, create, 0o666).Out()
 		p.Sys(syscall.SYS_CLOSE, node)
-		copied := p.Sys(sysOpenTree, d.fd, "", openTreeClone|syscall.O_CLOEXEC|atEmptyPath).Out()
-		c.attach(attach{copied, m.Target + "/" + d.target, ""})
+		c.attach(attach{c.device(name, 0), m.Target + "/" + name, ""})
 	}
 	for _, link := range [][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}} {
 		p.Step("symlink %s/%s", m.Target, link[1])
