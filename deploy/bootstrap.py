@@ -8,6 +8,7 @@ library only: it runs under any Python that a machine has, to say what is wrong 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -89,17 +90,46 @@ def environment(place, locks, install):
 
 def make_venv(place):
     """Make the environment; where Debian's python3 lacks ensurepip, say or (as root) do what helps."""
-    for attempt in (1, 2):
-        if subprocess.call([sys.executable, "-m", "venv", str(place)]) == 0:
-            return
-        shutil.rmtree(place, ignore_errors=True)
-        package = "python%d.%d-venv" % sys.version_info[:2]
-        if attempt == 1 and os.geteuid() == 0 and shutil.which("apt-get"):
-            say("packages", "installing %s" % package)
-            subprocess.call(["apt-get", "update", "-qq"])
-            subprocess.call(["apt-get", "install", "-y", "-qq", package])
-            continue
-        sys.exit(fail("%s cannot make a virtual environment" % sys.executable, "sudo apt-get install %s" % package))
+    package = "python%d.%d-venv" % sys.version_info[:2]
+    cure = "sudo apt-get install %s" % package
+    if not can_make_venv() and os.geteuid() == 0 and shutil.which("apt-get"):
+        say("packages", "installing %s (Debian), which making an environment needs" % package)
+        apt_install(package, place.parent)
+    if not can_make_venv():
+        sys.exit(fail("%s cannot make a virtual environment: it lacks the module ensurepip" % sys.executable, cure))
+    run([sys.executable, "-m", "venv", str(place)], dict(os.environ))
+
+
+def can_make_venv():
+    """Whether this Python has ensurepip: in Debian that is a package of its own."""
+    return subprocess.call([sys.executable, "-c", "import ensurepip"], stderr=subprocess.DEVNULL) == 0
+
+
+def apt_install(package, home):
+    """Have apt install `package`, in silence unless that fails; what it brought is remembered for `vibed clean`, as in
+    `vibed.sandboxes.debian_packages`."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "--yes", "--no-install-recommends", package]
+    before = debian_packages()
+    # package lists that are absent or too old are the usual cause of a failure
+    for command in (install, ["apt-get", "update"], install):
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if command is install and done.returncode == 0:
+            break
+    else:
+        sys.stderr.write(done.stdout)
+    brought = debian_packages() - before
+    if brought:
+        record = home / "debian-packages.json"
+        known = set(json.loads(record.read_text())) if record.exists() else set()
+        record.write_text(json.dumps(sorted(known | brought)))
+
+
+def debian_packages():
+    """The names of the packages that are installed."""
+    query = ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev} ${Package}\n"]
+    lines = subprocess.run(query, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return {line.split()[1] for line in lines if line.startswith("ii")}
 
 
 def sources():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from vibed.cli import up
+from vibed.cli import up, watchdog
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 
@@ -94,3 +96,54 @@ def test_an_address_that_is_in_use_is_told_before_anything_is_started(layout: La
         with pytest.raises(up.UpFailed) as caught:
             up._check(config, layout)
     assert caught.value.hint is not None and "VIBED_LISTEN" in caught.value.hint
+
+
+@pytest.fixture
+def never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Layout]:
+    """A vibeD whose processes run, and whose API does not answer."""
+    monkeypatch.setattr(up, "READY_S", 0.2)
+    monkeypatch.setattr(up, "SLOW_S", 0.6)
+    monkeypatch.setattr(up.installation, "admin_key", lambda layout: "key")
+    layout = Layout.of(tmp_path / "home")
+    monkeypatch.setattr(up, "_state", lambda layout: tmp_path / "watchdog.json")
+    layout.own_logs.mkdir(parents=True)
+    _runs(tmp_path, os.getpid())
+    return Config(tmp_path / "home", listen="127.0.0.1:1"), layout
+
+
+def _runs(folder: Path, pid: int) -> None:
+    fresh = folder / "watchdog.new"
+    fresh.write_text(json.dumps({"controller": (pid, watchdog.start_time(pid), "")}))
+    fresh.rename(folder / "watchdog.json")
+
+
+def test_processes_that_live_are_waited_for_longer(never_ready: tuple[Config, Layout]) -> None:
+    config, layout = never_ready
+    with pytest.raises(up.UpFailed) as caught:
+        up._wait_ready(config, layout, up._OwnLogs(layout), lambda text: None)
+    assert caught.value.hint is not None and "goes on trying" in caught.value.hint
+
+
+def test_processes_that_end_again_and_again_are_not_and_their_last_words_are_told(
+    never_ready: tuple[Config, Layout], tmp_path: Path
+) -> None:
+    config, layout = never_ready
+    (layout.own_logs / "controller.log").write_text("of the day before\n")
+    logs = up._OwnLogs(layout)
+    others: list[subprocess.Popen[bytes]] = []
+
+    def says(_: str) -> None:
+        if not others:
+            others.append(subprocess.Popen(["sleep", "60"]))
+            _runs(tmp_path, others[0].pid)
+            with (layout.own_logs / "controller.log").open("a") as log:
+                log.write("no such device\n")
+
+    try:
+        with pytest.raises(up.UpFailed) as caught:
+            up._wait_ready(config, layout, logs, says)
+    finally:
+        others[0].kill()
+        others[0].wait()
+    assert "no such device" in caught.value.message and "day before" not in caught.value.message
+    assert caught.value.hint is not None and "ends again and again" in caught.value.hint

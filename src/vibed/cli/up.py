@@ -34,6 +34,9 @@ from vibed.sandboxes.shipped import shipped
 from vibed.sandboxes.tools import Tools
 
 READY_S = 60.0
+"""How long processes that end again and again have for becoming ready."""
+SLOW_S = 300.0
+"""How long processes that live have: a machine that is slow, or busy, only takes longer."""
 WELCOME = "welcome"
 _AGAIN = "run it again; see vibed doctor if that does not help"
 
@@ -98,9 +101,10 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
                 path = asyncio.run(tools.install(name, _heard(say)))
                 say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
         with steps.step("processes") as say:
+            logs = _OwnLogs(layout)
             started = _start(config, layout, tools, detach=detach)
             _wait_replaced(layout)
-            _wait_ready(config, layout, say)
+            _wait_ready(config, layout, logs, say)
             say(f"caddy, controller and API {'started' if started else 'were running'}")
         with steps.step("example") as say:
             live = _welcome(config, layout, say)
@@ -238,28 +242,54 @@ def _wait_replaced(layout: Layout) -> None:
         time.sleep(0.02)
 
 
-def _wait_ready(config: Config, layout: Layout, say: Callable[[str], None]) -> None:
-    deadline = time.monotonic() + READY_S
+def _wait_ready(config: Config, layout: Layout, logs: _OwnLogs, say: Callable[[str], None]) -> None:
+    """Wait until `/readyz` says so. Raises UpFailed."""
+    began = time.monotonic()
+    seen: dict[str, watchdog.Running] = {}
+    ends_again = False
     answer: httpx.Response | None = None
     with client(config, layout) as api:
-        while time.monotonic() < deadline:
+        while (waited := time.monotonic() - began) < (READY_S if ends_again else SLOW_S):
             with suppress(httpx.HTTPError):
                 answer = api.get("/readyz", timeout=3.0)
                 if answer.status_code == 200:
                     return
-            say("waiting for the API")
+            for name, process in watchdog.running(_state(layout)).items():
+                ends_again |= seen.setdefault(name, process) != process
+            say(f"waiting for the API ({waited:.0f} s)")
             time.sleep(0.05)
-    tail = "".join(_last_lines(layout.own_logs / f"{name}.log", 3) for name in ("controller", "serve", "caddy"))
     said = answer.text[:300] if answer is not None else "nothing"
-    raise UpFailed(f"vibeD was not ready after {READY_S:g} s; /readyz said {said}\n{tail}", hint="see vibed doctor")
+    raise UpFailed(
+        f"vibeD was not ready after {waited:.0f} s; /readyz said {said}\n{logs.ends()}",
+        hint="it goes on trying; see vibed doctor"
+        if not ends_again
+        else "a process ends again and again; see vibed doctor",
+    )
 
 
-def _last_lines(path: Path, count: int) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()[-count:]
-    except OSError:
-        return ""
-    return "".join(f"  {path.name}: {line[:300]}\n" for line in lines)
+class _OwnLogs:
+    """What vibeD's processes write from now on."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._from = {layout.own_logs / f"{name}.log": 0 for name in ("controller", "serve", "caddy")}
+        for path in self._from:
+            with suppress(OSError):
+                self._from[path] = path.stat().st_size
+
+    def ends(self) -> str:
+        """The last lines of each."""
+        return "".join(
+            f"  {path.name}: {line[:300]}\n" for path in self._from for line in self._written(path).splitlines()[-3:]
+        )
+
+    def _written(self, path: Path) -> str:
+        try:
+            with path.open("rb") as log:
+                # a log that is shorter by now has been begun anew
+                log.seek(self._from[path] if path.stat().st_size >= self._from[path] else 0)
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
 
 
 def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:

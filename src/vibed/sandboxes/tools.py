@@ -56,6 +56,9 @@ _BUILD_DEADLINE_S = 1800
 _LOCK_DEADLINE_S = 2400
 _PRUNE_DEADLINE_S = 1
 
+_AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+"""The certificate authorities that this system trusts: Debian and Ubuntu, Fedora and its relatives."""
+
 
 class ToolError(VibedError):
     """A tool could not be installed. `hint` says what would help."""
@@ -211,6 +214,9 @@ class Tools:
         ]
         env = dict(os.environ)
         env["PATH"] = f"{(await self.install('node')).parent}:{env.get('PATH', os.defpath)}"
+        # Node brings its own list of authorities, and a company's (of a proxy that looks into TLS) is in the system's.
+        if authorities := next((file for file in _AUTHORITIES if Path(file).is_file()), None):
+            env.setdefault("NODE_EXTRA_CA_CERTS", authorities)
         await _checked("npm", argv, log=log, deadline_s=_NPM_DEADLINE_S, cwd=folder, env=env)
 
     async def pip(self, arguments: list[str], *, log: Path, deadline_s: float = _WHEEL_DEADLINE_S) -> None:
