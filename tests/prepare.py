@@ -1,6 +1,6 @@
 """What the tests need that takes long to make, made once and shared: `python -m tests.prepare WHAT`.
 
-    system      Debian packages that only tests use (Chromium)
+    system      Debian packages that only tests use (Chromium, QEMU)
     tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
     go          the same for Go; prints where it is
     templates   every template, all stages
@@ -22,7 +22,7 @@ from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.templates import load_templates
 from vibed.sandboxes.tools import Tools
 
-SYSTEM_PACKAGES = {"chromium": "chromium"}
+SYSTEM_PACKAGES = {"chromium": "chromium", "qemu-system-x86_64": "qemu-system-x86"}
 """Program -> Debian package."""
 
 

@@ -421,6 +421,7 @@ func TestCgroupAndOOMKill(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err != nil {
 		base := fmt.Sprintf("/sys/fs/cgroup/vibed-test-%d", os.Getpid())
 		group, procs, oom, limit = base, base+"/cgroup.procs", base+"/memory.events", base+"/memory.max"
+		os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0)
 	}
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatalf("this test needs to make a cgroup: %v", err)
