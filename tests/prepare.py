@@ -1,6 +1,6 @@
 """What the tests need that takes long to make, made once and shared: `python -m tests.prepare WHAT`.
 
-    system      Debian packages that only tests use (Chromium, QEMU)
+    system      Debian packages that only tests use (Chromium, QEMU), and the kernel that QEMU boots
     tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
     go          the same for Go; prints where it is
     templates   every template, all stages
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from vibed.sandboxes.builder import TemplateBuilder
@@ -37,6 +38,16 @@ def say(what: str, text: str, began: float) -> None:
 
 
 def system() -> int:
+    """Packages first, then the kernel: the tests that boot it say what is wrong where it cannot be had."""
+    from tests.kernels import guest
+
+    status = packages()
+    with suppress(guest.CannotBoot):
+        guest.debian_kernel()
+    return status
+
+
+def packages() -> int:
     missing = [package for program, package in SYSTEM_PACKAGES.items() if shutil.which(program) is None]
     if not missing:
         return 0

@@ -117,12 +117,13 @@ def debian_kernel() -> Kernel:
         raise CannotBoot(f"the guest is an x86_64 machine, this one is {platform.machine()}")
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise CannotBoot("the kernel comes as a Debian package, and this machine has no apt-get or dpkg-deb")
-    shown = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
-    found = re.search(r"Depends: (linux-image-(\S+-amd64))$", shown, re.MULTILINE)
-    if found is None:
-        raise CannotBoot("apt knows no linux-image-amd64: this is no Debian, or its lists are empty (apt-get update)")
-    package, version = found.groups()
+    package, version = _kernel_package()
     folder = home() / "kernels" / version
+    if not folder.exists():
+        # a list that is older than the archive names packages that are no longer there
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+        package, version = _kernel_package()
+        folder = home() / "kernels" / version
     if not folder.exists():
         staging = Path(tempfile.mkdtemp(prefix=".kernel-", dir=_made(folder.parent)))
         staging.chmod(0o755)
@@ -140,6 +141,17 @@ def debian_kernel() -> Kernel:
     modules = next(found for found in (folder / "usr/lib/modules", folder / "lib/modules") if found.is_dir())
     busybox = next(found for found in (folder / "usr/bin/busybox", folder / "bin/busybox") if found.is_file())
     return Kernel(version, folder / "boot" / f"vmlinuz-{version}", modules / version, busybox)
+
+
+def _kernel_package() -> tuple[str, str]:
+    """The package that Debian's `linux-image-amd64` stands for, and its kernel's version."""
+    for attempt in (1, 2):
+        shown = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
+        if found := re.search(r"Depends: (linux-image-(\S+-amd64))$", shown, re.MULTILINE):
+            return found[1], found[2]
+        if attempt == 1:
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+    raise CannotBoot("apt knows no linux-image-amd64: this is no Debian, or its lists cannot be had (apt-get update)")
 
 
 def _made(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -44,3 +45,22 @@ def test_what_using_vibed_leaves_in_the_checkout_does_not(bootstrap: ModuleType,
     before = bootstrap.fingerprint(bootstrap.sources())
     write(tmp_path / name, "made")
     assert bootstrap.fingerprint(bootstrap.sources()) == before
+
+
+def test_what_apt_brought_is_remembered_and_nothing_is_shown(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    programs, home = tmp_path / "programs", tmp_path / "home"
+    installed = tmp_path / "installed"
+    installed.write_text("ii  libc6\n")
+    for name, script in {
+        "apt-get": f'echo Reading; printf "ii  %s\\n" "$6" python3-pip-whl >> {installed}',
+        "dpkg-query": f"cat {installed}",
+    }.items():
+        write(programs / name, f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    home.mkdir()
+    bootstrap.apt_install("python3.11-venv", home)
+    assert json.loads((home / "debian-packages.json").read_text()) == ["python3-pip-whl", "python3.11-venv"]
+    assert capfd.readouterr() == ("", "")

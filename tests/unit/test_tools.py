@@ -129,3 +129,25 @@ def test_a_member_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -
         unpack_wheel(wheel(tmp_path / "x.whl", {name: (b"", 0o644)}), tmp_path / "a" / "b")
     assert not list(tmp_path.rglob("escape"))
     shutil.rmtree(tmp_path / "a", ignore_errors=True)
+
+
+async def test_npm_trusts_what_the_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[str, str] = {}
+
+    async def run(name: str, argv: object, *, env: dict[str, str], **_: object) -> None:
+        heard.update(env)
+
+    async def installed(self: Tools, name: str, say: object = None) -> Path:
+        return Path("/tools/bin") / name
+
+    system = tmp_path / "ca-certificates.crt"
+    system.touch()
+    monkeypatch.setattr(tools_module, "_AUTHORITIES", ("/nowhere.crt", str(system)))
+    monkeypatch.setattr(tools_module, "_checked", run)
+    monkeypatch.setattr(Tools, "install", installed)
+    monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
+    await Tools(tmp_path).npm_ci(tmp_path, log=tmp_path / "log")
+    assert heard["NODE_EXTRA_CA_CERTS"] == str(system)
+    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/of/the/operator.crt")
+    await Tools(tmp_path).npm_ci(tmp_path, log=tmp_path / "log")
+    assert heard["NODE_EXTRA_CA_CERTS"] == "/of/the/operator.crt"

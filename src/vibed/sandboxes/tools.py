@@ -254,7 +254,11 @@ class Tools:
             facts = await self._fill(recipe.kind, tool, staging, log, say)
             program = staging / tool.path.relative_to(final)
             if not program.is_file():
-                raise ToolError(tool.name, f"the package has no {program.relative_to(staging)}")
+                raise ToolError(
+                    tool.name,
+                    f"the package has no {program.relative_to(staging)}",
+                    f"npm leaves out in silence what it could not download for this machine; log: {log}",
+                )
             program.chmod(0o755)
             record = {"name": tool.name, "version": tool.version, "size": program.stat().st_size}
             record |= {"sha256": await asyncio.to_thread(sha256_of, program), **facts}
