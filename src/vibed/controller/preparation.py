@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ log = records.logger("vibed.controller")
 
 ORDER = ("static-nginx", "workerd", "python-313", "node-24", "base-debian", "go-123")
 """Templates that are not named here come last."""
+RETRY_S = (30.0, 120.0, 600.0, 1800.0)
+"""The pauses before what failed is tried again; the last one repeats."""
 DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
     "static": (),
     "workerd": ("vibed-agent", "workerd", "esbuild"),
@@ -114,6 +117,8 @@ class Preparation:
             if template not in wanted:
                 placements.broken(template.name, "the operator's configuration leaves it out")
         self._filled: dict[str, str] = {}
+        self._failed: set[str] = set()
+        """Could not be built, by something that may pass."""
         self._deferred: list[Template] = []
         """Built, but their driver cannot be tried before one of another kind is."""
         self._tool_locks: dict[str, asyncio.Lock] = {}
@@ -171,7 +176,9 @@ class Preparation:
         return [self._tools.version(name) for name in DRIVER_TOOLS.get(driver, ())]
 
     async def run(self) -> None:
-        """Make everything ready; returns when all that can be is. A part that fails does not stop the others."""
+        """Make everything ready; returns when all that can be is. A part that fails does not stop the others, and is
+        tried again: a registry may have been out of reach, the machine too busy for a probe.
+        """
         there = set(self.take_stock())
         usable = [t for t in self._templates if not t.unavailable]
         async with asyncio.TaskGroup() as tasks:
@@ -186,7 +193,25 @@ class Preparation:
         if self._config.big_packages:
             for template in usable:
                 await self._next_stages(template)
+        for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            again = [t for t in usable if t.name in self._failed or self._probe_failed(t)]
+            if not again:
+                break
+            log.warning("to be tried again", templates=[t.name for t in again], in_s=pause)
+            await asyncio.sleep(pause)
+            for template in again:
+                if self._probe_failed(template):
+                    self._probed.pop(self._placements.driver_of(template), None)
+            for template in again:
+                if template.name in self._failed:
+                    self._failed.discard(template.name)
+                    await self._build(template)
+                else:
+                    await self._offer(template)
         log.info("everything is prepared")
+
+    def _probe_failed(self, template: Template) -> bool:
+        return self._placements.driver_trouble(self._placements.driver_of(template)) is not None
 
     async def _build_missing(self, templates: list[Template]) -> None:
         for template in templates:
@@ -199,11 +224,14 @@ class Preparation:
         except VibedError as error:
             log.error("a template could not be built", template=template.name, error=error.message, hint=error.hint)
             self._placements.broken(template.name, f"{error.message}. {error.hint or ''}".strip())
+            if error.may_retry:
+                self._failed.add(template.name)
             self._on_ready()
             return
         except Exception as error:
             log.exception("a template could not be built", template=template.name)
             self._placements.broken(template.name, f"{type(error).__name__}: {error}")
+            self._failed.add(template.name)
             self._on_ready()
             return
         self._roots.refresh(template.name)

@@ -1,0 +1,110 @@
+"""Getting ready in the background: what fails by something that may pass is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from vibed.config import Config
+from vibed.controller import preparation
+from vibed.controller.placement import Placements
+from vibed.controller.preparation import Preparation
+from vibed.sandboxes.builder import TemplateBuildFailed
+from vibed.sandboxes.driver import Isolation, Limits, Probe
+from vibed.sandboxes.supervisor import Root
+from vibed.sandboxes.templates import load_templates
+
+
+@dataclass
+class Machine:
+    """A builder, its images, a driver and its pool, of which the first attempts fail as told."""
+
+    builds_fail: list[Exception] = field(default_factory=list)
+    probes_fail: int = 0
+    builds: int = 0
+    probes: int = 0
+    images: set[str] = field(default_factory=set)
+    woken: int = 0
+    name: str = "gvisor"
+
+    async def build(self, name: str) -> None:
+        self.builds += 1
+        if self.builds_fail:
+            raise self.builds_fail.pop(0)
+        self.images.add(name)
+
+    def ready(self, name: str) -> None:
+        return None  # no further stages
+
+    def refresh(self, name: str) -> Root | None:
+        limits = Limits(cpus=1, memory_mb=128, pids=64, disk_mb=64)
+        return Root(name, "0" * 16, image=Path("/image"), modules=None, limits=limits) if name in self.images else None
+
+    def knows(self, name: str) -> bool:
+        return name in self.images
+
+    async def probe(self) -> Probe:
+        self.probes += 1
+        if self.probes <= self.probes_fail:
+            return Probe(False, Isolation.PROCESS, "the app did not listen on a port within 20 s")
+        return Probe(True, Isolation.KERNEL, "an app answered")
+
+    async def install(self, name: str) -> None: ...
+
+    def installed(self, name: str) -> bool:
+        return True
+
+    def version(self, name: str) -> str:
+        return "1"
+
+    def retry(self, driver: str, template: str) -> None: ...
+
+    def resize(self, driver: str, template: str, size: int) -> None: ...
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+async def prepared(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Placements:
+    monkeypatch.setattr(preparation, "RETRY_S", (0.01, 0.02))
+    config = Config(folder, templates=("python-313",), big_packages=False)
+    templates = load_templates()
+    anything = cast(Any, machine)
+    placements = Placements(config, templates, {"gvisor": anything})
+    work = Preparation(
+        config=config, tools=anything, templates=templates, builder=anything, roots=anything,
+        drivers={"gvisor": anything}, placements=placements, pools=anything, memory=folder / "probes.json",
+        on_ready=machine.wake,
+    )  # fmt: skip
+    async with asyncio.timeout(10):
+        await work.run()
+    return placements
+
+
+async def test_a_template_that_could_not_be_built_is_built_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = TemplateBuildFailed("the registry does not answer", retryable=True)
+    machine = Machine(builds_fail=[away, OSError("no route to host")])
+    placements = await prepared(machine, tmp_path, monkeypatch)
+    assert machine.builds == 3
+    assert placements.trouble("python-313") is None and placements.is_ready("python-313")
+    assert machine.woken == 3, "whoever waits is told of every turn"
+
+
+async def test_what_no_retry_would_change_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(builds_fail=[TemplateBuildFailed("the lock and the package differ", retryable=False)])
+    placements = await prepared(machine, tmp_path, monkeypatch)
+    assert machine.builds == 1
+    assert placements.trouble("python-313") == "the lock and the package differ."
+
+
+async def test_a_driver_that_did_not_work_is_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(probes_fail=3)
+    placements = await prepared(machine, tmp_path, monkeypatch)
+    assert machine.probes == 4
+    assert placements.driver_trouble("gvisor") is None and placements.level("gvisor") == "kernel"
