@@ -117,13 +117,17 @@ def debian_kernel() -> Kernel:
         raise CannotBoot(f"the guest is an x86_64 machine, this one is {platform.machine()}")
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise CannotBoot("the kernel comes as a Debian package, and this machine has no apt-get or dpkg-deb")
-    package, version = _kernel_package()
-    folder = home() / "kernels" / version
-    if not folder.exists():
-        # a list that is older than the archive names packages that are no longer there
+    listed = _kernel_package()
+    if listed is None or not (home() / "kernels" / listed[1]).exists():
+        # a list that is absent, or older than the archive, names no package that is there
         subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
-        package, version = _kernel_package()
-        folder = home() / "kernels" / version
+        listed = _kernel_package()
+    if listed is None:
+        raise CannotBoot(
+            "apt knows no linux-image-amd64: this is no Debian, or its lists cannot be had (apt-get update)"
+        )
+    package, version = listed
+    folder = home() / "kernels" / version
     if not folder.exists():
         staging = Path(tempfile.mkdtemp(prefix=".kernel-", dir=_made(folder.parent)))
         staging.chmod(0o755)
@@ -143,15 +147,11 @@ def debian_kernel() -> Kernel:
     return Kernel(version, folder / "boot" / f"vmlinuz-{version}", modules / version, busybox)
 
 
-def _kernel_package() -> tuple[str, str]:
-    """The package that Debian's `linux-image-amd64` stands for, and its kernel's version."""
-    for attempt in (1, 2):
-        shown = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
-        if found := re.search(r"Depends: (linux-image-(\S+-amd64))$", shown, re.MULTILINE):
-            return found[1], found[2]
-        if attempt == 1:
-            subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
-    raise CannotBoot("apt knows no linux-image-amd64: this is no Debian, or its lists cannot be had (apt-get update)")
+def _kernel_package() -> tuple[str, str] | None:
+    """The package that Debian's `linux-image-amd64` stands for, and its kernel's version; None when apt knows none."""
+    shown = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
+    found = re.search(r"Depends: (linux-image-(\S+-amd64))$", shown, re.MULTILINE)
+    return (found[1], found[2]) if found else None
 
 
 def _made(folder: Path) -> Path:
