@@ -6,6 +6,7 @@ The images of the expensive templates come from the shared test home (tests/prep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -148,9 +149,24 @@ async def test_a_build_that_was_killed_leaves_nothing_that_matters(tmp_path: Pat
         victim.send_signal(signal.SIGKILL)
         await victim.wait()
         assert a_builder(tmp_path).ready("base-debian") is None
+        deadline = time.monotonic() + 5
+        while still := programs_below(tmp_path):
+            assert time.monotonic() < deadline, f"what the killed build had started goes on: {still}"
+            await asyncio.sleep(0.02)
     built = await a_builder(tmp_path).build("base-debian")
     assert await a_builder(tmp_path).verify("base-debian")
     assert list(built.directory.parent.glob(".build-*")) == []
+
+
+def programs_below(folder: Path) -> list[str]:
+    """The command lines of processes that name the folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in words:
+                found.append(words)
+    return found
 
 
 async def test_two_processes_that_want_the_same_template_build_it_once(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ from vibed.sandboxes.tools import Progress, Tools, agent_digest, platform_tags, 
 BUILD_DEADLINE_S = 1800.0
 _STEP_DEADLINE_S = 900.0
 _PRUNE_DEADLINE_S = 1.0
+_DYING_S = 5.0
+"""How long a killed program may take to be gone."""
 
 _STANDARD_LIBRARY = "usr/lib/python3.13"
 _SITE = "usr/local/lib/python3.13/dist-packages"
@@ -287,8 +289,7 @@ class TemplateBuilder:
         log.write_text(
             f"{template.name} stage {number} of {template.last_stage}, builder {builder_version(template.kind)}\n"
         )
-        for stale in place.glob(".build-*"):
-            await asyncio.to_thread(_remove, stale)
+        await asyncio.to_thread(_clear, place)
         began = time.monotonic()
         staging = Path(tempfile.mkdtemp(dir=place, prefix=".build-"))
         staging.chmod(0o755)
@@ -455,8 +456,11 @@ class _Job:
         self.say("unpacking Debian packages", 0.05)
         versions = self.staging / "debian-versions"
         assert self.template.suite is not None
-        # without root, a user namespace in which the caller is root is all that unpacking needs
-        argv = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
+        # a PID namespace, since mmdebstrap's processes would otherwise go on to the end when it and vibeD are killed
+        argv = ["unshare", "--pid", "--fork", "--kill-child"]
+        if os.geteuid() != 0:
+            # without root, a user namespace in which the caller is root is all that unpacking needs
+            argv += ["--map-root-user"]
         argv += [
             "mmdebstrap",
             "--variant=extract",
@@ -807,6 +811,17 @@ def _prune(place: Path, keep: Collection[str]) -> list[str]:
     for stale in place.glob(".build-*"):
         shutil.rmtree(stale)
     return removed
+
+
+def _clear(place: Path) -> None:
+    """Remove what killed builds left; a program of theirs may be dying only now, and write until it is dead."""
+    deadline = time.monotonic() + _DYING_S
+    while stale := list(place.glob(".build-*")):
+        for folder in stale:
+            _remove(folder)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
 
 
 def _sync(path: str | Path) -> None:

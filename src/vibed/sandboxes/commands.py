@@ -37,7 +37,8 @@ async def run(
     """Run `argv`, appending what it prints to `log`. Raises CommandFailed.
 
     On failure, timeout and cancellation nothing of it stays behind: its whole process group is killed. Should
-    vibeD itself be killed, the kernel kills the program (where util-linux's setpriv is there to ask for that).
+    vibeD itself be killed, the kernel kills the program (where util-linux's setpriv is there to ask for that), though
+    not what it has started: a program that leaves work to others belongs in a PID namespace.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
