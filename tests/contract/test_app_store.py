@@ -39,6 +39,7 @@ RUNTIME = Runtime(
     strip="folder/",
     start=Start(argv=("python3", "app.py"), build=(("go", "build"), ("true",)), port=3000, warm=False),
     options={"env": {"A": "b"}, "list": [1, 2]},
+    packages=("flask",),
     notes=("a note",),
 )
 

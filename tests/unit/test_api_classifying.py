@@ -8,6 +8,7 @@ import pytest
 
 from vibed.api.classifying import decider
 from vibed.api.metadata import Override
+from vibed.classify.errors import DependenciesMissing
 from vibed.sandboxes.templates import load_templates
 from vibed.sources.pack import pack_files
 from vibed.sources.reader import read_table
@@ -20,3 +21,20 @@ def test_an_app_can_opt_out_of_warm_processes(tmp_path: Path, said: bool | None,
     runtime = decider(load_templates())(read_table(source), Override(warm=said))
     assert runtime.kind == "python"
     assert runtime.start.warm is warm
+
+
+def test_what_it_uses_of_the_templates_packages_is_kept_with_the_version(tmp_path: Path) -> None:
+    source = tmp_path / "source.tar.gz"
+    app = "import flask\nfrom PIL import Image\napp = flask.Flask('a')\n"
+    source.write_bytes(pack_files({"app.py": app, "requirements.txt": "Flask\npandas>=2\n"}))
+    decide = decider(load_templates())
+    runtime = decide(read_table(source), Override())
+    assert set(runtime.packages) == {"flask", "pandas", "pillow"}, "declared or imported, by the template's names"
+
+
+def test_big_packages_that_the_operator_leaves_out_are_refused_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "source.tar.gz"
+    source.write_bytes(pack_files({"app.py": "import streamlit as st\nst.write('hi')\n"}))
+    decide = decider(load_templates(big_packages=False))
+    with pytest.raises(DependenciesMissing, match="streamlit"):
+        decide(read_table(source), Override())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -23,22 +25,31 @@ from vibed.sandboxes.templates import load_templates
 class Machine:
     """A builder, its images, a driver and its pool, of which the first attempts fail as told."""
 
-    builds_fail: list[Exception] = field(default_factory=list)
+    builds_fail: list[Exception | None] = field(default_factory=list)
     probes_fail: int = 0
     builds: int = 0
     probes: int = 0
-    images: set[str] = field(default_factory=set)
+    images: dict[str, int] = field(default_factory=dict)
+    """By template: the stage that is built."""
+    stages: int = 1
+    steps: tuple[str, ...] = ()
+    """What the installation of a tool says."""
+    installed_when: asyncio.Event | None = None
     woken: int = 0
     name: str = "gvisor"
 
     async def build(self, name: str) -> None:
         self.builds += 1
-        if self.builds_fail:
-            raise self.builds_fail.pop(0)
-        self.images.add(name)
+        failure = self.builds_fail.pop(0) if self.builds_fail else None
+        if failure is not None:
+            raise failure
+        self.images[name] = self.images.get(name, 0) + 1
 
-    def ready(self, name: str) -> None:
-        return None  # no further stages
+    def ready(self, name: str) -> SimpleNamespace | None:
+        return SimpleNamespace(complete=self.images[name] == self.stages) if name in self.images else None
+
+    def packages(self, name: str) -> dict[str, str]:
+        return {f"package-{stage}": "1" for stage in range(1, self.images.get(name, 0) + 1)}
 
     def refresh(self, name: str) -> Root | None:
         limits = Limits(cpus=1, memory_mb=128, pids=64, disk_mb=64)
@@ -53,7 +64,13 @@ class Machine:
             return Probe(False, Isolation.PROCESS, "the app did not listen on a port within 20 s")
         return Probe(True, Isolation.KERNEL, "an app answered")
 
-    async def install(self, name: str) -> None: ...
+    async def install(self, name: str, progress: Callable[[str, float | None], None]) -> None:
+        for step in self.steps:
+            progress(step, None)
+        if self.installed_when is not None:
+            await self.installed_when.wait()
+
+    def drain_template(self, digest: str) -> None: ...
 
     def installed(self, name: str) -> bool:
         return True
@@ -69,9 +86,9 @@ class Machine:
         self.woken += 1
 
 
-async def prepared(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Placements:
+def preparing(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Preparation, Placements]:
     monkeypatch.setattr(preparation, "RETRY_S", (0.01, 0.02))
-    config = Config(folder, templates=("python-313",), big_packages=False)
+    config = Config(folder, templates=("python-313",))
     templates = load_templates()
     anything = cast(Any, machine)
     placements = Placements(config, templates, {"gvisor": anything})
@@ -80,6 +97,11 @@ async def prepared(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPat
         drivers={"gvisor": anything}, placements=placements, pools=anything, memory=folder / "probes.json",
         on_ready=machine.wake,
     )  # fmt: skip
+    return work, placements
+
+
+async def prepared(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Placements:
+    work, placements = preparing(machine, folder, monkeypatch)
     async with asyncio.timeout(10):
         await work.run()
     return placements
@@ -108,3 +130,29 @@ async def test_a_driver_that_did_not_work_is_probed_again(tmp_path: Path, monkey
     placements = await prepared(machine, tmp_path, monkeypatch)
     assert machine.probes == 4
     assert placements.driver_trouble("gvisor") is None and placements.level("gvisor") == "kernel"
+
+
+async def test_a_further_stage_that_could_not_be_built_is_built_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = TemplateBuildFailed("the registry does not answer", retryable=True)
+    machine = Machine(stages=2, builds_fail=[None, away, OSError("no route to host")])
+    placements = await prepared(machine, tmp_path, monkeypatch)
+    assert machine.builds == 4 and machine.images == {"python-313": 2}
+    assert placements.progress("python-313") is None, "nothing is under way any more"
+
+
+async def test_a_template_whose_image_is_there_tells_what_its_driver_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(steps=("building runsc (one to four minutes, once)",), installed_when=asyncio.Event())
+    assert machine.installed_when is not None
+    work, placements = preparing(machine, tmp_path, monkeypatch)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(work.run())
+        while not machine.images:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        assert placements.progress("python-313") == ("building runsc (one to four minutes, once)", None)
+        machine.installed_when.set()
+    assert placements.progress("python-313") is None and placements.is_ready("python-313")

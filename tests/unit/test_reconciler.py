@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -163,8 +163,8 @@ class World:
     layout: Layout
     traced: InMemorySpanExporter
 
-    async def deploy(self, name: str = "todo", **more: object) -> int:
-        new = NewVersion(name, "ann", "ann", "ab" * 32, 10, PYTHON, {}, Resources(), **more)  # type: ignore[arg-type]
+    async def deploy(self, name: str = "todo", runtime: Runtime = PYTHON, **more: object) -> int:
+        new = NewVersion(name, "ann", "ann", "ab" * 32, 10, runtime, {}, Resources(), **more)  # type: ignore[arg-type]
         return (await self.store.deploy(new)).version.number
 
     async def settle(self, version: int, name: str = "todo", timeout_s: float = 5.0) -> Outcome:
@@ -391,6 +391,26 @@ async def test_a_template_that_becomes_ready_wakes_the_apps_that_wait_for_it(wor
     world.placements.built("python-313")
     world.reconciler.wake_waiting()
     await world.until(lambda: world.serving() == [1])
+
+
+async def test_an_app_waits_for_the_image_that_has_its_packages(world: World) -> None:
+    world.placements.built("python-313", ["flask"])
+    world.placements.building("python-313", "installing 29 Python packages")
+    outcome = await world.settle(await world.deploy(runtime=replace(PYTHON, packages=("flask", "numpy", "pandas"))))
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "TemplateBuilding")
+    assert "numpy, pandas will be in the next image" in outcome.message
+    assert "installing 29 Python packages" in outcome.message
+    await world.settle(await world.deploy("other", runtime=replace(PYTHON, packages=("flask",))), "other")
+    assert world.serving("other") == [1], "one that needs nothing of that does not wait"
+    world.placements.built("python-313", ["flask", "numpy", "pandas"])
+    world.reconciler.wake_waiting()
+    await world.until(lambda: world.serving() == [1])
+
+
+async def test_a_package_that_the_template_no_longer_has_keeps_no_app_waiting(world: World) -> None:
+    world.placements.built("python-313", ["flask"])
+    outcome = await world.settle(await world.deploy(runtime=replace(PYTHON, packages=("flask", "of-last-year"))))
+    assert outcome.phase is Phase.READY
 
 
 async def test_visitors_of_a_dead_socket_bring_the_app_back_even_if_nobody_noticed(world: World) -> None:

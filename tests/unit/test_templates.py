@@ -64,6 +64,12 @@ def test_the_first_python_image_has_the_web_packages_and_not_the_big_ones() -> N
     assert not set(web.packages) & set(data.packages)
 
 
+def test_an_operator_may_leave_out_the_big_packages() -> None:
+    python = load_templates(big_packages=False)["python-313"]
+    assert "flask" in python.packages and "pandas" not in python.packages
+    assert python.last_stage == 1
+
+
 def test_setuptools_still_has_pkg_resources() -> None:
     assert int(load_templates()["python-313"].packages["setuptools"].split(".")[0]) < 80
 

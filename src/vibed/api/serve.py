@@ -56,7 +56,7 @@ async def serve(config: Config, *, layout: Layout | None = None) -> None:
         left = sources.prepare()
         if left:
             log.info("unfinished_uploads_removed", count=left)
-        templates = load_templates(extra=config.template_dir)
+        templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
         app = create_app(
             config,
             layout,

@@ -55,6 +55,9 @@ class Runtime:
     """Worker: whether esbuild has to bundle it."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Worker: compatibility flags and date, vars, assets."""
+    packages: tuple[str, ...] = ()
+    """Those of the template's packages that it declares or imports, by the template's names: it waits for an image that
+    has them."""
     notes: tuple[str, ...] = ()
 
 

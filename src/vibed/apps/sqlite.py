@@ -578,7 +578,8 @@ def _runtime(text: str) -> Runtime:
     raw = json.loads(text)
     start = raw.pop("start")
     return Runtime(
-        **{**raw, "notes": tuple(raw["notes"])},
+        # versions of 0.4 and before were kept without packages
+        **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
         start=Start(
             argv=tuple(start["argv"]),
             shell=start["shell"],

@@ -164,13 +164,20 @@ def _with_dependencies(project: Project, decision: Decision) -> Decision:
         env = dict(decision.env)
         if found.vendored:
             env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), *(f"/app/{f}" for f in found.vendored)]))
-        return replace(decision, dependencies=tuple(found.names), env=env, notes=(*decision.notes, *found.notes))
+        return replace(
+            decision,
+            dependencies=tuple(found.names),
+            packages=tuple(found.packages),
+            env=env,
+            notes=(*decision.notes, *found.notes),
+        )
     if decision.kind in ("node", "worker"):
         entry = decision.entrypoint if decision.kind == "worker" else _node_file(project, decision)
         names, missing, notes = project.node.missing(entry, packages, imported_only=decision.kind == "worker")
         if missing:
             _refuse(decision, missing, [])
-        return replace(decision, dependencies=tuple(names), notes=(*decision.notes, *notes))
+        used = tuple(name for name in names if name in (packages or {}))
+        return replace(decision, dependencies=tuple(names), packages=used, notes=(*decision.notes, *notes))
     return decision
 
 

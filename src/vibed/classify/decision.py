@@ -80,6 +80,8 @@ class Decision:
     options: Mapping[str, object] = field(default_factory=dict)
     dependencies: tuple[str, ...] = ()
     """What it says it needs, by normalised name."""
+    packages: tuple[str, ...] = ()
+    """What it declares or imports of the template's packages, by the template's names."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -107,5 +109,6 @@ class Decision:
             start=Start(argv=self.argv, shell=self.shell, build=self.build, port=self.port, warm=self.warm),
             bundle=self.bundle,
             options=options,
+            packages=self.packages,
             notes=self.notes,
         )

@@ -76,6 +76,8 @@ class Dependencies:
     """What an app says, or shows, that it needs."""
 
     names: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    """What is declared or imported of the packages that there are, by the names that they have there."""
     missing: list[str] = field(default_factory=list)
     """For a person: a name with what was asked for."""
     unused: list[str] = field(default_factory=list)
@@ -105,6 +107,8 @@ def dependencies(
     if not wanted and not addresses:
         wanted = [_Wanted(name, name, SpecifierSet()) for name in sorted(imported)]
     have: dict[str, str] = {canonicalize_name(name): version for name, version in (packages or {}).items()}
+    used = imported.union(want.name for want in wanted)
+    found.packages = [name for name in packages or {} if canonicalize_name(name) in used]
     for want in wanted:
         if want.name not in found.names:
             found.names.append(want.name)

@@ -54,7 +54,7 @@ def limitations(items: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _state(item: dict[str, Any]) -> str:
     if item["available"]:
-        return "ready"
+        return "ready, adding packages" if item["building"] else "ready"
     if not item["building"]:
         return "not available"
     return f"building {item['progress']:.0%}" if item.get("progress") is not None else "building"

@@ -369,7 +369,7 @@ def _print(config: Config, facts: dict[str, Any]) -> None:
         print(f"  {item['name']:<14} {item['isolation'] or '-':<12} {state[:90]}")
     if notes := limitations(facts["templates"]):
         print("\n" + "\n".join(f"  note: {text}" for text in notes))
-    waiting = [item["name"] for item in facts["templates"] if item["building"]]
+    waiting = [item["name"] for item in facts["templates"] if item["building"] and not item["available"]]
     if waiting:
         print(f"\n  {', '.join(waiting)} will be ready by themselves; see `vibed templates`.")
     program = "vibed" if shutil.which("vibed") else str(Path(sys.prefix) / "bin" / "vibed")

@@ -42,8 +42,9 @@ class TemplateFigures:
     packages: Mapping[str, str]
     available: bool
     reason: str
-    """Empty when available; otherwise why not, or the build step it is at."""
+    """Why it is not available, or the build step it is at; empty when there is nothing to say."""
     building: bool = False
+    """Whether an image is being built, or its driver probed; while it is available, one with more packages."""
     progress: float | None = None
     limitations: Sequence[str] = ()
     """What does not hold for its sandboxes on this machine, and the cure (`vibed.sandboxes.limitations`)."""

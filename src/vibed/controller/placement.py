@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vibed.apps.app import Resources, Runtime
@@ -45,7 +45,8 @@ class Placements:
         self._drivers = drivers
         self._probes: dict[str, Probe] = {}
         self._building: dict[str, tuple[str, float | None]] = {}
-        self._ready: set[str] = set()
+        self._ready: dict[str, frozenset[str]] = {}
+        """Templates that can be booted, each with the packages that its newest image has."""
         self._broken: dict[str, str] = {}
 
     def probed(self, driver: str, probe: Probe) -> None:
@@ -57,9 +58,9 @@ class Placements:
         self._building[template] = (step, fraction)
         self._broken.pop(template, None)
 
-    def built(self, template: str) -> None:
-        """A template can be booted."""
-        self._ready.add(template)
+    def built(self, template: str, packages: Iterable[str] = ()) -> None:
+        """A template can be booted, from an image that has `packages`."""
+        self._ready[template] = frozenset(packages)
         self._building.pop(template, None)
         self._broken.pop(template, None)
 
@@ -110,11 +111,18 @@ class Placements:
             return Refusal("TemplateUnavailable", f"{trouble}; templates that work here: {known}.")
         name = self.driver_of(template)
         probe = self._probes.get(name)
+        step = self._building.get(runtime.template, ("waiting for its turn", None))[0]
         if probe is None or runtime.template not in self._ready:
-            step = self._building.get(runtime.template, ("waiting for its turn", None))[0]
             return NotYet(
                 "TemplateBuilding",
                 f"the template {runtime.template} is being prepared ({step}); the app becomes Ready by itself",
+            )
+        to_come = template.packages.keys() - self._ready[runtime.template]
+        if waited_for := [name for name in runtime.packages if name in to_come]:
+            return NotYet(
+                "TemplateBuilding",
+                f"{', '.join(waited_for)} will be in the next image of the template {runtime.template} ({step}); "
+                f"the app becomes Ready by itself",
             )
         if not probe.ok:
             return Refusal("DriverUnavailable", f"the driver {name} does not work on this machine: {probe.detail}")

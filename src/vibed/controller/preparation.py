@@ -48,6 +48,7 @@ class BuiltRoots:
         self._templates = templates
         self._known: dict[str, Root] = {}
         self._since: dict[str, float] = {}
+        self._packages: dict[str, Mapping[str, str]] = {}
 
     def refresh(self, template: str) -> Root | None:
         """Look at the disk again; the newest image is what sandboxes are booted from from now on."""
@@ -61,7 +62,12 @@ class BuiltRoots:
         if before is None or before.digest != root.digest:
             self._since[template] = time.monotonic()
         self._known[template] = root
+        self._packages[template] = built.packages
         return root
+
+    def packages(self, template: str) -> Mapping[str, str]:
+        """Name and version of what the newest image brings; nothing when the template is not built."""
+        return self._packages.get(template, {})
 
     def settled(self, template: str, for_s: float) -> Root | None:
         """What sandboxes of the template have been booted from for at least `for_s` seconds; None when that changed
@@ -119,6 +125,12 @@ class Preparation:
         self._filled: dict[str, str] = {}
         self._failed: set[str] = set()
         """Could not be built, by something that may pass."""
+        self._unfinished: set[str] = set()
+        """A further stage could not be built."""
+        self._awaiting: dict[str, set[str]] = {}
+        """By driver: templates whose image is there, and which wait for its tools."""
+        self._installing: dict[str, str] = {}
+        """By driver: what the installation of its tools is at."""
         self._deferred: list[Template] = []
         """Built, but their driver cannot be tried before one of another kind is."""
         self._tool_locks: dict[str, asyncio.Lock] = {}
@@ -140,7 +152,7 @@ class Preparation:
                 there.append(template.name)
                 if driver in known:
                     self._placements.probed(driver, known[driver])
-                    self._placements.built(template.name)
+                    self._placements.built(template.name, self._roots.packages(template.name))
             else:
                 self._placements.building(template.name, "waiting for its turn")
         return there
@@ -190,13 +202,16 @@ class Preparation:
             tasks.create_task(self._build_missing([t for t in usable if t.name not in there]))
         for template in self._deferred:
             self._placements.broken(template.name, f"its driver can only be tried with {' or '.join(probing.GENERAL)}")
-        if self._config.big_packages:
-            for template in usable:
-                await self._next_stages(template)
+        for template in usable:
+            await self._next_stages(template)
+        await self._try_again(usable)
+        log.info("everything is prepared")
+
+    async def _try_again(self, templates: list[Template]) -> None:
         for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
-            again = [t for t in usable if t.name in self._failed or self._probe_failed(t)]
+            again = [t for t in templates if t.name in self._failed | self._unfinished or self._probe_failed(t)]
             if not again:
-                break
+                return
             log.warning("to be tried again", templates=[t.name for t in again], in_s=pause)
             await asyncio.sleep(pause)
             for template in again:
@@ -206,9 +221,9 @@ class Preparation:
                 if template.name in self._failed:
                     self._failed.discard(template.name)
                     await self._build(template)
-                else:
+                elif self._probe_failed(template):
                     await self._offer(template)
-        log.info("everything is prepared")
+                await self._next_stages(template)
 
     def _probe_failed(self, template: Template) -> bool:
         return self._placements.driver_trouble(self._placements.driver_of(template)) is not None
@@ -239,30 +254,37 @@ class Preparation:
 
     async def _next_stages(self, template: Template) -> None:
         """The bigger images of a template; each replaces the one before while apps go on."""
+        self._unfinished.discard(template.name)
         while (built := self._builder.ready(template.name)) is not None and not built.complete:
             try:
                 await self._builder.build(template.name)
-            except VibedError as error:
-                log.error("a further stage could not be built", template=template.name, error=error.message)
-                return
-            except Exception:
-                log.exception("a further stage could not be built", template=template.name)
+            except Exception as error:
+                why = error.message if isinstance(error, VibedError) else f"{type(error).__name__}: {error}"
+                log.error("a further stage could not be built", template=template.name, error=why)
+                self._placements.building(template.name, f"it failed and is tried again: {why}")
+                self._unfinished.add(template.name)
+                self._on_ready()
                 return
             self._fill(template)
+            self._placements.built(template.name, self._roots.packages(template.name))
             self._on_ready()
 
     async def _offer(self, template: Template) -> None:
         """Probe the template's driver if that was not done, then let apps and pools have it."""
         driver = self._placements.driver_of(template)
+        self._awaiting.setdefault(driver, set()).add(template.name)
+        if driver in self._installing:
+            self._placements.building(template.name, self._installing[driver])
         await self._install(driver)
+        self._awaiting[driver].discard(template.name)
         if self._roots.refresh(template.name) is None:
             return
         if template.lane == "general" and not any(self._roots.knows(name) for name in probing.GENERAL):
             self._deferred.append(template)
             return
         await self._probe(driver, template.name)
-        self._placements.built(template.name)
         self._fill(template)
+        self._placements.built(template.name, self._roots.packages(template.name))
         self._on_ready()
         deferred, self._deferred = self._deferred, []
         for other in deferred:
@@ -282,12 +304,18 @@ class Preparation:
         self._pools.resize(driver, template.name, self._config.pools.get(template.name, template.pool.size))
 
     async def _install(self, driver: str) -> None:
+        def said(step: str, fraction: float | None) -> None:
+            self._installing[driver] = step
+            for template in self._awaiting.get(driver, ()):
+                self._placements.building(template, step)
+
         for name in DRIVER_TOOLS.get(driver, ()):
             async with self._tool_locks.setdefault(name, asyncio.Lock()):
                 try:
-                    await self._tools.install(name)
+                    await self._tools.install(name, said)
                 except VibedError as error:
                     log.error("a tool could not be installed", tool=name, error=error.message, hint=error.hint)
+        self._installing.pop(driver, None)
 
     async def _probe(self, driver: str, template: str) -> None:
         future = self._probed.get(driver)

@@ -60,7 +60,7 @@ class Service:
         self._config = config
         self._layout = layout
         self._store = store
-        self._templates = load_templates(extra=config.template_dir)
+        self._templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
         tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
@@ -166,8 +166,7 @@ class Service:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
-        if not self._placements.is_ready(template):
-            self._placements.building(template, step, fraction)
+        self._placements.building(template, step, fraction)
         log.info("building", template=template, step=step, fraction=fraction)
 
     # What the API's process asks
@@ -230,14 +229,19 @@ class Service:
         progress = self._placements.progress(template.name)
         available = self._placements.is_ready(template.name)
         isolation = self._placements.isolation(template)
-        reason = "" if available else self._placements.trouble(template.name) or ""
-        if progress is not None and not reason:
-            reason = progress[0]
-        if isolation is None and not reason:
-            reason = self._placements.driver_trouble(driver) or "its driver is being probed"
-        if available and pool is not None and pool.last_error and not pool.ready:
+        trouble = None if available else self._placements.trouble(template.name)
+        building = progress is not None and trouble is None
+        if trouble is not None:
+            reason = trouble
+        elif available and pool is not None and pool.last_error and not pool.ready:
             reason = pool.last_error
-        reason_is_final = bool(self._placements.trouble(template.name) or self._placements.driver_trouble(driver))
+        elif progress is not None:
+            reason = progress[0]
+        elif isolation is None:
+            failed = self._placements.driver_trouble(driver)
+            reason, building = failed or "its driver is being probed", failed is None
+        else:
+            reason = ""
         built = self._builder.ready(template.name) if available else None
         return TemplateFigures(
             name=template.name,
@@ -251,7 +255,7 @@ class Service:
             packages=dict(built.packages if built is not None else template.packages),
             available=available and isolation is not None,
             reason=reason,
-            building=not reason_is_final and (progress is not None or isolation is None),
+            building=building,
             progress=progress[1] if progress is not None else None,
             # a static site has no sandbox
             limitations=() if driver == "static" else self._limitations,

@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -113,10 +113,13 @@ class Template:
         return max(len(self.stages), 1)
 
 
-def load_templates(folder: Path | None = None, extra: Path | None = None) -> dict[str, Template]:
+def load_templates(
+    folder: Path | None = None, extra: Path | None = None, *, big_packages: bool = True
+) -> dict[str, Template]:
     """Read every template of `folder` (by default those that vibeD ships) and of the operator's `extra`.
 
-    An operator's template replaces a shipped one of the same name. Raises TemplateInvalid.
+    An operator's template replaces a shipped one of the same name. Without `big_packages` a template ends with its
+    first stage. Raises TemplateInvalid.
     """
     found: dict[str, Template] = {}
     for place in (folder or shipped("templates"), extra):
@@ -126,6 +129,9 @@ def load_templates(folder: Path | None = None, extra: Path | None = None) -> dic
             raise TemplateInvalid(f"{place} is not a directory of templates")
         for definition in sorted(place.glob("*/template.toml")):
             template = load_template(definition.parent)
+            if not big_packages and template.stages:
+                first = template.stages[0]
+                template = replace(template, stages=(first,), packages=first.packages)
             found[template.name] = template
     return found
 
