@@ -40,7 +40,7 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
     "Running": ("Ready", "The wanted version serves.", "nothing"),
     "TemplateBuilding": (
         "Pending, Ready",
-        "The template is being built for the first time. The app becomes Ready by itself.",
+        "The template, or its image with the packages that the app uses, is being built. The app becomes Ready by itself.",
         "wait; `vibed templates` shows the step",
     ),
     "ControllerRestarting": (
