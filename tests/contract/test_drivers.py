@@ -474,10 +474,11 @@ try:
             os._exit(0)
         n += 1
 except OSError as error:
-    print(n, error.errno)
+    print(n, error.errno, flush=True)
 """
+    # one line is read and the bomb left as it is: whoever is asked next is asked beside it
     told = await bomb.ask(
-        f"__import__('subprocess').run(['python3', '-c', {bomb_code!r}], capture_output=True, text=True).stdout"
+        f"__import__('subprocess').Popen(['python3', '-c', {bomb_code!r}], stdout=-1, text=True).stdout.readline()"
     )
     count, number = told.split()
     assert int(count) < 40

@@ -71,9 +71,12 @@ class Router:
         self.servers.append(await serve(self.markers.socket(app_id, run, run), answer))
         self.markers.publish(app_id, run, run, Endpoint(self.markers.socket(app_id, run, run)))
         for earlier in range(1, run):
-            # Idle connections to it end, which stands for moving them to the new run: agent/ingress/moving_test.go
+            # Idle connections to it end, which stands for moving them to the new run: agent/ingress/moving_test.go.
+            # Caddy has let go of them before the next request, which it would otherwise lose on one of them.
             for writer in open_connections.pop(f"{earlier}-{earlier}.sock", ()):
-                writer.close()
+                writer.write_eof()
+                async with asyncio.timeout(10):
+                    await writer.wait_closed()
 
     async def ask(self, host: str, path: str = "/", *, method: str = "GET", **more: object) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
