@@ -28,6 +28,8 @@ def main(arguments):
             "vibeD needs Python 3.11 or newer; this is %s at %s" % (sys.version.split()[0], sys.executable),
             "install it (Debian: apt-get install python3 python3-venv) or name one: make PYTHON=/path/to/python3.11",
         )
+    # what is installed is run by other uids, each of a part of vibeD; a hardened root has 077
+    os.umask(0o022)
     what = arguments[0] if arguments else "up"
     if what == "up":
         home = vibed_home()

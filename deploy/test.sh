@@ -2,6 +2,7 @@
 # All tests, in the order of their cost: lint, types, Go, then pytest (unit, contract, hostile, end to end).
 # Slow things are built first, so that nothing with a deadline waits for a build. `fast` stops before what needs one.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 
 python=$(python3 deploy/bootstrap.py dev)

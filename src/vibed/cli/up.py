@@ -86,6 +86,8 @@ class Steps:
 
 def up(*, detach: bool = False, as_json: bool = False) -> int:
     """Bring vibeD up; in the foreground it stays until interrupted. Returns the exit status."""
+    # Tools and images are used by other uids; a hardened root has 077. What is secret has a mode of its own.
+    os.umask(0o022)
     config = load()
     layout = Layout.of(config.home, uid_base=config.uid_base)
     steps = Steps(quiet=as_json)
