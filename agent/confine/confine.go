@@ -336,6 +336,11 @@ func (c *confinement) prepare() error {
 			return errors.New("die_with_parent: what started confine has ended")
 		}
 	}
+	if s.OOMScoreAdj != nil {
+		if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*s.OOMScoreAdj)), 0); err != nil {
+			return fmt.Errorf("oom_score_adj %d: %w", *s.OOMScoreAdj, err)
+		}
+	}
 	for _, pair := range []*[2]int{&c.ask, &c.answer, &c.alive} {
 		if err := syscall.Pipe2(pair[:], syscall.O_CLOEXEC); err != nil {
 			return fmt.Errorf("pipe: %w", err)
@@ -372,6 +377,7 @@ func (c *confinement) prepare() error {
 			if c.keep&(1<<capSysAdmin) != 0 {
 				second |= c.flags("mount") // it is to mount things itself: the mount namespace must be its own
 			}
+			c.becomeOwner()
 			p.Step("user namespace")
 			p.Sys(syscall.SYS_UNSHARE, second)
 			c.handshake()
@@ -452,6 +458,20 @@ func (c *confinement) unshare(flags uintptr) {
 	}
 }
 
+// becomeOwner makes the sandbox's uid on the host the creator of its user namespace: what the kernel counts by user
+// (inotify and fanotify, queued signals, message queues, locked memory) would otherwise be counted as root's, and one
+// sandbox could leave none to root and all others. It keeps the capabilities that the namespaces need.
+func (c *confinement) becomeOwner() {
+	p := c.p
+	uid, gid := outside(c.uidMap, c.spec.InnerUID), outside(c.gidMap, c.spec.InnerGID)
+	p.Step("the sandbox's uid %d", uid)
+	p.Sys(syscall.SYS_PRCTL, prSetKeepcaps, 1, 0, 0, 0)
+	p.Sys(syscall.SYS_SETGROUPS, 0, 0)
+	p.Sys(syscall.SYS_SETRESGID, gid, gid, gid)
+	p.Sys(syscall.SYS_SETRESUID, uid, uid, uid)
+	c.capset(effectiveCapabilities(), 0) // a change of uid makes none of those that are kept effective
+}
+
 // handshake tells the parent that the user namespace is there and waits for its maps.
 func (c *confinement) handshake() {
 	c.p.Step("user namespace: maps")
@@ -515,22 +535,14 @@ func (c *confinement) credentials() {
 		p.Step("uid %d", uid)
 		p.Sys(syscall.SYS_SETRESUID, uid, uid, uid)
 	}
-	const version3 = 0x20080522
-	header := &struct {
-		version uint32
-		pid     int32
-	}{version3, 0}
-	low, high := uint32(c.keep), uint32(c.keep>>32)
-	data := &[6]uint32{low, low, low, high, high, high}
+	keep := c.keep
 	if !full {
-		*data = [6]uint32{}
+		keep = 0
 	}
-	p.Pin(header)
-	p.Pin(data)
 	p.Step("capabilities")
 	// Dropping the ambient ones comes first, they are bounded by the inheritable ones.
 	p.Sys(syscall.SYS_PRCTL, prCapAmbient, 4, 0, 0, 0)
-	p.Sys(syscall.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data)).Allow(bounded(c.keep)...)
+	c.capset(keep, keep).Allow(bounded(c.keep)...)
 	if full && uid != 0 {
 		for bit := 0; bit <= capMax; bit++ {
 			if c.keep&(1<<bit) != 0 {
@@ -538,6 +550,20 @@ func (c *confinement) credentials() {
 			}
 		}
 	}
+}
+
+// capset makes set the permitted and the effective capabilities.
+func (c *confinement) capset(set, inheritable uint64) launch.Call {
+	const version3 = 0x20080522
+	header := &struct {
+		version uint32
+		pid     int32
+	}{version3, 0}
+	low, high := uint32(set), uint32(set>>32)
+	data := &[6]uint32{low, low, uint32(inheritable), high, high, uint32(inheritable >> 32)}
+	c.p.Pin(header)
+	c.p.Pin(data)
+	return c.p.Sys(syscall.SYS_CAPSET, unsafe.Pointer(header), unsafe.Pointer(data))
 }
 
 // bounded allows "ALL" to ask for more than a kernel or its container has.

@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(os.Args[2:]))
 		case "probe":
 			os.Exit(probe())
+		case "hog":
+			os.Exit(hog())
 		case "parent":
 			os.Exit(parent(os.Args[2:]))
 		}
@@ -66,6 +69,11 @@ func probe() int {
 	try("reboot", syscall.SYS_REBOOT, 0, 0, 0)
 	try("personality", syscall.SYS_PERSONALITY, 0x40000)
 	try("personality query", syscall.SYS_PERSONALITY, 0xffffffff)
+	pair := make([]int32, 2)
+	try("socketpair vsock", syscall.SYS_SOCKETPAIR, 40, syscall.SOCK_STREAM, 0, uintptr(unsafe.Pointer(&pair[0])))
+	try("socketpair netlink", syscall.SYS_SOCKETPAIR, syscall.AF_NETLINK, syscall.SOCK_RAW, 0, uintptr(unsafe.Pointer(&pair[0])))
+	try("socketpair unix", syscall.SYS_SOCKETPAIR, syscall.AF_UNIX, syscall.SOCK_STREAM, 0, uintptr(unsafe.Pointer(&pair[0])))
+	try("io_setup", syscall.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&pair[0])))
 	try("socket packet", syscall.SYS_SOCKET, syscall.AF_PACKET, syscall.SOCK_RAW, 0)
 	try("socket vsock", syscall.SYS_SOCKET, 40, syscall.SOCK_STREAM, 0)
 	try("socket audit", syscall.SYS_SOCKET, syscall.AF_NETLINK, syscall.SOCK_RAW, 9)
@@ -77,6 +85,17 @@ func probe() int {
 	try("chown", syscall.SYS_FCHOWNAT, atFdcwd, path("/tmp"), 4711, 4711, 0)
 	_ = json.NewEncoder(os.Stdout).Encode(out)
 	return 0
+}
+
+// hog takes all inotify instances that it is given, says how many, and holds them.
+func hog() int {
+	for n := 0; ; n++ {
+		if _, err := syscall.InotifyInit(); err != nil {
+			fmt.Println(n, err)
+			time.Sleep(time.Minute)
+			return 0
+		}
+	}
 }
 
 // parent starts confine and is there to be killed.
@@ -184,7 +203,8 @@ func TestEverythingDangerousIsRefused(t *testing.T) {
 		"mount": eperm, "umount": eperm, "fsopen": eperm, "open_tree": eperm, "mount_setattr": eperm, "pivot_root": eperm,
 		"ptrace": eperm, "unshare user": eperm, "unshare net": eperm, "clone user": eperm, "clone3": "function not implemented",
 		"io_uring_setup": eperm, "keyctl": eperm, "reboot": eperm, "personality": eperm, "personality query": "allowed",
-		"socket packet": noFamily, "socket vsock": noFamily, "socket audit": noFamily, "socket route": "allowed",
+		"io_setup":         eperm,
+		"socketpair vsock": noFamily, "socketpair netlink": noFamily, "socketpair unix": "allowed", "socket packet": noFamily, "socket vsock": noFamily, "socket audit": noFamily, "socket route": "allowed",
 		"socket inet6": "allowed", "tiocsti": eperm, "setuid": "invalid argument", "chown": "invalid argument",
 	} {
 		if !strings.HasPrefix(got[name], want) {
@@ -241,6 +261,44 @@ func TestOutsideTheProcessHasTheUidOfTheSandbox(t *testing.T) {
 		if !strings.Contains(string(status), want) {
 			t.Errorf("status lacks %q:\n%s", want, status)
 		}
+	}
+}
+
+// The kernel counts inotify instances, queued signals, message queues and more by user, in the user namespace and for its
+// creator in the one above.
+func TestWhatTheKernelCountsByUserIsTheSandboxsOwn(t *testing.T) {
+	needRoot(t)
+	c := confined(t, sandbox(t), probePath(t), "hog")
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	said, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.Contains(said, "too many open files") {
+		t.Fatalf("%q, %v", said, err)
+	}
+	fd, err := syscall.InotifyInit()
+	if err != nil {
+		t.Fatalf("a sandbox left none to root: %v", err)
+	}
+	_ = syscall.Close(fd)
+	other := sandbox(t)
+	other["uid"], other["gid"] = sandboxUID+1, sandboxUID+1
+	if o := shell(t, other, "tail -f /etc/passwd >/dev/null & sleep 0.3; ls -l /proc/$!/fd | grep -c inotify; kill $!"); o != "1\n" {
+		t.Errorf("a sandbox left none to another one: %q", o)
+	}
+}
+
+func TestASandboxCanBeTheFirstToGoWhenMemoryIsOut(t *testing.T) {
+	needRoot(t)
+	spec := sandbox(t)
+	spec["oom_score_adj"] = 700
+	if o := shell(t, spec, "cat /proc/self/oom_score_adj"); o != "700\n" {
+		t.Errorf("%q", o)
 	}
 }
 

@@ -78,6 +78,11 @@ func filter() []byte {
 	add(bpfJeq, 0, 1, 0x541c) // TIOCLINUX
 	add(bpfReturn, 0, 0, errno(syscall.EPERM))
 	add(bpfReturn, 0, 0, retAllow)
+	add(bpfJeq, 0, 4, syscall.SYS_SOCKETPAIR)
+	add(bpfLoad, 0, 0, offArg(0))
+	add(bpfJeq, 0, 1, syscall.AF_UNIX)
+	add(bpfReturn, 0, 0, retAllow)
+	add(bpfReturn, 0, 0, errno(syscall.EAFNOSUPPORT))
 	// Sockets: local, IPv4, IPv6, and of netlink only routing, which getifaddrs (Node, Go, glibc) reads interfaces by.
 	add(bpfJeq, 0, 9, syscall.SYS_SOCKET)
 	add(bpfLoad, 0, 0, offArg(0))
@@ -112,4 +117,5 @@ var deniedEverywhere = []uint32{
 	457, 458, 467, // statmount, listmount, open_tree_attr
 }
 
-var denied = append(append([]uint32{}, deniedEverywhere...), deniedHere...)
+// Asynchronous I/O is denied for its bound, which is one for the whole machine (fs.aio-max-nr).
+var denied = append(append([]uint32{syscall.SYS_IO_SETUP}, deniedEverywhere...), deniedHere...)

@@ -40,6 +40,8 @@ type Spec struct {
 	CgroupProcs      []string          `json:"cgroup_procs"`
 	KeepFDs          []int             `json:"keep_fds"`
 	DieWithParent    bool              `json:"die_with_parent"`
+	// OOMScoreAdj is what the kernel adds to its score when the whole machine is out of memory; nil leaves what it was.
+	OOMScoreAdj *int `json:"oom_score_adj"`
 }
 
 // Mount is one entry of the root, made in the order of the list.

@@ -22,6 +22,8 @@ func newGRPC(dial Dialer, errorLog *log.Logger) http.Handler {
 			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 			DisableCompression: true,
 			IdleConnTimeout:    idleLife,
+
+			MaxResponseHeaderBytes: maxResponseHead,
 		},
 		FlushInterval: -1,
 		ErrorLog:      errorLog,

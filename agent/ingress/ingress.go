@@ -7,6 +7,7 @@ package ingress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -26,6 +27,9 @@ const (
 	// on an idle connection just before the drain is already in the socket, but not yet counted.
 	quietPeriod = 100 * time.Millisecond
 	drainPoll   = 5 * time.Millisecond
+	// maxOpen bounds the requests and WebSockets that are open at the same time: each takes some 40 KB of memory that is
+	// not the sandbox's.
+	maxOpen = 4096
 	// closePatience is what answering 502 takes, with a margin.
 	closePatience = 250 * time.Millisecond
 )
@@ -46,6 +50,7 @@ type Ingress struct {
 	pool   *pool
 	grpc   http.Handler
 	server *http.Server
+	most   int64 // maxOpen
 
 	open, upgraded, total, last, moved atomic.Int64
 	draining                           atomic.Bool
@@ -59,7 +64,7 @@ type Ingress struct {
 // New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
-	in := &Ingress{pool: newPool(dial), tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
+	in := &Ingress{pool: newPool(dial), most: maxOpen, tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
 	in.grpc = newGRPC(dial, errorLog)
 	if errorLog == nil {
 		errorLog = log.New(io.Discard, "", 0)
@@ -100,7 +105,7 @@ func (in *Ingress) Stats() Stats {
 func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.total.Add(1)
 	in.last.Store(time.Now().UnixNano())
-	in.open.Add(1)
+	open := in.open.Add(1)
 	defer in.open.Add(-1)
 	// A request that begins here after the hand-over is the heir's, whatever connection it came by.
 	heir := in.heir.Load()
@@ -109,6 +114,9 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	switch {
+	case open+in.upgraded.Load() > in.most:
+		refuse(w, http.StatusServiceUnavailable, "TooManyOpenRequests",
+			fmt.Sprintf("%d requests of this app are open already.", in.most), true)
 	case r.Method == http.MethodConnect:
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
 	case r.ProtoMajor == 2 && heir != nil:

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,12 +37,17 @@ type Heir struct {
 
 // NewHeir connects to the socket on which the heir takes connections; dial opens one to its ingress, for requests whose
 // connection cannot move.
-func NewHeir(connections string, dial Dialer) (*Heir, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: connections, Net: "unix"})
+func NewHeir(connections, dial Dialer) (*Heir, error) {
+	conn, err := connections(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	return &Heir{conn: conn, pool: newPool(dial), http2: newGRPC(dial, nil)}, nil
+	local, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("descriptors pass through Unix sockets only, not through %s", conn.RemoteAddr().Network())
+	}
+	return &Heir{conn: local, pool: newPool(dial), http2: newGRPC(dial, nil)}, nil
 }
 
 func (h *Heir) close() {

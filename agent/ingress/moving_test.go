@@ -37,9 +37,12 @@ func takes(h *hop) *hop {
 
 func (h *hop) heir() *Heir {
 	h.t.Helper()
-	heir, err := NewHeir(filepath.Join(h.dir, "connections"), func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(h.dir, "front"))
-	})
+	to := func(name string) Dialer {
+		return func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(h.dir, name))
+		}
+	}
+	heir, err := NewHeir(to("connections"), to("front"))
 	if err != nil {
 		h.t.Fatal(err)
 	}

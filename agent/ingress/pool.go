@@ -2,14 +2,15 @@ package ingress
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
-	"math"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,8 +20,12 @@ const (
 	maxIdle = 1024
 	// idleLife is shorter than the shortest keep-alive timeout that common servers have (gunicorn: 2 s, Node and uvicorn:
 	// 5 s), so that we, not the app, close an idle connection: when the app does, a request may just be on its way.
-	idleLife          = 1500 * time.Millisecond
-	maxResponseHeader = 512 << 10
+	idleLife = 1500 * time.Millisecond
+	// maxResponseHead bounds the head of one response, maxHeads all that are held at the same time. What an app sends is
+	// held in our memory, which is not the sandbox's; headLine is what a line of a head takes there besides its bytes.
+	maxResponseHead = 128 << 10
+	maxHeads        = 32 << 20
+	headLine        = 128
 	// dialPatience is for a full accept queue alone: connect on a Unix socket then fails with EAGAIN instead of waiting.
 	dialPatience = 5 * time.Second
 )
@@ -33,6 +38,7 @@ type pool struct {
 	idle   []*appConn
 	timer  *time.Timer
 	closed bool
+	heads  atomic.Int64 // what the heads of responses take at the moment
 }
 
 func newPool(dial Dialer) *pool { return &pool{dial: dial} }
@@ -138,7 +144,9 @@ type appConn struct {
 	pool    *pool // where it belongs
 	r       *bufio.Reader
 	w       *bufio.Writer
-	budget  int64
+	inHead  bool
+	head    int64 // what the head of the present response takes
+	refused error // why no more of it is read
 	sent    int64
 	reused  bool
 	expires time.Time
@@ -149,7 +157,7 @@ type appConn struct {
 }
 
 func newAppConn(conn net.Conn, p *pool) *appConn {
-	c := &appConn{Conn: conn, pool: p, budget: math.MaxInt64}
+	c := &appConn{Conn: conn, pool: p}
 	c.r = bufio.NewReaderSize(headReader{c}, 4<<10)
 	c.w = bufio.NewWriterSize(countedWriter{c}, 4<<10)
 	if sc, ok := conn.(syscall.Conn); ok {
@@ -175,19 +183,51 @@ func (c *appConn) alive() bool {
 	return c.raw.Read(c.probe) == nil && c.live
 }
 
-// headReader stops an app that answers with endless headers; the body has no such bound.
+// headReader stops an app that answers with endless headers, in one response or in many at once; a body has no such bound.
 type headReader struct{ c *appConn }
 
 func (h headReader) Read(p []byte) (int, error) {
-	if h.c.budget <= 0 {
-		return 0, errHeaderTooLarge
+	if !h.c.inHead {
+		return h.c.Conn.Read(p)
+	}
+	switch {
+	case h.c.head > maxResponseHead:
+		h.c.refused = errHeadTooLarge
+	case h.c.pool.heads.Load() > maxHeads:
+		h.c.refused = errTooManyHeads
+	}
+	if h.c.refused != nil {
+		return 0, h.c.refused
 	}
 	n, err := h.c.Conn.Read(p)
-	h.c.budget -= int64(n)
+	h.c.take(p[:n], 1)
 	return n, err
 }
 
-var errHeaderTooLarge = errors.New("the app's response headers are too large")
+// take counts bytes of a head, or with -1 gives them back.
+func (c *appConn) take(p []byte, sign int64) {
+	cost := sign * int64(len(p)+headLine*bytes.Count(p, []byte{'\n'}))
+	c.head += cost
+	c.pool.heads.Add(cost)
+}
+
+// headEnds says that what is still buffered is no part of the head.
+func (c *appConn) headEnds() {
+	c.inHead = false
+	rest, _ := c.r.Peek(c.r.Buffered())
+	c.take(rest, -1)
+}
+
+// forgetHead is called when nothing needs the head any more.
+func (c *appConn) forgetHead() {
+	c.pool.heads.Add(-c.head)
+	c.head = 0
+}
+
+var (
+	errHeadTooLarge = errors.New("the app's response headers are too large")
+	errTooManyHeads = errors.New("the headers of all responses that are open take too much memory")
+)
 
 type countedWriter struct{ c *appConn }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"sync"
 )
@@ -18,8 +17,8 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 // net/http's own Transport would do, but it repeats requests that it takes for harmless, and its two goroutines a
 // connection cost as much as all the rest of this hop.
 func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
-	if !plain(r.Host) {
-		refuse(w, http.StatusBadRequest, "BadRequest", "The Host is not a host.", false)
+	if !plain(r.Host) || !plain(r.Method) {
+		refuse(w, http.StatusBadRequest, "BadRequest", "The Host is not a host, or the method not a method.", false)
 		return
 	}
 	ctx, upgrade := r.Context(), upgradeProtocol(r)
@@ -35,6 +34,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 		}
 		return
 	}
+	defer c.forgetHead()
 	// A client that goes away takes its request with it, whatever it is waiting in.
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	var up *upload
@@ -75,6 +75,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	if !stop() || !sent || resp.Close || c.r.Buffered() > 0 {
 		c.Close()
 	} else {
+		c.forgetHead() // before another request may have it
 		c.pool.put(c, resp.Header.Get("Keep-Alive"))
 	}
 	up.settle(w)
@@ -106,17 +107,21 @@ func (in *Ingress) send(ctx context.Context, r *http.Request, to *pool, upgrade 
 
 // answer reads the response's head, passing on the informational ones before it.
 func answer(w http.ResponseWriter, r *http.Request, c *appConn, up *upload) (*http.Response, error) {
-	c.budget = maxResponseHeader
-	defer func() { c.budget = math.MaxInt64 }()
+	c.inHead = true
+	defer c.headEnds()
 	for range 16 {
 		resp, err := http.ReadResponse(c.r, r)
 		if err != nil {
-			if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			if c.refused != nil {
+				err = c.refused // it may have come in the middle of a line, which was then found to be malformed
+			} else if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 				err = errors.New("it closed the connection")
 			}
 			return nil, err
 		}
 		switch {
+		case resp.StatusCode < 100:
+			return nil, fmt.Errorf("its status is %d", resp.StatusCode)
 		case resp.StatusCode == http.StatusContinue:
 			up.proceed()
 		case resp.StatusCode == http.StatusSwitchingProtocols:

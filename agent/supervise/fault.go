@@ -18,11 +18,24 @@ func faultf(code, format string, args ...any) *fault {
 	return &fault{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// asFault gives an unexpected error the code Internal.
+const (
+	maxMessage = 4 << 10
+	maxDetails = 64 << 10
+)
+
+// asFault makes an error an answer: one without a code is Internal, and what came out of the sandbox is cut to a size
+// that fits into the line of an answer.
 func asFault(err error) *fault {
 	var f *fault
-	if errors.As(err, &f) {
-		return f
+	if !errors.As(err, &f) {
+		f = faultf("Internal", "%v", err)
 	}
-	return faultf("Internal", "%v", err)
+	cut := *f
+	if len(cut.Message) > maxMessage {
+		cut.Message = cut.Message[:runeCut(cut.Message, maxMessage-len(" …"))] + " …"
+	}
+	if len(encode(cut.Details)) > maxDetails {
+		cut.Details = nil
+	}
+	return &cut
 }

@@ -313,7 +313,7 @@ func (s *sandbox) handOver(dir, socket string) (handedOver, error) {
 		in.HandOver(nil)
 		return handedOver{}, nil
 	}
-	heir, err := ingress.NewHeir(filepath.Join(dir, connectionsSocket), (&appSocket{path: socket}).dial)
+	heir, err := ingress.NewHeir((&appSocket{path: filepath.Join(dir, connectionsSocket)}).dial, (&appSocket{path: socket}).dial)
 	if err != nil {
 		return handedOver{}, faultf("HeirUnreachable", "the sandbox that takes over: %v", err)
 	}

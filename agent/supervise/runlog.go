@@ -38,6 +38,7 @@ type logLine struct {
 	text   string
 	more   bool
 	ours   bool // a fact of the supervisor's own, which no limit drops
+	raw    bool // a worker's, not taken apart yet
 }
 
 // runLog is the log of one run of an app: numbered from 1 without a gap, bounded in rate and on disk. Adding to it never
@@ -53,7 +54,8 @@ type runLog struct {
 	second  int64 // the window of the flood limit
 	lines   int
 	bytes   int
-	dropped int // by the flood limit in this window
+	dropped int       // by the flood limit in this window
+	last    []logLine // the last of what was dropped, as long as nothing that is kept has followed
 	closing bool
 	wake    chan struct{}
 	ended   chan struct{}
@@ -159,15 +161,7 @@ func (l *runLog) add(line logLine) {
 	l.turn(line.at.Unix())
 	if !line.ours {
 		if l.lines >= floodLines || l.bytes+len(line.text) > floodBytes || l.queued+len(line.text) > queueBytes {
-			if l.dropped++; l.dropped == 1 {
-				next := time.Unix(l.second+1, 0)
-				time.AfterFunc(time.Until(next), func() {
-					l.mu.Lock()
-					defer l.mu.Unlock()
-					l.turn(time.Now().Unix())
-					l.notify()
-				})
-			}
+			l.drop(line, 1)
 			// Once the limit is hit all of this second is dropped: a short line that would still fit would
 			// stand in the log as if nothing were missing before it.
 			l.lines = floodLines
@@ -175,9 +169,70 @@ func (l *runLog) add(line logLine) {
 		}
 		l.lines++
 		l.bytes += len(line.text)
+		l.last = nil
 	}
 	l.queue = append(l.queue, line)
 	l.queued += len(line.text)
+	l.notify()
+}
+
+// flooded takes a worker's line, not taken apart yet, when the limit of this second is hit: it is counted, at the cost of
+// little more than reading it. What a flood costs is our own time, which the sandbox's share of the processor does not
+// bound.
+func (l *runLog) flooded(stream, text string, more bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.turn(now.Unix())
+	if l.closing || l.dropped == 0 {
+		return false
+	}
+	lines := 1
+	if strings.HasPrefix(text, "{") {
+		lines += strings.Count(text, `\n`) // as JSON has it
+	}
+	l.drop(logLine{at: now, stream: stream, text: text, more: more, raw: true}, lines)
+	return true
+}
+
+// drop counts lines that are not kept. Called with the lock held.
+func (l *runLog) drop(line logLine, lines int) {
+	if l.dropped == 0 {
+		time.AfterFunc(time.Until(time.Unix(l.second+1, 0)), func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.turn(time.Now().Unix())
+			l.notify()
+		})
+	}
+	l.dropped += lines
+	if len(l.last) == tailLines {
+		l.last = append(l.last[:0], l.last[1:]...)
+	}
+	l.last = append(l.last, line)
+}
+
+// lastWords writes the end of what was dropped when the app has ended: there it said why.
+func (l *runLog) lastWords() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn(-1)
+	var words []logLine
+	for _, line := range l.last {
+		if !line.raw {
+			words = append(words, line) // its text is in the tail already
+			continue
+		}
+		stream, text := workerLine(line.stream, line.text)
+		for text := range strings.SplitSeq(strings.ToValidUTF8(text, "\uFFFD"), "\n") {
+			l.tail.add(text)
+			words = append(words, logLine{at: line.at, stream: stream, text: text[:min(len(text), maxText)]})
+		}
+	}
+	if words = words[max(0, len(words)-tailLines):]; len(words) > 0 {
+		l.queue = append(append(l.queue, ourLine(fmt.Sprintf("the last %d of them:", len(words)))), words...)
+	}
+	l.last = nil
 	l.notify()
 }
 

@@ -188,6 +188,7 @@ func (s *sandbox) emit(stream, text string, more bool) {
 	case s.spec.Kind == kindAgent:
 		// The app's output comes over the agent's stream; this is the sandbox speaking.
 		l.app(streamSystem, text, more)
+	case l.flooded(stream, text, more):
 	default:
 		stream, text = workerLine(stream, text)
 		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
@@ -275,6 +276,7 @@ func (s *sandbox) finish(status *syscall.WaitStatus) {
 		result.Code, result.Signal = readStatus(*status, s.spec.Kind == kindAgent)
 	}
 	if l := s.log.Load(); l != nil {
+		l.lastWords()
 		if why != "" {
 			l.system("%s", why)
 		}
