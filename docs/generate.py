@@ -99,6 +99,11 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         "app",
         True,
     ),
+    "TooManyOpenRequests": (
+        "Of the ingress: 4,096 requests and WebSockets of this app are open already.",
+        "app",
+        True,
+    ),
     "AppNotFound": ("Of the router: no app has this name.", "visitor", False),
     "UnknownHost": ("Of the router: nothing is served under this host name.", "visitor", False),
     "VibedUnavailable": ("Of the router: vibeD is restarting. Apps that run are not concerned.", "vibeD", True),

@@ -183,3 +183,54 @@ func TestATailIsTwentyLinesAndFourKiB(t *testing.T) {
 		t.Errorf("%d bytes", len(got))
 	}
 }
+
+func TestAnAppsLastWordsAreKeptEvenInAFlood(t *testing.T) {
+	t.Parallel()
+	l := openTestLog(t)
+	for i := range 2 * floodLines {
+		l.app(streamOut, fmt.Sprintf("line %d", i), false)
+	}
+	l.app(streamErr, "the reason", false)
+	l.lastWords()
+	records := numbered(t, l)
+	last := records[len(records)-1]
+	if last.Text != "the reason" || last.Stream != streamErr {
+		t.Errorf("%+v", last)
+	}
+	head := records[len(records)-tailLines-1]
+	if head.Stream != streamSystem || head.Text != fmt.Sprintf("the last %d of them:", tailLines) {
+		t.Errorf("%+v", head)
+	}
+}
+
+func TestAWorkersFloodIsCountedWithoutBeingTakenApart(t *testing.T) {
+	t.Parallel()
+	l := openTestLog(t)
+	if l.flooded(streamOut, "quiet", false) {
+		t.Fatal("a first line is no flood")
+	}
+	for range 2 * floodLines {
+		l.app(streamOut, "x", false)
+	}
+	if !l.flooded(streamErr, `{"timestamp": 1, "level": "error", "message": "one\ntwo"}`, false) {
+		t.Fatal("not counted as a part of the flood")
+	}
+	l.lastWords()
+	records := numbered(t, l)
+	if one, two := records[len(records)-2], records[len(records)-1]; one.Text != "one" || two.Text != "two" || two.Stream != streamErr {
+		t.Errorf("%+v %+v", one, two)
+	}
+	if got := l.tail.get(); got[len(got)-1] != "two" {
+		t.Errorf("the tail ends with %q", got[len(got)-1])
+	}
+}
+
+func TestWhatASandboxSaysFitsIntoAnAnswer(t *testing.T) {
+	f := asFault(&fault{Code: "WorkerRejected", Message: strings.Repeat("<", 1<<20), Details: map[string]any{"log": strings.Repeat("x", 1<<20)}})
+	if line := encode(reply{Error: f}); len(line) > 64<<10 {
+		t.Errorf("%d bytes", len(line))
+	}
+	if again := asFault(f); again.Message != f.Message || f.Details != nil {
+		t.Error("cut again")
+	}
+}

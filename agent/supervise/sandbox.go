@@ -24,6 +24,9 @@ const (
 	outputPatience = time.Second // for the last words, after the command is gone
 	logPatience    = 2 * time.Second
 	cleanupTimeout = 10 * time.Second
+	// sandboxOOMScore makes apps go first when the whole machine is out of memory, whatever vibeD itself is given: a unit
+	// may protect it (OOMScoreAdjust), and a child inherits that.
+	sandboxOOMScore = 500
 )
 
 // sandbox is the one that this process owns.
@@ -154,6 +157,9 @@ func (s *sandbox) launcher(command []string, files int) ([]string, error) {
 	var confine map[string]any
 	if err := json.Unmarshal(s.spec.Confine, &confine); err != nil {
 		return nil, fmt.Errorf("confine: %w", err)
+	}
+	if confine["oom_score_adj"] == nil {
+		confine["oom_score_adj"] = sandboxOOMScore
 	}
 	if confine["cgroup_procs"] == nil {
 		confine["cgroup_procs"] = s.spec.CgroupProcs

@@ -65,6 +65,7 @@ def _confine(host: Host, root: Root, uid: int, procs: list[str]) -> dict[str, ob
         "rlimits": {"nproc": 64, "nofile": 4096, "core": 0},
         "cgroup_procs": procs,
         "die_with_parent": True,
+        "oom_score_adj": 500,
     }
     entries = confine["root"]
     assert isinstance(entries, list)

@@ -330,6 +330,8 @@ class Supervised:
         """Wait for the supervisor's end, then remove all that is left; the last act of every sandbox."""
         await self._death.wait()
         state = _read_json(self.place.state) or self._last
+        if self._last.get("state") == State.EXITED:
+            state = self._last  # it said so, and could perhaps not write it
         ended = exit_of(state.get("exit")) if state.get("state") == State.EXITED else None
         lost = ended is None
         if ended is None:
@@ -755,15 +757,24 @@ def _make_log_dir(folder: Path, gid: int) -> None:
 def _append_system_line(log_dir: Path, text: str) -> None:
     """The line that the dead supervisor could not write; `seq` goes on where it stopped."""
     log = log_dir / "log.jsonl"
+    seq = max(_last_seq(log_dir / "log.1.jsonl"), _last_seq(log))
+    line = {"seq": seq + 1, "ts": round(time.time(), 6), "stream": "system", "text": text}
+    with contextlib.suppress(OSError), log.open("ab+") as out:
+        half_written = out.tell() > 0 and out.seek(-1, os.SEEK_END) >= 0 and out.read(1) != b"\n"
+        out.write(b"\n" * half_written + json.dumps(line).encode() + b"\n")
+
+
+def _last_seq(log: Path) -> int:
+    """The number of the last whole line of a log file, 0 when there is none. A line has at most 16 KiB of text, each
+    byte of which may take six.
+    """
     seq = 0
-    with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
-        with log.open("rb") as lines:
-            lines.seek(max(0, lines.seek(0, os.SEEK_END) - 65_536))
-            whole = [line for line in lines.read().split(b"\n") if line.endswith(b"}")]
-        seq = int(json.loads(whole[-1])["seq"])
-    with contextlib.suppress(OSError), log.open("ab") as out:
-        line = {"seq": seq + 1, "ts": round(time.time(), 6), "stream": "system", "text": text}
-        out.write(json.dumps(line).encode() + b"\n")
+    with contextlib.suppress(OSError), log.open("rb") as lines:
+        lines.seek(max(0, lines.seek(0, os.SEEK_END) - 131_072))
+        for line in lines.read().split(b"\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                seq = max(seq, int(json.loads(line)["seq"]))
+    return seq
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
