@@ -156,3 +156,27 @@ async def test_a_template_whose_image_is_there_tells_what_its_driver_waits_for(
         assert placements.progress("python-313") == ("building runsc (one to four minutes, once)", None)
         machine.installed_when.set()
     assert placements.progress("python-313") is None and placements.is_ready("python-313")
+
+
+async def test_a_disk_that_is_full_while_a_tool_is_installed_or_a_driver_tried_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(images={"python-313": 1})
+    tries = {"install": 0, "probe": 0}
+
+    async def install(name: str, progress: Callable[[str, float | None], None]) -> None:
+        tries["install"] += 1
+        if tries["install"] == 1:
+            raise OSError("No space left on device")
+
+    async def probe() -> Probe:
+        tries["probe"] += 1
+        if tries["probe"] == 1:
+            raise OSError("No space left on device")
+        return Probe(True, Isolation.KERNEL, "an app answered")
+
+    monkeypatch.setattr(machine, "install", install)
+    monkeypatch.setattr(machine, "probe", probe)
+    placements = await prepared(machine, tmp_path, monkeypatch)
+    assert tries["probe"] == 2
+    assert placements.is_ready("python-313") and placements.level("gvisor") == "kernel"

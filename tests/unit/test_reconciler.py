@@ -9,14 +9,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from vibed.apps.app import App, Phase, Resources, Runtime, Start
-from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite import SqliteStore
-from vibed.apps.store import NewVersion
+from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
 from vibed.controller import reconciler as module
 from vibed.controller.link import Outcome
@@ -456,3 +457,149 @@ async def test_twenty_apps_at_once_all_become_ready(world: World) -> None:
         *(world.settle(version, name) for name, version in zip(names, versions, strict=True))
     )
     assert {outcome.phase for outcome in outcomes} == {Phase.READY}
+
+
+# What must not happen, seen by reviewers
+
+
+async def test_what_cannot_be_an_app_is_never_made_a_path(world: World, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in (str(victim), "../../victim", "_probe", ""):
+        with pytest.raises(NotFound):
+            world.reconciler.wake(name)
+        with pytest.raises(NotFound):
+            await world.reconciler.settle(name, 1, 1.0)
+    await asyncio.sleep(0.05)
+    assert victim.is_dir()
+
+
+async def test_a_failure_that_cannot_be_written_down_leaves_no_sandbox_and_the_app_can_be_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.settle(await world.deploy())
+    real, full = world.store.record, True
+
+    async def record(*arguments: Any, **more: Any) -> None:
+        if full:
+            raise StoreUnavailable("the disk is full")
+        await real(*arguments, **more)
+
+    async def fails(run: Run) -> None:
+        raise SandboxLost("the supervisor said no")
+
+    monkeypatch.setattr(world.store, "record", record)
+    world.driver.script = fails  # type: ignore[assignment]
+    await world.settle(await world.deploy(), timeout_s=0.5)
+    full = False
+    assert len(world.driver.alive) == 1, "the one that serves"
+    await world.store.request_delete("todo")
+    world.reconciler.wake("todo")
+    await world.until(lambda: not world.driver.alive)
+    with pytest.raises(NotFound):
+        async with asyncio.timeout(5):
+            while await world.store.get("todo"):
+                await asyncio.sleep(0.01)
+
+
+async def orphan(world: World, app_id: str, number: int) -> Scripted:
+    """A sandbox that an earlier controller left, of an app that is not there any more."""
+    sandbox = Scripted(world.driver)
+    sandbox.claimed, sandbox.state = Claimed(app_id, 1, number), State.RUNNING
+    sandbox.endpoint = Endpoint(world.markers.socket(app_id, number, 1))
+    world.driver.made.append(sandbox)
+    return sandbox
+
+
+async def test_a_sandbox_without_an_app_is_ended(world: World) -> None:
+    left, probe = await orphan(world, "todo", 7), await orphan(world, "_probe", 1)
+    world.reconciler.adopt([left, probe])
+    await world.until(lambda: left.exit is not None and probe.exit is not None)
+    await world.settle(await world.deploy())
+    assert [sandbox.claimed and sandbox.claimed.number for sandbox in world.driver.alive] == [1]
+
+
+async def test_a_sandbox_of_an_earlier_app_of_that_name_never_serves_the_new_one(world: World) -> None:
+    left = await orphan(world, "todo", 7)
+    version = await world.deploy()
+    world.reconciler.adopt([left])
+    await world.settle(version)
+    await world.until(lambda: left.exit is not None)
+    assert [sandbox.claimed and sandbox.claimed.number for sandbox in world.driver.alive] == [1]
+
+
+async def test_a_site_serves_on_however_many_later_versions_failed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Scripted(world.driver)
+    site.endpoint = Endpoint(tmp_path, site=True)
+    monkeypatch.setattr(world.reconciler._sites, "find", lambda app_id, version, **_: site if version == 1 else None)
+    await world.deploy()
+    await world.store.record("todo", None, outcomes=[VersionOutcome(1, Phase.READY, "Running", "", {})])
+    for _ in range(101):
+        version = await world.deploy()
+        failed = VersionOutcome(version, Phase.FAILED, "StartFailed", "boom", {})
+        await world.store.record("todo", None, outcomes=[failed])
+    await world.store.next_run("todo")
+    world.markers.publish("todo", 1, 1, site.endpoint)
+    await world.settle(version)
+    await asyncio.sleep(0.05)
+    assert world.serving() == [1]
+
+
+async def test_a_version_that_was_overtaken_before_anyone_looked_is_told_so(world: World) -> None:
+    first, second = await world.deploy(), await world.deploy()
+    outcomes = await asyncio.gather(world.settle(first), world.settle(second))
+    assert (outcomes[0].phase, outcomes[0].reason) == (Phase.FAILED, "Superseded")
+    assert outcomes[1].phase is Phase.READY
+    assert (await world.store.version("todo", first)).reason == "Superseded"
+    third, fourth = await world.deploy(), await world.deploy()
+    outcomes = await asyncio.gather(world.settle(third), world.settle(fourth))
+    assert [outcome.phase for outcome in outcomes] == [Phase.FAILED, Phase.READY]
+
+
+async def test_a_version_that_is_stopped_while_connections_move_leaves_the_name_where_it_was(world: World) -> None:
+    await world.settle(await world.deploy())
+    moving, gate = asyncio.Event(), asyncio.Event()
+
+    async def hand_over(heir: Sandbox | None) -> None:
+        if heir is not None:
+            moving.set()
+            await gate.wait()
+
+    world.driver.made[0].hand_over = hand_over  # type: ignore[method-assign]
+    second = await world.deploy()
+    world.reconciler.wake("todo")
+    await moving.wait()
+
+    async def slowly(run: Run) -> None:
+        await asyncio.sleep(0.2)
+
+    world.driver.script = slowly  # type: ignore[assignment]
+    third = await world.deploy()
+    world.reconciler.wake("todo")
+    await world.until(lambda: world.serving() == [1])
+    gate.set()
+    outcome = await world.settle(third)
+    assert outcome.phase is Phase.READY and world.serving() == [third]
+    assert (await world.app()).status.restarts == 0, "nothing crashed"
+    assert (await world.store.version("todo", second)).reason == "Superseded"
+
+
+async def test_a_visitor_of_an_app_that_is_deleted_meanwhile_is_told_so_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.deploy()
+    real = world.store.get
+
+    async def get(app_id: str) -> App:
+        app = await real(app_id)
+        monkeypatch.setattr(world.store, "get", real)
+        await world.store.request_delete(app_id)
+        await world.store.purge(app_id)
+        return app
+
+    monkeypatch.setattr(world.store, "get", get)
+    async with asyncio.timeout(1.0):
+        with pytest.raises(NotFound):
+            await world.reconciler.ensure("todo", 5.0)

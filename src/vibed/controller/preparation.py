@@ -315,6 +315,9 @@ class Preparation:
                     await self._tools.install(name, said)
                 except VibedError as error:
                     log.error("a tool could not be installed", tool=name, error=error.message, hint=error.hint)
+                except Exception:
+                    # a full disk, a damaged download: what is there goes on, and the probe tells what is missing
+                    log.exception("a tool could not be installed", tool=name)
         self._installing.pop(driver, None)
 
     async def _probe(self, driver: str, template: str) -> None:
@@ -323,8 +326,13 @@ class Preparation:
             await future
             return
         future = self._probed[driver] = asyncio.get_running_loop().create_future()
-        probe = await self._drivers[driver].probe()
+        try:
+            probe = await self._drivers[driver].probe()
+        except Exception as error:
+            log.exception("a probe failed", driver=driver)
+            probe = Probe(False, Isolation.PROCESS, f"{type(error).__name__}: {error}")
         self._placements.probed(driver, probe)
-        self._remember(driver, probe)
+        with contextlib.suppress(OSError):
+            self._remember(driver, probe)
         log.info("probed", driver=driver, ok=probe.ok, isolation=probe.isolation.value, detail=probe.detail)
         future.set_result(None)

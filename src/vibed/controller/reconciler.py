@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vibed import records
+from vibed.apps import ids
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import Conflict, NotFound, VibedError
 from vibed.apps.store import AppStore, NewEvent, VersionOutcome
@@ -111,6 +112,8 @@ class _Keeper:
     traces: dict[int, str] = field(default_factory=dict)
     """What the runs of versions are a part of, where somebody traces it."""
     seen_generation: int = 0
+    seen_version: int = 0
+    """Up to which it knows what became of versions."""
     informed: bool = False
     """Whether it knows what an earlier keeper or controller left."""
     gone: bool = False
@@ -171,13 +174,22 @@ class Reconciler:
     def adopt(self, sandboxes: Sequence[Sandbox]) -> None:
         """Take over claimed sandboxes that an earlier controller left; each is given to its app's keeper."""
         for sandbox in sandboxes:
-            if sandbox.claimed is not None:
+            if sandbox.claimed is None:
+                continue
+            if ids.PATTERN.fullmatch(sandbox.claimed.app_id):
                 self._adopted.setdefault(sandbox.claimed.app_id, []).append(sandbox)
+            else:
+                self._spawn(self._destroy(sandbox))  # of a probe that an earlier controller did not finish
         for app_id in list(self._adopted):
             self.wake(app_id)
 
     def wake(self, app_id: str) -> _Keeper:
-        """Have the app's keeper look at its spec again."""
+        """Have the app's keeper look at its spec again. Raises `NotFound` for what cannot be an app.
+
+        Ids come from processes with fewer rights and become parts of paths here.
+        """
+        if not ids.PATTERN.fullmatch(app_id):
+            raise NotFound("that is no app")
         keeper = self._keepers.get(app_id)
         if keeper is None or keeper.gone:
             keeper = self._keepers[app_id] = _Keeper(app_id)
@@ -232,6 +244,8 @@ class Reconciler:
                         if outcome.phase is Phase.FAILED or outcome.reason == "TemplateBuilding":
                             return outcome
                     if keeper.gone:
+                        if (await self._store.get(app_id)).deleted:
+                            raise NotFound(f"there is no app {app_id!r}")
                         keeper = self.wake(app_id)
                         continue
                     await changed.wait()
@@ -273,6 +287,8 @@ class Reconciler:
                     plan = await self._turn(keeper)
                 except NotFound:
                     self._markers.clear(keeper.app_id)
+                    for sandbox in self._adopted.pop(keeper.app_id, []):
+                        self._spawn(self._destroy(sandbox))
                     break
                 except Conflict:
                     continue
@@ -309,36 +325,50 @@ class Reconciler:
 
     async def _take_over(self, keeper: _Keeper, app: App) -> None:
         """Fill a new keeper with what an earlier one, or an earlier controller, left."""
-        if not (app.runs or keeper.app_id in self._adopted or self._markers.published(keeper.app_id)):
+        keeper.seen_version = app.version
+        published = self._markers.published(keeper.app_id)
+        if not (app.version > 1 or app.runs or keeper.app_id in self._adopted or published):
             return
         keeper.restarts = app.status.restarts
-        versions, _ = await self._store.versions(keeper.app_id, limit=100)
+        versions = await self._versions_to_last_good(keeper.app_id)
         keeper.last_good = max((v.number for v in versions if v.phase is Phase.READY), default=None)
         for version in versions:
+            if version.number < app.version and version.phase not in (Phase.READY, Phase.FAILED):
+                keeper.outcomes[version.number] = Outcome(version.phase, version.reason, version.message)
             if version.number == app.version and version.phase is Phase.FAILED and version.reason not in REFUSALS:
                 keeper.troubles[version.number] = Trouble(version.reason, version.message)
         for sandbox in self._adopted.pop(keeper.app_id, []):
             assert sandbox.claimed is not None
             run = _Run(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
-            if sandbox.endpoint is None or sandbox.exit is not None:
-                # It was half way when its controller died; a new run is cleaner than guessing how far it got.
+            if sandbox.endpoint is None or sandbox.exit is not None or run.number > app.runs:
+                # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is
+                # of an earlier app of this name, whose runs had numbers that this one's have not reached.
                 self._markers.forget(keeper.app_id, run.number)
                 self._spawn(self._destroy(sandbox))
                 continue
             self._serve(keeper, run)
-        for marker in self._markers.published(keeper.app_id):
+        for marker in published:
             if marker.run in keeper.runs:
                 continue
             site = None
             if marker.site:
-                runtime = next((v.runtime for v in versions if v.number == marker.version), None)
-                if runtime is not None:
+                with contextlib.suppress(NotFound):
+                    runtime = (await self._store.version(keeper.app_id, marker.version)).runtime
                     site = self._sites.find(keeper.app_id, marker.version, index=runtime.index, spa=runtime.spa)
             if site is None or site.endpoint is None:
                 self._markers.forget(keeper.app_id, marker.run)
                 continue
             self._serve(keeper, _Run(marker.run, marker.version, sandbox=site))
         await self._point_at_newest(keeper)
+
+    async def _versions_to_last_good(self, app_id: str) -> list[Version]:
+        """The versions from the newest back to the last one that was ever Ready, in pages; all when none was."""
+        found: list[Version] = []
+        while True:
+            page, total = await self._store.versions(app_id, limit=100, offset=len(found))
+            found += page
+            if not page or len(found) >= total or any(version.phase is Phase.READY for version in page):
+                return found
 
     async def _point_at_newest(self, keeper: _Keeper) -> None:
         """Have the app's name lead to the newest run that serves, if there is one and it does not."""
@@ -375,6 +405,10 @@ class Reconciler:
         if not keeper.informed:
             await self._take_over(keeper, app)
             keeper.informed = True
+        for number in range(keeper.seen_version + 1, app.version):
+            # a newer one was there before this one was looked at
+            keeper.outcomes.setdefault(number, Outcome(Phase.PENDING, "Accepted"))
+        keeper.seen_version = app.version
         placement = None if app.deleted else self._placements.place(version.runtime, version.resources)
         plan = decide(
             Wanted(app.version, deleted=app.deleted),
@@ -509,6 +543,8 @@ class Reconciler:
         self._markers.publish(keeper.app_id, run.number, run.version, started.endpoint)
         if len(keeper.runs) > 1:
             await self._hand_over(keeper, run)
+            if run.leaving:
+                raise RunFailed("it was stopped while it started", code="Stopped")
         switched = time.perf_counter()
         self._serve(keeper, run)
         return {
@@ -556,12 +592,18 @@ class Reconciler:
         self._trace(keeper, run)
         log.warning("a run ended", app=keeper.app_id, run=run.number, version=run.version, reason=reason, count=count)
         keeper.woken.set()
-        with contextlib.suppress(NotFound):
+        try:
             event = NewEvent("Warning", reason, f"version {run.version}: {message}", run.version)
             await self._store.record(keeper.app_id, None, events=[event])
-        if run.sandbox is not None:
-            await self._destroy(run.sandbox)
-        self._over(keeper, run)
+        except NotFound:
+            pass
+        except VibedError as error:
+            # A full disk, for one. The keeper goes on telling how the app stands; what the run holds has to go now.
+            log.error("an event could not be written", app=keeper.app_id, run=run.number, error=error.message)
+        finally:
+            if run.sandbox is not None:
+                await self._destroy(run.sandbox)
+            self._over(keeper, run)
 
     async def _drain(self, keeper: _Keeper, run: _Run) -> None:
         """Let a replaced run finish its requests, then end it."""
@@ -579,6 +621,7 @@ class Reconciler:
     async def _stop(self, keeper: _Keeper, run: _Run, *, begun: bool) -> None:
         """End a run now, wherever it is: one that is just starting notices when its sandbox goes."""
         self._markers.retire(keeper.app_id, run.number)
+        await self._point_at_newest(keeper)  # the name may have led to this one already
         if run.sandbox is not None:
             await self._destroy(run.sandbox)
         if begun:

@@ -7,6 +7,7 @@ have supervisors of their own, and the next controller finds them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -142,8 +143,8 @@ class Service:
         for driver in self._drivers.values():
             try:
                 found.extend(await driver.adopt())
-            except VibedError as error:
-                log.error("sandboxes could not be taken over", driver=driver.name, error=error.message)
+            except (OSError, VibedError) as error:
+                log.error("sandboxes could not be taken over", driver=driver.name, error=str(error))
         claimed = [sandbox for sandbox in found if sandbox.claimed is not None]
         await self._pools.adopt([sandbox for sandbox in found if sandbox.claimed is None])
         self._reconciler.adopt(claimed)
@@ -155,12 +156,14 @@ class Service:
         Apps that were not serving when the machine or vibeD went down come back by being asked for.
         """
         for app_id in await asyncio.to_thread(self._markers.with_sockets):
-            self._reconciler.wake(app_id)
+            with contextlib.suppress(NotFound):
+                self._reconciler.wake(app_id)
         while True:
             # and again from time to time: whoever wrote a spec may not have come to say so
             try:
                 for app in await self._store.unsettled():
-                    self._reconciler.wake(app.app_id)
+                    with contextlib.suppress(NotFound):
+                        self._reconciler.wake(app.app_id)
             except Exception:
                 log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -18,6 +18,8 @@ from vibed.sandboxes.driver import BootFailed, Limits, Probe, Run
 from vibed.sandboxes.supervisor import SupervisedDriver
 
 _DEADLINE_S = 90.0
+PROBE = "_probe"
+"""The app that a probe runs: a name that no app can have."""
 _PYTHON = b"""import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -68,7 +70,7 @@ async def probe(
             sandbox = await driver.boot(template)
             try:
                 socket = folder / "app.sock"
-                run = Run("vibed-probe", 1, 1, archive, runtime, env, limits, start_timeout_s=20)
+                run = Run(PROBE, 1, 1, archive, runtime, env, limits, start_timeout_s=20)
                 await sandbox.run(run, socket=socket, log_dir=folder / "log", on_stage=lambda stage: None)
                 answer = await _get(socket)
             finally:

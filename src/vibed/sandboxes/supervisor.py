@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
-from vibed import wire
+from vibed import records, wire
 from vibed.apps.errors import VibedError
 from vibed.layout import Layout
 from vibed.sandboxes import mounts
@@ -47,6 +47,8 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.uids import UidPool
+
+log = records.logger("vibed.controller")
 
 _BOOT_S = 60.0
 _CLEANUP_S = 10.0
@@ -469,7 +471,12 @@ class SupervisedDriver(ABC):
                 continue
             if any(sandbox.place.folder == folder for sandbox in self._sandboxes):
                 continue
-            sandbox = await self._take_over(folder, spec)
+            try:
+                sandbox = await self._take_over(folder, spec)
+            except (OSError, VibedError) as error:
+                # A process that does not end must not cost the others theirs; the sweep and the next start try again.
+                log.error("a sandbox could not be taken over or removed", folder=str(folder), error=str(error))
+                continue
             if sandbox is not None:
                 found.append(sandbox)
         await sweep(self.host)
@@ -756,20 +763,20 @@ def _make_log_dir(folder: Path, gid: int) -> None:
 
 def _append_system_line(log_dir: Path, text: str) -> None:
     """The line that the dead supervisor could not write; `seq` goes on where it stopped."""
-    log = log_dir / "log.jsonl"
-    seq = max(_last_seq(log_dir / "log.1.jsonl"), _last_seq(log))
+    path = log_dir / "log.jsonl"
+    seq = max(_last_seq(log_dir / "log.1.jsonl"), _last_seq(path))
     line = {"seq": seq + 1, "ts": round(time.time(), 6), "stream": "system", "text": text}
-    with contextlib.suppress(OSError), log.open("ab+") as out:
+    with contextlib.suppress(OSError), path.open("ab+") as out:
         half_written = out.tell() > 0 and out.seek(-1, os.SEEK_END) >= 0 and out.read(1) != b"\n"
         out.write(b"\n" * half_written + json.dumps(line).encode() + b"\n")
 
 
-def _last_seq(log: Path) -> int:
+def _last_seq(path: Path) -> int:
     """The number of the last whole line of a log file, 0 when there is none. A line has at most 16 KiB of text, each
     byte of which may take six.
     """
     seq = 0
-    with contextlib.suppress(OSError), log.open("rb") as lines:
+    with contextlib.suppress(OSError), path.open("rb") as lines:
         lines.seek(max(0, lines.seek(0, os.SEEK_END) - 131_072))
         for line in lines.read().split(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):

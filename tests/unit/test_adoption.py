@@ -1,0 +1,58 @@
+"""What a controller takes over from an earlier one, where something stands in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from vibed.layout import Layout, Uids
+from vibed.sandboxes.process import ProcessDriver
+from vibed.sandboxes.supervisor import Host
+
+
+@dataclass
+class Groups:
+    """Control groups of which one has a process that does not end: in an uninterruptible sleep, for example."""
+
+    stuck: str
+
+    def get(self, id: str) -> Any:
+        return Group(id, self.stuck)
+
+    def ids(self) -> set[str]:
+        return set()
+
+
+@dataclass
+class Group:
+    id: str
+    stuck: str
+
+    async def end(self) -> bool:
+        return self.id != self.stuck
+
+    def processes(self) -> set[int]:
+        return {4711}
+
+    def oom_kills(self) -> int:
+        return 0
+
+
+async def test_a_process_that_does_not_end_costs_no_other_sandbox_its_adoption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(os.geteuid(), rootless=True))
+    for name in ("sa", "sb"):
+        (layout.sandboxes / name).mkdir(parents=True)
+        spec = {"driver": "process", "uid": 0, "template": "t", "template_digest": "d"}
+        (layout.sandboxes / name / "spec.json").write_text(json.dumps(spec))
+    anything = cast(Any, None)
+    driver = ProcessDriver(Host(layout, anything, anything, cgroups=cast(Any, Groups(stuck="sa"))))
+    assert await driver.adopt() == []
+    assert (layout.sandboxes / "sa").is_dir(), "it is looked at again by the next controller"
+    assert not (layout.sandboxes / "sb").exists(), "nothing of it lives, so it is cleared away"
