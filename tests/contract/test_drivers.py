@@ -488,6 +488,15 @@ except OSError as error:
 
 
 @general
+async def test_processes_of_an_app_share_memory_and_locks(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on))
+    assert await app.ask("__import__('multiprocessing').Value('B', 7).value") == "7"
+    assert await app.ask("__import__('multiprocessing').Lock().acquire()") == "True"
+    told = await app.ask("[open('/dev/shm/big', 'ab').write(b'x' * (1 << 20)) for _ in range(100)]")
+    assert "[Errno 28]" in told, "it is bounded"
+
+
+@general
 async def test_a_full_disk_is_an_error_in_the_app_and_nobody_else_notices(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     app, other = await subject.start(on, driver), await subject.start(on, driver)

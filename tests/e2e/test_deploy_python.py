@@ -19,6 +19,22 @@ def index():
     return "from flask"
 """
 _MAIN = '\nif __name__ == "__main__":\n    app.run(port=5000)\n'
+_DEBUGGER = '\nif __name__ == "__main__":\n    app.run(host="0.0.0.0", port=5000, debug=True)\n'
+_THREAD = """
+import threading, time
+worker = threading.Thread(target=lambda: time.sleep(3600), daemon=True)
+worker.start()
+"""
+_TEMPLATES = """
+from fastapi import FastAPI, Request
+from fastapi.templating import Jinja2Templates
+app = FastAPI()
+templates = Jinja2Templates(directory="templates")
+
+@app.get("/")
+async def index(request: Request):
+    return templates.TemplateResponse("index.html", {"request": request, "who": "a template"})
+"""
 _FASTAPI = """
 from fastapi import FastAPI
 app = FastAPI()
@@ -46,6 +62,21 @@ WAYS: dict[str, tuple[samples.Files, str]] = {
     "flask-object": ({"app.py": _FLASK}, "from flask"),
     "flask-main-on-5000": ({"app.py": _FLASK + _MAIN}, "from flask"),
     "fastapi-object": ({"main.py": _FASTAPI}, '{"from":"fastapi"}'),
+    "flask-debugger": ({"app.py": _FLASK + _DEBUGGER}, "from flask"),
+    "flask-and-a-thread": ({"app.py": _FLASK + _THREAD}, "from flask"),
+    "fastapi-templates-as-before-starlette-1": (
+        {"main.py": _TEMPLATES, "templates/index.html": "from {{ who }}", "requirements.txt": "fastapi\njinja2\n"},
+        "from a template",
+    ),
+    "src-layout": (
+        {
+            "src/roomlist/__init__.py": "",
+            "src/roomlist/names.py": "NAME = 'roomlist'\n",
+            "src/roomlist/main.py": "from roomlist.names import NAME\n" + _FASTAPI.replace('"fastapi"', "NAME"),
+            "pyproject.toml": "[project]\nname = 'roomlist'\nversion = '1'\ndependencies = ['fastapi']\n",
+        },
+        '{"from":"roomlist"}',
+    ),
     "procfile": ({"src/web/app.py": _FLASK, "Procfile": "web: gunicorn --chdir src/web app:app"}, "from flask"),
 }
 

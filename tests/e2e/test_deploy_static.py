@@ -23,6 +23,13 @@ def test_a_site_is_live_when_the_deploy_is_answered(vibed: Instance, apps: Apps)
     assert {"receive", "total"} <= set(body["timings"])
 
 
+def test_the_only_page_is_the_first_page_whatever_its_name(vibed: Instance, apps: Apps) -> None:
+    for page in ("Bericht.html", "my page.html", "index.htm"):
+        app = apps.ready({page: f"<h1>{page}</h1>", "style.css": "p { }"})
+        assert vibed.client.visit(app).text == f"<h1>{page}</h1>"
+        assert vibed.client.visit(app, f"/{page.replace(' ', '%20')}").text == f"<h1>{page}</h1>"
+
+
 def test_files_have_their_types_and_validators(vibed: Instance, apps: Apps) -> None:
     app = apps.ready({"index.html": "<h1>hi</h1>", "a/style.css": "p { }", "logo.svg": "<svg/>", "data.json": "{}"})
     for path, kind in (

@@ -74,3 +74,31 @@ def test_an_app_that_does_not_listen_is_told_how_to() -> None:
 def test_what_is_not_known_is_told_as_it_came() -> None:
     error = told("InjectFailed", message="the source is damaged")
     assert (error.error_code, error.message) == ("InjectFailed", "the source is damaged")
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "host"),
+    [
+        (
+            "python",
+            "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='api.example.com', port=443): Max retries "
+            "exceeded (Caused by NameResolutionError(\"Failed to resolve 'api.example.com' ([Errno -3] Temporary "
+            'failure in name resolution)"))',
+            "api.example.com",
+        ),
+        ("python", "socket.gaierror: [Errno -3] Temporary failure in name resolution", "another machine"),
+        ("node", "Error: getaddrinfo ENOTFOUND db.example.com", "db.example.com"),
+        ("node", "Error: connect ENETUNREACH 1.2.3.4:443 - Local (0.0.0.0:0)", "another machine"),
+        ("go", 'Get "https://api.example.com/": dial tcp: lookup api.example.com: no such host', "api.example.com"),
+    ],
+)
+def test_a_call_to_the_internet_is_told_to_be_the_reason(kind: str, line: str, host: str) -> None:
+    error = told("StartFailed", "Traceback …", line, kind=kind)
+    assert error.message == f"the app called {host} when it started, and apps have no network here"
+    assert error.hint
+
+
+def test_the_line_of_the_app_is_named_and_colours_are_not_shown() -> None:
+    lines = ['  File "/app/main.py", line 12', "    if x", "        ^", "\x1b[31mSyntaxError: expected ':'\x1b[0m"]
+    error = told("StartFailed", *lines)
+    assert error.message.endswith("SyntaxError: expected ':' (main.py, line 12)")

@@ -44,6 +44,7 @@ from vibed.controller.metrics import Metrics
 from vibed.controller.placement import NotYet, Placement, Placements, Refusal
 from vibed.layout import Layout
 from vibed.router.markers import Markers
+from vibed.sandboxes.diagnosis import plain
 from vibed.sandboxes.driver import Exit, HeirUnreachable, Run, RunFailed, Sandbox
 from vibed.sandboxes.pool import WarmPools
 from vibed.tracing import Step, Tracer
@@ -767,5 +768,6 @@ def _sentence(error: VibedError) -> str:
 
 
 def _exit_sentence(ended: Exit) -> str:
-    last = f" Its last words: {ended.tail[-1]}" if ended.tail else ""
+    # of one that was killed for memory they say nothing about why
+    last = f" Its last words: {plain(ended.tail[-1])}" if ended.tail and not ended.oom else ""
     return f"{ended.describe()}.{last}"

@@ -29,6 +29,17 @@ _OWN_FILE = re.compile(r"(?:Cannot find module '|Could not resolve \")(\.{1,2}/[
 _VARIABLE = re.compile(r"KeyError: '([A-Z][A-Z0-9_]*)'")
 _ENVIRON = re.compile(r"os\.environ|<frozen os>|getenv|/os\.py")
 _NO_FILE = re.compile(r"can't open file '([^']+)'|No such file or directory: '([^']+)'")
+_NO_NETWORK = re.compile(
+    r"Temporary failure in name resolution|Name or service not known|Failed to resolve"
+    r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|ENETUNREACH|dial tcp: lookup|lookup \S+ on \S+: |Could not resolve host"
+)
+_HOST = re.compile(
+    r"(?:Failed to resolve '|ENOTFOUND |EAI_AGAIN |lookup |resolve host: ?|host=')((?:[\w-]+\.)+[a-z]{2,})",
+    re.IGNORECASE,
+)
+_PYTHON_FRAME = re.compile(r'File "/app/([^"]+)", line (\d+)')
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_OFFLINE = "let it start without the answer (catch the error), or do without the call"
 _LISTEN = "a web app has to keep running and listen on the port in PORT (8080); bind 0.0.0.0 or 127.0.0.1"
 
 
@@ -54,6 +65,20 @@ def missing_module(lines: Sequence[str]) -> str | None:
     return None
 
 
+def plain(line: str) -> str:
+    """A line without what colours it on a terminal."""
+    return _ANSI.sub("", line)
+
+
+def called_out(lines: Sequence[str]) -> str | None:
+    """What the app did on the network, when that is what it ended with."""
+    for line in reversed(lines[-12:]):
+        if _NO_NETWORK.search(line):
+            host = _HOST.search(line)
+            return f"called {host[1]}" if host else "called another machine"
+    return None
+
+
 def missing_variable(lines: Sequence[str]) -> str | None:
     """The environment variable whose absence ended a Python app."""
     for at in range(len(lines) - 1, -1, -1):
@@ -67,7 +92,7 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     ended = exit_of(details.get("exit"))
     log = details.get("log") or ()
     text = log.splitlines() if isinstance(log, str) else [str(line) for line in log]
-    lines = [*(ended.tail if ended else text), *message.splitlines()]
+    lines = [plain(line) for line in (*(ended.tail if ended else text), *message.splitlines())]
     runtime = run.runtime
     if module := missing_module(lines):
         what = {"python": "Python module", "node": "npm package", "worker": "npm package", "go": "Go package"}
@@ -80,8 +105,13 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
         )
     if variable := missing_variable(lines):
         return _failed(
-            code, f"the app needs the environment variable {variable}", ended, f"deploy again with env {variable}"
+            code,
+            f"the app needs the environment variable {variable}",
+            ended,
+            f"deploy again with it: `--env {variable}=…`, or `env` in the metadata",
         )
+    if called := called_out(lines):
+        return _failed(code, f"the app {called} when it started, and apps have no network here", ended, _OFFLINE)
     for line in reversed(lines):
         if match := _OWN_FILE.search(line):
             return _failed(code, f"{match[1]} is imported but is not in the source", ended, "add the file, or fix it")
@@ -99,7 +129,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     if code == "StartFailed" and ended is not None:
         if ended.code == 0:
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
-        return _failed(code, f"the app did not start: {ended.describe()}{_last(ended.tail)}", ended, None)
+        told = f"the app did not start: {ended.describe()}{_last(ended.tail)}{_where(lines)}"
+        return _failed(code, told, ended, None)
     if code == "WorkerRejected":
         return _failed(code, f"the worker does not start: {message}", ended, None)
     return RunFailed(message or code, code=code, exit=ended)
@@ -111,7 +142,13 @@ def _failed(code: str, message: str, ended: Exit | None, hint: str | None) -> Ru
 
 def _last(lines: Sequence[str]) -> str:
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {line[:300]}" if line else ""
+    return f": {plain(line)[:300]}" if line else ""
+
+
+def _where(lines: Sequence[str]) -> str:
+    """The line of the app's own that a Python traceback ends in."""
+    frames = [match for line in lines if (match := _PYTHON_FRAME.search(line))]
+    return f" ({frames[-1][1]}, line {frames[-1][2]})" if frames else ""
 
 
 def _dependency_hint(kind: str) -> str:

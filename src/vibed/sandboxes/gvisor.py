@@ -34,6 +34,8 @@ _CAPABILITIES = (
     "CAP_SYS_RESOURCE",
 )
 _SOCKETS_BYTES = 64 << 10
+_SHARED_MEMORY_BYTES = 64 << 20
+"""As much as container engines give by default."""
 
 
 class GVisorDriver(SupervisedDriver):
@@ -152,6 +154,13 @@ class GVisorDriver(SupervisedDriver):
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+                # locks and queues of Python's multiprocessing are files here; Flask's debugger needs one
+                {
+                    "destination": "/dev/shm",
+                    "type": "tmpfs",
+                    "source": "tmpfs",
+                    "options": [f"size={_SHARED_MEMORY_BYTES}", "mode=1777"],
+                },
                 *writable,
                 {"destination": "/run/vibed", "type": "bind", "source": "/in", "options": ["rbind", "rw"]},
                 {"destination": "/layers", "type": "bind", "source": "/slot", "options": ["rbind", "rslave", "rw"]},

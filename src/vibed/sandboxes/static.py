@@ -271,6 +271,7 @@ class StaticDriver:
         fresh = await self._ahead.take(*self._work(run.app_id, run.source, run.runtime.strip + run.runtime.root))
         name = f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
         try:
+            _name_index(fresh, run.runtime.index)
             try:
                 return fresh.rename(self._folder_for(run.app_id) / name)
             except FileNotFoundError:
@@ -337,6 +338,13 @@ class StaticDriver:
                     # a deploy that waits for the disk goes first
                     time.sleep(0.002)
                 _remove(boot)
+
+
+def _name_index(place: Path, index: str) -> None:
+    """Have the site's first page be found where every first page is, whatever its name: Caddy knows one name only."""
+    if index != "index.html" and "/" not in index and (place / index).is_file():
+        with contextlib.suppress(FileExistsError):
+            (place / "index.html").hardlink_to(place / index)
 
 
 def _remove(place: Path) -> None:
