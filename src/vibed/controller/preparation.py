@@ -282,6 +282,8 @@ class Preparation:
         if template.lane == "general" and not any(self._roots.knows(name) for name in probing.GENERAL):
             self._deferred.append(template)
             return
+        if driver not in self._probed or not self._probed[driver].done():
+            self._placements.building(template.name, "its image is there; its driver is being tried")
         await self._probe(driver, template.name)
         self._fill(template)
         self._placements.built(template.name, self._roots.packages(template.name))
