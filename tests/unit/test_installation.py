@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vibed.cli import installation
-from vibed.config import Config
+from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout, Uids
 from vibed.sandboxes import mounts
 
@@ -65,3 +67,80 @@ def test_the_systems_own_runtime_directory_is_not_taken_for_vibeds(
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
     monkeypatch.delenv("VIBED_LAYOUT", raising=False)
     assert Layout.of(Path("/home/ann/vibed")).above_runtime == (Path(runtime) / "vibed",)
+
+
+@pytest.fixture
+def laid_out(tmp_path: Path) -> Layout:
+    """As root; `runtime` is in use, so that nothing is mounted on it."""
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(100_000_000))
+    layout.sandboxes.mkdir(parents=True)
+    installation.lay_out(Config(layout.home), layout)
+    return layout
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+@pytest.mark.root
+def test_a_link_in_the_folder_that_serve_may_write_gives_it_nothing_of_the_hosts(
+    laid_out: Layout, tmp_path: Path
+) -> None:
+    victim = tmp_path / "shadow"
+    victim.touch(mode=0o640)
+    link = laid_out.database.with_name("vibed.db-x")
+    link.symlink_to(victim)
+    with pytest.raises(InvalidConfiguration, match=r"vibed\.db-x is not a regular file"):
+        installation.lay_out(Config(laid_out.home), laid_out)
+    assert victim.stat().st_uid == 0
+
+
+@pytest.mark.root
+def test_a_link_in_the_databases_place_makes_no_file_elsewhere(laid_out: Layout, tmp_path: Path) -> None:
+    laid_out.database.unlink()
+    laid_out.database.symlink_to(tmp_path / "made")
+    with pytest.raises(InvalidConfiguration):
+        installation.lay_out(Config(laid_out.home), laid_out)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("make", [os.mkfifo, _socket, Path.mkdir])
+@pytest.mark.parametrize("name", ["vibed.db", "vibed.db-wal"])
+def test_what_is_no_file_in_the_databases_place_is_told(
+    laid_out: Layout, make: Callable[[Path], None], name: str
+) -> None:
+    place = laid_out.database.with_name(name)
+    place.unlink(missing_ok=True)
+    make(place)
+    with pytest.raises(InvalidConfiguration, match="is not a regular file"):
+        installation.lay_out(Config(laid_out.home), laid_out)
+
+
+@pytest.mark.root
+def test_after_a_change_of_uid_base_what_was_kept_belongs_to_the_new_uids(laid_out: Layout, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    state = laid_out.home / "state"
+    (state / "link").symlink_to(victim)
+    log = laid_out.logs / "todo" / "0000000001" / "log.jsonl"
+    for path in (state / "signing.key", laid_out.sources / "incoming" / "x", laid_out.sources / "y.tar.gz", log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.chown(path, 100_000_000, 100_000_000)
+    os.chown(log, 0, 100_000_000)
+    moved = Layout(laid_out.home, laid_out.runtime, Uids(200_000_000))
+    assert installation.is_of_other_uids(moved)
+    installation.hand_over(moved)
+    installation.lay_out(Config(moved.home), moved)
+    assert not installation.is_of_other_uids(moved)
+    kept = [moved.admin_key, state, *state.rglob("*"), moved.sources, *moved.sources.rglob("*")]
+    assert {path.lstat().st_uid for path in kept} == {200_000_000}
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in moved.logs.rglob("*")} == {(0, 200_000_000)}
+    assert victim.stat().st_uid == 0
+
+
+@pytest.mark.root
+def test_the_same_uids_are_no_change(laid_out: Layout) -> None:
+    assert not installation.is_of_other_uids(laid_out)

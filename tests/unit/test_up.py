@@ -8,12 +8,14 @@ import pwd
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from vibed.cli import up, watchdog
 from vibed.config import Config
 from vibed.layout import Layout, Uids
+from vibed.sandboxes.tools import Tools
 
 
 @pytest.fixture
@@ -94,8 +96,48 @@ def test_an_address_that_is_in_use_is_told_before_anything_is_started(layout: La
         taken.listen()
         config = Config(layout.home, listen=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(up.UpFailed) as caught:
-            up._check(config, layout)
+            up._check(config, layout, Tools(layout.home))
     assert caught.value.hint is not None and "VIBED_LISTEN" in caught.value.hint
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.shutil, "disk_usage", lambda path: SimpleNamespace(free=up.ROOM - 1))
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_first_start_needs_room_on_the_disk(layout: Layout) -> None:
+    with pytest.raises(up.UpFailed) as caught:
+        up._check(Config(layout.home, listen="127.0.0.1:0"), layout, Tools(layout.home))
+    assert "less than 2 GB" in caught.value.message
+
+
+@pytest.mark.usefixtures("little_room")
+def test_with_little_room_what_is_installed_is_started_and_the_room_is_told(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools: Any = SimpleNamespace(installed=lambda name: True)
+    note = up._check(Config(layout.home, listen="127.0.0.1:0"), layout, tools)
+    up.Steps().note("disk", note)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split()[:5] == ["note", "disk", "only", "2047", "MB"]
+
+
+def test_with_enough_room_nothing_is_told(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up.shutil, "disk_usage", lambda path: SimpleNamespace(free=up.ROOM))
+    assert up._check(Config(layout.home, listen="127.0.0.1:0"), layout, Tools(layout.home)) == ""
+
+
+@pytest.mark.root
+def test_after_a_change_of_uid_base_no_sandbox_of_before_is_left(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(200_000_000))
+    folder = layout.sandboxes / "sa"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(
+        json.dumps({"driver": "process", "uid": 100_001_024, "template": "python-313", "template_digest": "d"})
+    )
+    up._change_uids(layout)
+    assert not folder.exists()
 
 
 @pytest.fixture

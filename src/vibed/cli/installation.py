@@ -8,12 +8,14 @@ namespaces that show them nothing but their own folders; without root everything
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import resource
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,13 +87,31 @@ def lay_out(config: Config, layout: Layout) -> None:
         spread(folder)
     mark.write_text(boot)
     # Both processes write it; SQLite gives its other files the owner of this one.
-    layout.database.touch(mode=0o600)
-    if root == 0:
-        for path in layout.database.parent.glob(f"{layout.database.name}*"):
-            os.chown(path, uids.serve, uids.serve)
+    _give(layout.database, uids.serve, os.O_CREAT)
+    for path in layout.database.parent.glob(f"{layout.database.name}*"):
+        with contextlib.suppress(FileNotFoundError):  # SQLite has just removed it
+            _give(path, uids.serve)
     key = config.admin_key
     if key is not None or not layout.admin_key.exists():
         _secret(layout.admin_key, key or f"vibed_{secrets.token_urlsafe(32)}", uids.serve)
+
+
+def is_of_other_uids(layout: Layout) -> bool:
+    """Whether the data was kept by a vibeD with other uids than these."""
+    state = layout.home / "state"
+    return not layout.uids.rootless and state.exists() and state.stat().st_uid != layout.uids.serve
+
+
+def hand_over(layout: Layout) -> None:
+    """Give the data to the uids of `layout`; `lay_out` does the folders themselves. Nothing may be running."""
+    shutil.rmtree(layout.sites, ignore_errors=True)  # they are unpacked again, for Caddy as it is now
+    serve = layout.uids.serve
+    for top, uid in ((layout.home / "state", serve), (layout.sources, serve), (layout.logs, -1)):
+        for _, folders, files, descriptor in os.fwalk(top) if top.exists() else ():
+            for name in (*folders, *files):
+                os.chown(name, uid, serve, dir_fd=descriptor, follow_symlinks=False)
+    if layout.admin_key.exists():
+        os.chown(layout.admin_key, serve, serve)
 
 
 def remove_runtime(layout: Layout) -> None:
@@ -111,6 +131,29 @@ def _folder(path: Path, mode: int, uid: int, gid: int) -> None:
             f"{path} belongs to another user", hint="set XDG_RUNTIME_DIR or VIBED_HOME to a folder of your own"
         )
     path.chmod(mode)
+
+
+def _give(path: Path, uid: int, flags: int = 0) -> None:
+    """Make a file belong to `uid`, who may write to its folder and so could lead root elsewhere with a link.
+
+    Raises InvalidConfiguration for whatever is no file, OSError.
+    """
+    odd = InvalidConfiguration(
+        f"{path} is not a regular file", hint="vibeD puts nothing else there: see what it is, and remove it"
+    )
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a socket, a folder
+            raise odd from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise odd
+        if os.geteuid() == 0:
+            os.fchown(descriptor, uid, uid)
+    finally:
+        os.close(descriptor)
 
 
 def _secret(path: Path, text: str, uid: int) -> None:
@@ -158,6 +201,7 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
         ],
         "state": str(runtime / "watchdog.json"),
         "lock": str(runtime / "watchdog.lock"),
+        "log": str(layout.own_logs / "watchdog.log"),
     }
 
 

@@ -38,6 +38,9 @@ READY_S = 60.0
 SLOW_S = 300.0
 """How long processes that live have: a machine that is slow, or busy, only takes longer."""
 WELCOME = "welcome"
+ROOM = 2 << 30
+"""Bytes of disk that a first start needs: programs, templates and their downloads."""
+_PROGRAMS = ("vibed-agent", "caddy")
 _AGAIN = "run it again; see vibed doctor if that does not help"
 
 
@@ -75,6 +78,11 @@ class Steps:
             raise
         self._line("ok", name, last[0], began)
 
+    def note(self, name: str, text: str) -> None:
+        """A line about what should be known and fails nothing."""
+        self._out.write(f"note  {name:<14} {text}\n")
+        self._out.flush()
+
     def _line(self, mark: str, name: str, text: str, began: float) -> None:
         start = "\r\x1b[2K" if self._live else ""
         now = time.monotonic()
@@ -91,14 +99,19 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
     config = load()
     layout = Layout.of(config.home, uid_base=config.uid_base)
     steps = Steps(quiet=as_json)
+    tools = Tools(config.home)
     try:
         with steps.step("configuration") as say:
-            _check(config, layout)
+            short = _check(config, layout, tools)
+            ended = _change_uids(layout) if installation.is_of_other_uids(layout) else None
             installation.lay_out(config, layout)
             who = "as root, each part under a uid of its own" if os.geteuid() == 0 else "without root (vibed doctor)"
             say(f"{config.home}, {who}")
-        tools = Tools(config.home)
-        for name in ("vibed-agent", "caddy"):
+        if short:
+            steps.note("disk", short)
+        if ended is not None:
+            steps.note("uids", f"they were changed: {ended} sandboxes ended, and what was kept was handed over")
+        for name in _PROGRAMS:
             with steps.step(name) as say:
                 path = asyncio.run(tools.install(name, _heard(say)))
                 say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
@@ -131,8 +144,13 @@ def _heard(say: Callable[[str], None]) -> Callable[[str, float | None], None]:
     return lambda text, fraction: say(text)
 
 
-def _check(config: Config, layout: Layout) -> None:
-    if shutil.disk_usage(_existing(config.home)).free < 2 << 30:
+def _check(config: Config, layout: Layout, tools: Tools) -> str:
+    """Whether vibeD can be started here; returns a note when the disk has little room. Raises UpFailed.
+
+    Only a first start needs the room: what was installed before must come back after a reboot all the same.
+    """
+    free = shutil.disk_usage(_existing(config.home)).free
+    if free < ROOM and not all(tools.installed(name) for name in _PROGRAMS):
         raise UpFailed(f"the disk of {config.home} has less than 2 GB free", hint="free some space, or set VIBED_HOME")
     if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(_state(layout)):
         with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
@@ -144,6 +162,20 @@ def _check(config: Config, layout: Layout) -> None:
                     f"{config.listen} cannot be used: {error.strerror}",
                     hint="another program (or another vibeD) has it: set VIBED_LISTEN, e.g. 127.0.0.1:18081",
                 ) from error
+    return "" if free >= ROOM else f"only {free >> 20} MB free at {config.home}: deploys and builds may fail"
+
+
+def _change_uids(layout: Layout) -> int:
+    """Leave the uids of before, such as after a change of `uid_base`; returns how many sandboxes were ended for it.
+
+    A sandbox that lives cannot change: its supervisor gives its sockets and logs to those of before, for good.
+    """
+    from vibed.cli.down import end_sandboxes
+
+    stop_watchdog(layout)
+    ended = end_sandboxes(layout)
+    installation.hand_over(layout)
+    return ended
 
 
 def _existing(path: Path) -> Path:

@@ -24,6 +24,8 @@ BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
 STOP_GRACE_S = 8.0
 LOG_LIMIT = 8 << 20
+LOOK_S = 10.0
+"""How often the logs are measured, and what could not be written is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,13 @@ class _Kept:
 class Watchdog:
     """Keeps `commands` alive until told to stop; `state` remembers their pids for the next watchdog."""
 
-    def __init__(self, commands: Sequence[Command], state: Path) -> None:
+    def __init__(self, commands: Sequence[Command], state: Path, own_log: Path | None = None) -> None:
         self._kept = [_Kept(command) for command in commands]
         self._state = state
+        self._saved = True
+        self._logs = [command.log for command in commands]
+        if own_log is not None:
+            self._logs.append(own_log)
         self._told: int | None = None
 
     def run(self) -> None:
@@ -78,6 +84,10 @@ class Watchdog:
         self._take_over()
         while self._told is None:
             self._start_due()
+            if not self._saved:
+                self._save()
+            for log in self._logs:
+                turn_over(log)
             self._wait(wake)
         if self._told != signal.SIGHUP:
             self._end(self._kept)
@@ -115,15 +125,15 @@ class Watchdog:
         kept.descriptor = os.pidfd_open(pid)
 
     def _wait(self, wake: int) -> None:
-        """Sleep until a process ends, a signal comes, or a start is due."""
+        """Sleep until a process ends, a signal comes, a start is due, or it is time to look after the files."""
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         for kept in self._kept:
             if kept.descriptor >= 0:
                 poll.register(kept.descriptor, select.POLLIN)
-        due = [kept.start_at for kept in self._kept if kept.descriptor < 0]
-        timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000 + 1
-        ended = {descriptor for descriptor, _ in poll.poll(timeout)}
+        now = time.monotonic()
+        due = [now + LOOK_S, *(kept.start_at for kept in self._kept if kept.descriptor < 0)]
+        ended = {descriptor for descriptor, _ in poll.poll(max(0.0, min(due) - now) * 1000 + 1)}
         with contextlib.suppress(BlockingIOError):
             os.read(wake, 64)
         for kept in self._kept:
@@ -158,15 +168,19 @@ class Watchdog:
                         self._ended(kept)
 
     def _save(self) -> None:
+        """Where the disk is full, `run` tries again: the processes are looked after all the same."""
         pids = {
             kept.command.name: (kept.pid, start_time(kept.pid) or "", kept.command.fingerprint)
             for kept in self._kept
             if kept.descriptor >= 0
         }
         fresh = self._state.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(pids))
-        fresh.rename(self._state)
+        self._saved = False
+        with contextlib.suppress(OSError):
+            fresh.touch(mode=0o600)
+            fresh.write_text(json.dumps(pids))
+            fresh.rename(self._state)
+            self._saved = True
 
 
 class Running(NamedTuple):
@@ -214,14 +228,39 @@ def holder(path: Path) -> int | None:
 
 
 def say(what: str, **details: object) -> None:
-    """One structured line about the watchdog's own doings."""
-    print(json.dumps({"event": what, "logger": "watchdog", "timestamp": time.time(), **details}), flush=True)
+    """One structured line about the watchdog's own doings; lost where the disk is full."""
+    line = json.dumps({"event": what, "logger": "watchdog", "timestamp": time.time(), **details})
+    # not through sys.stdout, which would keep the line and fail with it at the end of the process
+    with contextlib.suppress(OSError):
+        os.write(1, f"{line}\n".encode())
+
+
+def turn_over(log: Path) -> None:
+    """Keep a log above `LOG_LIMIT` as the one older file, and begin it anew for the process that appends to it.
+
+    It is copied, since that process has it open and goes on. What does not fit on the disk is tried again at the next
+    look; of a log that grew while nobody looked only the end is kept.
+    """
+    with contextlib.suppress(OSError), log.open("r+b") as current:
+        size = os.fstat(current.fileno()).st_size
+        if size <= LOG_LIMIT:
+            return
+        # opened like this it first gives back the space of the one before
+        with log.with_suffix(".1.log").open("wb") as older:
+            at = max(0, size - 2 * LOG_LIMIT)
+            # to the end, so that next to nothing is lost between copying and truncating; a writer that never pauses
+            # must not hold the watchdog up
+            end = at + 4 * LOG_LIMIT
+            while at < end and (copied := os.sendfile(older.fileno(), current.fileno(), at, end - at)):
+                at += copied
+        current.truncate(0)
 
 
 def _spawn(command: Command) -> int:
-    if command.log.exists() and command.log.stat().st_size > LOG_LIMIT:
-        command.log.replace(command.log.with_suffix(".1.log"))
-    output = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        output = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    except OSError:  # a process without a log is better than none
+        output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.posix_spawn(
@@ -249,7 +288,8 @@ def main(arguments: Sequence[str]) -> int:
         say("another watchdog runs")
         return 0
     commands = [Command(c["name"], c["argv"], c["env"], Path(c["log"]), c["fingerprint"]) for c in plan["commands"]]
-    Watchdog(commands, Path(plan["state"])).run()
+    own_log = Path(plan["log"]) if "log" in plan else None
+    Watchdog(commands, Path(plan["state"]), own_log).run()
     held.close()
     return 0
 

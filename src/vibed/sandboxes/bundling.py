@@ -13,12 +13,14 @@ import os
 import re
 import secrets
 import signal
+import stat
 from pathlib import Path
 
 from vibed.sandboxes.cgroups import Bounds
 from vibed.sandboxes.driver import Run, RunFailed, SandboxLost
 from vibed.sandboxes.supervisor import Host, Root
 from vibed.sandboxes.worker_code import esbuild_arguments
+from vibed.sources.inflate import READ
 
 _DEADLINE_S = 20.0
 _MEMORY = 768 << 20
@@ -32,10 +34,11 @@ async def bundle(host: Host, root: Root, run: Run, entry: str) -> bytes:
     """The bundle of the worker whose entry is `entry` below `run.runtime.strip`. Raises `RunFailed`, `SandboxLost`."""
     id = f"b{secrets.token_hex(6)[:11]}"
     uid = host.uids.take()
-    group = host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128))
+    group = host.cgroups.get(id)
     # no sandbox's folder: it has no supervisor, and nothing of it may be adopted
     spec = host.layout.sandboxes / f".{id}.json"
     try:
+        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128))
         host.layout.sandboxes.mkdir(mode=0o711, parents=True, exist_ok=True)
         spec.write_text(json.dumps(_confine(host, root, uid, [str(p) for p in group.procs])))
         return await _run(host, spec, run, entry)
@@ -81,7 +84,8 @@ async def _run(host: Host, spec: Path, run: Run, entry: str) -> bytes:
     if run.runtime.strip:
         argv += ["--strip", run.runtime.strip]
     argv += ["--max-bytes", str(_SOURCE_BYTES), "--", "/esbuild", *esbuild_arguments(entry, run.runtime)]
-    with run.source.open("rb") as source:
+    source = _open(run.source)
+    try:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=source,
@@ -90,6 +94,8 @@ async def _run(host: Host, spec: Path, run: Run, entry: str) -> bytes:
             env={"PATH": os.defpath},
             start_new_session=True,
         )
+    finally:
+        os.close(source)
     assert process.stdout is not None
     assert process.stderr is not None
     try:
@@ -114,6 +120,14 @@ async def _run(host: Host, spec: Path, run: Run, entry: str) -> bytes:
     if code == 125 or not text:
         raise SandboxLost(f"the bundler could not be run: {text or f'status {code}'}")
     raise _refusal(text, run)
+
+
+def _open(source: Path) -> int:
+    descriptor = os.open(source, READ)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise RunFailed("the source is not a file", code="InjectFailed")
 
 
 def _refusal(text: str, run: Run) -> RunFailed:

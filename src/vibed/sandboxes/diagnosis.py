@@ -31,7 +31,8 @@ _ENVIRON = re.compile(r"os\.environ|<frozen os>|getenv|/os\.py")
 _NO_FILE = re.compile(r"can't open file '([^']+)'|No such file or directory: '([^']+)'")
 _NO_NETWORK = re.compile(
     r"Temporary failure in name resolution|Name or service not known|Failed to resolve"
-    r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|ENETUNREACH|dial tcp: lookup|lookup \S+ on \S+: |Could not resolve host"
+    r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|ENETUNREACH|dial tcp: lookup|lookup \S+ on \S+: "
+    r"|Could not resolve host"
 )
 _HOST = re.compile(
     r"(?:Failed to resolve '|ENOTFOUND |EAI_AGAIN |lookup |resolve host: ?|host=')((?:[\w-]+\.)+[a-z]{2,})",

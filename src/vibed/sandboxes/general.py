@@ -1,8 +1,8 @@
 """What the drivers of the general lane share: the layout inside a sandbox and the order to start an app.
 
 Inside there is the template's root, read-only; `/app` (the source), `/home/app`, `/tmp` and `/dev/shm` in memory, each
-bounded; `/run/vibed` with the agent's sockets; and `/layers`, a slot below which a claim's mounts appear. `/data` is a link to
-`/layers/.data` in every root image: so app data, too, can come into a sandbox that is already warm.
+bounded; `/run/vibed` with the agent's sockets; and `/layers`, a slot below which a claim's mounts appear. `/data` is a
+link to `/layers/.data` in every root image: so app data, too, can come into a sandbox that is already warm.
 """
 
 from __future__ import annotations

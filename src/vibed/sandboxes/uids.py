@@ -27,7 +27,9 @@ class UidPool:
         for spec in sandboxes.glob("*/spec.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 self._taken.add(int(json.loads(spec.read_text())["uid"]))
-        self._next = 0 if not self._taken else self._firsts.index(max(self._taken)) + 1
+        # after a change of `uid_base` there are live ones outside the range, or across the pairs
+        ours = [uid for uid in self._taken if uid in self._firsts]
+        self._next = self._firsts.index(max(ours)) + 1 if ours else 0
 
     def take(self) -> int:
         """A uid that no live sandbox has. Raises `BootFailed`."""
@@ -36,7 +38,7 @@ class UidPool:
         for offset in range(len(self._firsts)):
             place = (self._next + offset) % len(self._firsts)
             uid = self._firsts[place]
-            if uid not in self._taken:
+            if self._taken.isdisjoint(range(uid - _WIDTH + 1, uid + _WIDTH)):
                 self._taken.add(uid)
                 self._next = place + 1
                 return uid

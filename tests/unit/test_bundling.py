@@ -1,0 +1,61 @@
+"""What surrounds esbuild; what esbuild makes of sources, hostile ones too, is in tests/contract and tests/hostile."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vibed.apps.app import Runtime
+from vibed.layout import Layout, Uids
+from vibed.sandboxes.bundling import bundle
+from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
+from vibed.sandboxes.driver import Limits, Run, RunFailed
+from vibed.sandboxes.supervisor import Host, Root
+
+
+class _Programs:
+    def path(self, name: str) -> Path:
+        return Path("/nonexistent") / name
+
+
+class _Full(Cgroups):
+    def make(self, id: str, bounds: Bounds) -> Group:
+        raise OSError(errno.ENOSPC, "no room for another group")
+
+
+def _host(folder: Path, cgroups: type[Cgroups] = Cgroups) -> Host:
+    roots: Any = None
+    layout = Layout(folder / "home", folder / "run", Uids(100_000_000))
+    return Host(layout, _Programs(), roots, cgroups=cgroups("x", {}, unified=False))
+
+
+async def _bundle(host: Host, source: Path) -> None:
+    runtime = Runtime("fast", "workerd", "worker", "worker.ts", "test", bundle=True)
+    run = Run("a", 1, 1, source, runtime, {}, Limits())
+    await bundle(host, Root("workerd", "d"), run, "worker.ts")
+
+
+async def test_a_group_that_cannot_be_made_costs_no_uid(tmp_path: Path) -> None:
+    host = _host(tmp_path, _Full)
+    with pytest.raises(OSError, match="no room"):
+        await _bundle(host, tmp_path / "source")
+    assert not host.uids._taken
+
+
+@pytest.mark.timeout(10)
+async def test_a_pipe_in_the_place_of_a_source_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "source")
+    with pytest.raises(RunFailed, match="not a file") as caught:
+        await _bundle(_host(tmp_path), tmp_path / "source")
+    assert caught.value.error_code == "InjectFailed"
+
+
+async def test_a_link_in_the_place_of_a_source_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "source").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="symbolic links"):
+        await _bundle(_host(tmp_path), tmp_path / "source")
