@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -60,15 +62,11 @@ func (c *socketClient) post(ctx context.Context, path string, body any) (int, []
 
 // inject streams the source file, whose members lose the prefix strip.
 func (c *socketClient) inject(ctx context.Context, source, strip string) error {
-	f, err := os.Open(source)
+	f, info, err := openRegular(source)
 	if err != nil {
 		return faultf("InjectFailed", "the source cannot be read: %v", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return faultf("InjectFailed", "the source cannot be read: %v", err)
-	}
 	path := "/inject?strip=" + url.QueryEscape(strip)
 	// http.Client would close the file behind our back, and take an *os.File for one that it may read twice.
 	status, answer, err := c.do(ctx, http.MethodPost, path, struct{ io.Reader }{f}, info.Size())
@@ -83,6 +81,24 @@ func (c *socketClient) inject(ctx context.Context, source, strip string) error {
 	default:
 		return agentFault("InjectFailed", answer)
 	}
+}
+
+// openRegular opens a file in a folder that a lesser uid may write: it could be a link to a file of root's by now, or a
+// pipe that nobody writes.
+func openRegular(path string) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 // agentFault takes over what the agent says of a failure, under the code that the contract has for it.

@@ -500,3 +500,20 @@ func TestTheProxysConnectionsAreHandedOverToTheNextVersion(t *testing.T) {
 func TestNothingIsHandedOverBeforeAnAppRuns(t *testing.T) {
 	newBed(t, kindAgent).warm().refused(map[string]any{"op": "hand_over", "to": "/x", "socket": "/x"}, "NotRunning")
 }
+
+func TestALinkOrAPipeInPlaceOfASourceIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, put := range map[string]func(path string) error{
+		"link": func(path string) error { return os.Symlink("/etc/hostname", path) },
+		"pipe": func(path string) error { return syscall.Mkfifo(path, 0o666) },
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := put(path); err != nil {
+			t.Fatal(err)
+		}
+		if f, _, err := openRegular(path); err == nil {
+			f.Close()
+			t.Errorf("a %s was opened", name)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 )
@@ -21,15 +20,11 @@ const (
 func (s *sandbox) runWorker(req *runRequest, begun time.Time, timings *runTimings) error {
 	timings.Claim = s.stage("claimed", begun)
 	injecting := time.Now()
-	f, err := os.Open(req.Worker)
+	f, info, err := openRegular(req.Worker)
 	if err != nil {
 		return faultf("InjectFailed", "the worker's code cannot be read: %v", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return faultf("InjectFailed", "the worker's code cannot be read: %v", err)
-	}
 	ctx, cancel := context.WithTimeout(s.died, workerTimeout)
 	defer cancel()
 	status, answer, err := s.agent.do(ctx, http.MethodPost, "/", f, info.Size())
