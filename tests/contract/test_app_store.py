@@ -113,12 +113,37 @@ async def test_if_exists_fail_refuses_what_is_there_and_takes_what_is_not(store:
 
 
 async def test_a_deploy_that_names_the_generation_it_read_is_refused_when_another_was_faster(store: AppStore) -> None:
-    await store.deploy(new())
-    await store.deploy(new(), expected_generation=1)
+    read = (await store.deploy(new())).app
+    await store.deploy(new(), expected=read)
     with pytest.raises(Conflict) as caught:
-        await store.deploy(new(), expected_generation=1)
+        await store.deploy(new(), expected=read)
     assert caught.value.may_retry
     assert (await store.versions("todo"))[1] == 2
+
+
+async def test_a_deploy_that_builds_on_an_app_does_not_bring_it_back(store: AppStore) -> None:
+    read = (await store.deploy(new())).app
+    await store.request_delete("todo")
+    with pytest.raises(Conflict) as caught:
+        await store.deploy(new(), expected=read)
+    assert caught.value.error_code == "BeingDeleted"
+    await store.purge("todo")
+    with pytest.raises(NotFound):
+        await store.deploy(new(), expected=read)
+    with pytest.raises(NotFound):
+        await store.get("todo")
+
+
+@pytest.mark.parametrize("owner", ["alice", "bob"])
+async def test_another_app_of_the_name_is_not_the_one_that_a_deploy_builds_on(store: AppStore, owner: str) -> None:
+    read = (await store.deploy(new())).app
+    await store.request_delete("todo")
+    await store.purge("todo")
+    another = (await store.deploy(new(owner=owner))).app
+    assert another.generation == read.generation
+    with pytest.raises(NotFound):
+        await store.deploy(new(), expected=read)
+    assert await store.get("todo") == another
 
 
 async def test_deploys_at_once_get_numbers_of_their_own(store: AppStore) -> None:
@@ -141,6 +166,14 @@ async def test_a_key_that_is_used_again_gives_what_it_gave_before(store: AppStor
     replayed = await store.replay("alice", key)
     assert replayed is not None and replayed.version == first.version
     assert (await store.versions("todo"))[1] == 1
+
+
+async def test_a_key_is_replayed_though_the_app_that_it_built_on_has_changed(store: AppStore) -> None:
+    key = Idempotency("k", "print")
+    read = (await store.deploy(new())).app
+    first = await store.deploy(new(), idempotency=key, expected=read)
+    again = await store.deploy(new(), idempotency=key, expected=read)
+    assert (again.version, again.replayed) == (first.version, True)
 
 
 async def test_a_key_with_another_request_is_refused(store: AppStore) -> None:
@@ -203,6 +236,16 @@ async def test_lists_are_filtered_by_owner_phase_and_text(store: AppStore) -> No
     assert [app.app_id for app in (await store.list(q="list"))[0]] == ["todo-list"]
     for text in ("%", "_", "!", "'"):
         assert (await store.list(q=text))[1] == 0
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400])
+async def test_a_number_that_no_row_can_have_is_like_any_that_none_has(store: AppStore, number: int) -> None:
+    await store.deploy(new())
+    with pytest.raises(NotFound):
+        await store.version("todo", number)
+    if number > 0:
+        assert await store.list(offset=number) == ([], 1)
+        assert await store.versions("todo", offset=number) == ([], 1)
 
 
 async def test_unsettled_are_those_whose_status_lags_behind(store: AppStore) -> None:
@@ -477,6 +520,21 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
     assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
     assert await level(store.request_delete("todo")) == "FULL"
     assert await level(store.purge("todo")) == "FULL"
+    await store.close()
+
+
+async def test_a_list_is_read_where_nobody_waits_for_it(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.deploy(new())
+    assert store._loop_db is not None
+    at_once: list[str] = []
+    store._loop_db.set_trace_callback(at_once.append)
+    for read in (
+        store.list(), store.unsettled(), store.versions("todo"), store.events("todo"), store.keys(),
+        store.digests_in_use(),
+    ):  # fmt: skip
+        await read
+    assert at_once == []
     await store.close()
 
 

@@ -114,6 +114,14 @@ async def test_anothers_app_does_not_exist(api: Running, method: str, path: str,
     assert (await api.store.get("a")).version == 1
 
 
+@pytest.mark.parametrize("number", [2**63, 99999999999999999999])
+async def test_a_version_that_no_database_can_hold_is_not_there(api: Running, number: int) -> None:
+    await api.deploy("a")
+    refused(await api.client.get(f"/v1/apps/a/versions/{number}"), 404, "NotFound")
+    refused(await api.client.get(f"/v1/apps/a/source?version={number}"), 404, "NotFound")
+    refused(await api.client.post("/v1/apps/a/rollback", json={"version": number}), 404, "NotFound")
+
+
 async def test_an_admin_can_look_after_every_app(api: Running) -> None:
     await api.deploy("a", headers=await api.key("alice"))
     other = await api.key("ops", admin=True)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from api_harness import ORIGIN, PYTHON, SITE, Running, archive, parts, refused, running
 
 from vibed.apps.app import Phase
+from vibed.apps.errors import NotFound
+from vibed.apps.store import Deployed, NewVersion
 from vibed.sources.errors import StorageFull
 
 
@@ -108,10 +113,15 @@ async def test_an_admin_cannot_take_over_a_name_either(api: Running) -> None:
         ({"name": "a", "runtime": {"port": 0}}, 422, "InvalidRequest", "runtime.port"),
         ({"name": "a", "runtime": {"port": True}}, 422, "InvalidRequest", "runtime.port"),
         ({"name": "a", "runtime": {"warm": "no"}}, 422, "InvalidRequest", "runtime.warm"),
+        ({"name": "a", "runtime": {"entrypoint": "\ud800"}}, 422, "InvalidRequest", "runtime.entrypoint"),
+        ({"name": "a", "runtime": {"\ud800": 1}}, 422, "InvalidRequest", r"runtime.\ud800"),
+        ({"name": "a", "\ud800": 1}, 422, "InvalidRequest", r"\ud800"),
+        ({"name": "\ud800"}, 422, "InvalidRequest", "name"),
         ({"name": "a", "env": {"A": "b"}}, 422, "InvalidRequest", "env"),
         ({"name": "a", "env": [{"name": "A-B", "value": "b"}]}, 422, "InvalidRequest", "env[0].name"),
         ({"name": "a", "env": [{"name": "A", "value": 1}]}, 422, "InvalidRequest", "env[0].value"),
         ({"name": "a", "env": [{"name": "A", "value": "x\0"}]}, 422, "InvalidRequest", "env[0].value"),
+        ({"name": "a", "env": [{"name": "A", "value": "\ud800"}]}, 422, "InvalidRequest", "env"),
         (
             {"name": "a", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
             422, "InvalidRequest", "env[1].name",
@@ -119,6 +129,7 @@ async def test_an_admin_cannot_take_over_a_name_either(api: Running) -> None:
         ({"name": "a", "env": [{"name": "A", "value": "x" * 100_000}]}, 422, "InvalidRequest", "env"),
         ({"name": "a", "resources": {"memory": "1"}}, 422, "InvalidRequest", "resources.memory"),
         ({"name": "a", "resources": {"cpu": 0}}, 422, "InvalidRequest", "resources.cpu"),
+        ({"name": "a", "resources": {"cpu": 10**400}}, 422, "InvalidRequest", "resources.cpu"),
         ({"name": "a", "if_exists": "maybe"}, 422, "InvalidRequest", "if_exists"),
         ({"name": 7}, 422, "InvalidRequest", "name"),
         ([], 400, "MalformedRequest", None),
@@ -296,6 +307,93 @@ async def test_redeploy_takes_source_or_metadata_or_both(api: Running) -> None:
     assert answer.json()["version"] == 5
     assert dict((await api.store.version("a", 5)).env) == {}
     refused(await api.client.post("/v1/apps/a/redeploy", json={"name": "b"}), 422, "InvalidRequest")
+
+
+async def test_a_redeploy_takes_a_source_that_is_larger_than_json_may_be(api: Running) -> None:
+    await api.deploy("a")
+    large = archive({"index.html": random.Random(1).randbytes(400_000)})
+    answer = await api.client.post("/v1/apps/a/redeploy", files=parts(None, large))
+    assert answer.json()["version"] == 2
+
+
+async def _with_source(api: Running) -> httpx.Response:
+    return await api.client.post("/v1/apps/a/redeploy", files=parts(None, PYTHON))
+
+
+async def _with_nothing(api: Running) -> httpx.Response:
+    return await api.client.post("/v1/apps/a/redeploy")
+
+
+async def _with_settings(api: Running) -> httpx.Response:
+    return await api.client.patch("/v1/apps/a", json={"env": []})
+
+
+async def _back(api: Running) -> httpx.Response:
+    return await api.client.post("/v1/apps/a/rollback", json={"version": 1})
+
+
+AGAIN = [_with_source, _with_nothing, _with_settings, _back]
+
+
+@pytest.mark.parametrize("again", AGAIN)
+async def test_what_an_admin_deploys_again_stays_its_owners_and_says_who_did_it(
+    api: Running, again: Callable[[Running], Awaitable[httpx.Response]]
+) -> None:
+    await api.deploy("a", headers=await api.key("alice"))
+    assert (await again(api)).json()["version"] == 2
+    assert (await api.store.get("a")).owner == "alice"
+    assert [(await api.store.version("a", number)).created_by for number in (1, 2)] == ["alice", "admin"]
+
+
+def _before_it_is_stored(
+    api: Running, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Awaitable[object]]
+) -> None:
+    """Once, when the next version has been made from what was read and is about to be written."""
+    store = api.store.deploy
+
+    async def beside(new: NewVersion, **more: Any) -> Deployed:
+        monkeypatch.setattr(api.store, "deploy", store)
+        await happens()
+        return await store(new, **more)
+
+    monkeypatch.setattr(api.store, "deploy", beside)
+
+
+@pytest.mark.parametrize("again", AGAIN)
+@pytest.mark.parametrize("purged", [True, False])
+async def test_a_new_version_beside_a_delete_does_not_bring_the_app_back(
+    api: Running, monkeypatch: pytest.MonkeyPatch, again: Callable[[Running], Awaitable[httpx.Response]], purged: bool
+) -> None:
+    api.controller.purge = purged
+    await api.deploy("a")
+    _before_it_is_stored(api, monkeypatch, lambda: api.client.delete("/v1/apps/a"))
+    if purged:
+        refused(await again(api), 404, "NotFound")
+        with pytest.raises(NotFound):
+            await api.store.get("a")
+    else:
+        refused(await again(api), 409, "BeingDeleted")
+        assert (await api.store.versions("a"))[1] == 1
+    assert f"{hashlib.sha256(PYTHON).hexdigest()}.tar.gz" not in api.sources()
+
+
+@pytest.mark.parametrize("again", AGAIN)
+async def test_a_new_version_beside_another_deploy_is_the_one_after_it(
+    api: Running, monkeypatch: pytest.MonkeyPatch, again: Callable[[Running], Awaitable[httpx.Response]]
+) -> None:
+    await api.deploy("a")
+    _before_it_is_stored(api, monkeypatch, lambda: api.deploy("a"))
+    assert (await again(api)).json()["version"] == 3
+
+
+async def test_a_deploy_by_name_beside_a_delete_makes_a_new_app_with_nothing_of_the_old_one(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.deploy("a", env=[{"name": "A", "value": "1"}])
+    _before_it_is_stored(api, monkeypatch, lambda: api.client.delete("/v1/apps/a"))
+    body = (await api.deploy("a")).json()
+    assert (body["version"], body["created"]) == (1, True)
+    assert dict((await api.store.version("a", 1)).env) == {}
 
 
 async def test_rollback_is_a_new_version_with_everything_of_the_old_one(api: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from api_harness import ADMIN_KEY, Running, refused, running
 
 from vibed.api import edge, schema
 from vibed.api.identity import WrongKeys
-from vibed.apps.errors import StoreUnavailable
+from vibed.apps.errors import StoreUnavailable, VibedError
 
 ROUTES = [
     ("POST", "/v1/deploy"),
@@ -146,6 +147,13 @@ async def test_errors_have_one_form_everywhere(api: Running) -> None:
     refused(await api.client.get("/v1/apps?phase=Nonsense"), 422, "InvalidRequest")
 
 
+def test_an_error_can_be_sent_whatever_it_names() -> None:
+    half = "\ud800"
+    error = VibedError(half, hint=half, details={half: half, "errors": [{half: (half, 1, None)}]})
+    json.dumps(error.body(), ensure_ascii=False).encode()
+    assert error.message == str(error) == r"\ud800"
+
+
 async def test_what_nobody_foresaw_is_a_500_with_an_id_and_no_traceback(
     api: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,7 +205,13 @@ async def test_a_route_that_is_not_built_yet_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/v1/keys"), ("PATCH", "/v1/apps/a"), ("POST", "/v1/apps/a/rollback")]
+    ("method", "path"),
+    [
+        ("POST", "/v1/keys"),
+        ("PATCH", "/v1/apps/a"),
+        ("PATCH", "/v1/apps/redeploy"),
+        ("POST", "/v1/apps/a/rollback"),
+    ],
 )
 async def test_a_json_body_is_bounded(api: Running, method: str, path: str) -> None:
     big = b'{"owner": "' + b"x" * 300_000 + b'"}'
@@ -210,6 +224,29 @@ async def test_a_json_body_is_bounded(api: Running, method: str, path: str) -> N
 
     answer = await api.client.request(method, path, content=unannounced(), headers={"content-type": "application/json"})
     refused(answer, 413, "BodyTooLarge")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PATCH", "/v1/apps/redeploy"),
+        ("POST", "/v1/apps/redeploy"),
+        ("PATCH", "/v1/apps/a/redeploy"),
+        ("POST", "/v1/apps/a/b/redeploy"),
+        ("POST", "/v1/users/redeploy"),
+    ],
+)
+async def test_only_a_redeploy_itself_may_have_a_body_as_large_as_a_source(
+    api: Running, method: str, path: str
+) -> None:
+    refused(await api.client.request(method, path, content=b" " * 300_000), 413, "BodyTooLarge")
+    refused(await api.client.post("/v1/apps/a/redeploy", content=b" " * 300_000), 404, "NotFound")
+
+
+async def test_a_settings_change_bounds_its_body_itself_too(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "LARGEST_JSON", 1 << 30)
+    answer = await api.client.patch("/v1/apps/a", content=b" " * 300_000 + b'{"env": []}')
+    refused(answer, 422, "InvalidRequest")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pytest
 from api_harness import ADMIN_KEY, Running, listening, refused
 
 from vibed.api import streams
+from vibed.api.errors import Unauthorized
+from vibed.apps.app import App, Event
 from vibed.apps.store import NewEvent
 
 
@@ -34,8 +36,12 @@ def write(api: Running, run: int, *seqs: int) -> None:
 
 
 @asynccontextmanager
-async def stream(api: Running, path: str, last_id: str | None = None) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    headers = {"Authorization": f"Bearer {ADMIN_KEY}", **({"Last-Event-ID": last_id} if last_id else {})}
+async def stream(
+    api: Running, path: str, last_id: str | None = None, *, key: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    headers = key or {"Authorization": f"Bearer {ADMIN_KEY}"}
+    if last_id:
+        headers = {**headers, "Last-Event-ID": last_id}
     async with (
         httpx.AsyncClient(base_url=api.config.api_url, headers=headers, timeout=20) as client,
         client.stream("GET", path) as answer,
@@ -159,6 +165,50 @@ async def test_a_stream_ends_when_its_app_goes_and_does_not_continue_with_the_ne
         rest = [event async for event in source]
     assert rest[-1]["event"] == "end"
     assert rest[-1]["data"] == {"reason": "AppDeleted"}
+
+
+@pytest.mark.parametrize("what", ["logs", "events"])
+async def test_a_stream_breaks_off_when_its_key_is_revoked_and_the_client_is_told_when_it_comes_back(
+    api: Running, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(streams, "CHECK_S", 0.2)
+    write(api, 1, 1)
+    key = await api.key("ops", admin=True)
+    key_id = (await api.client.get("/v1/whoami", headers=key)).json()["key_id"]
+    path = f"/v1/apps/a/{what}?follow=true"
+    async with stream(api, path, key=key) as source, asyncio.timeout(10):
+        await anext(source)
+        await api.client.delete(f"/v1/keys/{key_id}")
+        rest = [event async for event in source]
+    assert "end" not in {event["event"] for event in rest}
+    refused(await api.client.get(path, headers=key), 401, "Unauthorized")
+
+
+async def test_a_stream_that_always_has_something_to_tell_is_checked_too_but_not_for_each_line(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CHECK_S", 0.05)
+    app = await api.store.get("a")
+    reads = checks = 0
+
+    async def read(after: int) -> Sequence[Event]:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0)
+        return [Event("a", after + 1, 0.0, "Normal", "Restarted", "", 1)]
+
+    async def still_there() -> App:
+        nonlocal checks
+        checks += 1
+        if checks == 2:
+            raise Unauthorized("this key was revoked")
+        return app
+
+    async with asyncio.timeout(10):
+        async for _ in api.app.state.context.events.stream(app, still_there, read, after=0, follow=True):
+            pass
+    assert checks == 2
+    assert reads > checks
 
 
 async def test_a_stream_that_vibed_has_to_cut_does_not_say_that_it_is_the_end(api: Running) -> None:

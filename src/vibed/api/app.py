@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ from vibed.tracing import NoTracer, Tracer
 if TYPE_CHECKING:
     from vibed.mcp.http import McpOverHttp
 
+_STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/mcp")
+"""Paths to which more is posted than JSON of a bounded size."""
+
 
 def limits_of(config: Config) -> ArchiveLimits:
     """What a source may be at most, as the operator set it."""
@@ -69,9 +73,12 @@ def create_app(
     deployments = Deployments(
         config, store, Intake(sources, decide, limits_of(config)), link, tracer or NoTracer(), measures
     )
+    use = KeyUse(store)
+    keyring = Keyring(store, admin_digest, use)
     ctx = Context(
         config=config,
         store=store,
+        keyring=keyring,
         link=link,
         deployments=deployments,
         catalog=Catalog(link, templates),
@@ -81,7 +88,6 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
     )
-    use = KeyUse(store)
     mcp: McpOverHttp | None = None
     if with_mcp:
         from vibed.mcp.http import McpOverHttp
@@ -113,13 +119,12 @@ def create_app(
         app.router.routes.append(mcp.route)
     _errors(app)
     _openapi(app)
-    keyring = Keyring(store, admin_digest, use)
     app.add_middleware(_edge, config=config, keyring=keyring, measures=measures)
     return app
 
 
 def _edge(app: App, config: Config, keyring: Keyring, measures: Measures) -> Edge:
-    return Edge(app, config, keyring, measures, streaming=("/v1/deploy", "/mcp"))
+    return Edge(app, config, keyring, measures, streaming=_STREAMING)
 
 
 def _errors(app: FastAPI) -> None:

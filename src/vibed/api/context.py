@@ -9,7 +9,7 @@ from fastapi import Request
 
 from vibed.api.catalog import Catalog
 from vibed.api.deployments import Controller, Deployments
-from vibed.api.identity import Caller
+from vibed.api.identity import Caller, Keyring
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
@@ -24,6 +24,7 @@ class Context:
 
     config: Config
     store: AppStore
+    keyring: Keyring
     link: Controller
     deployments: Deployments
     catalog: Catalog

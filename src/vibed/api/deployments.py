@@ -114,7 +114,9 @@ class Deployments:
             idempotency = _idempotency(idempotency_key, "deploy", app_id, metadata, staged.digest)
             deployed = await self._replayed(caller.owner, idempotency)
             if deployed is None:
-                deployed = await self._deploy(caller, app_id, metadata, staged, steps, idempotency)
+                deployed = await self._deploy(
+                    caller, caller.owner, app_id, metadata, staged, steps, idempotency, must_exist=False
+                )
         except VibedError as error:
             self._measures.refused.labels(error.error_code).inc()
             raise
@@ -126,13 +128,16 @@ class Deployments:
     async def _deploy(
         self,
         caller: Caller,
+        owner: str,
         app_id: str,
         metadata: Metadata,
         staged: StagedSource,
         steps: Steps,
         idempotency: Idempotency | None,
+        *,
+        must_exist: bool,
     ) -> Deployed:
-        before = await self._for_deploy(app_id, caller.owner, metadata.if_exists)
+        before = await self._for_deploy(app_id, owner, metadata.if_exists, must_exist=must_exist)
         known = before is not None and before[1].source_digest == staged.digest
         try:
             with self.intake.holding(staged.digest):
@@ -149,7 +154,9 @@ class Deployments:
                 self._announce(app_id, staged.digest, runtime)
                 with steps.step("store"):
                     await keeping
-                return await self._write(caller, app_id, metadata, staged, runtime, before, steps, idempotency)
+                return await self._write(
+                    caller, owner, app_id, metadata, staged, runtime, before, steps, idempotency, must_exist=must_exist
+                )
         except VibedError:
             # Refused, or somebody was faster with the name: the source that was kept for it may be nobody's.
             with contextlib.suppress(VibedError, OSError):
@@ -170,6 +177,7 @@ class Deployments:
     async def _write(
         self,
         caller: Caller,
+        owner: str,
         app_id: str,
         metadata: Metadata,
         staged: StagedSource,
@@ -177,12 +185,14 @@ class Deployments:
         before: tuple[App, Version] | None,
         steps: Steps,
         idempotency: Idempotency | None,
+        *,
+        must_exist: bool,
     ) -> Deployed:
         for _ in range(_TRIES):
             app, version = before if before is not None else (None, None)
             new = NewVersion(
                 app_id=app_id,
-                owner=caller.owner,
+                owner=owner,
                 created_by=caller.owner,
                 source_digest=staged.digest,
                 source_size=staged.size,
@@ -194,24 +204,28 @@ class Deployments:
             try:
                 with steps.step("store"):
                     return await self._store.deploy(
-                        new,
-                        if_exists=metadata.if_exists,
-                        idempotency=idempotency,
-                        expected_generation=app.generation if app else None,
+                        new, if_exists=metadata.if_exists, idempotency=idempotency, expected=app
                     )
+            except NotFound:
+                # Gone since it was read: a deploy by name makes a new app, from nothing of the old one.
+                pass
             except Conflict as conflict:
                 # Another deploy of this app was faster: build on what it left, unless it cannot succeed now.
                 if conflict.error_code != Conflict.code:
                     raise
-            before = await self._for_deploy(app_id, caller.owner, metadata.if_exists)
+            before = await self._for_deploy(app_id, owner, metadata.if_exists, must_exist=must_exist)
         raise Conflict(f"{app_id!r} is being changed by many deploys at once", hint="try again")
 
-    async def _for_deploy(self, app_id: str, owner: str, if_exists: str) -> tuple[App, Version] | None:
+    async def _for_deploy(
+        self, app_id: str, owner: str, if_exists: str, *, must_exist: bool
+    ) -> tuple[App, Version] | None:
         """The app that a deploy would update, refused early where the store would refuse it."""
         try:
             app = await self._store.get(app_id)
             version = await self._store.version(app_id, app.version)
         except NotFound:
+            if must_exist:
+                raise
             return None
         if app.owner != owner:
             raise NameTaken(f"the name {app_id!r} is taken", hint="choose another name")
@@ -242,9 +256,10 @@ class Deployments:
             idempotency = _idempotency(idempotency_key, "redeploy", app_id, metadata, digest)
             deployed = await self._replayed(app.owner, idempotency)
             if deployed is None and staged is not None:
-                as_owner = replace(caller, owner=app.owner)
                 named = replace(metadata, name=app_id, if_exists="update")
-                deployed = await self._deploy(as_owner, app_id, named, staged, steps, idempotency)
+                deployed = await self._deploy(
+                    caller, app.owner, app_id, named, staged, steps, idempotency, must_exist=True
+                )
             elif deployed is None:
                 deployed = await self._again(caller, app_id, metadata, steps, idempotency)
         except VibedError as error:
@@ -256,12 +271,19 @@ class Deployments:
         return await self._settled(deployed, steps, deadline)
 
     async def _again(
-        self, caller: Caller, app_id: str, metadata: Metadata, steps: Steps, idempotency: Idempotency | None
+        self,
+        caller: Caller,
+        app_id: str,
+        metadata: Metadata,
+        steps: Steps,
+        idempotency: Idempotency | None,
+        *,
+        back_to: int | None = None,
     ) -> Deployed:
-        """A new version from the wanted version's source."""
+        """A new version from the source of the wanted version, or of the earlier one that is named."""
         for _ in range(_TRIES):
             app = await self.get(caller, app_id)
-            version = await self._store.version(app_id, app.version)
+            version = await self._store.version(app_id, app.version if back_to is None else back_to)
             runtime = version.runtime
             with self.intake.holding(version.source_digest):
                 if metadata.override:
@@ -272,7 +294,9 @@ class Deployments:
                 env = _first(metadata.env, version.env)
                 resources = _first(metadata.resources, version.resources)
                 try:
-                    return await self._add(caller, app, version, runtime, env, resources, steps, idempotency)
+                    return await self._add(
+                        caller, app, version, runtime, env, resources, steps, idempotency, rolled_back_from=back_to
+                    )
                 except Conflict as conflict:
                     if conflict.error_code != Conflict.code:
                         raise
@@ -293,20 +317,14 @@ class Deployments:
         idempotency = _idempotency(idempotency_key, "rollback", app_id, Metadata(), str(number))
         deployed = await self._replayed(app.owner, idempotency)
         if deployed is None:
-            version = await self._store.version(app_id, number)
-            with self.intake.holding(version.source_digest):
-                try:
-                    await self.intake.path(version.source_digest)
-                except SourceMissing as error:
-                    raise SourceMissing(
-                        f"the source of version {number} of {app_id!r} is not kept any more",
-                        hint="deploy it again from where you have it, or roll back to another version",
-                        status=409,
-                    ) from error
-                deployed = await self._add(
-                    caller, app, version, version.runtime, version.env, version.resources, steps, idempotency,
-                    rolled_back_from=number,
-                )  # fmt: skip
+            try:
+                deployed = await self._again(caller, app_id, Metadata(), steps, idempotency, back_to=number)
+            except SourceMissing as error:
+                raise SourceMissing(
+                    f"the source of version {number} of {app_id!r} is not kept any more",
+                    hint="deploy it again from where you have it, or roll back to another version",
+                    status=409,
+                ) from error
         return await self._settled(deployed, steps, deadline)
 
     async def _add(
@@ -320,7 +338,7 @@ class Deployments:
         steps: Steps,
         idempotency: Idempotency | None,
         *,
-        rolled_back_from: int | None = None,
+        rolled_back_from: int | None,
     ) -> Deployed:
         new = NewVersion(
             app_id=app.app_id,
@@ -335,11 +353,7 @@ class Deployments:
             timings=dict(steps.ms),
         )
         with steps.step("store"):
-            return await self._store.deploy(
-                new,
-                idempotency=idempotency,
-                expected_generation=None if rolled_back_from is not None else app.generation,
-            )
+            return await self._store.deploy(new, idempotency=idempotency, expected=app)
 
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
         return None if idempotency is None else await self._store.replay(owner, idempotency)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from vibed import records
@@ -59,13 +60,13 @@ class Edge:
     """The outermost ASGI application; see the module's docstring."""
 
     def __init__(
-        self, app: App, config: Config, keyring: Keyring, measures: Measures, *, streaming: Iterable[str] = ()
+        self, app: App, config: Config, keyring: Keyring, measures: Measures, *, streaming: re.Pattern[str]
     ) -> None:
-        """`streaming`: paths whose handlers bound their bodies themselves."""
+        """`streaming`: whole paths whose handlers bound the body of a POST themselves."""
         self._app = app
         self._keyring = keyring
         self._measures = measures
-        self._streaming = frozenset(streaming)
+        self._streaming = streaming
         self._hosts = _hosts(config)
         # Twice what a deploy may have: a source that is somewhat too large is told so, too.
         self._largest_discarded = 2 * config.max_source_mb * 1_000_000
@@ -93,7 +94,7 @@ class Edge:
                 message = {**message, "headers": headers}
             await send(message)
 
-        limit = None if self._bounds_itself(scope["path"]) else LARGEST_JSON
+        limit = None if self._bounds_itself(scope) else LARGEST_JSON
         body = _Body(scope, receive, limit, self._largest_discarded)
         try:
             with records.about(request_id=request_id):
@@ -130,8 +131,8 @@ class Edge:
                 key=caller.key_id if caller else None,
             )
 
-    def _bounds_itself(self, path: str) -> bool:
-        return path in self._streaming or path.endswith("/redeploy")
+    def _bounds_itself(self, scope: Scope) -> bool:
+        return scope["method"] == "POST" and self._streaming.fullmatch(scope["path"]) is not None
 
     async def _admit(self, scope: Scope) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}

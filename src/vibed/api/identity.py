@@ -11,7 +11,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vibed.api.errors import Forbidden, TooManyAttempts, Unauthorized
@@ -33,7 +33,9 @@ class Caller:
     owner: str
     admin: bool
     key_id: str
-    label: str = ""
+    label: str
+    secret_sha256: str = field(repr=False)
+    """Finds the key again, for what goes on longer than a request: it may be revoked meanwhile."""
 
     def must_be_admin(self) -> None:
         """Raises `Forbidden` for everybody else."""
@@ -101,13 +103,13 @@ class Keyring:
         if scheme.lower() != "bearer" or not secret or len(authorization) > _LONGEST_HEADER:
             raise Unauthorized("the Authorization header is not 'Bearer <key>'", hint=_HINT)
         given = digest(secret)
-        if self._admin_digest is not None and hmac.compare_digest(given, self._admin_digest):
-            return Caller(ADMIN, True, "admin", "admin key")
+        if self._is_admins(given):
+            return Caller(ADMIN, True, "admin", "admin key", given)
         # The index is looked up by a hash of the secret: its timing tells nothing that helps to find a secret.
         key = await self._store.find_key(given)
         if key is not None:
             self._use.note(key.key_id)
-            return Caller(key.owner, key.admin, key.key_id, key.label)
+            return Caller(key.owner, key.admin, key.key_id, key.label, given)
         wait = self._wrong.count(address)
         if wait is not None:
             raise TooManyAttempts(
@@ -115,4 +117,17 @@ class Keyring:
                 hint="check the key; a right one works at once",
                 details={"retry_after_s": round(wait, 1)},
             )
-        raise Unauthorized("this key is not known here, or was revoked", hint=_HINT)
+        raise _unknown()
+
+    async def check(self, caller: Caller) -> None:
+        """Raises `Unauthorized` when the caller's key was revoked since the request came, `StoreUnavailable`."""
+        given = caller.secret_sha256
+        if not self._is_admins(given) and await self._store.find_key(given) is None:
+            raise _unknown()
+
+    def _is_admins(self, given: str) -> bool:
+        return self._admin_digest is not None and hmac.compare_digest(given, self._admin_digest)
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized("this key is not known here, or was revoked", hint=_HINT)

@@ -125,6 +125,10 @@ def _text(raw: Mapping[str, Any], key: str, path: str, *, longest: int = 1024) -
         raise _invalid(path, "must be a text that is not empty")
     if len(value) > longest or "\0" in value:
         raise _invalid(path, f"must have at most {longest} characters and no NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _invalid(path, "is not valid Unicode") from error
     return value
 
 
@@ -192,12 +196,13 @@ def _cpu(raw: object) -> float | None:
         return None
     value: float | None = None
     if isinstance(raw, int | float) and not isinstance(raw, bool):
-        value = float(raw)
+        value = raw
     elif isinstance(raw, str) and re.fullmatch(r"\d{1,6}m|\d{1,3}(\.\d{1,3})?", raw):
         value = int(raw[:-1]) / 1000 if raw.endswith("m") else float(raw)
     if value is None or not 0.05 <= value <= 64:
         raise _invalid("resources.cpu", "must be cores between 0.05 and 64", 'e.g. 0.5 or "500m"')
-    return value
+    # Not before: a whole number may be larger than any float.
+    return float(value)
 
 
 def _memory(raw: object) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vibed.api import sse
+from vibed.api.errors import Unauthorized
 from vibed.api.measures import Measures
 from vibed.api.runlogs import LogReader, Position
 from vibed.api.sse import Sent, Stopping
@@ -16,15 +17,16 @@ from vibed.api.views import event_view
 from vibed.apps.app import App, Event
 from vibed.apps.errors import NotFound, VibedError
 
-CHECK_S = 5.0
-"""How soon a stream notices that its app is gone."""
+CHECK_S = 3.0
+"""How soon a stream notices that its app is gone or its key was revoked."""
 _BATCH = 500
 _QUICK_S = 0.1
 _SLOW_S = 0.5
 """A log that moves is looked at this often, one that is quiet less often."""
 
 StillThere = Callable[[], Awaitable[App]]
-"""Reads the app again for the caller; raises `NotFound` when it is not theirs any more."""
+"""Reads the app again for the caller; raises `NotFound` when it is not theirs any more, `Unauthorized` when they are
+nobody any more."""
 
 
 class LogStreams:
@@ -67,7 +69,7 @@ class LogStreams:
                 yield sse.RETRY
                 if after is None and tail is not None:
                     await asyncio.to_thread(reader.seek_tail, tail)
-                async for told in _telling(read, self._stopping, _Quiet(app, still_there), follow=follow):
+                async for told in _telling(read, self._stopping, _Checks(app, still_there), follow=follow):
                     yield told
             finally:
                 reader.close()
@@ -100,58 +102,59 @@ class EventStreams:
 
         with self._measures.streams.labels("events").track_inprogress():
             yield sse.RETRY
-            async for told in _telling(read_on, self._stopping, _Quiet(app, still_there), follow=follow):
+            async for told in _telling(read_on, self._stopping, _Checks(app, still_there), follow=follow):
                 yield told
 
 
 async def _telling(
-    read: Callable[[], Awaitable[bytes]], stopping: Stopping, quiet: _Quiet, *, follow: bool
+    read: Callable[[], Awaitable[bytes]], stopping: Stopping, checks: _Checks, *, follow: bool
 ) -> AsyncIterator[bytes]:
     """What `read` brings, piece by piece, until there is no more to come."""
+    pause = _QUICK_S
     while not stopping.is_set:
+        if checks.due:
+            try:
+                await checks.make()
+            except NotFound:
+                yield Sent("end", {"reason": "AppDeleted"}).encode()
+                return
+            except Unauthorized:
+                # Not the end of what there is to tell: the client comes back and is told about its key.
+                return
+            yield sse.HEARTBEAT
         if told := await read():
-            quiet.over()
+            pause = _QUICK_S
             yield told
             continue
         if not follow:
             yield Sent("end", {"reason": "NoMore"}).encode()
             return
-        if await stopping.wait(quiet.pause()):
+        pause = min(pause * 1.5, _SLOW_S)
+        if await stopping.wait(pause):
             return
-        if quiet.due:
-            if not await quiet.same_app():
-                yield Sent("end", {"reason": "AppDeleted"}).encode()
-                return
-            yield sse.HEARTBEAT
 
 
-class _Quiet:
-    """Paces a stream that has nothing to tell, and checks now and then that it still may."""
+class _Checks:
+    """Whether a stream still may go on: asked now and then, not for each line."""
 
     def __init__(self, app: App, still_there: StillThere) -> None:
         self._app = app
         self._still_there = still_there
-        self._pause = _QUICK_S
-        self._checked = time.monotonic()
-
-    def over(self) -> None:
-        self._pause = _QUICK_S
-
-    def pause(self) -> float:
-        self._pause = min(self._pause * 1.5, _SLOW_S)
-        return self._pause
+        self._made = time.monotonic()
 
     @property
     def due(self) -> bool:
-        return time.monotonic() - self._checked >= CHECK_S
+        return time.monotonic() - self._made >= CHECK_S
 
-    async def same_app(self) -> bool:
-        """False when the app is gone, or is another one of the same name."""
-        self._checked = time.monotonic()
+    async def make(self) -> None:
+        """Raises `NotFound` when the app is gone, or is another one of the same name; `Unauthorized`."""
+        self._made = time.monotonic()
         try:
-            return (await self._still_there()).created_at == self._app.created_at
-        except NotFound:
-            return False
+            app = await self._still_there()
+        except (NotFound, Unauthorized):
+            raise
         except VibedError:
             # The store is busy: not a reason to cut a reader off.
-            return True
+            return
+        if app.created_at != self._app.created_at:
+            raise NotFound(f"{app.app_id!r} is another app now")

@@ -30,10 +30,12 @@ class VibedError(Exception):
         status: int | None = None,
         retryable: bool | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.extra = details or {}
+        # Errors name what clients sent: half a surrogate pair in it (JSON can have one) must not keep the answer from
+        # being encoded.
+        self.message = _encodable(message)
+        self.hint = None if hint is None else _encodable(hint)
+        self.extra = {_encodable(name): _encodable_within(value) for name, value in (details or {}).items()}
+        super().__init__(self.message)
         self._code = code
         self._status = status
         self._retryable = retryable
@@ -59,6 +61,21 @@ class VibedError(Exception):
         if self.hint:
             details["hint"] = self.hint
         return {"code": self.error_code, "message": self.message, "details": details}
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _encodable_within(value: object) -> object:
+    match value:
+        case str():
+            return _encodable(value)
+        case dict():
+            return {_encodable_within(name): _encodable_within(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_encodable_within(inner) for inner in value]
+    return value
 
 
 class NotFound(VibedError):

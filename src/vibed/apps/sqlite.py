@@ -198,9 +198,9 @@ class SqliteStore:
         *,
         if_exists: Literal["update", "fail"] = "update",
         idempotency: Idempotency | None = None,
-        expected_generation: int | None = None,
+        expected: App | None = None,
     ) -> Deployed:
-        return await self._write(lambda db: _deploy(db, new, if_exists, idempotency, expected_generation), durable=True)
+        return await self._write(lambda db: _deploy(db, new, if_exists, idempotency, expected), durable=True)
 
     async def replay(self, owner: str, idempotency: Idempotency) -> Deployed | None:
         return await self._read_now(lambda db: _replay(db, owner, idempotency))
@@ -236,7 +236,7 @@ class SqliteStore:
             total: int = db.execute(f"SELECT count(*) FROM apps a WHERE {condition}", values).fetchone()[0]
             rows = db.execute(
                 f"SELECT {_APP} {_OF} WHERE {condition} ORDER BY a.last_deployed_at DESC, a.app_id LIMIT ? OFFSET ?",
-                [*values, limit, offset],
+                [*values, limit, _int64(offset)],
             ).fetchall()
             return [_app(row) for row in rows], total
 
@@ -261,11 +261,11 @@ class SqliteStore:
             total: int = db.execute("SELECT count(*) FROM versions WHERE app_id = ?", [app_id]).fetchone()[0]
             rows = db.execute(
                 "SELECT * FROM versions WHERE app_id = ? ORDER BY number DESC LIMIT ? OFFSET ?",
-                [app_id, limit, offset],
+                [app_id, limit, _int64(offset)],
             ).fetchall()
             return [_version(row) for row in rows], total
 
-        return await self._read_now(work)
+        return await self._read(work)
 
     async def record(
         self,
@@ -425,16 +425,20 @@ def _deploy(
     new: NewVersion,
     if_exists: str,
     idempotency: Idempotency | None,
-    expected_generation: int | None,
+    expected: App | None,
 ) -> Deployed:
     if idempotency is not None:
         earlier = _replay(db, new.owner, idempotency)
         if earlier is not None:
             return earlier
     now = time.time()
-    row = db.execute("SELECT owner, deleted, generation FROM apps WHERE app_id = ?", [new.app_id]).fetchone()
+    row = db.execute(
+        "SELECT owner, deleted, generation, created_at FROM apps WHERE app_id = ?", [new.app_id]
+    ).fetchone()
+    if expected is not None and (row is None or row[3] != expected.created_at):
+        raise _no_app(new.app_id)
     if row is not None:
-        owner, deleted, generation = row
+        owner, deleted, generation, _ = row
         if owner != new.owner:
             raise NameTaken(f"the name {new.app_id!r} is taken", hint="choose another name")
         if deleted:
@@ -444,7 +448,7 @@ def _deploy(
                 f"you already have an app {new.app_id!r}",
                 hint="deploy with if_exists=update to make this its next version, or choose another name",
             )
-        if expected_generation is not None and generation != expected_generation:
+        if expected is not None and generation != expected.generation:
             raise Conflict(f"{new.app_id!r} was changed by another deploy", hint="read it again, then retry")
         number = 1 + int(db.execute("SELECT max(number) FROM versions WHERE app_id = ?", [new.app_id]).fetchone()[0])
         db.execute(
@@ -512,7 +516,7 @@ def _wanted(db: sqlite3.Connection, app_id: str) -> tuple[App, Version]:
 
 
 def _get_version(db: sqlite3.Connection, app_id: str, number: int) -> Version:
-    row = db.execute("SELECT * FROM versions WHERE app_id = ? AND number = ?", [app_id, number]).fetchone()
+    row = db.execute("SELECT * FROM versions WHERE app_id = ? AND number = ?", [app_id, _int64(number)]).fetchone()
     if row is None:
         raise NotFound(f"{app_id!r} has no version {number}")
     return _version(row)
@@ -546,6 +550,11 @@ def _add_event(db: sqlite3.Connection, app_id: str, new: NewEvent) -> None:
     )
     if seq > EVENTS_KEPT:
         db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, seq - EVENTS_KEPT])
+
+
+def _int64(number: int) -> int:
+    """The nearest integer that SQLite has: nothing is numbered as high, and Python's are without end."""
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 def _no_app(app_id: str) -> NotFound:

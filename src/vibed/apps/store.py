@@ -80,12 +80,14 @@ class AppStore(Protocol):
         *,
         if_exists: Literal["update", "fail"] = "update",
         idempotency: Idempotency | None = None,
-        expected_generation: int | None = None,
+        expected: App | None = None,
     ) -> Deployed:
-        """Add a version and make it the wanted one, in one durable transaction.
+        """Add a version and make it the wanted one, in one durable transaction. `expected`: the app that the version
+        builds on, as it was read; without it, a name that is free becomes an app.
 
-        Raises `NameTaken`, `AlreadyExists`, `IdempotencyMismatch`, `Conflict` (also while the old app of that name is
-        still being deleted), `StoreUnavailable`.
+        Raises `NameTaken`, `AlreadyExists`, `IdempotencyMismatch`, `NotFound` (`expected` is gone; another app of its
+        name is not it), `Conflict` (its generation is another one; with the code `BeingDeleted` while the old app of
+        that name is still being deleted), `StoreUnavailable`.
         """
         ...
 
@@ -118,7 +120,7 @@ class AppStore(Protocol):
         ...
 
     async def version(self, app_id: str, number: int) -> Version:
-        """Raises `NotFound`."""
+        """Raises `NotFound`, whatever the number: clients choose it."""
         ...
 
     async def versions(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[Version], int]:

@@ -8,10 +8,12 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from vibed.api import schema, sse
-from vibed.api.context import caller, context
+from vibed.api.context import Context, caller, context
 from vibed.api.errors import MalformedRequest
+from vibed.api.identity import Caller
 from vibed.api.routes.deploys import ERRORS
 from vibed.api.runlogs import Position
+from vibed.api.streams import StillThere
 from vibed.api.views import app_view, event_view, version_view
 from vibed.apps.app import App, Phase
 
@@ -133,10 +135,7 @@ async def get_logs(
     if format == "json":
         return JSONResponse(await ctx.logs.page(app_id, after=position, tail=tail, limit=limit))
 
-    async def still_there() -> App:
-        return await ctx.deployments.get(who, app_id)
-
-    return sse.response(ctx.logs.stream(app, still_there, after=position, tail=tail, follow=follow))
+    return sse.response(ctx.logs.stream(app, _still_there(ctx, who, app_id), after=position, tail=tail, follow=follow))
 
 
 @router.get(
@@ -177,10 +176,19 @@ async def get_events(
         last = events[-1].seq if events else begin
         return JSONResponse({"items": [event_view(event) for event in events], "next": str(last)})
 
-    async def still_there() -> App:
-        return await ctx.deployments.get(who, app_id)
-
     stream = ctx.events.stream(
-        app, still_there, lambda seq: ctx.deployments.events(app, after=seq), after=begin, follow=follow
+        app,
+        _still_there(ctx, who, app_id),
+        lambda seq: ctx.deployments.events(app, after=seq),
+        after=begin,
+        follow=follow,
     )
     return sse.response(stream)
+
+
+def _still_there(ctx: Context, who: Caller, app_id: str) -> StillThere:
+    async def still_there() -> App:
+        await ctx.keyring.check(who)
+        return await ctx.deployments.get(who, app_id)
+
+    return still_there

@@ -149,7 +149,7 @@ async def change(request: Request, app_id: str, idempotency_key: IdempotencyKey 
     """The same source with other settings, as a new version."""
     ctx = context(request)
     steps = Steps(ctx.deployments.tracer)
-    wanted = meta.read(meta.parse(await request.body()), allowed=_PATCH)
+    wanted = meta.read(meta.parse(await _small_body(request)), allowed=_PATCH)
     if wanted.env is None and wanted.resources is None:
         raise InvalidRequest("nothing to change was named", hint="send env, resources, or both")
     result = await ctx.deployments.redeploy(
