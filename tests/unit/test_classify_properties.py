@@ -54,6 +54,8 @@ NAMES = st.sampled_from(
         "README.md",
         "_redirects",
         "mkdocs.yml",
+        "models.py",
+        "docker-compose.yml",
     ]
 )
 FOLDERS = st.sampled_from(
@@ -68,6 +70,7 @@ PIECES = st.sampled_from(
         '{"scripts": {"start": "node app.js && vite"}}', '{"main": 3, "scripts": [], "dependencies": null}', "{", "[", "\\", "'", "\"",
         "/*", "//", "CMD [\"python\", 1]\n", "module x\ngo 1.99999\n", "require a.b/c v1\n", "<script src=/src/x.tsx>", "\ufeff", "\0", "²",
         "<div id=root>", "import argparse\n", "^1.2.3", "django", "DJANGO_SETTINGS_MODULE', 'a.b'", "def create_app():\n", "\n\n\n", "    ",
+        "t.start()\n", "from app import x\n", "from . import y\n", "import google.x, fpdf\n", "services:\n", "  db:\n", "worker: x\n", "class M(models.Model):\n",
     ]
 )  # fmt: skip
 CONTENTS = st.one_of(
@@ -149,6 +152,8 @@ HOSTILE = [
     "appapp" * 40_000, "a=b " * 60_000, "<script " * 30_000, "<script src" * 20_000, "export default {" * 15_000, "fetch(" * 40_000,
     "[" * 100_000, "{\"a\":" * 40_000, "require(" * 30_000, "constructor(" * 20_000, "--a --b " * 30_000, "npm run a && " * 20_000, "CMD " * 60_000,
     "\\\n" * 100_000, "x" * 250_000 + "(", "get('/" * 40_000, "a.b/c v1\n" * 25_000, "if __name__" * 20_000, "[[a]]\n" * 30_000, "-r a.txt\n" * 25_000,
+    ".get('/" * 30_000, ".get('*" * 30_000, "t.start()\n" * 20_000, "A().start()\n" * 20_000, "ALLOWED_HOSTS=[" * 15_000, "ALLOWED_HOSTS=[\n" * 15_000, "services:\n a:\n" * 10_000,
+    "mysql+" * 40_000, "(models.Model\n" * 15_000, "<script src=babel type=text/babel" * 8_000,
 ]  # fmt: skip
 
 
@@ -159,6 +164,7 @@ PREFIXES = {
     "Dockerfile": ("", "CMD "),
     "Procfile": ("", "web: "),
     "server.js": ("", "x.listen(1)\n"),
+    "manage.py": ("", "import django\n"),
 }
 
 
@@ -166,6 +172,7 @@ def test_hostile_texts_cannot_keep_it_busy() -> None:
     names = [
         "app.py", "server.js", "server.ts", "package.json", "wrangler.jsonc", "wrangler.toml", "go.mod", "main.go", "index.html", "Procfile",
         "requirements.txt", "pyproject.toml", "Dockerfile", "worker.js", "manage.py", "Pipfile", "x/app.py",
+        "models.py", "docker-compose.yml",
     ]  # fmt: skip
     for text in HOSTILE:
         for name in names:

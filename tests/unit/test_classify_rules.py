@@ -12,7 +12,7 @@ from classify_trees import TEMPLATES, Asked, table_of
 
 import vibed.classify.errors as errors
 from vibed.classify.classifier import classify
-from vibed.classify.errors import ClassifyError
+from vibed.classify.errors import ClassifyError, DependenciesMissing
 from vibed.classify.python_source import Sources
 from vibed.classify.rules import RULES
 from vibed.classify.tree import Tree
@@ -25,6 +25,20 @@ FASTAPI = "from fastapi import FastAPI\n\napp = FastAPI()\n"
 EXPRESS = "const express = require('express')\nconst app = express()\napp.get('/', (q, r) => r.send('hi'))\napp.listen(3000)\n"
 HTTP = "import http from 'node:http'\nhttp.createServer((q, r) => r.end('hi')).listen(process.env.PORT)\n"
 WORKER = "export default { async fetch(request, env) { return new Response('hi') } }\n"
+MANAGE = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\nimport django\n"
+MODELS = "from django.db import models\nclass Post(models.Model):\n    title = models.TextField()\n"
+BABEL = '<div id="root"></div><script src="https://unpkg.com/@babel/standalone/babel.min.js"></script><script type="text/babel" src="App.jsx"></script>'
+COMPOSE = """services:
+  # ours
+  api:
+    build: .
+    environment:
+      - TITLE=x
+  redis:
+    image: redis:7
+volumes:
+  data:
+"""
 PAGE = "<!doctype html><title>hi</title><script src='app.js'></script>"
 BUILT = '<div id="root"></div><script type="module" src="/assets/index-abc.js"></script>'
 VITE_PAGE = '<div id="root"></div><script type="module" src="/src/main.tsx"></script>'
@@ -36,6 +50,12 @@ UVICORN_END = " --host 0.0.0.0 --port 8080"
 
 def pkg(**fields: object) -> str:
     return json.dumps(fields)
+
+
+NO_CSS = "DEBUG is False, Django’s own server serves no CSS: add WhiteNoise and gunicorn to the requirements"
+HOSTS = "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another domain, that with a dot before it), or '*'"
+ELSE = "use what the template python-313 has (vibed templates), or put the packages into the archive"
+DATABASE = "apps here have no network out, so that no database server can be reached: use SQLite, and leave "
 
 
 @dataclass
@@ -59,6 +79,7 @@ ROWS = [
     Row("a wrapped page of another name", {"x/report.html": PAGE}, "single-page", {"strip": "x/", "index": "report.html"}),
     Row("several pages with index.html", {"index.html": PAGE, "about.html": PAGE}, "index-page", {"spa": False}),
     Row("a built single-page app", {"index.html": BUILT, "assets/index-abc.js": ""}, "index-page", {"spa": True}),
+    Row("React that Babel compiles in the browser", {"index.html": BABEL, "App.jsx": "export default () => <p/>"}, "index-page", {"kind": "static"}),
     Row("Netlify redirects", {"index.html": "<p>", "_redirects": "/*  /index.html  200\n"}, "index-page", {"spa": True}),
     Row("built for GitHub Pages", {"index.html": BUILT.replace("/assets", "/repo/assets"), "assets/index-abc.js": ""}, "index-page", {"base": "/repo/"}),
     Row("dist/ beside its source", {"package.json": pkg(scripts={"build": "vite build"}, devDependencies={"vite": "^7"}), "index.html": VITE_PAGE, "src/main.tsx": "", "dist/index.html": BUILT}, "built-site", {"root": "dist/", "spa": True}),
@@ -99,6 +120,18 @@ ROWS = [
     Row("a package that wraps everything keeps its name", {"app/__init__.py": "", "app/main.py": FASTAPI + "from .db import x\n", "app/db.py": "x = 1"}, "python-server", {"strip": "", "entrypoint": "python3 -m uvicorn app.main:app" + UVICORN_END}),
     Row("a folder that is imported by its name keeps it", {"api/main.py": FASTAPI + "from api.db import x\n", "api/db.py": "x = 1"}, "python-server", {"strip": "", "entrypoint": "python3 -m uvicorn api.main:app" + UVICORN_END}),
     Row("src/ with plain imports", {"src/main.py": FASTAPI + "import db\n", "src/db.py": "", "requirements.txt": "fastapi"}, "python-server", {"entrypoint": "python3 -m uvicorn main:app" + UVICORN_END + " --app-dir src"}),
+    Row("src/ with a package that is imported by its name", {"src/rooms/main.py": FASTAPI + "from rooms.api import x\n", "src/rooms/api.py": "x = 1", "pyproject.toml": "[project]\nname = 'rooms'\ndependencies = ['fastapi']\n"}, "python-server", {"entrypoint": "python3 -m uvicorn rooms.main:app" + UVICORN_END + " --app-dir src"}),
+    Row("the same, for gunicorn", {"src/shop/app.py": FLASK + "import shop.db\n", "src/shop/db.py": "", "a.txt": ""}, "python-server", {"entrypoint": GUNICORN + "--pythonpath src shop.app:app"}),
+    Row("the same, with a __main__ block", {"src/shop/app.py": FLASK + "import shop.db\n" + MAIN, "src/shop/db.py": "", "a.txt": ""}, "python-server", {"entrypoint": "python3 -m shop.app", "env": {"PYTHONPATH": "src"}}),
+    Row("src/ that is imported by its name", {"src/shop/app.py": FLASK + "import src.shop.db\n", "src/shop/db.py": "", "a.txt": ""}, "python-server", {"entrypoint": GUNICORN + "src.shop.app:app"}),
+    Row("a package in a folder of a monorepo", {"backend/app/main.py": FASTAPI + "from app.db import x\n", "backend/app/db.py": "x = 1", "README.md": "", "a.txt": ""}, "python-server", {"entrypoint": "python3 -m uvicorn app.main:app" + UVICORN_END + " --app-dir backend"}),
+    Row("a thread beside the app", {"app.py": "import threading\n" + FLASK + "t = threading.Thread(target=print)\nt.start()\n"}, "python-server", {"entrypoint": GUNICORN + "app:app"}),
+    Row("a thread beside the app, in one line", {"app.py": "import threading\n" + FLASK + "threading.Thread(target=print, daemon=True).start()\n"}, "python-server", {"entrypoint": GUNICORN + "app:app"}),
+    Row("a scheduler beside the app", {"main.py": FASTAPI + "scheduler = BackgroundScheduler()\nscheduler.start()\n"}, "python-server", {"entrypoint": "python3 -m uvicorn main:app" + UVICORN_END}),
+    Row("an observer of files beside the app", {"app.py": FLASK + "observer.start()\n"}, "python-server", {"entrypoint": GUNICORN + "app:app"}),
+    Row("another program beside the app", {"app.py": FLASK + "subprocess.run(['ls'])\n"}, "python-server", {"entrypoint": GUNICORN + "app:app"}),
+    Row("a server that is started", {"app.py": FLASK + "t.start()\nhttp_server.start()\n"}, "python-server", {"entrypoint": "python3 app.py"}),
+    Row("a server that is started in one line", {"app.py": FLASK + "tornado.ioloop.IOLoop.current().start()\n"}, "python-server", {"entrypoint": "python3 app.py"}),
     Row("Streamlit in app.py", {"app.py": "import streamlit as st\nst.title('hi')\n", "requirements.txt": "streamlit==1.40.0\n"}, "python-server", {"entrypoint": "python3 -m streamlit run app.py --server.port 8080 --server.address 0.0.0.0 --server.headless true"}),
     Row("Streamlit with a __main__ block", {"app.py": "import streamlit as st\ndef main(): st.title('hi')\nif __name__ == '__main__':\n    main()\n"}, "python-server", {"entrypoint": "python3 -m streamlit run app.py --server.port 8080 --server.address 0.0.0.0 --server.headless true"}),
     Row("the standard library's server", {"server.py": "from http.server import HTTPServer, BaseHTTPRequestHandler\nHTTPServer(('', 8000), BaseHTTPRequestHandler).serve_forever()\n"}, "python-server", {"entrypoint": "python3 server.py"}),
@@ -108,10 +141,23 @@ ROWS = [
     Row("a stray index.html beside Flask", {"app.py": FLASK + MAIN, "index.html": PAGE, "templates/index.html": PAGE}, "python-server"),
     Row("package.json with development tools only", {"app.py": FLASK + MAIN, "package.json": pkg(scripts={"build": "tailwindcss", "start": "vite"}, devDependencies={"tailwindcss": "4", "vite": "7"})}, "python-server"),
     Row("Django", {"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\nimport django\n", "site1/settings.py": "DEBUG = True\nENGINE = 'django.db.backends.sqlite3'\n", "site1/wsgi.py": "application = 1", "blog/migrations/0001.py": ""}, "django", {"entrypoint": "python3 manage.py runserver --noreload 0.0.0.0:8080", "build": (("python3", "manage.py", "migrate", "--noinput"),)}),
+    Row("Django with DEBUG", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = True\nALLOWED_HOSTS = []\n"}, "django", {"notes": ()}),
+    Row("Django without DEBUG, for some hosts", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = False\nALLOWED_HOSTS = ['localhost',\n    '127.0.0.1']\n"}, "django", {"notes": (NO_CSS, HOSTS)}),
+    Row("Django without DEBUG, for no host", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = False\nALLOWED_HOSTS = []\n"}, "django", {"notes": (NO_CSS, HOSTS)}),
+    Row("Django without DEBUG, for every host", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = False\nALLOWED_HOSTS = ['x.com', '.localhost']\n"}, "django", {"notes": (NO_CSS,)}),
+    Row("Django with models without migrations", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = True\n", "blog/models.py": MODELS, "blog/migrations/__init__.py": ""}, "django", {"notes": ("‘blog’: models without migrations, so that their tables are missing; run python manage.py makemigrations blog and deploy the files that it writes",)}),
+    Row("Django with abstract models", {"manage.py": MANAGE, "site1/settings.py": "DEBUG = True\n", "blog/models.py": MODELS + "    class Meta:\n        abstract = True\n"}, "django", {"notes": ()}),
     Row("Django with WhiteNoise", {"manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\nimport django\n", "site1/settings.py": "MIDDLEWARE = ['whitenoise.x']\nSTATIC_ROOT = 'x'\n", "site1/wsgi.py": "application = 1"}, "django", {"entrypoint": GUNICORN + "site1.wsgi:application", "build": (("python3", "manage.py", "collectstatic", "--noinput"),)}),
     Row("Django with Tailwind", {"manage.py": "import django\nsetdefault('DJANGO_SETTINGS_MODULE', 's.settings')", "package.json": pkg(scripts={"build": "tailwindcss"}), "index.html": PAGE}, "django"),
     Row("a daemon in gunicorn's configuration", {"app.py": FLASK, "gunicorn.conf.py": "daemon = True\n"}, "python-server", {"entrypoint": GUNICORN + "-c /dev/null app:app"}),
     Row("Procfile", {"Procfile": "release: x\nweb: gunicorn app:app --bind 0.0.0.0:$PORT\n", "app.py": FLASK}, "procfile", {"argv": ("python3", "-m", "gunicorn", "app:app", "--bind", "0.0.0.0:8080"), "shell": None}),
+    Row("Procfile with other processes", {"Procfile": "release: python init.py\nweb: gunicorn app:app\nworker: python work.py\n", "app.py": FLASK}, "procfile", {"notes": ("not started here: release, worker of the Procfile",)}),
+    Row("a compose file", {"docker-compose.yml": COMPOSE, "app.py": FLASK}, "python-server", {"notes": ("not started here: redis of docker-compose.yml; the environment in docker-compose.yml is not set; pass what the app needs of it as env",)}),
+    Row("a compose file for the app alone", {"compose.yaml": "services:\n  web:\n    build: .\n    ports: ['80:80']\n", "app.py": FLASK}, "python-server", {"notes": ()}),
+    Row("a front end that is not served", {"backend/main.py": FASTAPI, "frontend/package.json": pkg(devDependencies={"vite": "7"}), "frontend/src/main.tsx": ""}, "python-server", {"notes": ("‘frontend’ is a front end that the server does not serve: run npm run build in it and let the server serve the folder that this makes, or deploy that folder as an app of its own",)}),
+    Row("a front end that is served", {"app.py": FLASK + "app.static_folder = 'frontend/dist'\n", "frontend/package.json": pkg(devDependencies={"vite": "7"}), "frontend/dist/index.html": BUILT}, "python-server", {"notes": ()}),
+    Row("a driver of a database that nothing asks for", {"app.py": FLASK + "URI = 'sqlite:///x.db'\n", "requirements.txt": "flask\npsycopg2-binary==2.9.9\n"}, "python-server", {"notes": ("psycopg2-binary==2.9.9 was asked for and is not there; nothing was seen that uses it",)}),
+    Row("another name of the same distribution", {"app.py": FLASK + "import bs4\n", "requirements.txt": "flask\nbs4==0.0.2\n"}, "python-server", {"packages": ("flask", "beautifulsoup4")}),
     Row("Procfile that needs a shell", {"Procfile": "web: python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "x.py": ""}, "procfile", {"shell": "python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "kind": "python"}),
     Row("Procfile with python", {"Procfile": "web: python app.py", "app.py": FLASK + MAIN}, "procfile", {"argv": ("python3", "app.py")}),
     Row("Procfile with a script, beside Python", {"Procfile": "web: sh start.sh", "start.sh": "exec python3 x.py", "x.py": "x"}, "procfile", {"kind": "python", "argv": ("sh", "start.sh")}),
@@ -136,6 +182,8 @@ ROWS = [
     Row("Hono with its server", {"index.js": "import { serve } from '@hono/node-server'\nimport { Hono } from 'hono'\nconst app = new Hono()\nserve({ fetch: app.fetch })\nexport default app\n"}, "node-entry"),
     Row("a stray index.html beside Node", {"server.js": HTTP, "index.html": PAGE}, "node-entry"),
     Row("Express 4 without its old patterns", {"package.json": pkg(dependencies={"express": "^4.18.2"}, scripts={"start": "node a.js"}), "a.js": EXPRESS}, "node-start", {"notes": ("express@^4.18.2 was asked for; the template has 5.1.0",)}),
+    Row("Express 4 with what is no route of it", {"package.json": pkg(dependencies={"express": "^4.18.2"}, scripts={"start": "node a.js"}), "a.js": EXPRESS + "db.all('SELECT count(*) FROM x')\n"}, "node-start"),
+    Row("Express 4 with the patterns of 5", {"package.json": pkg(dependencies={"express": "^4.18.2"}, scripts={"start": "node a.js"}), "a.js": EXPRESS + "app.get('/{*path}', f); app.get('/u{/:id}', f)\n"}, "node-start"),
     # --- Go and programs
     Row("Go", {"go.mod": "module x\n\ngo 1.22\n", "main.go": GO}, "go-server", {"kind": "go", "argv": ("/app/.vibed/app",), "build": (("go", "build", "-o", "/app/.vibed/app", "."),)}),
     Row("Go with embedded pages", {"go.mod": "module x\n", "main.go": GO, "index.html": PAGE, "package.json": pkg(scripts={"build": "x"})}, "go-server"),
@@ -164,6 +212,8 @@ REFUSED = [
     ("a Python library", {"pyproject.toml": "[project]\nname='x'\n", "x/__init__.py": "", "x/a.py": ""}, "NotAWebApp", "library"),
     ("a command-line program", {"main.py": "import argparse\nprint(argparse.ArgumentParser().parse_args())"}, "NotAWebApp", "command-line"),
     ("a script that asks", {"main.py": "name = input('who?')\nprint(name)"}, "NotAWebApp", "Flask"),
+    ("a script that prints", {"main.py": "import pandas as pd\nprint(pd.DataFrame())"}, "NotAWebApp", "‘main.py’ starts no server: it prints and ends"),
+    ("a script of Node's that prints", {"index.js": "console.log(1)"}, "NotAWebApp", "‘index.js’ starts no server"),
     ("a desktop program", {"main.py": "import tkinter\ntkinter.Tk().mainloop()"}, "NotAWebApp", "desktop"),
     ("a chat bot", {"bot.py": "from telegram.ext import Application\nApplication().run_polling()"}, "NotAWebApp", "bot"),
     ("Electron", {"package.json": pkg(main="main.js", scripts={"start": "electron ."}, devDependencies={"electron": "33"}), "main.js": "app.whenReady()", "index.html": PAGE}, "NotAWebApp", "Electron"),
@@ -179,6 +229,7 @@ REFUSED = [
     ("Hugo", {"hugo.toml": "", "content/x.md": ""}, "BuildRequired", "public"),
     ("MkDocs", {"mkdocs.yml": "", "docs/index.md": ""}, "BuildRequired", "mkdocs build"),
     ("a page of TypeScript without a project", {"index.html": VITE_PAGE, "src/main.tsx": ""}, "BuildRequired", "cannot run"),
+    ("a page for Babel without Babel", {"index.html": BABEL.replace("babel.min.js", "x.js").replace("@babel/", "")}, "BuildRequired", "cannot run"),
     ("a component alone", {"App.jsx": "export default () => <p/>"}, "BuildRequired", "Vite"),
     ("style sheet that a build makes", {"package.json": pkg(scripts={"build": "tailwindcss"}), "index.html": "<link href='dist/out.css'>"}, "BuildRequired", "out.css"),
     ("start of what is not built", {"package.json": pkg(scripts={"start": "node dist/index.js", "build": "tsc"}), "src/index.ts": HTTP}, "BuildRequired", "npm run build"),
@@ -208,6 +259,58 @@ REFUSED = [
     ("Durable Objects", {"wrangler.toml": 'main = "w.js"\n[durable_objects]\nbindings = [{name = "ROOM", class_name = "Room"}]', "w.js": WORKER}, "UnsupportedBinding", "ROOM"),
     ("AI", {"wrangler.jsonc": '{"main": "w.js", "ai": {"binding": "AI"}}', "w.js": WORKER}, "UnsupportedBinding", "Workers AI (AI)"),
 ]  # fmt: skip
+
+
+NEEDS = [
+    # what, what app.py imports or the source, its requirements, all of the hint
+    ("a pin", "import pandas\n", "pandas==1.5.3", "ask for `pandas` without the pin (the template has 2.3.3)"),
+    ("two pins", "import pandas, django\n", "pandas<2\ndjango==4.2.11", "ask for `pandas` without the pin (the template has 2.3.3); ask for `django` without the pin (the template has 5.2.8)"),
+    ("another name to import", "from fpdf import FPDF\n", "fpdf2==2.7", ELSE),
+    ("the old distribution of that name", "from fpdf import FPDF\n", "fpdf", ELSE),
+    ("one that is not imported", "", "lxml", "remove those that are not used (lxml … are imported nowhere that was looked at); otherwise " + ELSE),
+    ("a service", "import openai\n", "openai", "apps here have no network out, so that bringing openai would not help: answer without it, or from data in the archive"),
+    ("services that share a name", "from google.cloud import storage\nfrom google import genai\n", "google-cloud-storage\ngoogle-genai", "apps here have no network out, so that bringing google-cloud-storage, google-genai would not help: answer without them, or from data in the archive"),
+    ("a service and others", "import stripe, lxml\n", "stripe\nlxml", "apps here have no network out, so that bringing stripe would not help: answer without it, or from data in the archive; for the others, " + ELSE),
+    ("a database by its address", "create_engine('postgresql://u:p@db/x')\n", "psycopg2-binary", DATABASE + "psycopg2-binary out"),
+    ("a database by a variable", "create_engine(os.environ['DATABASE_URL'])\n", "psycopg2", DATABASE + "psycopg2 out"),
+    ("a driver that is imported", "import psycopg2\n", "psycopg2-binary", DATABASE + "psycopg2-binary out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "requirements", "hint"), [row[1:] for row in NEEDS], ids=[row[0] for row in NEEDS])
+def test_the_hint_says_what_would_help(source: str, requirements: str, hint: str) -> None:
+    with pytest.raises(DependenciesMissing) as caught:
+        classify(table_of({"app.py": FLASK + source, "requirements.txt": f"flask\n{requirements}\n"}), None, TEMPLATES)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [
+        ("app.get('*', f)", "‘/{*path}’ for ‘*’ in ‘a.js’"),
+        ("app.get('/*', f)", "‘/{*path}’ for ‘/*’ in ‘a.js’"),
+        ("app.options('(.*)', f)", "‘/{*path}’ for ‘(.*)’ in ‘a.js’"),
+        ('router.get("/u/:id?", f)', "‘/u{/:id}’ for ‘/u/:id?’ in ‘a.js’"),
+        ("app.get('/:id(\\d+)', f)", "several paths or a parameter for ‘/:id(\\d+)’ in ‘a.js’"),
+        ("app.del('/x', f)", ".delete( for ‘.del(’ in ‘a.js’"),
+        ("app.get('*', f); app.get('/a/*', f)", "‘/{*path}’ for ‘*’ in ‘a.js’, ‘/a/{*path}’ for ‘/a/*’ in ‘a.js’"),
+    ],
+)
+def test_the_hint_says_how_express_5_spells_a_route(source: str, change: str) -> None:
+    package = pkg(dependencies={"express": "^4.19.2"}, scripts={"start": "node a.js"})
+    with pytest.raises(DependenciesMissing) as caught:
+        classify(table_of({"package.json": package, "a.js": EXPRESS + source}), None, TEMPLATES)
+    assert caught.value.hint == f"the template has Express 5.1.0: write {change}"
+
+
+def test_nobody_is_told_to_call_what_cannot_be_called() -> None:
+    files: dict[str, str | bytes] = {
+        "wrangler.toml": 'main = "w.js"\nkv_namespaces = [{binding = "X"}]',
+        "w.js": WORKER,
+    }
+    with pytest.raises(ClassifyError, match="KV") as caught:
+        classify(table_of(files), None, TEMPLATES)
+    assert "no network out" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.what for row in ROWS])
@@ -277,6 +380,8 @@ def test_the_documentation_has_every_rule_in_order_and_every_code() -> None:
         (Asked(entrypoint="two.py"), {"one.py": FLASK + MAIN, "two.py": FLASK + MAIN}, {"argv": ("python3", "two.py")}),
         (Asked(entrypoint="python two.py --x"), {"two.py": "x"}, {"argv": ("python3", "two.py", "--x"), "kind": "python"}),
         (Asked(entrypoint="app:app"), {"app.py": FASTAPI}, {"entrypoint": "app:app", "argv": ("python3", "-m", "uvicorn", "app:app", "--host", "0.0.0.0", "--port", "8080")}),
+        (Asked(entrypoint="rooms.main:app"), {"src/rooms/main.py": FASTAPI, "a.txt": ""}, {"argv": ("python3", "-m", "uvicorn", "rooms.main:app", "--host", "0.0.0.0", "--port", "8080", "--app-dir", "src")}),
+        (Asked(entrypoint="src/rooms/main.py"), {"src/rooms/main.py": FLASK + "import rooms.db\n" + MAIN, "src/rooms/db.py": "", "a.txt": ""}, {"argv": ("python3", "-m", "rooms.main"), "env": {"PYTHONPATH": "src"}}),
         (Asked(entrypoint="a.js && b"), {"a.js": HTTP, "package.json": "{}"}, {"shell": "a.js && b"}),
         (Asked(entrypoint="./run.sh", template="base-debian"), {"run.sh": "#!/bin/sh"}, {"argv": ("./run.sh",), "kind": "binary"}),
         (Asked(entrypoint="b.html"), {"a.html": PAGE, "b.html": PAGE}, {"kind": "static", "index": "b.html"}),

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import foreign
+from vibed.classify import foreign, left_out
 from vibed.classify.decision import FAST, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, ClassifyError, DependenciesMissing, NoEntrypoint
+from vibed.classify.needs import Needs
 from vibed.classify.python_dependencies import dependencies
 from vibed.classify.rules import RULES, Project
 from vibed.classify.tree import Tree
@@ -37,6 +38,7 @@ def classify(
     else:
         decision = _first(project, kinds)
     decision = replace(decision, template=template or TEMPLATES[decision.kind], strip=project.tree.strip, port=port)
+    decision = replace(decision, notes=(*decision.notes, *left_out.notes(project.tree, decision)))
     return _with_dependencies(project, decision)
 
 
@@ -95,9 +97,14 @@ def _named(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         return replace(project.site.decide(folder, why, page=file), rule="named")
     if file in tree.paths and kinds == frozenset({"worker"}):
         return replace(project.worker._decide(file, "The entrypoint was named by the user"), rule="named")
-    command, kind, argv = entrypoint, None, None
+    command, kind = entrypoint, None
+    argv: tuple[str, ...] | None = None
+    env: Mapping[str, str] = {}
     if file in tree.paths and extension == "py":
-        kind, argv = "python", project.python.start(file)[0] if project.python.serves(file) else ("python3", file)
+        kind, argv = "python", ("python3", file)
+        if project.python.serves(file):
+            decided = project.python.decide(file)
+            argv, env = decided.argv, decided.env
     elif file in tree.paths and extension in ("js", "mjs", "cjs", "ts", "mts", "cts"):
         if kinds is None and project.worker._is_worker(file) and not project.node.serves(file):
             return replace(project.worker._decide(file, "The entrypoint was named by the user"), rule="named")
@@ -106,11 +113,14 @@ def _named(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         folder = file.rpartition("/")[0]
         return replace(project.go.decide(folder, project.packages("go-123")), why=why, rule="named")
     elif re.fullmatch(r"[\w.]+:[\w.()]+", entrypoint):
-        module = entrypoint.partition(":")[0].replace(".", "/") + ".py"
-        frameworks = project.sources.frameworks(module) if module in tree.paths else frozenset()
+        stem = entrypoint.partition(":")[0].replace(".", "/")
+        module = tree.first([f"{root}{stem}{end}" for root in ("", "src/") for end in (".py", "/__init__.py")]) or ""
+        beside = "src" if module.startswith("src/") and not stem.startswith("src/") else ""
+        frameworks = project.sources.frameworks(module) if module else frozenset()
         asgi = bool(frameworks & {"fastapi", "starlette", "quart", "litestar"})
         served = ("python3", "-m", "uvicorn", entrypoint, "--host", "0.0.0.0", "--port", str(project.port))
-        kind, argv = "python", served if asgi else project.python.gunicorn(entrypoint)
+        apart = ("--app-dir", beside) if beside else ()
+        kind, argv = "python", (*served, *apart) if asgi else project.python.gunicorn(entrypoint, beside)
     else:
         named, language = foreign.kind_of(entrypoint)
         if language:
@@ -136,6 +146,7 @@ def _named(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         entrypoint=command,
         why=why,
         build=build,
+        env=env,
         rule="named",
     )
 
@@ -160,7 +171,7 @@ def _with_dependencies(project: Project, decision: Decision) -> Decision:
         python = f"{match[1]}.{match[2]}" if match else "3.13"
         found = dependencies(project.tree, project.sources, _python_file(project, decision), packages, python)
         if found.missing:
-            _refuse(decision, found.missing, found.unused)
+            _refuse(decision, found)
         env = dict(decision.env)
         if found.vendored:
             env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), *(f"/app/{f}" for f in found.vendored)]))
@@ -173,27 +184,22 @@ def _with_dependencies(project: Project, decision: Decision) -> Decision:
         )
     if decision.kind in ("node", "worker"):
         entry = decision.entrypoint if decision.kind == "worker" else _node_file(project, decision)
-        names, missing, notes = project.node.missing(entry, packages, imported_only=decision.kind == "worker")
-        if missing:
-            _refuse(decision, missing, [])
-        used = tuple(name for name in names if name in (packages or {}))
-        return replace(decision, dependencies=tuple(names), packages=used, notes=(*decision.notes, *notes))
+        found = project.node.needs(entry, packages, imported_only=decision.kind == "worker")
+        if found.missing:
+            _refuse(decision, found)
+        used = tuple(name for name in found.names if name in (packages or {}))
+        return replace(decision, dependencies=tuple(found.names), packages=used, notes=(*decision.notes, *found.notes))
     return decision
 
 
-def _refuse(decision: Decision, missing: list[str], unused: list[str]) -> None:
+def _refuse(decision: Decision, found: Needs) -> None:
+    missing = list(found.missing.values())
     several = len(missing) > 1
     shown = ", ".join(missing[:12]) + (f" and {len(missing) - 12} more" if len(missing) > 12 else "")
-    hint = f"use what the template {decision.template} has (vibed templates), or put the packages into the archive"
-    if unused:
-        hint = (
-            f"remove those that are not used ({', '.join(unused[:5])} … are imported nowhere that was looked at);"
-            f" otherwise {hint}"
-        )
     raise DependenciesMissing(
         f"it needs {len(missing)} package{'s' if several else ''} that the template does not have: {shown}",
-        hint=hint,
-        details={"missing": missing[:200], "unused": unused[:200], "template": decision.template},
+        hint=found.hint(decision.template),
+        details={"missing": missing[:200], "unused": found.unused[:200], "template": decision.template},
     )
 
 
@@ -205,7 +211,8 @@ def _python_file(project: Project, decision: Decision) -> str | None:
         match = re.fullmatch(r"([\w.]+):[\w.()]+", word)
         if match:
             stem = match[1].replace(".", "/")
-            found = project.tree.first([f"{stem}.py", f"{stem}/__init__.py", f"src/{stem}.py"])
+            roots = ["", "src/", *(f"{word}/" for word in decision.argv if word in project.tree.folders)]
+            found = project.tree.first([f"{root}{stem}{end}" for root in roots for end in (".py", "/__init__.py")])
             if found and not found.endswith("wsgi.py"):
                 return found
     return None

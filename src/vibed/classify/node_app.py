@@ -12,6 +12,7 @@ from typing import Any
 
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired
+from vibed.classify.needs import Needs
 from vibed.classify.tree import Tree, strings
 from vibed.sources.errors import quoted
 
@@ -139,12 +140,19 @@ _UNNOTICED = {
     "marked": 9, "axios": 0, "ejs": 2, "compression": 1, "cors": 2, "cookie-parser": 1, "jsonwebtoken": 8, "koa": 2,
     "@koa/router": 10, "koa-bodyparser": 4, "socket.io": 3, "zod": 3, "pug": 2, "handlebars": 4, "fastify": 4,
     "@fastify/cors": 8, "@fastify/static": 6, "hono": 3, "@hono/node-server": 1, "itty-router": 4,
-    "express-session": 1, "lodash": 4, "dayjs": 1,
+    "express-session": 1, "lodash": 4, "dayjs": 1, "express": 4,
 }  # fmt: skip
 """Packages whose major version small apps do not notice, from the one given here on."""
-_OLD_EXPRESS = re.compile(
-    r"""\.(?:get|post|put|delete|patch|all|use|options|head|route)\(\s{0,20}['"`][^'"`\n]{0,200}(?:\*|\(|:\w+\?)|\.del\(['"`]|\breq\.param\("""
+_OLD_ROUTE = re.compile(
+    r"""\.(?:get|post|put|delete|patch|all|use|options|head|route)\(\s{0,20}['"`]"""
+    r"""((?=[/*(])[^'"`\n]{0,200}?(?:\*(?!\w)|\(|:\w{1,40}\?)[^'"`\n]{0,200})"""
 )
+"""A path that Express 4 understands and Express 5 does not: `*` without a name, brackets, `:name?`."""
+_OLD_CALLS = {
+    "req.params, req.query or req.body": re.compile(r"\b(req\.param\()"),
+    ".delete(": re.compile(r"(\.del\()['\"`]"),
+}
+"""Other calls that Express 5 has no more, by what to write instead."""
 _MOST_FILES = 60
 _MOST_IMPORTS = 100
 """Of one file that are followed; hostile sources import each other a million times over."""
@@ -438,10 +446,8 @@ class NodeApp:
             entrypoint=command.shell or " ".join(command.argv), why=why,
         )  # fmt: skip
 
-    def missing(
-        self, entry: str | None, packages: Mapping[str, str] | None, *, imported_only: bool = False
-    ) -> tuple[list[str], list[str], list[str]]:
-        """(declared or imported names, missing ones, notes). `imported_only`: what a bundler does not reach is not
+    def needs(self, entry: str | None, packages: Mapping[str, str] | None, *, imported_only: bool = False) -> Needs:
+        """What is declared or imported, compared with `packages`. `imported_only`: what a bundler does not reach is not
         needed."""
         declared = dict(self.dependencies)
         entries = [entry] if entry else self._entries()
@@ -449,31 +455,47 @@ class NodeApp:
         imported = {name for file in files for name in map(_package_name, self.imports(file)) if name}
         if not declared or imported_only:
             declared = {name: self.all_dependencies.get(name, "*") for name in sorted(imported)}
-        names = sorted(declared)
-        if packages is None:
-            return names, [], []
-        missing, notes = [], []
-        for name in names:
-            spec = declared[name]
+        found = Needs(names=sorted(declared))
+        for name in found.names if packages is not None else ():
+            spec, version = declared[name], (packages or {}).get(name)
             if f"node_modules/{name}" in self.tree.folders:
                 continue
-            if name not in packages:
+            if version is None:
                 if name in imported or not _NOT_NEEDED.match(name):
-                    missing.append(name if spec in ("*", "", "latest") else f"{name}@{spec}")
-                continue
-            if not _allows(spec, packages[name]):
-                if name not in imported or self._unnoticed(name, spec, files):
-                    notes.append(f"{name}@{spec} was asked for; the template has {packages[name]}")
+                    found.missing[name] = name if spec in ("*", "", "latest") else f"{name}@{spec}"
+            elif not _allows(spec, version):
+                old = self._old_express(files) if name == "express" and _majors(spec) == {4} else []
+                if name not in imported or (_unnoticed(name, spec) and not old):
+                    found.notes.append(f"{name}@{spec} was asked for; the template has {version}")
+                    continue
+                found.missing[name] = f"{name}@{spec} (the template has {version})"
+                if old:
+                    found.changes[name] = f"the template has Express {version}: write {', '.join(old[:5])}"
                 else:
-                    missing.append(f"{name}@{spec} (the template has {packages[name]})")
-        return names, missing, notes
+                    found.pinned[name] = version
+        return found
 
-    def _unnoticed(self, name: str, spec: str, files: list[str]) -> bool:
-        majors = _majors(spec)
-        if name == "express":
-            return majors == {4} and not any(_OLD_EXPRESS.search(self.tree.text(file)) for file in files)
-        least = _UNNOTICED.get(name)
-        return least is not None and all(major >= least for major in majors)
+    def _old_express(self, files: list[str]) -> list[str]:
+        """What has to be written otherwise for Express 5 in a source for Express 4."""
+        found: dict[str, None] = {}
+        for file in files:
+            text = self.tree.text(file)
+            changes = [(match[1], _new_route(match[1])) for match in _OLD_ROUTE.finditer(text)]
+            changes += [(match[1], now) for now, call in _OLD_CALLS.items() if (match := call.search(text))]
+            found |= {f"{now} for {quoted(was)} in {quoted(file)}": None for was, now in changes}
+        return list(found)
+
+
+def _unnoticed(name: str, spec: str) -> bool:
+    least = _UNNOTICED.get(name)
+    return least is not None and all(major >= least for major in _majors(spec))
+
+
+def _new_route(old: str) -> str:
+    """A path of Express 4 as Express 5 spells it."""
+    path = re.sub(r"/:(\w{1,40})\?", r"{/:\1}", old.replace("(.*)", "*"))
+    path = re.sub(r"^(?=\*)", "/", path).replace("*", "{*path}")
+    return "several paths or a parameter" if path.count("*") > 1 or re.search(r"[()?+]", path) else quoted(path)
 
 
 def _majors(spec: str) -> set[int]:

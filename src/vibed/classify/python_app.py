@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vibed.classify.decision import PORT, Decision
 from vibed.classify.errors import AmbiguousProject
-from vibed.classify.python_source import ASGI, BOTS, COMMANDS, WSGI, Source, Sources
+from vibed.classify.python_source import ASGI, BOTS, COMMANDS, WSGI, Sources
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
 
@@ -38,7 +38,11 @@ _RUNNERS: dict[str, Callable[[str, int], tuple[str, ...]]] = {
 """Frameworks whose files are started by a command of their own, `python FILE` being no use."""
 
 _SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""")
-_HOSTS = re.compile(r"""^ALLOWED_HOSTS\s*=\s*\[\s*['"][^*'"]""", re.MULTILINE)
+_HOSTS = re.compile(r"^ALLOWED_HOSTS[ \t]{0,20}=[ \t]{0,20}(\[[^\]]{0,2000}\]|[^\n]{0,500})", re.MULTILINE)
+_ANY_HOST = re.compile(r"""\*|['"]\.""")
+_MODEL = re.compile(r"\((?:models\.Model|AbstractUser|AbstractBaseUser)\b")
+_ABSTRACT = re.compile(r"^[ \t]{1,40}abstract[ \t]{0,20}=[ \t]{0,20}True", re.MULTILINE)
+_DEBUG = re.compile(r"^DEBUG[ \t]{0,20}=[ \t]{0,20}(True|False)\b", re.MULTILINE)
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
 _SHOWN = {
     "flask": "Flask", "fastapi": "FastAPI", "starlette": "Starlette", "django": "Django", "streamlit": "Streamlit",
@@ -139,48 +143,37 @@ class PythonApp:
             return command, f"its file is started by {_SHOWN.get(runner, runner)}’s own command"
         interface = "asgi" if frameworks & ASGI else "wsgi" if frameworks & WSGI else ""
         target = source.objects[0] if source.objects else source.factory
-        by_itself = (source.has_main and (source.main_serves or not target)) or source.calls_at_top
+        by_itself = (source.has_main and (source.main_serves or not target)) or source.serves_at_top
         if by_itself or not target or not interface:
             reason = "has a __main__ block" if source.has_main else "starts its own server"
-            return self._plain(path, source), f"it {reason}"
+            return self._plain(path), f"it {reason}"
         return (
-            self._served(path, source, interface, target),
+            self._served(path, interface, target),
             (
                 f"it has no __main__ block, so {'uvicorn' if interface == 'asgi' else 'gunicorn'} serves its object"
                 f" ‘{target}’"
             ),
         )
 
-    def _plain(self, path: str, source: Source) -> tuple[str, ...]:
-        folder = path.rpartition("/")[0]
-        if folder and self._as_module(source, folder):
-            name = path.removesuffix(".py").removesuffix("/__main__").replace("/", ".")
-            return "python3", "-m", name
-        return "python3", path
+    def _plain(self, path: str) -> tuple[str, ...]:
+        root = self.sources.import_root(path)
+        if root is None or root == path.rpartition("/")[0]:
+            return "python3", path
+        return "python3", "-m", _module(path, root).removesuffix(".__main__")
 
-    def _as_module(self, source: Source, folder: str) -> bool:
-        """Whether a file in a folder is part of a package, so that its directory must not be the import path."""
-        top = folder.split("/")[0]
-        return source.path.endswith("/__main__.py") or any(
-            name.startswith(".") or name.split(".")[0] == top for name in source.imports
-        )
+    def _root(self, path: str) -> str:
+        """The folder that has to be on the import path; `""` is the root, which is anyway."""
+        root = self.sources.import_root(path)
+        return root if root is not None else "src" if path.startswith("src/") else ""
 
-    def _served(self, path: str, source: Source, interface: str, target: str) -> tuple[str, ...]:
-        folder = path.rpartition("/")[0]
-        beside = ""
-        if folder and not self._as_module(source, folder):
-            siblings = {name.split(".")[0] for name in source.imports}
-            if folder == "src" or any(f"{folder}/{name}.py" in self.tree.paths for name in siblings):
-                beside = folder
-        module = (
-            path[len(beside) + 1 if beside else 0 :].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        )
-        factory = not source.objects
+    def _served(self, path: str, interface: str, target: str) -> tuple[str, ...]:
+        root = self._root(path)
+        factory = not self.sources[path].objects
+        name = f"{_module(path, root).removesuffix('.__init__')}:{target}"
         if interface == "asgi":
-            command = ("python3", "-m", "uvicorn", f"{module}:{target}", "--host", "0.0.0.0", "--port", str(self.port))
-            return command + (("--factory",) if factory else ()) + (("--app-dir", beside) if beside else ())
-        name = f"{module}:{target}()" if factory else f"{module}:{target}"
-        return self.gunicorn(name, beside)
+            command = ("python3", "-m", "uvicorn", name, "--host", "0.0.0.0", "--port", str(self.port))
+            return command + (("--factory",) if factory else ()) + (("--app-dir", root) if root else ())
+        return self.gunicorn(f"{name}()" if factory else name, root)
 
     def gunicorn(self, name: str, beside: str = "") -> tuple[str, ...]:
         """Threads keep one slow page from holding up the others."""
@@ -211,6 +204,8 @@ class PythonApp:
             for path in tree.known(".py")
             if path.startswith(folder + (package or "?")) and "settings" in path
         )
+        modes = _DEBUG.findall(texts)
+        debug = modes[-1] if modes else ""
         notes = []
         build: list[tuple[str, ...]] = []
         if "sqlite3" in texts and any("/migrations/" in path for path in tree.paths):
@@ -229,12 +224,25 @@ class PythonApp:
                 notes.append("gunicorn serves no static files: without WhiteNoise the admin and your CSS have none")
         else:
             argv = ("python3", manage, "runserver", "--noreload", f"0.0.0.0:{self.port}")
-            why = "a Django project (manage.py); its own server also serves its static files"
+            why = "a Django project (manage.py), started by its own server"
+            if debug == "True":
+                why += ", which also serves its static files"
+            else:
+                notes.append(
+                    f"{'DEBUG is' if debug else 'where DEBUG is'} False, Django’s own server serves no CSS: add"
+                    " WhiteNoise and gunicorn to the requirements"
+                )
+        hosts = _HOSTS.findall(texts)
+        if hosts and not _ANY_HOST.search(hosts[-1]) and (debug == "False" or re.search(r"\w", hosts[-1])):
             notes.append(
-                "with DEBUG = False add WhiteNoise and gunicorn to the requirements: runserver then serves no CSS"
+                "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another"
+                " domain, that with a dot before it), or '*'"
             )
-        if _HOSTS.search(texts):
-            notes.append("Django answers 400 to names that are not in ALLOWED_HOSTS")
+        if bare := self._without_migrations():
+            notes.append(
+                f"{', '.join(map(quoted, bare[:5]))}: models without migrations, so that their tables are missing; run"
+                f" python manage.py makemigrations {' '.join(bare[:5])} and deploy the files that it writes"
+            )
         return Decision(
             kind="python",
             argv=argv,
@@ -243,6 +251,19 @@ class PythonApp:
             build=tuple(build),
             notes=tuple(notes),
         )
+
+    def _without_migrations(self) -> list[str]:
+        """Names of Django apps that have models and no migration."""
+        found = []
+        for path in self.tree.known("/models.py"):
+            text = self.tree.text(path)
+            if len(_MODEL.findall(text)) <= len(_ABSTRACT.findall(text)):
+                continue
+            folder = path.removesuffix("models.py")
+            made = self.tree.inside(f"{folder}migrations/")
+            if all(name.endswith("/__init__.py") for name in made):
+                found.append(folder.rstrip("/").rpartition("/")[2])
+        return found
 
     def decide(self, path: str) -> Decision:
         """The decision for a server file."""
@@ -255,8 +276,8 @@ class PythonApp:
                 "GRADIO_SERVER_PORT": str(self.port),
                 "GRADIO_ANALYTICS_ENABLED": "False",
             }
-        if path.startswith("src/") and argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn"):
-            env["PYTHONPATH"] = "src"
+        if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
+            env["PYTHONPATH"] = root
         notes: tuple[str, ...] = ()
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
             notes = ("debug=True shows tracebacks, and a console to whoever has its PIN, to every visitor",)
@@ -301,6 +322,11 @@ class PythonApp:
             if tops & COMMANDS or source.has_main or "input(" in self.tree.text(path):
                 return "a command-line program", path
         return None
+
+
+def _module(path: str, root: str) -> str:
+    """The dotted name of a file where `root` is on the import path."""
+    return path.removeprefix(f"{root}/").removesuffix(".py").replace("/", ".")
 
 
 def _listed(names: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from vibed.classify.errors import BadRequirements
+from vibed.classify.needs import DATABASES, Needs
 from vibed.classify.python_source import Sources, is_standard
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
@@ -26,7 +27,10 @@ DISTRIBUTIONS = {
     "multipart": "python-multipart", "python_multipart": "python-multipart", "docx": "python-docx",
     "pptx": "python-pptx", "fitz": "pymupdf", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient",
     "serial": "pyserial", "usb": "pyusb", "Crypto": "pycryptodome", "OpenSSL": "pyopenssl",
-    "google.generativeai": "google-generativeai", "googleapiclient": "google-api-python-client",
+    "google.generativeai": "google-generativeai", "google.genai": "google-genai", "google.cloud": "google-cloud",
+    "google.oauth2": "google-auth", "google.auth": "google-auth", "google.protobuf": "protobuf",
+    "googleapiclient": "google-api-python-client", "azure.identity": "azure-identity",
+    "azure.storage": "azure-storage-blob",
     "telegram": "python-telegram-bot", "telebot": "pytelegrambotapi", "discord": "discord-py",
     "slack_bolt": "slack-bolt", "rest_framework": "djangorestframework", "corsheaders": "django-cors-headers",
     "environ": "django-environ", "decouple": "python-decouple", "magic": "python-magic", "slugify": "python-slugify",
@@ -34,9 +38,35 @@ DISTRIBUTIONS = {
     "sse_starlette": "sse-starlette", "attr": "attrs", "pkg_resources": "setuptools", "git": "gitpython",
     "github": "pygithub", "ruamel": "ruamel-yaml", "win32api": "pywin32", "win32com": "pywin32",
     "barcode": "python-barcode", "kafka": "kafka-python", "nacl": "pynacl", "email_validator": "email-validator",
-    "xlsxwriter": "xlsxwriter", "web": "web-py", "gi": "pygobject", "wx": "wxpython",
+    "xlsxwriter": "xlsxwriter", "web": "web-py", "gi": "pygobject", "wx": "wxpython", "fpdf": "fpdf2",
+    "mpl_toolkits": "matplotlib", "pylab": "matplotlib", "bson": "pymongo", "gridfs": "pymongo", "playhouse": "peewee",
+    "mysql": "mysql-connector-python", "cassandra": "cassandra-driver", "pdfminer": "pdfminer-six", "odf": "odfpy",
+    "tabula": "tabula-py", "camelot": "camelot-py", "markdown_it": "markdown-it-py",
+    "frontmatter": "python-frontmatter", "websocket": "websocket-client", "paho": "paho-mqtt", "zmq": "pyzmq",
+    "socks": "pysocks", "dns": "dnspython", "argon2": "argon2-cffi", "Cryptodome": "pycryptodomex",
+    "ldap": "python-ldap", "speech_recognition": "speechrecognition", "whisper": "openai-whisper",
+    "faiss": "faiss-cpu", "imblearn": "imbalanced-learn", "umap": "umap-learn", "Bio": "biopython", "talib": "ta-lib",
+    "st_aggrid": "streamlit-aggrid", "flask_security": "flask-security-too",
+    "strawberry": "strawberry-graphql", "tortoise": "tortoise-orm", "ninja": "django-ninja",
+    "allauth": "django-allauth", "crispy_forms": "django-crispy-forms", "django_filters": "django-filter",
+    "debug_toolbar": "django-debug-toolbar", "storages": "django-storages", "import_export": "django-import-export",
+    "widget_tweaks": "django-widget-tweaks", "taggit": "django-taggit", "simple_history": "django-simple-history",
+    "rest_framework_simplejwt": "djangorestframework-simplejwt", "binance": "python-binance",
+    "newsapi": "newsapi-python", "gitlab": "python-gitlab", "pyrebase": "pyrebase4", "nmap": "python-nmap",
+    "whois": "python-whois", "sseclient": "sseclient-py", "ulid": "python-ulid", "Levenshtein": "levenshtein",
+    "deepgram": "deepgram-sdk", "tavily": "tavily-python",
 }  # fmt: skip
 """Names to import whose distribution has another name."""
+
+_NAMESPACES = frozenset({"google", "azure"})
+"""Names to import that belong to many distributions, all called `NAME-…`."""
+
+_SAME = {
+    "psycopg2": "psycopg2-binary", "psycopg-binary": "psycopg", "fpdf": "fpdf2", "bs4": "beautifulsoup4",
+    "dotenv": "python-dotenv", "opencv-python-headless": "opencv-python", "opencv-contrib-python": "opencv-python",
+    "pinecone-client": "pinecone", "python-levenshtein": "levenshtein",
+}  # fmt: skip
+"""Distributions that bring the same module as another: one name for both."""
 
 NOT_NEEDED = frozenset(
     {
@@ -64,27 +94,16 @@ UNNOTICED = {
 }  # fmt: skip
 """Packages whose major version small apps do not notice, from the one given here on."""
 
+_DATABASE = re.compile(
+    r"\b(?:postgres(?:ql)?|mysql|mariadb|mongodb|rediss?|mssql|oracle)(?:\+\w{1,20})?://|\bDATABASE_UR[LI]\b"
+    r"|\bbackends\.(?:postgresql|mysql|oracle)\b|\b(?:DB|PG|POSTGRES|MYSQL|MONGO|REDIS)_?(?:HOST|UR[LI])\b"
+)
+"""The address of a database server, or the variable that holds it."""
 _INCLUDE = re.compile(r"(?:-r|--requirement)[ =]?\s*(\S+)")
 _ADDRESS = re.compile(r"^(?:git\+|hg\+|svn\+|https?://|file:|ssh:|\.{1,2}/|/|[\w.-]+\.(?:whl|tar\.gz|zip)$)")
 _REQUIREMENTS = ("requirements.txt", "requirements/production.txt", "requirements/prod.txt", "requirements/base.txt")
 _MOST_FILES = 10
 _LONGEST_LINE = 2000
-
-
-@dataclass
-class Dependencies:
-    """What an app says, or shows, that it needs."""
-
-    names: list[str] = field(default_factory=list)
-    packages: list[str] = field(default_factory=list)
-    """What is declared or imported of the packages that there are, by the names that they have there."""
-    missing: list[str] = field(default_factory=list)
-    """For a person: a name with what was asked for."""
-    unused: list[str] = field(default_factory=list)
-    """Missing ones that no file that was looked at imports."""
-    notes: list[str] = field(default_factory=list)
-    vendored: list[str] = field(default_factory=list)
-    """Folders of the archive that packages come from."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +115,18 @@ class _Wanted:
 
 def dependencies(
     tree: Tree, sources: Sources, entry: str | None, packages: Mapping[str, str] | None, python: str
-) -> Dependencies:
+) -> Needs:
     """Compare what is declared, or else imported from `entry` on, with `packages` (name to version; None: do not).
 
     `python` is the template's version, for environment markers. Raises `BadRequirements`.
     """
-    found = Dependencies()
+    found = Needs()
     wanted, addresses = _declared(tree, python)
     imported = _imported(tree, sources, entry)
     if not wanted and not addresses:
-        wanted = [_Wanted(name, name, SpecifierSet()) for name in sorted(imported)]
+        wanted = [_Wanted(name, name, SpecifierSet()) for name in sorted(imported - _NAMESPACES)]
     have: dict[str, str] = {canonicalize_name(name): version for name, version in (packages or {}).items()}
-    used = imported.union(want.name for want in wanted)
+    used = imported.union(name for want in wanted for name in (want.name, _SAME.get(want.name, want.name)))
     found.packages = [name for name in packages or {} if canonicalize_name(name) in used]
     for want in wanted:
         if want.name not in found.names:
@@ -115,29 +134,45 @@ def dependencies(
         if packages is not None:
             _compare(want, have, imported, tree, found)
     if packages is not None:
-        found.missing += addresses
+        found.missing |= {address: address for address in addresses}
     return found
 
 
-def _compare(want: _Wanted, have: Mapping[str, str], imported: set[str], tree: Tree, found: Dependencies) -> None:
+def _compare(want: _Wanted, have: Mapping[str, str], imported: set[str], tree: Tree, found: Needs) -> None:
+    same = _SAME.get(want.name, want.name)
+    used = same in imported or any(top in imported and want.name.startswith(f"{top}-") for top in _NAMESPACES)
     version = have.get(want.name)
     if version is None:
-        module = next((m for m, d in DISTRIBUTIONS.items() if d == want.name), want.name.replace("-", "_"))
+        if same in have:
+            return
+        module = next((m for m, d in DISTRIBUTIONS.items() if d == same), want.name.replace("-", "_"))
         folder = _vendored(tree, module) or _vendored(tree, want.name.replace("-", "_"))
         if folder is not None:
             if folder not in found.vendored:
                 found.vendored.append(folder)
-        elif want.name in imported or not (want.name in NOT_NEEDED or is_standard(want.name)):
-            found.missing.append(want.shown)
-            if want.name not in imported:
-                found.unused.append(want.shown)
+        elif used:
+            found.missing[want.name] = want.shown
+        elif want.name in DATABASES:
+            # SQLAlchemy and Django import a driver by the address of its database.
+            if _asks_for_database(tree):
+                found.missing[want.name] = want.shown
+            else:
+                found.notes.append(f"{want.shown} was asked for and is not there; nothing was seen that uses it")
+        elif not (want.name in NOT_NEEDED or is_standard(want.name)):
+            found.missing[want.name] = want.shown
+            found.unused.append(want.shown)
         return
     if _satisfied(want.specifier, version):
         return
-    if _near(want, version) or want.name not in imported:
+    if _near(want, version) or not used:
         found.notes.append(f"{want.shown} was asked for; the template has {version}")
         return
-    found.missing.append(f"{want.shown} (the template has {version})")
+    found.missing[want.name] = f"{want.shown} (the template has {version})"
+    found.pinned[want.name] = version
+
+
+def _asks_for_database(tree: Tree) -> bool:
+    return not tree.complete or any(_DATABASE.search(tree.text(path)) for path in tree.known(".py"))
 
 
 def _satisfied(specifier: SpecifierSet, version: str) -> bool:
@@ -187,6 +222,10 @@ def _imported(tree: Tree, sources: Sources, entry: str | None) -> set[str]:
             if not top or name.startswith(".") or is_standard(top) or sources.is_local(top, source.path):
                 continue
             two = ".".join(name.split(".")[:2])
+            if top in _NAMESPACES:
+                found.add(top)
+                if name == top:
+                    continue
             found.add(canonicalize_name(DISTRIBUTIONS.get(two) or DISTRIBUTIONS.get(top) or top))
     return found
 

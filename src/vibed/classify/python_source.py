@@ -44,6 +44,8 @@ _TOP_CALL = re.compile(
     r"|^(?:\w{1,40}\.){0,4}[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
     re.MULTILINE,
 )
+_SERVER = re.compile(r"(?i)(?<!ob)server|app(?:lication)?$|httpd|ioloop|^start$")
+"""What has a `start()` that serves; a thread, a scheduler or an observer of files has one that does not."""
 _OBJECT = re.compile(
     r"^(\w+)(?:[ \t]*,[ \t]*\w+)*(?:[ \t]*:[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*(?:await[ \t]+)?(?:\w+\.)*"
     r"(Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|default_app|FastHTML|fast_app|Application|App|API|APIFlask|OpenAPI"
@@ -76,6 +78,9 @@ class Source:
     main_serves: bool
     """Its `__main__` block calls something that may start a server."""
     calls_at_top: bool
+    """Something outside of functions is started."""
+    serves_at_top: bool
+    """And that is a server, as far as its name tells."""
     objects: tuple[str, ...]
     """Names of web application objects, the likeliest first."""
     factory: str | None
@@ -105,9 +110,18 @@ def read_source(tree: Tree, path: str) -> Source:
         bool(main),
         bool(_SERVES.search(body)),
         bool(_TOP_CALL.search(before)),
+        any(_is_server(match[0]) for match in _TOP_CALL.finditer(before)),
         tuple(sorted(set(made), key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 9, name))),
         factory[1] if factory else None,
     )
+
+
+def _is_server(call: str) -> bool:
+    """Whether what a match of `_TOP_CALL` calls is a server's, rather than a thread's or another program's."""
+    called = call.rpartition("\n")[2].strip()
+    if not called.endswith("start("):
+        return not called.startswith("subprocess.")
+    return bool(_SERVER.search(called.partition("(")[0].removesuffix(".start")))
 
 
 def _names(match: re.Match[str]) -> set[str]:
@@ -165,7 +179,7 @@ class Sources:
             base = base[: len(base) - (dots - 1)] if dots - 1 <= len(base) else []
             roots = ["/".join([*base, ""]) if base else ""]
         else:
-            roots = list(dict.fromkeys([f"{folder}/" if folder else "", "", "src/"]))
+            roots = list(dict.fromkeys([f"{folder}/" if folder else "", "", "src/", *_above(folder)]))
         for root in roots:
             found = []
             for count in range(1, len(parts) + 1):
@@ -174,6 +188,30 @@ class Sources:
             if found:
                 return found
         return []
+
+    def import_root(self, path: str) -> str | None:
+        """The folder that has to be on the import path (`""`: the root), so that most of what the file and the files
+        that it reaches import of the app is found; None when it does not matter."""
+        folder = path.rpartition("/")[0]
+        roots = ["", *_above(folder), *([f"{folder}/"] if folder else [])]
+        in_package = path.endswith(("/__main__.py", "/__init__.py")) or any(
+            name.startswith(".") for name in self[path].imports
+        )
+        if in_package:
+            roots = roots[:-1] or roots
+        names = {name for source in self.reached(path) for name in source.imports if not name.startswith(".")}
+        found = {root: sum(self._is_in(root, name) for name in names) for root in roots}
+        best = max(roots, key=found.__getitem__)
+        return best.rstrip("/") if in_package or found[best] else None
+
+    def _is_in(self, root: str, name: str) -> bool:
+        stem = root + "/".join(name.split(".")[:2])
+        top = root + name.partition(".")[0]
+        paths = self.tree.paths
+        return bool(
+            {f"{top}.py", f"{top}/__init__.py", f"{stem}.py", f"{stem}/__init__.py"} & paths
+            or ("." in name and stem in self.tree.folders)
+        )
 
     def frameworks(self, path: str) -> frozenset[str]:
         """The web frameworks that the file, or what it imports of the app, uses."""
@@ -187,10 +225,16 @@ class Sources:
         """Whether the first part of a dotted name is a file or folder of the app."""
         top = name.split(".")[0]
         folder = importer.rpartition("/")[0]
-        for root in {"", "src/", f"{folder}/" if folder else ""}:
+        for root in {"", "src/", f"{folder}/" if folder else "", *_above(folder)}:
             if f"{root}{top}.py" in self.tree.paths or f"{root}{top}" in self.tree.folders:
                 return True
         return False
+
+
+def _above(folder: str) -> list[str]:
+    """The folders that a folder lies in, with their slashes, the outermost first."""
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) + "/" for count in range(1, len(parts))]
 
 
 def _frameworks(source: Source) -> set[str]:

@@ -457,7 +457,22 @@ def _subfolder(p: Project) -> Decision | None:
     )
 
 
+_STARTED = ("app.py", "main.py", "server.js", "index.js", "worker.js")
+"""Files that would be started if they were servers."""
+
+
 def _nothing(p: Project) -> Decision | None:
+    script = p.tree.first(_STARTED) or (p.tree.root[0] if len(p.tree.root) == 1 else "")
+    if script.endswith((".py", ".js")):
+        prints = "print(" if script.endswith(".py") else "console.log("
+        raise NotAWebApp(
+            f"{quoted(script)} starts no server: it {'prints' if prints in p.tree.text(script) else 'runs'} and ends",
+            hint=(
+                "make it answer HTTP: with Flask or FastAPI, or with Streamlit (st.write in the place of print)"
+                if script.endswith(".py")
+                else "make it answer HTTP: with node:http or Express, listening on PORT; or put it into an index.html"
+            ),
+        )
     shown = p.tree.root[:5]
     seen = f"found {', '.join(map(quoted, shown))}" if shown else "no file is at the root"
     raise NoEntrypoint(
@@ -643,7 +658,7 @@ RULES: tuple[Rule, ...] = (
         "nothing",
         None,
         "none of the above",
-        "refused: NoEntrypoint",
+        "refused: NoEntrypoint; a script that starts no server: NotAWebApp",
         _nothing,
     ),
 )

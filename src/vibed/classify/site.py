@@ -34,6 +34,11 @@ _MOUNT = re.compile(
 )
 _MODULE = re.compile(r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?module""", re.IGNORECASE)
 _SOURCE = re.compile(r"\.(?:tsx?|jsx|vue|svelte|scss|sass|less|mts)$")
+_BABEL = re.compile(r"""<script\b[^<>]{0,400}\bsrc\s{0,5}=\s{0,5}["']?[^"'\s>]{0,300}\bbabel\b""", re.IGNORECASE)
+_BABEL_SCRIPT = re.compile(
+    r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?text/(?:babel|jsx)\b[^<>]{0,400}>""", re.IGNORECASE
+)
+"""A script that Babel, where the page loads it, compiles in the browser."""
 _REWRITE_ALL = re.compile(r"^/\*\s+/(?:index\.html)?\s+200", re.MULTILINE)
 _TEMPLATING = re.compile(r"%PUBLIC_URL%|^---\r?\n|\{%|\{\{", re.MULTILINE)
 
@@ -70,6 +75,8 @@ class Site:
         text = self.tree.text(page)
         if "%PUBLIC_URL%" in text:
             return True
+        if _BABEL.search(text):
+            text = _BABEL_SCRIPT.sub("", text)
         return any(_SOURCE.search(name.partition("?")[0]) for name in self._references(text))
 
     def lacks(self, page: str) -> str | None:

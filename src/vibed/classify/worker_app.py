@@ -213,7 +213,10 @@ class WorkerApp:
         if asked:
             raise UnsupportedBinding(
                 f"the worker asks for services of Cloudflare’s that are not here: {'; '.join(asked)[:300]}",
-                hint="keep data in memory or call an API for it; or write the app for Node with node:sqlite",
+                hint=(
+                    "apps here have no network out, so that nothing elsewhere can take their place: keep data in"
+                    " memory, or write the app for Node with node:sqlite"
+                ),
                 details={"bindings": asked},
             )
 

@@ -18,7 +18,8 @@ _MANIFESTS = frozenset(
     {
         "package.json", "pyproject.toml", "Procfile", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "go.mod",
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
-        "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py",
+        "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
+        "docker-compose.yaml", "compose.yml", "compose.yaml",
     }
 )  # fmt: skip
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})

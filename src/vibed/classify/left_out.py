@@ -1,0 +1,85 @@
+"""What an archive asks for beside its one server, and does not get: notes, so that it is not left out silently."""
+
+from __future__ import annotations
+
+import re
+
+from vibed.classify.decision import Decision
+from vibed.classify.node_app import FRAMEWORKS, FRONT_ENDS, SERVERS
+from vibed.classify.tree import Tree
+from vibed.sources.errors import quoted
+
+_COMPOSE = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
+_LARGEST_COMPOSE = 64 << 10
+_PROCESS = re.compile(r"^([A-Za-z][\w-]{0,40})[ \t]*:[ \t]*\S", re.MULTILINE)
+_KEY = re.compile(r"""^([ ]{0,40})["']?([\w.-]{1,80})["']?[ ]*:""")
+_APP = frozenset({"app", "web", "api", "backend", "server"})
+_SERVER_FILES = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts", ".go")
+_MOST = 8
+
+
+def notes(tree: Tree, decision: Decision) -> tuple[str, ...]:
+    """For a server of the general lane; a site and a worker are all there is of them."""
+    if decision.lane != "general":
+        return ()
+    return tuple(filter(None, (_procfile(tree), _compose(tree), _front_end(tree, decision))))
+
+
+def _procfile(tree: Tree) -> str:
+    names = [name for name in dict.fromkeys(_PROCESS.findall(tree.text("Procfile"))) if name != "web"][:_MOST]
+    if not names:
+        return ""
+    return f"not started here: {', '.join(names)} of the Procfile"
+
+
+def _compose(tree: Tree) -> str:
+    path = tree.first(_COMPOSE)
+    services = _services(tree.text(path)[:_LARGEST_COMPOSE]) if path else {}
+    app = next((name for name, keys in services.items() if "build" in keys or name in _APP), None)
+    others = [name for name in services if name != app and len(services) > 1][:_MOST]
+    said = []
+    if others:
+        said.append(f"not started here: {', '.join(others)} of {path}")
+    if any(keys & {"environment", "env_file"} for keys in services.values()):
+        said.append(f"the environment in {path} is not set; pass what the app needs of it as env")
+    return "; ".join(said)
+
+
+def _services(text: str) -> dict[str, set[str]]:
+    """The services of a compose file, each with its keys: by indentation, which is how everybody writes them."""
+    found: dict[str, set[str]] = {}
+    inside, depths, name = False, [0, 0], ""
+    for line in text.split("\n"):
+        match = _KEY.match(line)
+        if not match or line.lstrip().startswith("#"):
+            continue
+        depth = len(match[1])
+        if depth == 0:
+            inside, depths = match[2] == "services", [0, 0]
+        elif inside and depths[0] in (0, depth):
+            depths, name = [depth, 0], match[2]
+            found[name] = set()
+        elif inside and depths[1] in (0, depth):
+            depths[1] = depth
+            found[name].add(match[2])
+    return found
+
+
+def _front_end(tree: Tree, decision: Decision) -> str:
+    """A folder with a front-end project that no file outside of it mentions."""
+    started = " ".join(decision.argv) or decision.shell or ""
+    tops = [top for top in tree.tops if f"{top}/" not in started and _is_front_end(tree.text(f"{top}/package.json"))]
+    for top in tops[:_MOST]:
+        mentioned = re.compile(rf"""['"`/]{re.escape(top)}['"`/]""")
+        outside = (tree.text(path) for path in tree.known(*_SERVER_FILES) if not path.startswith(f"{top}/"))
+        if not any(mentioned.search(text) for text in outside):
+            return (
+                f"{quoted(top)} is a front end that the server does not serve: run npm run build in it and let the"
+                " server serve the folder that this makes, or deploy that folder as an app of its own"
+            )
+    return ""
+
+
+def _is_front_end(package: str) -> bool:
+    names = set(re.findall(r'"(@?[\w./-]{1,100})"\s{0,5}:', package))
+    return bool(names & {*FRONT_ENDS, *FRAMEWORKS}) and not names & SERVERS
