@@ -151,6 +151,17 @@ def test_templates_tell_what_is_in_them(vibed: Instance) -> None:
     assert {"flask", "fastapi", "django"} <= {name.lower() for name in one["packages"]}
 
 
+def test_a_folder_that_is_too_large_is_told_the_limit_through_the_router(
+    vibed: Instance, apps: Apps, tmp_path: Path
+) -> None:
+    (tmp_path / "film.mp4").write_bytes(os.urandom(60_000_000))
+    done = vibed.run("deploy", "--name", apps.name(), "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    body = json.loads(done.stdout)
+    assert body["details"]["limit_bytes"] == 50_000_000
+    assert "film.mp4" in body["details"]["hint"]
+
+
 def test_exit_statuses_tell_scripts_what_happened(vibed: Instance, tmp_path: Path) -> None:
     assert vibed.run("nonsense").returncode == 2
     assert vibed.run("status", "no-such-app").returncode == 1

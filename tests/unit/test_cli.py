@@ -8,11 +8,13 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import termios
 import time
 from collections.abc import AsyncIterator
@@ -24,9 +26,12 @@ import pytest
 from api_harness import ADMIN_KEY, Running, listening
 
 from vibed.apps.app import Phase
+from vibed.cli.client import Client, Refused
+from vibed.cli.link import project_of
+from vibed.cli.main import main
 from vibed.cli.output import printable
 from vibed.cli.registry import ENTRIES
-from vibed.cli.settings import NoKey, NoSettings, settings
+from vibed.cli.settings import NoKey, NoSettings, Settings, settings
 
 
 @dataclass
@@ -90,8 +95,11 @@ async def test_an_unlinked_folder_does_not_overwrite_an_app(cli: Cli) -> None:
     await cli.api.deploy("my-app")
     status, _, err = await cli("deploy")
     assert status == 2
-    assert "--update" in err and "--name" in err
+    assert "`vibed deploy --update`" in err and "`vibed deploy --name NAME`" in err
     assert (await cli.api.store.get("my-app")).version == 1
+    _, _, err = await cli("deploy", str(cli.folder), "--name", "my-app")
+    assert f"`vibed deploy {cli.folder} --name my-app --update`" in err
+    assert f"`vibed deploy {cli.folder} --name ANOTHER`" in err
     assert not (cli.folder / ".vibed").exists()
     assert (await cli.json("deploy", "--update"))["version"] == 2
     assert (await cli.json("deploy"))["version"] == 3
@@ -150,6 +158,7 @@ async def test_a_deploy_that_is_accepted_is_waited_for(cli: Cli) -> None:
     body = await cli.json("deploy")
     await later
     assert (body["phase"], body["serving_version"]) == ("Ready", 1)
+    assert body["timings"]["total"] > 1_500, "until it was Ready, and not until the first answer"
 
 
 async def test_no_wait_returns_when_it_is_accepted(cli: Cli) -> None:
@@ -296,6 +305,229 @@ async def test_help_needs_no_vibed(cli: Cli) -> None:
         assert (await cli(entry.name, "--help"))[0] == 0, entry.name
     assert (await cli("deplo"))[2].strip().endswith("did you mean `vibed deploy`?")
     assert (await cli("--version"))[1].startswith("vibed ")
+    assert (await cli("help", "deploy"))[1] == (await cli("deploy", "--help"))[1]
+    assert (await cli("help", "keys", "create"))[1] == (await cli("keys", "create", "--help"))[1]
+    assert (await cli("help", "deplo"))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("list", "`vibed apps`"),
+        ("ls", "`vibed apps`"),
+        ("rm", "`vibed delete`"),
+        ("stop", "`vibed delete` or `vibed down`"),
+        ("restart", "`vibed redeploy`"),
+    ],
+)
+def test_what_other_tools_call_a_command_finds_it(said: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([said])
+    assert ended.value.code == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+async def test_an_app_that_is_not_there_hints_at_the_command_that_lists_them(cli: Cli) -> None:
+    assert "`vibed apps`" in (await cli("status", "nothing"))[2]
+
+
+# a build's output
+
+
+async def test_a_builds_output_is_its_projects_app_and_stays_so_when_a_build_clears_it(cli: Cli) -> None:
+    def build(text: str) -> None:
+        shutil.rmtree(cli.folder / "dist", ignore_errors=True)
+        (cli.folder / "dist").mkdir()
+        (cli.folder / "dist" / "index.html").write_text(text)
+
+    (cli.folder / "package.json").write_text("{}")
+    build("one")
+    body = await cli.json("deploy", "dist")
+    assert (body["app_id"], body["version"]) == ("my-app", 1)
+    build("two")
+    body = await cli.json("deploy", "dist")
+    assert (body["app_id"], body["version"]) == ("my-app", 2)
+    assert (cli.folder / ".vibed" / ".gitignore").read_text() == "*\n"
+    assert (await cli.json("status"))["app_id"] == "my-app", "the project's folder means its only output"
+    status, _, err = await cli("deploy")
+    assert status == 2 and "not linked" in err, "its sources are not the same app unless that is said"
+    cli.folder = cli.folder / "dist"
+    assert (await cli.json("status"))["version"] == 2
+    assert (await cli.json("deploy"))["version"] == 3
+
+
+async def test_a_link_that_an_earlier_version_left_in_an_output_still_holds(cli: Cli) -> None:
+    await cli.api.deploy("dist")
+    old = cli.folder / "dist" / ".vibed" / "app.json"
+    old.parent.mkdir(parents=True)
+    (cli.folder / "dist" / "index.html").write_text("hello")
+    old.write_text(json.dumps({"app_id": "dist", "url": cli.api.config.api_url}))
+    body = await cli.json("deploy", "dist")
+    assert (body["app_id"], body["version"]) == ("dist", 2)
+    shutil.rmtree(cli.folder / "dist")
+    (cli.folder / "dist").mkdir()
+    (cli.folder / "dist" / "index.html").write_text("again")
+    assert (await cli.json("deploy", "dist"))["version"] == 3, "and is kept in the project from then on"
+
+
+@pytest.mark.parametrize(
+    ("folder", "project"),
+    [
+        ("shop", "shop"),
+        ("shop/dist", "shop"),
+        ("shop/_site", "shop"),
+        ("shop/.output/public", "shop"),
+        ("shop/assets", "shop/assets"),
+        ("code/site", "code"),
+        ("code/public", "code/public"),
+        ("code/public/dist", "code/public"),
+        ("dist", "dist"),
+    ],
+)
+def test_an_outputs_project_is_the_folder_around_it(
+    folder: str, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("shop", "code/public"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "package.json").write_text("{}")
+    assert project_of(tmp_path / folder) == tmp_path / project
+
+
+def test_what_is_right_below_the_root_belongs_to_no_project() -> None:
+    assert project_of(Path("/nowhere/dist")) == Path("/nowhere/dist")
+    assert project_of(Path("/nowhere/www/html")) == Path("/nowhere/www/html")
+
+
+async def test_a_folder_that_cannot_be_written_says_that_it_will_not_be_remembered(cli: Cli) -> None:
+    (cli.folder / ".vibed").write_text("a file")
+    status, _, err = await cli("deploy")
+    assert status == 0
+    assert "deploy with --update" in err
+    assert "is live" in err
+
+
+# what is left out, and what is too much
+
+
+async def test_what_git_ignores_is_told_with_what_matters_first(cli: Cli) -> None:
+    ignored = ["a.log", "b.log", "c.log", "coverage/x", "dist/x", ".env", "__pycache__/x.pyc"]
+    for name in ignored:
+        (cli.folder / name).parent.mkdir(exist_ok=True)
+        (cli.folder / name).write_text("x")
+    (cli.folder / ".gitignore").write_text("*.log\n.env\ncoverage\ndist\n__pycache__\n")
+    _, out, err = await cli("deploy")
+    assert "left out (.gitignore): .env, dist/, a.log, b.log, c.log … (6 in all); e.g. `!dist/` in .vibedignore" in err
+    assert out.strip() == cli.api.config.app_url("my-app")
+    status, out, err = await cli("deploy", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["left_out"] == {".gitignore": [".env", "a.log", "b.log", "c.log", "coverage/", "dist/"]}
+    (cli.folder / ".gitignore").unlink()
+    assert "left out" not in (await cli("deploy"))[2]
+
+
+@pytest.mark.parametrize("rule", ["dist", "dist/*"])
+async def test_built_pages_that_git_ignores_are_named_when_they_are_missed(cli: Cli, rule: str) -> None:
+    vite = {"scripts": {"build": "vite build"}, "devDependencies": {"vite": "5"}}
+    (cli.folder / "package.json").write_text(json.dumps(vite))
+    (cli.folder / "index.html").write_text('<script type="module" src="/src/main.tsx"></script>')
+    (cli.folder / "src").mkdir()
+    (cli.folder / "src" / "main.tsx").write_text("export {}")
+    body = await cli.json("deploy", exit_status=1)
+    assert body["code"] == "BuildRequired" and ".gitignore" not in body["details"]["hint"]
+    (cli.folder / "dist").mkdir()
+    (cli.folder / "dist" / "index.html").write_text("built")
+    (cli.folder / ".gitignore").write_text(f"{rule}\n")
+    body = await cli.json("deploy", exit_status=1)
+    assert "dist/ is there and .gitignore leaves it out: `!dist/` in .vibedignore" in body["details"]["hint"]
+    (cli.folder / ".vibedignore").write_text("!dist/\n")
+    assert (await cli.json("deploy"))["phase"] == "Ready"
+
+
+async def test_an_installed_package_that_is_missed_is_said_to_be_left_out(cli: Cli) -> None:
+    (cli.folder / "index.html").unlink()
+    package = {"scripts": {"start": "node server.js"}, "dependencies": {"left-pad-of-ours": "1"}}
+    (cli.folder / "package.json").write_text(json.dumps(package))
+    (cli.folder / "server.js").write_text(
+        "const pad = require('left-pad-of-ours');\nrequire('http').createServer((q, r) => r.end()).listen(8080);\n"
+    )
+    body = await cli.json("deploy", exit_status=1)
+    assert body["code"] == "DependenciesMissing" and "!node_modules/" not in body["details"]["hint"]
+    installed = cli.folder / "node_modules" / "left-pad-of-ours"
+    installed.mkdir(parents=True)
+    (installed / "index.js").write_text("module.exports = 1;")
+    body = await cli.json("deploy", exit_status=1)
+    assert "node_modules/ was left out: `!node_modules/` in .vibedignore sends it" in body["details"]["hint"]
+    (cli.folder / ".vibedignore").write_text("!node_modules/\n")
+    cli.api.controller.phase, cli.api.controller.reason = Phase.FAILED, "DependenciesMissing"
+    assert "hint: node_modules/" not in (await cli("deploy"))[2]
+    (cli.folder / ".vibedignore").unlink()
+    (cli.folder / "package.json").write_text('{"scripts": {"start": "node server.js"}}')
+    (cli.folder / "server.js").write_text("require('http').createServer((q, r) => r.end()).listen(8080);\n")
+    assert "hint: node_modules/ was left out" in (await cli("deploy"))[2]
+
+
+async def test_private_keys_are_not_sent_and_this_is_said(cli: Cli) -> None:
+    (cli.folder / "server.pem").write_text("-----BEGIN PRIVATE KEY-----\nMII\n")
+    status, _, err = await cli("deploy")
+    assert status == 0
+    assert "never sent (private keys and credentials): server.pem" in err
+
+
+async def test_a_home_folder_is_not_sent_unless_that_is_meant(cli: Cli) -> None:
+    home = str(cli.folder)
+    status, _, err = await cli("deploy", HOME=home)
+    assert status == 2 and "home folder" in err and "--yes" in err
+    assert (await cli("deploy", "..", HOME=home))[0] == 2
+    assert (await cli("deploy", "/", HOME=home))[0] == 2
+    assert (await cli("deploy", "--yes", HOME=home))[0] == 0
+    (cli.folder / ".ssh").mkdir()
+    assert (await cli("deploy"))[0] == 2
+    assert (await cli.json("apps"))["total"] == 1
+
+
+async def test_a_folder_that_is_too_large_is_refused_before_it_is_sent(cli: Cli) -> None:
+    (cli.folder / "media").mkdir()
+    (cli.folder / "media" / "film.mp4").write_bytes(os.urandom(60_000_000))
+    body = await cli.json("deploy", exit_status=1)
+    assert body["code"] == "TooLarge"
+    assert "50 MB" in body["message"]
+    assert "film.mp4’ (60 MB)" in body["details"]["hint"]
+    assert not cli.api.sources()
+
+
+async def test_a_refusal_for_its_size_names_what_is_large(tmp_path: Path, cli: Cli) -> None:
+    (cli.folder / "film.mp4").write_bytes(os.urandom(1_500_000))
+    async with listening(tmp_path / "home2", tmp_path / "run2", max_source_mb=1) as small:
+        body = await cli.json("deploy", exit_status=1, VIBED_URL=small.config.api_url)
+    assert body["code"] == "BodyTooLarge"
+    assert "film.mp4’ (1.5 MB)" in body["details"]["hint"]
+
+
+async def test_the_largest_source_is_known_before_one_is_sent(cli: Cli) -> None:
+    assert await asyncio.to_thread(Client(Settings(cli.api.config.api_url, ADMIN_KEY)).source_limit) == 50_000_000
+    assert await asyncio.to_thread(Client(Settings(cli.api.config.api_url, "wrong")).source_limit) is None
+
+
+async def test_a_refusal_that_comes_early_ends_the_upload() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        text = json.dumps({"code": "BodyTooLarge", "message": "too large", "details": {}}).encode()
+        writer.write(b"HTTP/1.1 413 X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
+        writer.write(text)
+        await writer.drain()
+        await asyncio.sleep(5)
+        writer.close()
+
+    sent = [0]
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        client = Client(Settings(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key"))
+        with tempfile.TemporaryFile() as source:
+            source.truncate(100_000_000)
+            with pytest.raises(Refused, match="too large"):
+                await asyncio.to_thread(client.upload, "/", {}, source, 100_000_000, progress=sent.append)
+        server.close()
+    assert sent[-1] < 1_000_000
 
 
 # settings

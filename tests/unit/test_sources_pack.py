@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vibed.apps.errors import VibedError
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import ArchiveLimits
-from vibed.sources.pack import Packed, pack_directory, pack_files
+from vibed.sources.pack import Packed, Why, pack_directory, pack_files
 from vibed.sources.reader import read_table
 
 
@@ -84,6 +84,90 @@ def test_vibedignore_wins_over_gitignore_and_the_defaults(tmp_path: Path) -> Non
     (tmp_path / ".vibedignore").write_text("!dist/\n!node_modules/\nnotes.txt\n.*ignore\nsub/a\n")
     names, _ = packed(tmp_path)
     assert names == ["dist/index.html", "node_modules/x.js"]
+
+
+def test_why_something_was_left_out_is_told(tmp_path: Path) -> None:
+    make(
+        tmp_path, "app.py", "notes.txt", ".env", "dist/x", "node_modules/x.js", "venv/pyvenv.cfg", ".git/config", "a.pyc", ".aws/config",
+    )  # fmt: skip
+    (tmp_path / ".gitignore").write_text(".env\ndist/\nnode_modules/\nvenv/\n*.pyc\n")
+    (tmp_path / ".vibedignore").write_text("notes.txt\n")
+    assert packed(tmp_path)[1].skipped == {
+        ".aws/": Why.SECRET,
+        ".env": Why.GITIGNORE,
+        ".git": Why.NEVER,
+        "a.pyc": Why.NEVER,
+        "dist/": Why.GITIGNORE,
+        "node_modules/": Why.PACKAGES,
+        "notes.txt": Why.VIBEDIGNORE,
+        "venv/": Why.PACKAGES,
+    }
+
+
+def test_private_keys_and_credentials_stay_even_when_they_are_asked_for(tmp_path: Path) -> None:
+    secret = [
+        ".ssh/config",
+        "sub/.gnupg/x",
+        ".config/gcloud/token",
+        "sub/id_rsa",
+        "key.pem",
+        "certs/SERVER.KEY",
+        "putty.ppk",
+    ]
+    make(tmp_path, "app.py", "ca.pem", "talk.key", "id_rsa.pub", ".config/app.toml", *secret)
+    (tmp_path / "key.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----BEGIN RSA PRIVATE KEY-----\nx\n")
+    (tmp_path / "certs/SERVER.KEY").write_text("-----BEGIN PRIVATE KEY-----\n")
+    (tmp_path / "putty.ppk").write_text("PuTTY-User-Key-File-3: ssh-ed25519\n")
+    (tmp_path / ".vibedignore").write_text("!*\n!.ssh/\n!key.pem\n")
+    names, report = packed(tmp_path)
+    assert names == [".config/app.toml", ".vibedignore", "app.py", "ca.pem", "id_rsa.pub", "talk.key"]
+    assert report.left_out(Why.SECRET) == [
+        ".config/gcloud/", ".ssh/", "certs/SERVER.KEY", "key.pem", "putty.ppk", "sub/.gnupg/", "sub/id_rsa",
+    ]  # fmt: skip
+    (tmp_path / ".vibedignore").write_text("key.pem\n")
+    assert packed(tmp_path)[1].skipped["key.pem"] is Why.VIBEDIGNORE, "who has said so need not be told"
+
+
+def test_packing_ends_when_the_source_becomes_too_large(tmp_path: Path) -> None:
+    asked = []
+
+    def pack(limit: int | None) -> int:
+        def ask() -> int | None:
+            asked.append(limit)
+            return limit
+
+        out = io.BytesIO()
+        try:
+            return pack_directory(tmp_path, out, ArchiveLimits(compressed=100_000), ask_limit=ask).compressed
+        finally:
+            assert out.tell() <= (limit or 1_000_000)
+
+    make(tmp_path, "small.txt")
+    pack(None)
+    assert asked == [], "only who comes near it asks"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/large.bin").write_bytes(os.urandom(500_000))
+    assert pack(1_000_000) > 500_000
+    assert pack(None) > 500_000, "where nobody knows the limit, it may be larger than usual"
+    with pytest.raises(VibedError) as caught:
+        pack(200_000)
+    assert caught.value.error_code == "TooLarge"
+    assert "0.2 MB" in caught.value.message
+    assert caught.value.hint is not None and "‘a/large.bin’ (500 kB)" in caught.value.hint
+    (tmp_path / "b").write_bytes(os.urandom(600_000))
+    with pytest.raises(VibedError, match="more than 1 MB"):
+        pack(None)
+    assert asked == [1_000_000, None, 200_000, None]
+
+
+def test_the_heaviest_are_where_the_bytes_lie(tmp_path: Path) -> None:
+    make(tmp_path, "app.py", "static/style.css")
+    for name, size in (("static/media/a.mp4", 9_000), ("static/media/b.mp4", 5_000), ("static/fonts/x", 1_000)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert packed(tmp_path)[1].heaviest == (("static/media/a.mp4", 9_000), ("static/media/b.mp4", 5_000))
+    (tmp_path / "b.csv").write_bytes(b"x" * 4_000)
+    assert packed(tmp_path)[1].heaviest[:2] == (("static/", 15_016), ("b.csv", 4_000))
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import secrets
+import select
 import socket
 import ssl
 import time
@@ -21,7 +23,14 @@ from vibed.cli.settings import Settings, settings
 
 CONNECT_S = 10.0
 ANSWER_S = 60.0
+_ASKING_S = 5.0
 _CHUNK = 256 * 1024
+_FIRST = 5_000
+"""A proxy written in Go (Caddy) holds 4 KiB back: this makes it pass the request's head on, in one write."""
+_LONG = 20_000_000
+"""Bytes of a body that may well be refused for its length alone."""
+_REFUSAL_S = 0.3
+"""How long the first part of a long body is left alone, for such a refusal to come."""
 
 
 class Unreachable(VibedError):
@@ -57,8 +66,10 @@ class ServerSent:
 class Client:
     """Calls one vibeD. Raises `Unreachable` and `Refused`."""
 
-    def __init__(self, where: Settings | None = None) -> None:
+    def __init__(self, where: Settings | None = None, *, answer_s: float = ANSWER_S) -> None:
+        """`answer_s`: how long an answer may take."""
         self._where = where or settings()
+        self._answer_s = answer_s
         parts = urlsplit(self._where.url)
         self._secure = parts.scheme == "https"
         self._host = parts.netloc
@@ -116,7 +127,7 @@ class Client:
         def chunks() -> Iterator[bytes]:
             yield head
             sent = 0
-            while source is not None and (chunk := source.read(_CHUNK)):
+            while source is not None and (chunk := source.read(_CHUNK if sent else _FIRST)):
                 yield chunk
                 sent += len(chunk)
                 progress(sent)
@@ -128,6 +139,20 @@ class Client:
             **(headers or {}),
         }
         return self._call("POST", path, chunks(), sent_headers)
+
+    def source_limit(self) -> int | None:
+        """How many bytes a source may have at most; None when that cannot be told.
+
+        No route tells it. A deploy that claims to be longer than any is refused before its source is read, with the
+        number.
+        """
+        try:
+            asking = Client(self._where, answer_s=_ASKING_S)
+            asking.upload("/v1/deploy", {}, io.BytesIO(bytes(4 * _CHUNK)), 1 << 40)
+        except (Refused, Unreachable) as error:
+            limit = error.extra.get("limit_bytes")
+            return limit if isinstance(limit, int) else None
+        return None
 
     def stream(
         self,
@@ -230,7 +255,7 @@ class Client:
             raise Unreachable(
                 f"nothing answers at {self.url}: {error.strerror or error}", hint="start it with `vibed up`"
             ) from error
-        _set_timeout(connection, ANSWER_S)
+        _set_timeout(connection, self._answer_s)
         sent = {
             "Host": self._host,
             "Authorization": f"Bearer {self._where.token}",
@@ -238,12 +263,29 @@ class Client:
             **headers,
         }
         try:
+            if isinstance(body, Iterator):
+                body = _until_answered(connection, body, int(headers["Content-Length"]))
             # A refusal that comes before the whole body is sent is read, not lost in a broken pipe.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, sent)
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self.url} went away before it answered: {error}") from error
+
+
+def _until_answered(connection: http.client.HTTPConnection, body: Iterator[bytes], length: int) -> Iterator[bytes]:
+    """The body, as far as anybody wants it.
+
+    Who refuses a length closes the connection. When the rest still comes then, a proxy in between (Caddy) sees a broken
+    pipe and may tell that instead of the refusal; so it gets a moment to pass the refusal on.
+    """
+    for number, part in enumerate(body):
+        yield part
+        pause = _REFUSAL_S if number == 1 and length >= _LONG else 0.0
+        if isinstance(connection.sock, ssl.SSLSocket):
+            time.sleep(pause)  # it may be readable without an answer: TLS has messages of its own
+        elif select.select([connection.sock], [], [], pause)[0]:
+            return
 
 
 def _set_timeout(connection: http.client.HTTPConnection, seconds: float) -> None:

@@ -1,4 +1,8 @@
-"""A folder's link to its app: `.vibed/app.json`, so that `vibed` in a folder knows what is meant."""
+"""A folder's link to its app, so that `vibed` in a folder knows what is meant.
+
+It is `.vibed/app.json` in the folder. A build clears the folder that it fills, so for `dist` and its like it is
+`.vibed/dist/app.json` in the project around it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,14 @@ from pathlib import Path
 
 from vibed.apps.errors import VibedError
 
-_FILE = Path(".vibed") / "app.json"
+_HOME = ".vibed"
+_FILE = "app.json"
+_OUTPUTS = frozenset({"dist", "build", "out", "public", "www", "html", "site", "output", "target"})
+_PROJECT = (
+    ".git", "package.json", "pyproject.toml", "requirements.txt", "go.mod", "Cargo.toml", "deno.json", "hugo.toml",
+    "mkdocs.yml", "_config.yml",
+)  # fmt: skip
+"""A folder with one of these is somebody's project."""
 
 
 class Usage(VibedError):
@@ -31,24 +42,64 @@ class Link:
     warm: bool | None = None
 
 
+def is_output_name(name: str) -> bool:
+    """Whether builds name the folder they fill like this (`_site` and `.output` too)."""
+    return name.lstrip("._") in _OUTPUTS
+
+
+def project_of(folder: Path) -> Path:
+    """The folder that gives the app its name: the project around a build's output, else `folder` itself."""
+    at = folder
+    while is_output_name(at.name) and not _stands_alone(at):
+        at = at.parent
+    return folder if is_output_name(at.name) and not _is_project(at) else at
+
+
+def _stands_alone(folder: Path) -> bool:
+    return _is_shared(folder.parent) or (_is_project(folder) and not _is_project(folder.parent))
+
+
+def _is_project(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _PROJECT)
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether unrelated things lie in it: the home folder, /, and what is right below / (/tmp, /var)."""
+    if folder in (Path.home().resolve(), Path(folder.anchor)):
+        return True
+    return folder.parent == Path(folder.anchor) and not _is_project(folder)
+
+
 def read_link(folder: Path, url: str) -> Link | None:
     """The link of `folder`, if it leads to the vibeD at `url`. Raises `Usage` when the file is damaged."""
-    path = folder / _FILE
+    # The second is where earlier versions kept it for every folder.
+    for path in (_path(folder), folder / _HOME / _FILE):
+        link = _read(path)
+        if link is not None and link.url == url:
+            return link
+    return None
+
+
+def _path(folder: Path) -> Path:
+    project = project_of(folder)
+    return project / _HOME / folder.relative_to(project) / _FILE
+
+
+def _read(path: Path) -> Link | None:
     try:
         content = json.loads(path.read_text())
-        link = Link(**{name: content[name] for name in Link.__dataclass_fields__ if name in content})
-    except FileNotFoundError:
+        return Link(**{name: content[name] for name in Link.__dataclass_fields__ if name in content})
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise Usage(f"{path} cannot be read: {error}", hint="remove it to forget which app this folder is") from error
-    return link if link.url == url else None
 
 
 def write_link(folder: Path, link: Link) -> None:
-    """Remember; the folder ignores itself in git."""
-    path = folder / _FILE
-    path.parent.mkdir(exist_ok=True)
-    ignore = path.parent / ".gitignore"
+    """Remember; what is written ignores itself in git. Raises `OSError`."""
+    path = _path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ignore = project_of(folder) / _HOME / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")
     fresh = path.with_suffix(f".{os.getpid()}")
@@ -57,10 +108,14 @@ def write_link(folder: Path, link: Link) -> None:
 
 
 def app_or_linked(app: str | None, url: str) -> str:
-    """The app that was named, or the one of the current folder. Raises `Usage`."""
+    """The app that was named, or the one of the current folder or of its only build output. Raises `Usage`."""
     if app is not None:
         return app
-    link = read_link(Path.cwd(), url)
-    if link is None:
-        raise Usage("name the app: this folder is not linked to one", hint="`vibed apps` lists your apps")
-    return link.app_id
+    here = Path.cwd()
+    link = read_link(here, url)
+    if link is not None:
+        return link.app_id
+    below = {link.app_id for path in (here / _HOME).glob(f"*/**/{_FILE}") if (link := _read(path)) and link.url == url}
+    if len(below) == 1:
+        return below.pop()
+    raise Usage("name the app: this folder is not linked to one", hint="`vibed apps` lists your apps")

@@ -12,10 +12,28 @@ from vibed.cli.registry import ENTRIES, Entry
 _HEAD = "From the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox."
 USAGE = 2
 
+_MEANT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("list", "ls", "ps"), ("apps",)),
+    **dict.fromkeys(("rm", "remove", "destroy", "del"), ("delete",)),
+    "stop": ("delete", "down"),
+    "start": ("up", "deploy"),
+    "restart": ("redeploy",),
+    **dict.fromkeys(("push", "publish", "create", "run", "update"), ("deploy",)),
+    **dict.fromkeys(("info", "show"), ("status",)),
+    **dict.fromkeys(("undo", "revert"), ("rollback",)),
+    "history": ("versions",),
+    "url": ("open",),
+    "login": ("keys",),
+    "uninstall": ("clean",),
+}
+"""What other tools call it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exit statuses: 0 well, 1 failed, 2 wrong usage, 3 vibeD not reachable, 4 key refused."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [*given[1:], "--help"]
     if not given or given[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         sys.exit(0 if given else USAGE)
@@ -41,8 +59,9 @@ def overview() -> str:
 def _unknown(name: str) -> NoReturn:
     import difflib
 
-    near = difflib.get_close_matches(name, [entry.name for entry in ENTRIES], 1)
-    sys.stderr.write(f"there is no command {name!r}" + (f"; did you mean `vibed {near[0]}`?" if near else "") + "\n")
+    near = _MEANT.get(name) or difflib.get_close_matches(name, [entry.name for entry in ENTRIES], 1)
+    meant = " or ".join(f"`vibed {command}`" for command in near)
+    sys.stderr.write(f"there is no command {name!r}{f'; did you mean {meant}?' if meant else ''}\n")
     sys.exit(USAGE)
 
 
@@ -66,6 +85,8 @@ def _run(entry: Entry, arguments: list[str]) -> None:
     except VibedError as error:
         from vibed.cli.output import fail
 
+        if error.hint and error.hint.startswith("list your apps"):
+            error.hint = "`vibed apps` lists your apps"  # the API does not know who asks
         sys.exit(fail(error, as_json="--json" in arguments))
 
 

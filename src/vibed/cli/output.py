@@ -97,6 +97,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def took(ms: float) -> str:
+    """How long something took, for a person."""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
 def _paint(code: str, text: str) -> str:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return f"\x1b[{code}m{text}\x1b[0m" if colour else text
@@ -131,6 +136,14 @@ class Progress:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
         self._last = text
+
+    def note(self, text: str) -> None:
+        """Something that stays to be read."""
+        if self._quiet:
+            return
+        if self._live and self._last:
+            sys.stderr.write("\r\x1b[2K")
+        sys.stderr.write(f"{printable(text)}\n")
 
 
 def pick(item: dict[str, Any], *names: str) -> list[Any]:

@@ -15,7 +15,9 @@ _LONGEST_PAUSE_S = 2.0
 
 def wait_until_settled(client: Client, body: dict[str, Any], progress: Progress, *, timeout_s: float) -> dict[str, Any]:
     """Ask until the version is Ready or Failed or replaced, or time is up; returns the answer brought up to date."""
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
+    before = body["timings"].get("total", 0.0)
     pause = 0.1
     while body["phase"] not in ("Ready", "Failed", "Suspended") and time.monotonic() < deadline:
         progress.say(f"{body['phase']}: {body['message'] or body['reason'] or body['app_id']}")
@@ -45,7 +47,8 @@ def wait_until_settled(client: Client, body: dict[str, Any], progress: Progress,
             "reason": seen["reason"],
             "message": seen["message"],
             "serving_version": app["serving_version"],
-            "timings": {**body["timings"], **version["timings"]},
+            # What the answer said ended with the answer.
+            "timings": {**body["timings"], **version["timings"], "total": before + (time.monotonic() - began) * 1000},
         }
     return body
 
@@ -67,7 +70,7 @@ def _told(body: dict[str, Any], *, ready: bool) -> None:
     if ready:
         what = "created" if body["created"] else f"version {body['version']}"
         err.write(f"{body['app_id']} is live ({what}, {runtime['template']}")
-        err.write(f", {took:.0f} ms)\n" if took is not None else ")\n")
+        err.write(f", {output.took(took)})\n" if took is not None else ")\n")
         err.write(f"  why: {output.printable(runtime['why'])}\n")
         for note in body["notes"]:
             err.write(f"  note: {output.printable(note)}\n")

@@ -2,24 +2,37 @@
 
 What is left out: `.git`, dependencies that a package manager installed, caches, and what `.gitignore` and
 `.vibedignore` say. Both have git's syntax, may be in any folder, and later ones win; `.vibedignore` wins over
-`.gitignore`, so `!dist/` in it brings back a build's output that git ignores."""
+`.gitignore`, so `!dist/` in it brings back a build's output that git ignores. Private keys and the credentials of
+command-line tools are never sent, whatever is asked for."""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 from pathspec import GitIgnoreSpec
 
 from vibed.apps.errors import VibedError
-from vibed.sources.errors import BadName, DanglingLink, DirectoryLink, EmptyArchive, LinkOutside, TooManyFiles, quoted
+from vibed.sources.errors import (
+    BadName,
+    DanglingLink,
+    DirectoryLink,
+    EmptyArchive,
+    LinkOutside,
+    TooLarge,
+    TooManyFiles,
+    quoted,
+)
 from vibed.sources.headers import clean_path
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -31,14 +44,30 @@ _DEFAULTS = GitIgnoreSpec.from_lines(
         ".ipynb_checkpoints/", ".next/cache/", ".parcel-cache/", ".turbo/", ".wrangler/", "._*", "Thumbs.db", "*.swp",
     ]
 )  # fmt: skip
+_SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg"})
+_SECRET_FILES = frozenset({"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"})
+_KEY_FILES = (".pem", ".key", ".ppk")
+_PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|^PuTTY-User-Key-File-")
 _PROGRAMS = (b"#!", b"\x7fELF")
 _IGNORE_FILES = (".gitignore", ".vibedignore")
+_UNKNOWN_LIMIT = 10
+"""How many times the usual size a source may become when nobody knows what the vibeD takes."""
 
 
 class PackError(VibedError):
     """The folder cannot be packed."""
 
     code = "PackFailed"
+
+
+class Why(StrEnum):
+    """Why something was left out."""
+
+    GITIGNORE = ".gitignore"
+    VIBEDIGNORE = ".vibedignore"
+    PACKAGES = "installed packages"
+    SECRET = "private keys and credentials"
+    NEVER = "caches and version control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +78,29 @@ class Packed:
     expanded: int
     """Bytes before compression."""
     compressed: int
-    skipped: tuple[str, ...] = field(default=())
+    skipped: Mapping[str, Why] = field(default_factory=dict)
     """What was left out: paths, folders with a slash."""
+    heaviest: tuple[tuple[str, int], ...] = ()
+    """The largest files or folders, and their bytes before compression."""
+
+    def left_out(self, why: Why) -> list[str]:
+        """The paths that were left out for this reason."""
+        return [path for path, reason in self.skipped.items() if reason is why]
 
 
-def pack_directory(root: Path, out: BinaryIO, limits: ArchiveLimits = DEFAULT_LIMITS) -> Packed:
+def pack_directory(
+    root: Path,
+    out: BinaryIO,
+    limits: ArchiveLimits = DEFAULT_LIMITS,
+    *,
+    ask_limit: Callable[[], int | None] = lambda: None,
+) -> Packed:
     """Write the folder `root` to `out` as a source.
 
-    Links to files inside the folder become copies. Raises `LinkOutside` for links that leave it, `DirectoryLink`
-    for links to folders, `BadName`, `PathTooLong`, `TooManyFiles`, `EmptyArchive`, `PackError` (not a folder,
-    unreadable, a socket)."""
+    Links to files inside the folder become copies. `ask_limit` is called at most once, when the source becomes larger
+    than `limits` has it: the bytes that the vibeD really takes. Raises `LinkOutside` for links that leave the folder,
+    `DirectoryLink` for links to folders, `BadName`, `PathTooLong`, `TooManyFiles`, `TooLarge`, `EmptyArchive`,
+    `PackError` (not a folder, unreadable, a socket)."""
     if not root.is_dir():
         raise PackError(f"{quoted(str(root))} is not a folder", hint="give the folder that holds the app")
     walk = _Walk(root.resolve(), limits)
@@ -68,18 +110,20 @@ def pack_directory(root: Path, out: BinaryIO, limits: ArchiveLimits = DEFAULT_LI
             f"there is no file to deploy in {quoted(str(root))}",
             hint="everything in it is ignored; bring files back with !NAME in .vibedignore" if walk.skipped else None,
         )
-    writing = _Writing(out)
+    heaviest = _heaviest({name: size for name, (_, _, size) in walk.found.items()})
     expanded = 0
-    for name in sorted(walk.found):
-        path, mode = walk.found[name]
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                writing.add(name, size, mode, file)
-        except OSError as error:
-            raise PackError(f"{quoted(name)} cannot be read: {error.strerror}") from error
-        expanded += size
-    return Packed(len(walk.found), expanded, writing.close(), tuple(sorted(walk.skipped)))
+    with _Writing(out, _Bound(limits.compressed, ask_limit, heaviest).check) as writing:
+        for name in sorted(walk.found):
+            path, mode, _ = walk.found[name]
+            try:
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    writing.add(name, size, mode, file)
+            except OSError as error:
+                raise PackError(f"{quoted(name)} cannot be read: {error.strerror}") from error
+            expanded += size
+        compressed = writing.close()
+    return Packed(len(walk.found), expanded, compressed, dict(sorted(walk.skipped.items())), heaviest)
 
 
 def pack_files(files: Mapping[str, str | bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> bytes:
@@ -99,11 +143,11 @@ def pack_files(files: Mapping[str, str | bytes], limits: ArchiveLimits = DEFAULT
         except UnicodeEncodeError:
             raise BadName(f"the content of {quoted(name)} is not valid text", hint="send it as bytes") from None
     out = io.BytesIO()
-    writing = _Writing(out)
-    for path in sorted(cleaned):
-        content = cleaned[path]
-        writing.add(path, len(content), 0o755 if content.startswith(_PROGRAMS) else 0o644, io.BytesIO(content))
-    writing.close()
+    with _Writing(out) as writing:
+        for path in sorted(cleaned):
+            content = cleaned[path]
+            writing.add(path, len(content), 0o755 if content.startswith(_PROGRAMS) else 0o644, io.BytesIO(content))
+        writing.close()
     return out.getvalue()
 
 
@@ -113,8 +157,9 @@ class _Walk:
     def __init__(self, root: Path, limits: ArchiveLimits) -> None:
         self._root = root
         self._limits = limits
-        self.found: dict[str, tuple[Path, int]] = {}
-        self.skipped: list[str] = []
+        self.found: dict[str, tuple[Path, int, int]] = {}
+        """Where it is, its mode and its size by name."""
+        self.skipped: dict[str, Why] = {}
 
     def directory(self, at: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> None:
         """Walk the folder `at` (ends with `/` unless it is the root). `rules`: (folder, spec, strong), outermost
@@ -132,7 +177,7 @@ class _Walk:
         for entry in children:
             name = at + entry.name
             if entry.name in _NEVER:
-                self.skipped.append(name)
+                self.skipped[name] = Why.NEVER
                 continue
             try:
                 self._child(entry, name, rules)
@@ -141,20 +186,23 @@ class _Walk:
 
     def _child(self, entry: os.DirEntry[str], name: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> None:
         folder = entry.is_dir(follow_symlinks=False)
-        if _ignored(name + "/" if folder else name, rules):
-            self.skipped.append(name + "/" if folder else name)
+        shown = name + "/" if folder else name
+        why = _ignored(shown, rules)
+        if why is None and _is_secret(entry, name, folder=folder):
+            why = Why.SECRET
+        elif folder and why is not Why.VIBEDIGNORE and Path(entry.path, "pyvenv.cfg").exists():
+            why = Why.PACKAGES
+        if why is not None:
+            self.skipped[shown] = why
             return
         if folder:
-            if Path(entry.path, "pyvenv.cfg").exists():
-                self.skipped.append(name + "/")
-                return
-            self.directory(name + "/", rules)
+            self.directory(shown, rules)
             return
         info = self._link(entry, name) if entry.is_symlink() else entry.stat(follow_symlinks=False)
         if not stat.S_ISREG(info.st_mode):
             raise PackError(f"{quoted(name)} is not a regular file", hint="add it to .vibedignore")
         clean_path(os.fsencode(name), self._limits)
-        self.found[name] = (Path(entry.path), 0o755 if info.st_mode & 0o100 else 0o644)
+        self.found[name] = (Path(entry.path), 0o755 if info.st_mode & 0o100 else 0o644, info.st_size)
         if len(self.found) > self._limits.files:
             raise TooManyFiles(
                 f"there are more than {self._limits.files:,} files in the folder",
@@ -193,22 +241,86 @@ def _spec(path: Path) -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines(kept)
 
 
-def _ignored(name: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> bool:
+def _ignored(name: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> Why | None:
+    default = None
+    if _DEFAULTS.check_file(name).include:
+        default = Why.PACKAGES if name.endswith("node_modules/") else Why.NEVER
     for strong in (True, False):
         for base, spec, is_strong in reversed(rules):
             if is_strong is strong:
                 found = spec.check_file(name[len(base) :]).include
                 if found is not None:
-                    return found
-    return bool(_DEFAULTS.check_file(name).include)
+                    return (Why.VIBEDIGNORE if strong else default or Why.GITIGNORE) if found else None
+    return default
+
+
+def _is_secret(entry: os.DirEntry[str], name: str, *, folder: bool) -> bool:
+    if folder:
+        return entry.name in _SECRET_FOLDERS or f"/{name}".endswith("/.config/gcloud")
+    if entry.name in _SECRET_FILES:
+        return True
+    if not entry.name.lower().endswith(_KEY_FILES) or not entry.is_file():
+        return False
+    with Path(entry.path).open("rb") as file:
+        return _PRIVATE_KEY.search(file.read(65_536)) is not None
+
+
+def _heaviest(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """The three largest files or folders; a folder that has nearly everything stands for nothing, so what is in it."""
+    at = ""
+    while True:
+        totals: Counter[str] = Counter()
+        for name, size in sizes.items():
+            if name.startswith(at):
+                head, slash, _ = name[len(at) :].partition("/")
+                totals[f"{at}{head}{slash}"] += size
+        found = totals.most_common(3)
+        if not found[0][0].endswith("/") or found[0][1] < 0.9 * totals.total():
+            return tuple(found)
+        at = found[0][0]
+
+
+def largest_text(heaviest: tuple[tuple[str, int], ...]) -> str:
+    """For a message: what to leave out first."""
+    return ", ".join(f"{quoted(name)} ({size_text(size)})" for name, size in heaviest)
+
+
+class _Bound:
+    """How large a source may become."""
+
+    def __init__(self, usual: int, ask: Callable[[], int | None], heaviest: tuple[tuple[str, int], ...]) -> None:
+        self._bound = usual
+        self._ask: Callable[[], int | None] | None = ask
+        self._heaviest = heaviest
+
+    def check(self, size: int) -> None:
+        """Raises `TooLarge`."""
+        if size > self._bound and self._ask is not None:
+            asked, self._ask = self._ask(), None
+            self._bound = self._bound * _UNKNOWN_LIMIT if asked is None else asked
+        if size > self._bound:
+            raise TooLarge(
+                f"the folder has more than {self._bound / 1e6:g} MB compressed, which is the most that is accepted",
+                hint=(
+                    f"leave out what the app does not need with .vibedignore; the largest, before compression: "
+                    f"{largest_text(self._heaviest)}"
+                ),
+                details={"limit_bytes": self._bound, "largest": dict(self._heaviest)},
+            )
 
 
 class _Writing:
     """A gzipped tar without anything that depends on the machine, the user or the time."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._gzip = _Gzip(out)
+    def __init__(self, out: BinaryIO, check: Callable[[int], None] = lambda size: None) -> None:
+        self._gzip = _Gzip(out, check)
         self._tar = tarfile.open(fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+
+    def __enter__(self) -> _Writing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._gzip.ended = True
 
     def add(self, name: str, size: int, mode: int, content: BinaryIO) -> None:
         info = tarfile.TarInfo(name)
@@ -222,21 +334,28 @@ class _Writing:
 
 
 class _Gzip:
-    """The write side of a gzip stream: header without name and time."""
+    """The write side of a gzip stream: header without name and time. `check` is told the size as it grows."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, check: Callable[[int], None]) -> None:
         self._out = out
+        self._check = check
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
         self._size = 0
+        self.ended = False
+        """tarfile writes what it holds when it is thrown away, also after an error."""
 
     def write(self, data: bytes) -> int:
+        if self.ended:
+            return len(data)
         packed = self._deflate.compress(data)
         self._size += len(packed)
+        self._check(self._size)
         self._out.write(packed)
         return len(data)
 
     def close(self) -> int:
         rest = self._deflate.flush()
+        self._check(self._size + len(rest))
         self._out.write(rest)
         return self._size + len(rest)
 
