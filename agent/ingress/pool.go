@@ -211,17 +211,14 @@ func (c *appConn) take(p []byte, sign int64) {
 	c.pool.heads.Add(cost)
 }
 
+// headBegins is called for each response; what its head takes is given back to the pool by whoever is done with it.
+func (c *appConn) headBegins() { c.inHead, c.head = true, 0 }
+
 // headEnds says that what is still buffered is no part of the head.
 func (c *appConn) headEnds() {
 	c.inHead = false
 	rest, _ := c.r.Peek(c.r.Buffered())
 	c.take(rest, -1)
-}
-
-// forgetHead is called when nothing needs the head any more.
-func (c *appConn) forgetHead() {
-	c.pool.heads.Add(-c.head)
-	c.head = 0
 }
 
 var (

@@ -34,7 +34,6 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 		}
 		return
 	}
-	defer c.forgetHead()
 	// A client that goes away takes its request with it, whatever it is waiting in.
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	var up *upload
@@ -42,6 +41,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 		up = startUpload(w, r, c)
 	}
 	resp, err := answer(w, r, c, up)
+	defer c.pool.heads.Add(-c.head) // as it is now: the connection may be another request's by then
 	if err != nil {
 		c.Close()
 		if ctx.Err() != nil || up.clientFailed() {
@@ -75,7 +75,6 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	if !stop() || !sent || resp.Close || c.r.Buffered() > 0 {
 		c.Close()
 	} else {
-		c.forgetHead() // before another request may have it
 		c.pool.put(c, resp.Header.Get("Keep-Alive"))
 	}
 	up.settle(w)
@@ -107,7 +106,7 @@ func (in *Ingress) send(ctx context.Context, r *http.Request, to *pool, upgrade 
 
 // answer reads the response's head, passing on the informational ones before it.
 func answer(w http.ResponseWriter, r *http.Request, c *appConn, up *upload) (*http.Response, error) {
-	c.inHead = true
+	c.headBegins()
 	defer c.headEnds()
 	for range 16 {
 		resp, err := http.ReadResponse(c.r, r)

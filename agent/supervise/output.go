@@ -51,6 +51,12 @@ func (o *outputs) read(emit func(stream, text string, more bool)) {
 	}
 }
 
+// workerLines takes a line of a worker's apart into the lines of its message.
+func workerLines(stream, text string) (string, []string) {
+	stream, text = workerLine(stream, text)
+	return stream, strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
 // workerLine takes a line that workerd has written with structuredLogging apart: {timestamp, level, message}. Any other
 // line stays what it is.
 func workerLine(stream, text string) (string, string) {

@@ -223,8 +223,9 @@ func (l *runLog) lastWords() {
 			words = append(words, line) // its text is in the tail already
 			continue
 		}
-		stream, text := workerLine(line.stream, line.text)
-		for text := range strings.SplitSeq(strings.ToValidUTF8(text, "\uFFFD"), "\n") {
+		stream, texts := workerLines(line.stream, line.text)
+		for _, text := range texts {
+			text = strings.ToValidUTF8(text, "\uFFFD")
 			l.tail.add(text)
 			words = append(words, logLine{at: line.at, stream: stream, text: text[:min(len(text), maxText)]})
 		}

@@ -196,8 +196,7 @@ func (s *sandbox) emit(stream, text string, more bool) {
 		l.app(streamSystem, text, more)
 	case l.flooded(stream, text, more):
 	default:
-		stream, text = workerLine(stream, text)
-		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+		stream, lines := workerLines(stream, text)
 		for i, line := range lines {
 			l.app(stream, line, more && i == len(lines)-1)
 		}

@@ -331,9 +331,9 @@ class Supervised:
     async def bury(self) -> None:
         """Wait for the supervisor's end, then remove all that is left; the last act of every sandbox."""
         await self._death.wait()
-        state = _read_json(self.place.state) or self._last
-        if self._last.get("state") == State.EXITED:
-            state = self._last  # it said so, and could perhaps not write it
+        state = self._last
+        if state.get("state") != State.EXITED:  # else it said so, and could perhaps not write it
+            state = _read_json(self.place.state) or state
         ended = exit_of(state.get("exit")) if state.get("state") == State.EXITED else None
         lost = ended is None
         if ended is None:
