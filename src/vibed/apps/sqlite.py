@@ -108,9 +108,11 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         try:
             store._write_db = await loop.run_in_executor(store._writer, store._connect)
+            await loop.run_in_executor(store._writer, _write_ahead, store._write_db)
             await loop.run_in_executor(store._writer, _migrate, store._write_db)
             store._read_db = await loop.run_in_executor(store._reader, store._connect)
-            store._loop_db = store._connect(timeout_s=0.0)
+            store._loop_db = await loop.run_in_executor(store._reader, store._connect)
+            store._loop_db.execute("PRAGMA busy_timeout = 0")
             store._loop_db.execute("PRAGMA synchronous = NORMAL")
             # a checkpoint syncs: the writer's thread makes them
             store._loop_db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -122,9 +124,8 @@ class SqliteStore:
             ) from error
         return store
 
-    def _connect(self, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA cache_size = -1024")  # KiB: the kernel has the file in its cache once for all connections
         return db
@@ -402,6 +403,23 @@ def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]
             db.execute("ROLLBACK")
         raise
     return result
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Put the file in WAL mode, which stays with it.
+
+    While another process does the same, SQLite answers SQLITE_BUSY at once instead of waiting: both hold the lock that
+    the other needs, and it sees the deadlock (sqlite3_busy_handler). So the waiting is done here.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def _migrate(db: sqlite3.Connection) -> None:
