@@ -78,7 +78,8 @@ def swap(folder: Path, visitor: web.Connection, port: int, number: int) -> float
     began = time.perf_counter()
     version = folder / "versions" / str(number)
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-        archive.extractall(version, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none yet
+        archive.extractall(version)
     link = folder / "sites" / f"floor{number}"
     fresh = folder / f".{number}"
     fresh.symlink_to(version)
