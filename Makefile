@@ -20,10 +20,10 @@ doctor: ## Say what is missing and how to get it
 	@$(PYTHON) deploy/bootstrap.py doctor
 
 test: ## Install what is needed and pass all tests
-	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec bash deploy/test.sh
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh
 
 check: ## Lint, types and fast tests, in about a minute
-	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && exec bash deploy/test.sh fast
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh fast
 
 dev: ## Print the Python of the development environment
 	@$(PYTHON) deploy/bootstrap.py dev

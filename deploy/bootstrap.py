@@ -74,7 +74,7 @@ def environment(place, locks, install):
     say("environment", "making %s" % place)
     place.parent.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
-    if not python.exists() or subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL):
+    if not is_ours(python):
         shutil.rmtree(place, ignore_errors=True)
         make_venv(place)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
@@ -88,6 +88,16 @@ def environment(place, locks, install):
     stamp.write_text(wanted)
     say("environment", "ready in %.1f s" % (time.monotonic() - began))
     return python
+
+
+def is_ours(python):
+    """Whether an environment is whole and of the Python that runs this: another may have been named since."""
+    show = [str(python), "-c", "import pip, sys; print(repr((sys.version, sys.base_prefix)))"]
+    try:
+        shown = subprocess.run(show, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return shown.strip() == repr((sys.version, sys.base_prefix))
 
 
 def make_venv(place):
@@ -148,7 +158,7 @@ def made(path):
 
 
 def fingerprint(paths):
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(repr((sys.version, sys.base_prefix)).encode())
     for path in paths:
         digest.update(str(path.relative_to(CHECKOUT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

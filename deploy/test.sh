@@ -5,7 +5,7 @@ set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
 
-python=$(python3 deploy/bootstrap.py dev)
+python=$("${PYTHON:-python3}" deploy/bootstrap.py dev)
 bin=$(dirname "$python")
 export PYTHONPATH=$PWD/src
 began=$SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -64,3 +65,12 @@ def test_what_apt_brought_is_remembered_and_nothing_is_shown(
     bootstrap.apt_install("python3.11-venv", home)
     assert json.loads((home / "debian-packages.json").read_text()) == ["python3-pip-whl", "python3.11-venv"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_environment_of_another_python_is_made_anew(bootstrap: ModuleType, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write(other, "#!/bin/sh\necho \"('3.11.2 (main)', '/usr')\"\n")
+    other.chmod(0o755)
+    assert bootstrap.is_ours(Path(sys.executable))
+    assert not bootstrap.is_ours(other)
+    assert not bootstrap.is_ours(tmp_path / "none")
