@@ -531,13 +531,13 @@ def metrics() -> str:
 # MCP
 
 
-def mcp_tools(*, local_paths: bool, packages: Mapping[str, Mapping[str, str]]) -> list[Any]:
+def mcp_tools(*, pack: Callable[[str], bytes] | None, packages: Mapping[str, Mapping[str, str]]) -> list[Any]:
     from vibed.mcp.tools import create_server
 
     def nobody(context: Any) -> Any:
         raise AssertionError
 
-    return list(asyncio.run(create_server(nobody, packages, local_paths=local_paths).list_tools()))
+    return list(asyncio.run(create_server(nobody, packages, pack=pack).list_tools()))
 
 
 def mcp() -> str:
@@ -545,8 +545,8 @@ def mcp() -> str:
     from vibed.sandboxes.templates import load_templates
 
     packages = {name: template.packages for name, template in load_templates().items()}
-    over_http = mcp_tools(local_paths=False, packages=packages)
-    with_paths = {tool.name: tool for tool in mcp_tools(local_paths=True, packages=packages)}
+    over_http = mcp_tools(pack=None, packages=packages)
+    with_paths = {tool.name: tool for tool in mcp_tools(pack=str.encode, packages=packages)}
     guide = instructions(packages)
     out = [
         "# MCP tools\n",

@@ -689,6 +689,28 @@ async def test_the_database_of_a_newer_vibed_is_not_touched(path: Path) -> None:
         await SqliteStore.open(path)
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_link_in_the_place_of_the_database_leads_nowhere(path: Path, tmp_path: Path, there: bool) -> None:
+    victim = tmp_path / "elsewhere"
+    if there:
+        victim.touch()
+    path.symlink_to(victim)
+    with pytest.raises(StoreUnavailable):
+        await SqliteStore.open(path)
+    assert [p.name for p in tmp_path.iterdir() if p != path] == (["elsewhere"] if there else [])
+    assert not there or not victim.read_bytes()
+
+
+async def test_a_link_that_comes_between_leads_nowhere(path: Path, tmp_path: Path) -> None:
+    await (await SqliteStore.open(path)).close()
+    other = tmp_path / "other.db"
+    path.rename(other)
+    path.symlink_to(other)
+    with pytest.raises(sqlite3.OperationalError, match="link"):
+        SqliteStore(path)._connect()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "other.db"])
+
+
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.write_bytes(b"this is not a database, " * 100)
     with pytest.raises(StoreUnavailable):

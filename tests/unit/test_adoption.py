@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +42,19 @@ class Group:
 
     def oom_kills(self) -> int:
         return 0
+
+
+async def test_what_a_killed_controller_was_making_goes_when_it_is_old(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(os.geteuid(), rootless=True))
+    for name, age in (("old", 3600), ("new", 0)):
+        folder, spec = layout.sandboxes / f".s{name}", layout.sandboxes / f".b{name}.json"
+        (folder / "root").mkdir(parents=True)
+        spec.write_text("{}")
+        for path in (folder, spec):
+            os.utime(path, (time.time() - age,) * 2)
+    anything = cast(Any, None)
+    await ProcessDriver(Host(layout, anything, anything, cgroups=cast(Any, Groups(stuck="")))).adopt()
+    assert sorted(path.name for path in layout.sandboxes.iterdir()) == [".bnew.json", ".snew"]
 
 
 async def test_a_process_that_does_not_end_costs_no_other_sandbox_its_adoption(

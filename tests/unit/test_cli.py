@@ -486,6 +486,13 @@ async def test_a_home_folder_is_not_sent_unless_that_is_meant(cli: Cli) -> None:
     assert (await cli.json("apps"))["total"] == 1
 
 
+async def test_a_disk_that_takes_nothing_is_told_as_such(cli: Cli) -> None:
+    process = await cli.start("apps", "--json", stdout=os.open("/dev/full", os.O_WRONLY), PYTHONUNBUFFERED="1")
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in err.decode() and "No space left on device" in err.decode()
+
+
 async def test_a_folder_that_is_too_large_is_refused_before_it_is_sent(cli: Cli) -> None:
     (cli.folder / "media").mkdir()
     (cli.folder / "media" / "film.mp4").write_bytes(os.urandom(60_000_000))

@@ -259,6 +259,14 @@ async def test_over_stdio_a_folder_can_be_deployed(tmp_path: Path) -> None:
         assert (await failed(client, "deploy_artifact", name="site"))["code"] == "InvalidRequest"
 
 
+async def test_over_stdio_a_home_folder_is_not_sent(tmp_path: Path) -> None:
+    async with served(tmp_path) as (api, url), over_stdio(url) as client:
+        for home in ("~", "/"):
+            body = await failed(client, "deploy_artifact", name="home", path=home)
+            assert body["code"] == "PackFailed" and "home folder" in body["message"]
+        assert api.sources() == []
+
+
 async def test_over_http_a_folder_of_the_server_cannot_be_deployed(tmp_path: Path) -> None:
     async with served(tmp_path) as (_, url), over_http(url) as client:
         tool = next(tool for tool in (await client.list_tools()).tools if tool.name == "deploy_artifact")

@@ -150,14 +150,16 @@ async def test_a_site_that_was_unpacked_for_nothing_goes_and_leaves_other_sites_
     assert place.exists()
 
 
-async def test_what_an_earlier_controller_had_half_written_goes(layout: Layout, tmp_path: Path) -> None:
+async def test_what_an_earlier_controller_had_half_written_or_half_removed_goes(layout: Layout, tmp_path: Path) -> None:
     earlier = StaticDriver(layout)
     await deploy(earlier, site_run(archive(tmp_path, {"index.html": "hi"})))
     half = earlier.folder / ".fresh" / "b.0123456789ab"
-    (half / "css").mkdir(parents=True)
+    removing = (earlier.folder / ".gone.012345678901", earlier.folder / "a" / ".gone.012345678901")
+    for left in (half, *removing):
+        (left / "css").mkdir(parents=True)
     later = StaticDriver(layout)
     await later.adopt()
-    await until(lambda: not half.exists())
+    await until(lambda: not half.exists() and not list(earlier.folder.rglob(".gone*")))
     assert later.find("a", 1) is not None
     await later.close()
 

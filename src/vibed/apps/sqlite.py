@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import time
 import uuid
@@ -107,6 +108,7 @@ class SqliteStore:
         store = cls(path)
         loop = asyncio.get_running_loop()
         try:
+            _create(path)
             store._write_db = await loop.run_in_executor(store._writer, store._connect)
             await loop.run_in_executor(store._writer, _write_ahead, store._write_db)
             await loop.run_in_executor(store._writer, _migrate, store._write_db)
@@ -116,7 +118,7 @@ class SqliteStore:
             store._loop_db.execute("PRAGMA synchronous = NORMAL")
             # a checkpoint syncs: the writer's thread makes them
             store._loop_db.execute("PRAGMA wal_autocheckpoint = 0")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             await store.close()
             raise StoreUnavailable(
                 f"the app store at {path} cannot be opened: {error}",
@@ -125,7 +127,17 @@ class SqliteStore:
         return store
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        opened = db.execute("PRAGMA database_list").fetchone()[2]
+        if opened != str(self._path.parent.resolve() / self._path.name):
+            db.close()
+            raise sqlite3.OperationalError(f"it is a link to {opened}")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA cache_size = -1024")  # KiB: the kernel has the file in its cache once for all connections
         return db
@@ -403,6 +415,16 @@ def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]
             db.execute("ROLLBACK")
         raise
     return result
+
+
+def _create(path: Path) -> None:
+    """Make the file, if it is not there.
+
+    The controller, which is root, shares the folder with the API's process, which is not: a link that this puts there
+    must not lead SQLite elsewhere. It would follow one, so that `_connect` asks it what it has opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    os.close(os.open(path, flags, 0o600))
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

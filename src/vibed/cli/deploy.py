@@ -47,7 +47,9 @@ def deploy(
     folder = directory.resolve()
     if not folder.is_dir():
         raise Usage(f"{directory} is not a folder", hint="give the folder that holds the app")
-    if not yes and (Path.home().resolve().is_relative_to(folder) or (folder / ".ssh").is_dir()):
+    from vibed.sources.pack import Why, has_home, pack_directory
+
+    if not yes and has_home(folder):
         raise Usage(
             f"{folder} is a home folder, or has one in it: all that lies there would be sent",
             hint="give the folder that holds the app, or --yes when this is it",
@@ -71,8 +73,6 @@ def deploy(
         metadata["runtime"] = {key: value for key, value in runtime.items() if value is not None}
     if env:
         metadata["env"] = _env(env, client, app_id if metadata["if_exists"] == "update" else None)
-    from vibed.sources.pack import Why, pack_directory
-
     with Progress(quiet=as_json) as progress, tempfile.TemporaryFile() as source:
         progress.say(f"packing {folder.name}")
         packed = pack_directory(folder, source, ask_limit=client.source_limit)

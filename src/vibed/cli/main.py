@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -11,6 +13,8 @@ from vibed.cli.registry import ENTRIES, Entry
 
 _HEAD = "From the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox."
 USAGE = 2
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 _MEANT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("list", "ls", "ps"), ("apps",)),
@@ -88,6 +92,19 @@ def _run(entry: Entry, arguments: list[str]) -> None:
         if error.hint and error.hint.startswith("list your apps"):
             error.hint = "`vibed apps` lists your apps"  # the API does not know who asks
         sys.exit(fail(error, as_json="--json" in arguments))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        from vibed.cli.output import fail
+
+        # without a name it is standard output
+        where = f" ({error.filename})" if error.filename else ""
+        full = VibedError(
+            f"the disk cannot be written: {os.strerror(error.errno)}{where}",
+            code="StorageFailed",
+            hint="free some space, or see the machine's kernel log, then try again",
+        )
+        sys.exit(fail(full, as_json="--json" in arguments and bool(where)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import asyncio
 import io
 import uuid
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import anyio
@@ -20,8 +22,23 @@ def run() -> None:
     """Serve until standard input ends. Raises `NoSettings` when nothing says where vibeD is."""
     client = Client()
     backend = OverHttp(client)
-    server = create_server(lambda request: backend, _packages(client), local_paths=True)
+    server = create_server(lambda request: backend, _packages(client), pack=partial(_pack, client))
     anyio.run(server.run_stdio_async)
+
+
+def _pack(client: Client, path: str) -> bytes:
+    """A folder of this machine as a source. Raises the errors of `pack_directory`."""
+    from vibed.sources.pack import PackError, has_home, pack_directory
+
+    folder = Path(path).expanduser()
+    if has_home(folder):
+        raise PackError(
+            f"{folder} is a home folder, or has one in it: all that lies there would be sent",
+            hint="name the folder that holds the app",
+        )
+    packed = io.BytesIO()
+    pack_directory(folder, packed, ask_limit=client.source_limit)
+    return packed.getvalue()
 
 
 def _packages(client: Client) -> Mapping[str, Mapping[str, str]]:

@@ -8,7 +8,6 @@ import binascii
 import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from mcp.server import MCPServer
@@ -38,6 +37,8 @@ R = TypeVar("R")
 
 BackendOf = Callable[[Context[Any, Any]], Backend]
 """The backend for the caller of a request."""
+Pack = Callable[[str], bytes]
+"""Makes a source of a folder of this machine, named as a user would. Blocking; raises `VibedError`."""
 
 _LANGUAGES = {
     "python": "python-313",
@@ -104,13 +105,13 @@ _DELETES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempote
 
 
 def create_server(
-    backend_of: BackendOf, packages: Mapping[str, Mapping[str, str]], *, local_paths: bool = False
+    backend_of: BackendOf, packages: Mapping[str, Mapping[str, str]], *, pack: Pack | None = None
 ) -> MCPServer[Any]:
-    """An MCP server with every tool; `local_paths` also lets deploys name a folder of this machine."""
+    """An MCP server with every tool; where there is a `pack`, deploys may also name a folder of this machine."""
     server: MCPServer[Any] = MCPServer(
         "vibed", title="vibeD", version=__version__, instructions=instructions(packages), log_level="WARNING"
     )
-    _Tools(server, backend_of, instructions(packages)).register(local_paths=local_paths)
+    _Tools(server, backend_of, instructions(packages)).register(pack)
     return server
 
 
@@ -129,7 +130,7 @@ class _Tools:
 
         return register
 
-    def register(self, *, local_paths: bool) -> None:
+    def register(self, pack: Pack | None) -> None:
         deploy = (
             "Deploy a web app and get its live URL. The same name again makes the next version of your app of that "
             "name (`created` tells); pass if_exists=fail to be refused instead.\n\n" + self._guide
@@ -139,8 +140,8 @@ class _Tools:
             "port, entrypoint or template. Requests that are under way finish on the old version, and a version that "
             "fails to start leaves the old one serving."
         )
-        if local_paths:
-            self._with_paths(deploy, update)
+        if pack is not None:
+            self._with_paths(pack, deploy, update)
         else:
             self._with_files(deploy, update)
         self._reading()
@@ -175,7 +176,7 @@ class _Tools:
             source = await _packed(files) if files is not None else None
             return await self._update(ctx, artifact_id, source, env_vars, _runtime(template, entrypoint, port))
 
-    def _with_paths(self, deploy: str, update: str) -> None:
+    def _with_paths(self, pack: Pack, deploy: str, update: str) -> None:
         @self._add("Deploy an app", _MAKES, deploy)
         async def deploy_artifact(
             ctx: Context[Any, Any],
@@ -189,7 +190,7 @@ class _Tools:
             template: Template = None,
             if_exists: Literal["update", "fail"] = "update",
         ) -> Artifact:
-            source = await _source(files, path)
+            source = await _source(pack, files, path)
             if source is None:
                 raise _wrong("give either files or path", "files: {path: content}, or path: a folder")
             runtime = _runtime(template, entrypoint, port)
@@ -206,7 +207,7 @@ class _Tools:
             entrypoint: Entrypoint = None,
             template: Template = None,
         ) -> Artifact:
-            source = await _source(files, path)
+            source = await _source(pack, files, path)
             return await self._update(ctx, artifact_id, source, env_vars, _runtime(template, entrypoint, port))
 
     async def _deploy(
@@ -370,11 +371,11 @@ def _metadata(env_vars: dict[str, str] | None, runtime: dict[str, Any]) -> dict[
     return metadata
 
 
-async def _source(files: dict[str, str | Binary] | None, path: str | None) -> bytes | None:
+async def _source(pack: Pack, files: dict[str, str | Binary] | None, path: str | None) -> bytes | None:
     if files is not None and path is not None:
         raise _wrong("files and path were both given", "give one of them")
     if path is not None:
-        return await asyncio.to_thread(_folder, path)
+        return await asyncio.to_thread(pack, path)
     return None if files is None else await _packed(files)
 
 
@@ -391,13 +392,3 @@ async def _packed(files: Mapping[str, str | Binary]) -> bytes:
         except (binascii.Error, ValueError) as error:
             raise _wrong(f"{name[:100]!r} is not base64: {error}", "encode the file's bytes, or send text") from error
     return await asyncio.to_thread(pack_files, content)
-
-
-def _folder(path: str) -> bytes:
-    import io
-
-    from vibed.sources.pack import pack_directory
-
-    packed = io.BytesIO()
-    pack_directory(Path(path).expanduser(), packed)
-    return packed.getvalue()

@@ -45,6 +45,8 @@ from vibed.spreading import spread
 TEMPLATE = "static-nginx"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"(\d{10})-v(\d+)-([0-9a-f]{12})")
+_GONE = ".gone."
+"""How the names of folders begin that are being removed."""
 _LINGER_S = 5.0
 """How long a request that the proxy had routed before the switch may still look up a file."""
 
@@ -325,7 +327,8 @@ class StaticDriver:
         _remove(place)
 
     def _remove_leftovers(self, half_written: Sequence[Path]) -> None:
-        for place in half_written:
+        # one that is being removed at this moment may go twice
+        for place in (*half_written, *self.folder.glob(f"{_GONE}*"), *self.folder.glob(f"*/{_GONE}*")):
             _remove(place)
         with contextlib.suppress(FileNotFoundError):
             for boot in self._sites.iterdir():
@@ -349,7 +352,7 @@ def _name_index(place: Path, index: str) -> None:
 
 def _remove(place: Path) -> None:
     """Remove a folder so that its name is free at once: a half removed site must not be found."""
-    hidden = place.with_name(f".gone.{secrets.token_hex(6)}")
+    hidden = place.with_name(f"{_GONE}{secrets.token_hex(6)}")
     try:
         place.rename(hidden)
     except FileNotFoundError:

@@ -674,16 +674,16 @@ class Death:
 
 
 async def sweep(host: Host) -> None:
-    """Remove groups and half-made folders that belong to no sandbox."""
+    """Remove groups, half-made folders and a bundler's files that belong to no sandbox."""
     # groups are listed first: a sandbox that is being made has its folder before it has its group
     groups = host.cgroups.ids()
     folders = {folder.name for folder in _folders(host.layout.sandboxes)}
     for id in groups - folders:
         await host.cgroups.get(id).end()
     with contextlib.suppress(FileNotFoundError):
-        for folder in host.layout.sandboxes.iterdir():
-            if folder.name.startswith(".s") and time.time() - folder.stat().st_mtime > 60:
-                await asyncio.to_thread(shutil.rmtree, folder, True)
+        for left in host.layout.sandboxes.glob(".[bs]*"):
+            if time.time() - left.stat().st_mtime > 60:
+                await asyncio.to_thread(shutil.rmtree if left.is_dir() else os.unlink, left)
 
 
 def _folders(sandboxes: Path) -> Iterable[Path]:

@@ -126,6 +126,11 @@ def pack_directory(
     return Packed(len(walk.found), expanded, compressed, dict(sorted(walk.skipped.items())), heaviest)
 
 
+def has_home(folder: Path) -> bool:
+    """Whether a folder is the user's home or has it, or looks like somebody's: more than an app lies there."""
+    return Path.home().resolve().is_relative_to(folder.resolve()) or (folder / ".ssh").is_dir()
+
+
 def pack_files(files: Mapping[str, str | bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> bytes:
     """A source from file contents by relative path. Raises the errors of names, `DuplicateName` aside, and
     `EmptyArchive`."""
