@@ -26,6 +26,7 @@ from bench.proxy import free_port
 from tests.prepare import home as shared_home
 from vibed.cli import watchdog
 from vibed.layout import Layout
+from vibed.processes import start_time
 from vibed.sandboxes.builder import TemplateBuilder
 from vibed.sandboxes.templates import load_templates
 from vibed.sandboxes.tools import Tools
@@ -289,7 +290,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _await_end(pid: int) -> None:
     deadline = time.monotonic() + 5
-    while watchdog.start_time(pid) is not None and time.monotonic() < deadline:
+    while start_time(pid) is not None and time.monotonic() < deadline:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         time.sleep(0.001)

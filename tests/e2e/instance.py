@@ -20,6 +20,7 @@ from tests.e2e.client import Client
 from tests.e2e.waiting import eventually
 from vibed.cli import watchdog
 from vibed.layout import Layout
+from vibed.processes import start_time
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARTS = ("serve", "controller", "caddy")
@@ -136,12 +137,12 @@ class Instance:
         pids = self.pids()
         guard = self.watchdog_pid()
         chosen = [pids[part] if part != "watchdog" else guard for part in parts]
-        born = [(pid, watchdog.start_time(pid)) for pid in chosen if pid is not None]
+        born = [(pid, start_time(pid)) for pid in chosen if pid is not None]
         assert len(born) == len(parts), f"not all of {parts} run: {pids}, watchdog {guard}"
         for pid, _ in born:
             os.kill(pid, signal.SIGKILL)
         for pid, began in born:
-            eventually(lambda p=pid, b=began: watchdog.start_time(p) != b, f"process {pid} is gone", every_s=0.005)  # type: ignore[misc]
+            eventually(lambda p=pid, b=began: start_time(p) != b, f"process {pid} is gone", every_s=0.005)  # type: ignore[misc]
 
     def wait_until_ready(self, within_s: float = 60.0) -> None:
         """Until every part runs and /readyz (which remembers for half a second) says 200."""

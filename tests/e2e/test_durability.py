@@ -26,7 +26,7 @@ from tests.e2e.waiting import eventually
 from vibed.apps.app import Resources
 from vibed.apps.sqlite import SqliteStore
 from vibed.apps.store import NewVersion
-from vibed.cli.watchdog import start_time
+from vibed.processes import start_time
 
 BACK_S = 30.0
 """Generous: the tests share a small machine. The bench measures how quick it is."""

@@ -30,7 +30,7 @@ from tests.e2e.unprivileged import (
     unused_uid,
 )
 from tests.e2e.waiting import eventually
-from vibed.cli.watchdog import start_time
+from vibed.processes import start_time
 
 TEMPLATES = ("static-nginx", "workerd", "python-313", "base-debian")
 SAMPLES: dict[str, Callable[[object], samples.Files]] = {

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from vibed.cli import up, watchdog
+from vibed.cli import up
 from vibed.config import Config
 from vibed.layout import Layout, Uids
+from vibed.processes import start_time
 from vibed.sandboxes.tools import Tools
 
 
@@ -155,7 +156,7 @@ def never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
 
 def _runs(folder: Path, pid: int) -> None:
     fresh = folder / "watchdog.new"
-    fresh.write_text(json.dumps({"controller": (pid, watchdog.start_time(pid), "")}))
+    fresh.write_text(json.dumps({"controller": (pid, start_time(pid), "")}))
     fresh.rename(folder / "watchdog.json")
 
 

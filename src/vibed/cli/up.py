@@ -30,6 +30,7 @@ from vibed.cli import installation, watchdog
 from vibed.cli.templates import limitations
 from vibed.config import Config, load
 from vibed.layout import Layout
+from vibed.processes import start_time
 from vibed.sandboxes.shipped import shipped
 from vibed.sandboxes.tools import Tools
 
@@ -236,13 +237,12 @@ def stop_processes(layout: Layout) -> bool:
     left = watchdog.running(_state(layout))
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in left.values():
-            if watchdog.start_time(process.pid) == process.began:
+            if start_time(process.pid) == process.began:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, number)
         deadline = time.monotonic() + watchdog.STOP_GRACE_S
         while (
-            any(watchdog.start_time(process.pid) == process.began for process in left.values())
-            and time.monotonic() < deadline
+            any(start_time(process.pid) == process.began for process in left.values()) and time.monotonic() < deadline
         ):
             time.sleep(0.02)
     return bool(left)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from vibed.processes import start_time
+
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
 STOP_GRACE_S = 8.0
@@ -38,15 +40,6 @@ class Command:
     log: Path
     fingerprint: str = ""
     """Of all that decides what the process does: one that runs with another is replaced."""
-
-
-def start_time(pid: int) -> str | None:
-    """Field 22 of /proc/<pid>/stat (proc(5)): with the pid it names one process for ever. None if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if stat[0] in ("Z", "X") else stat[19]
 
 
 @dataclass
@@ -101,7 +94,8 @@ class Watchdog:
         before = running(self._state)
         for kept in self._kept:
             if kept.command.name in before:
-                self._watch(kept, before[kept.command.name].pid)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    self._watch(kept, before[kept.command.name].pid)
         outdated = [
             kept
             for kept in self._kept
@@ -121,8 +115,8 @@ class Watchdog:
                 say(f"{kept.command.name} started", pid=kept.pid)
 
     def _watch(self, kept: _Kept, pid: int) -> None:
-        kept.pid, kept.began = pid, time.monotonic()
         kept.descriptor = os.pidfd_open(pid)
+        kept.pid, kept.began = pid, time.monotonic()
 
     def _wait(self, wake: int) -> None:
         """Sleep until a process ends, a signal comes, a start is due, or it is time to look after the files."""

