@@ -259,6 +259,39 @@ async def test_an_old_sandbox_that_keeps_its_connections_is_ended_rather_than_be
     assert (await world.app()).status.restarts == 0
 
 
+async def test_an_older_sandbox_that_ends_while_the_name_moves_on_does_not_lead_it_back(world: World) -> None:
+    await world.settle(await world.deploy())
+    first = world.driver.made[0]
+
+    async def drain(deadline_s: float) -> None:
+        await asyncio.Event().wait()
+
+    first.drain = drain  # type: ignore[method-assign]
+    await world.settle(await world.deploy())
+    second = world.driver.made[1]
+
+    async def has_ended(heir: Sandbox | None) -> None:
+        raise SandboxLost("it has ended")
+
+    async def takes_a_moment(heir: Sandbox | None) -> None:
+        await world.until(lambda: first.exit is not None)
+        await asyncio.sleep(0.02)
+
+    first.hand_over, second.hand_over = has_ended, takes_a_moment  # type: ignore[method-assign]
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.serving_version) == (Phase.READY, 3)
+    assert world.serving() == [3]
+    await world.until(lambda: len(world.driver.alive) == 1)
+    assert world.serving() == [3]
+
+
+async def test_a_name_that_leads_nowhere_is_mended_by_its_next_visitor(world: World) -> None:
+    await world.settle(await world.deploy())
+    world.markers.clear("todo")
+    assert (await world.reconciler.ensure("todo", 5.0)).phase is Phase.READY
+    assert world.serving() == [1] and len(world.driver.made) == 1
+
+
 async def test_when_the_new_sandbox_dies_at_once_the_name_leads_to_the_old_one_again(world: World) -> None:
     await world.settle(await world.deploy())
     old = world.driver.made[0]

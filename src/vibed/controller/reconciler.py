@@ -80,6 +80,8 @@ class _Run:
     sandbox: Sandbox | None = None
     begun: float = field(default_factory=time.monotonic)
     serving_since: float = 0.0
+    published: bool = False
+    """Whether the app's name has led to it; from then on it takes part in handing connections over."""
     timings: Mapping[str, float] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -124,8 +126,16 @@ class _Keeper:
         self.changed.set()
         self.changed = asyncio.Event()
 
+    def leading(self) -> _Run | None:
+        """The run to which the name should lead: one that serves, or is just being switched to."""
+        return max(
+            (run for run in self.runs.values() if run.published and run.stage in (Stage.STARTING, Stage.SERVING)),
+            key=lambda run: run.number,
+            default=None,
+        )
+
     def serving(self) -> _Run | None:
-        """The run that requests reach."""
+        """The newest run that serves."""
         return max(
             (run for run in self.runs.values() if run.stage is Stage.SERVING),
             key=lambda run: run.number,
@@ -253,7 +263,10 @@ class Reconciler:
         return keeper.outcome or Outcome(Phase.PENDING, "Starting", "")
 
     async def _suspect(self, keeper: _Keeper) -> None:
-        """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over."""
+        """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over; if there is
+        none, the name should lead to the run that serves.
+        """
+        over: _Run | None = None
         for marker in self._markers.published(keeper.app_id):
             if marker.site:
                 continue
@@ -265,9 +278,12 @@ class Reconciler:
                 self._markers.retire(keeper.app_id, marker.run)
                 run = keeper.runs.get(marker.run)
                 if run is not None and run.stage is Stage.SERVING and run.sandbox is not None:
+                    over = run
                     self._spawn(self._crashed(keeper, run, await _how_it_ended(run.sandbox)))
             except (OSError, TimeoutError):
                 continue  # it is there, and busy
+        if keeper.serving() is not over and not self._markers.published(keeper.app_id):
+            await self._point_at_newest(keeper)
 
     def in_use(self) -> Counter[str]:
         """How many sandboxes apps hold, by template; sites have no process and are not among them."""
@@ -372,9 +388,12 @@ class Reconciler:
                 return found
 
     async def _point_at_newest(self, keeper: _Keeper) -> None:
-        """Have the app's name lead to the newest run that serves, if there is one and it does not."""
-        run = keeper.serving()
-        if run is None or run.sandbox is None or run.sandbox.endpoint is None:
+        """Have the app's name lead to the newest run that serves, if there is one and it does not.
+
+        While it is being switched to another, that one's start does the rest.
+        """
+        run = keeper.leading()
+        if run is None or run.stage is Stage.STARTING or run.sandbox is None or run.sandbox.endpoint is None:
             return
         published = self._markers.published(keeper.app_id)
         if not published or published[0].run != run.number:
@@ -541,6 +560,7 @@ class Reconciler:
         if run.leaving:
             raise RunFailed("it was stopped while it started", code="Stopped")
         run.enter("switching")
+        run.published = True
         self._markers.publish(keeper.app_id, run.number, run.version, started.endpoint)
         if len(keeper.runs) > 1:
             await self._hand_over(keeper, run)
@@ -556,7 +576,7 @@ class Reconciler:
         }
 
     def _serve(self, keeper: _Keeper, run: _Run) -> None:
-        run.stage = Stage.SERVING
+        run.stage, run.published = Stage.SERVING, True
         run.serving_since = time.monotonic()
         keeper.runs[run.number] = run
         assert run.sandbox is not None
@@ -576,8 +596,6 @@ class Reconciler:
         keeper.restarts += 1
         if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
             keeper.troubles.pop(run.version, None)
-        # One that it has just replaced may not have begun to drain. This runs when the stage has changed.
-        self._spawn(self._point_at_newest(keeper))
         await self._failed(keeper, run, "Crashed", _exit_sentence(ended), app_fault=False)
 
     async def _failed(self, keeper: _Keeper, run: _Run, reason: str, message: str, *, app_fault: bool) -> None:
@@ -585,6 +603,9 @@ class Reconciler:
         if run.leaving:
             return
         run.stage = Stage.STOPPING
+        if run.published:
+            # one that it has just replaced may not have begun to drain
+            self._spawn(self._point_at_newest(keeper))
         before = keeper.troubles.get(run.version)
         count = 1 + (before.count if before is not None else 0)
         retry_at = time.monotonic() + backoff(count)
