@@ -45,6 +45,21 @@ async def test_nothing_fails_and_nothing_is_stale(
     assert {one.version for one in running.seen} == set(range(1, versions + 1))
 
 
+@pytest.mark.slow
+async def test_nor_when_versions_follow_each_other_faster_than_the_old_ones_end(vibed: Instance, apps: Apps) -> None:
+    vibed.client.wait_for_template("workerd")
+    name = apps.name()
+    await asyncio.to_thread(vibed.client.deploy_ready, name, samples.worker(1))
+    async with Load(vibed.client, name, get=2, post=1) as running:
+        for version in range(2, 42):
+            await asyncio.to_thread(vibed.client.deploy_ready, name, samples.worker(version))
+            running.switched(version)
+            # a drain of nothing takes 100 ms and a little: the name moves on just when the run before last ends
+            await asyncio.sleep(0.07 + 0.01 * (version % 8))
+    assert not running.failed, f"{len(running.failed)} of {len(running.seen)}: {running.failed[:5]}"
+    assert not running.stale, f"{len(running.stale)} of {len(running.seen)}: {running.stale[:5]}"
+
+
 @pytest.mark.parametrize(("template", "sample"), [("workerd", samples.worker), ("python-313", samples.python)])
 async def test_an_open_websocket_goes_on_until_the_drain_deadline_and_is_told(
     vibed: Instance, apps: Apps, template: str, sample: Callable[[object], samples.Files]
