@@ -144,6 +144,11 @@ class Instance:
         for pid, began in born:
             eventually(lambda p=pid, b=began: start_time(p) != b, f"process {pid} is gone", every_s=0.005)  # type: ignore[misc]
 
+    def forget_deaths(self) -> None:
+        """Have a new watchdog, which starts what dies next at once: it waits longer after each death in a row."""
+        self.kill("watchdog")
+        self.up()
+
     def wait_until_ready(self, within_s: float = 60.0) -> None:
         """Until every part runs and /readyz (which remembers for half a second) says 200."""
         eventually(

@@ -166,7 +166,7 @@ def test_the_starting_page_becomes_the_app_by_itself(vibed: Instance, apps: Apps
 
     vibed.client.wait_for_template("python-313")
     name = apps.name()
-    source = samples.python_after("import time", "time.sleep(24)")
+    source = samples.python_after("import time", "time.sleep(13)")
     thread = threading.Thread(target=lambda: vibed.client_with(vibed.admin_key).post_deploy(name, source))
     thread.start()
     while vibed.client.api("GET", f"/v1/apps/{name}").status_code != 200:

@@ -229,6 +229,7 @@ def test_nothing_acknowledged_is_lost_at_any_point_of_a_deploy(
     """A deploy is sent, a part of vibeD is killed at a random moment of it."""
     seed = random.randrange(1 << 32)
     choice = random.Random(seed)
+    second.forget_deaths()
     name = second_apps.name()
     second.client.deploy_ready(name, sample(1))
     parts = ("serve", "controller") if victim == "both" else (victim,)

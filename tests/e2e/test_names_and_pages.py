@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -50,26 +51,26 @@ def test_a_host_that_is_not_ours_gets_nothing(vibed: Instance, host: str) -> Non
 def test_an_app_that_is_starting_holds_the_visitor_and_then_says_so(vibed: Instance, apps: Apps) -> None:
     vibed.client.wait_for_template("python-313")
     name = apps.name()
-    source = samples.python_after("import time", "time.sleep(26)")
-    thread = threading.Thread(target=lambda: vibed.client_with(vibed.admin_key).post_deploy(name, source))
-    thread.start()
+    source = samples.python_after("import time", "time.sleep(13)")
+    deploy = threading.Thread(target=lambda: vibed.client_with(vibed.admin_key).post_deploy(name, source))
+    deploy.start()
     try:
         while vibed.client.api("GET", f"/v1/apps/{name}").status_code != 200:
             time.sleep(0.05)
-        page = vibed.client.visit(name, headers=BROWSER)
+        with ThreadPoolExecutor(2) as visitors:
+            person = visitors.submit(vibed.client.visit, name, headers=BROWSER)
+            program = visitors.submit(vibed.client_with(vibed.admin_key).visit, name, headers=PROGRAM)
+        page, answer = person.result(), program.result()
         assert page.status_code == 503, page.text
         assert page.headers["retry-after"]
         assert f"{name} is starting" in page.text
         assert 'http-equiv="refresh"' in page.text
-        answer = vibed.client.visit(name, headers=PROGRAM)
-        if answer.status_code == 503:
-            assert answer.json()["details"]["retryable"] is True
+        assert answer.status_code == 503
+        assert answer.json()["details"]["retryable"] is True
         held = vibed.client.visit(name, headers=PROGRAM)
-        while held.status_code == 503:
-            held = vibed.client.visit(name, headers=PROGRAM)
         assert (held.status_code, held.text) == (200, "version 1\n"), "a request is held until the app is there"
     finally:
-        thread.join()
+        deploy.join()
 
 
 def test_an_app_that_failed_says_so_without_its_log(vibed: Instance, apps: Apps) -> None:
