@@ -94,6 +94,8 @@ class Connection:
             raise Disconnected(f"the connection ended while {op!r} was asked") from error
         finally:
             self._calls.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where the write failed first; asyncio would log it as lost
 
     async def close(self) -> None:
         self._reading.cancel()

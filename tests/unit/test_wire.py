@@ -1,8 +1,9 @@
-"""Messages that are too long hurt nobody but who sends them."""
+"""Messages that are too long, and peers that go, hurt nobody else."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -72,3 +73,23 @@ def test_what_is_still_being_answered_when_the_other_side_has_gone_goes_on_to_it
 
     uvloop.run(talk())
     assert ended == ["op 1", "op 2", "op 3"]
+
+
+async def test_a_peer_that_goes_while_it_is_asked_leaves_nothing_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_unix_server(hang_up, str(tmp_path / "s"))
+    connection = await Connection.open(tmp_path / "s")
+    asked = [asyncio.ensure_future(connection.call("do", text="x" * 900_000)) for _ in range(8)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Disconnected}
+    await connection.close()
+    server.close()
+    del asked, outcomes
+    gc.collect()
+    await asyncio.sleep(0)
+    assert "never retrieved" not in caplog.text
