@@ -7,6 +7,7 @@ development tools in the user's cache. Each is made once and then only when a lo
 library only: it runs under any Python that a machine has, to say what is wrong with it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,9 @@ def main(arguments):
             return 0
         return subprocess.call([str(program), what, *arguments[1:]], cwd="/")
     if what == "dev":
-        print(environment(cache() / "dev", ["runtime.txt", "dev.txt"], install=False))
+        with contextlib.redirect_stdout(sys.stderr):
+            python = environment(cache() / "dev", ["runtime.txt", "dev.txt"], install=False)
+        print(python)
         return 0
     return fail("unknown command %r" % what, "use up, down, clean, doctor or dev")
 

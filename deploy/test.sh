@@ -14,8 +14,10 @@ step() { printf '  ..  %-14s %s\n' "$1" "(at $((SECONDS - began)) s)"; }
 step lint
 "$bin/ruff" check .
 "$bin/ruff" format --check .
-step types
-"$bin/mypy"
+# one core is enough for it, and the next steps wait for the network or for other programs
+types=$(mktemp)
+"$bin/mypy" > "$types" 2>&1 &
+checking=$!
 
 export VIBED_TEST_HOME=${VIBED_TEST_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/vibed/test-home}
 step system
@@ -26,6 +28,13 @@ go=$("$python" -m tests.prepare go)
 
 step agent
 (cd agent && test -z "$("$(dirname "$go")/gofmt" -l .)" && "$go" vet ./... && "$go" test ./...)
+
+step types
+status=0
+wait "$checking" || status=$?
+cat "$types"
+rm "$types"
+[ "$status" = 0 ] || exit "$status"
 
 if [ "${1:-}" = fast ]; then
     exec "$python" -m pytest tests/unit -q
