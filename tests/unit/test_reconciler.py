@@ -636,3 +636,214 @@ async def test_a_visitor_of_an_app_that_is_deleted_meanwhile_is_told_so_at_once(
     async with asyncio.timeout(1.0):
         with pytest.raises(NotFound):
             await world.reconciler.ensure("todo", 5.0)
+
+
+# What happens between one await and the next
+
+
+def slowly(sandbox: Scripted, seconds: float) -> None:
+    async def destroy(grace_s: float = 2.0) -> None:
+        await asyncio.sleep(seconds)
+        sandbox.end()
+
+    sandbox.destroy = destroy  # type: ignore[method-assign]
+
+
+def binds(world: World, run: Run) -> None:
+    """As agent/supervise/listen.go: the folder has to be there."""
+    path = world.markers.socket(run.app_id, run.number, run.version)
+    if not path.parent.is_dir():
+        raise RunFailed("the ingress socket cannot be opened: no such file or directory", code="StartFailed")
+    path.touch()
+
+
+async def test_a_first_version_that_is_overtaken_does_not_take_the_room_for_sockets_with_it(world: World) -> None:
+    async def script(run: Run) -> None:
+        if run.version == 1:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.2)  # until the app listens
+        binds(world, run)
+
+    world.driver.script = script  # type: ignore[assignment]
+    await world.deploy()
+    world.reconciler.wake("todo")
+    await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
+    slowly(world.driver.made[0], 0.05)
+    outcome = await world.settle(await world.deploy())
+    assert outcome.phase is Phase.READY, outcome
+
+
+async def test_a_corrected_version_starts_while_the_failed_one_is_removed(world: World) -> None:
+    async def script(run: Run) -> None:
+        if run.version == 1:
+            slowly(world.driver.made[-1], 0.1)
+            raise RunFailed("it exited with status 1", code="StartFailed")
+        await asyncio.sleep(0.2)  # until the app listens
+        binds(world, run)
+
+    world.driver.script = script  # type: ignore[assignment]
+    assert (await world.settle(await world.deploy())).phase is Phase.FAILED
+    outcome = await world.settle(await world.deploy())
+    assert outcome.phase is Phase.READY, outcome
+    await world.until(lambda: len(world.driver.alive) == 1)
+    await asyncio.sleep(0.1)
+    await world.store.request_delete("todo")
+    world.reconciler.wake("todo")
+    await world.until(lambda: not (world.layout.ingress / "todo").exists())
+
+
+async def test_a_second_visitor_of_a_dead_socket_is_held_too(world: World) -> None:
+    await world.settle(await world.deploy())
+    run = world.markers.published("todo")[0].run
+    first = asyncio.ensure_future(world.reconciler.ensure("todo", 5.0))
+    await asyncio.sleep(0.1)
+    second = await world.reconciler.ensure("todo", 5.0)
+    assert second.phase is Phase.READY
+    assert [marker.run for marker in world.markers.published("todo")] != [run], "it is sent to the dead one again"
+    await first
+
+
+async def test_a_version_that_serves_when_a_newer_is_deployed_is_no_failure(world: World) -> None:
+    await world.settle(await world.deploy())
+
+    twice: list[int] = []
+
+    async def script(run: Run) -> None:
+        if run.version == 2 and not twice:
+            twice.append(run.number)
+            await world.deploy()  # stored; its word is on the way
+        if run.version == 3:
+            raise RunFailed("it exited with status 1", code="StartFailed")
+
+    world.driver.script = script  # type: ignore[assignment]
+    second = await world.deploy()
+    outcome = await world.settle(second)
+    third = await world.settle(3)
+    assert third.phase is Phase.FAILED
+    assert world.serving() == [2]
+    assert outcome.phase is Phase.READY, outcome
+    assert (await world.store.version("todo", 2)).phase is Phase.READY
+    world.driver.alive[-1].end()
+    await world.until(lambda: len(world.driver.made) >= 4)
+    await asyncio.sleep(0.2)
+    assert world.serving() == [2]
+
+
+async def test_a_deploy_in_the_moment_of_a_purge(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.settle(await world.deploy())
+    real = world.store.purge
+    again: list[asyncio.Future[Any]] = []
+
+    async def purge(app_id: str) -> Any:
+        result = await real(app_id)
+        if not again:
+            # the thread has committed; the loop is busy, and another process deploys and asks how it went
+            again.append(asyncio.ensure_future(world.settle(await world.deploy(), timeout_s=3.0)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return result
+
+    monkeypatch.setattr(world.store, "purge", purge)
+    await world.store.request_delete("todo")
+    world.reconciler.wake("todo")
+    await world.until(lambda: bool(again))
+    outcome = await again[0]
+    await asyncio.sleep(0.3)
+    assert (outcome.phase, world.serving()) == (Phase.READY, [1])
+    assert len(world.driver.alive) == 1
+
+
+async def test_late_end_of_a_drain_does_not_touch_the_next_app_of_the_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETIRE_AFTER_S", 0.5)
+    await world.settle(await world.deploy())
+    world.driver.made[0].driver = "static"  # its drain begins with a pause
+    await world.settle(await world.deploy())
+    await asyncio.sleep(0.05)
+    await world.store.request_delete("todo")
+    world.reconciler.wake("todo")
+    async with asyncio.timeout(5):
+        while "todo" in world.reconciler._keepers:
+            await asyncio.sleep(0.01)
+    outcome = await world.settle(await world.deploy())
+    assert outcome.phase is Phase.READY and world.serving() == [1]
+    await asyncio.sleep(0.7)
+    assert world.serving() == [1]
+
+
+async def test_a_slow_handing_over_does_not_undo_a_newer_one(world: World) -> None:
+    """v1 drains; v2 serves; v3 is overtaken by v4 while connections are being led back to v2."""
+    await world.settle(await world.deploy())
+    one = world.driver.made[0]
+    hold = asyncio.Event()
+
+    async def never(deadline_s: float) -> None:
+        await asyncio.Event().wait()
+
+    one.drain = never  # type: ignore[method-assign]
+    await world.settle(await world.deploy())
+    two = world.driver.made[1]
+    two.drain = never  # type: ignore[method-assign]
+    told: list[Any] = []
+
+    async def one_over(heir: Sandbox | None) -> None:
+        if heir is two:
+            await hold.wait()
+
+    async def two_over(heir: Sandbox | None) -> None:
+        told.append(heir)
+
+    one.hand_over, two.hand_over = one_over, two_over  # type: ignore[method-assign]
+
+    async def script(run: Run) -> None:
+        if run.version == 3:
+            await asyncio.Event().wait()
+
+    world.driver.script = script  # type: ignore[assignment]
+    await world.deploy()
+    world.reconciler.wake("todo")
+    await world.until(lambda: len(world.driver.made) == 3 and world.driver.made[2].claimed is not None)
+    outcome = await world.settle(await world.deploy())
+    assert outcome.phase is Phase.READY and world.serving() == [4]
+    hold.set()
+    await asyncio.sleep(0.1)
+    assert told and told[-1] is not None, told
+
+
+async def test_the_log_of_what_serves_is_kept(world: World) -> None:
+    await world.settle(await world.deploy())
+    log = world.layout.run_log("todo", 1)
+    log.mkdir(parents=True)
+
+    async def script(run: Run) -> None:
+        world.layout.run_log("todo", run.number).mkdir(parents=True, exist_ok=True)
+        raise RunFailed("no", code="StartFailed")
+
+    world.driver.script = script  # type: ignore[assignment]
+    for _ in range(6):
+        await world.settle(await world.deploy())
+    await asyncio.sleep(0.2)
+    assert world.serving() == [1]
+    assert log.is_dir()
+
+
+async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: World) -> None:
+    world.reconciler._starting = asyncio.Semaphore(1)
+    gate = asyncio.Event()
+
+    async def script(run: Run) -> None:
+        if run.app_id == "other":
+            await gate.wait()
+
+    world.driver.script = script  # type: ignore[assignment]
+    await world.deploy("other")
+    world.reconciler.wake("other")
+    await world.until(lambda: len(world.driver.made) == 1)
+    for _ in range(5):
+        await world.deploy()
+        world.reconciler.wake("todo")
+        await asyncio.sleep(0.02)
+    gate.set()
+    assert (await world.settle(5)).phase is Phase.READY
+    assert len(world.driver.made) == 2

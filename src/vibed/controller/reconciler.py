@@ -13,7 +13,7 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,8 @@ class _Run:
     serving_since: float = 0.0
     published: bool = False
     """Whether the app's name has led to it; from then on it takes part in handing connections over."""
+    doubted: bool = False
+    """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
     timings: Mapping[str, float] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -129,7 +131,11 @@ class _Keeper:
     def leading(self) -> _Run | None:
         """The run to which the name should lead: one that serves, or is just being switched to."""
         return max(
-            (run for run in self.runs.values() if run.published and run.stage in (Stage.STARTING, Stage.SERVING)),
+            (
+                run
+                for run in self.runs.values()
+                if run.published and not run.doubted and run.stage in (Stage.STARTING, Stage.SERVING)
+            ),
             key=lambda run: run.number,
             default=None,
         )
@@ -229,7 +235,13 @@ class Reconciler:
                     if outcome is not None and outcome.reason == "TemplateBuilding":
                         return outcome
                     if keeper.gone:
-                        break
+                        if keeper.outcome is None or keeper.outcome.reason != "Deleted":
+                            break
+                        # by now the name may be a new app's, of which that keeper knew nothing
+                        if (await self._store.get(app_id)).deleted:
+                            break
+                        keeper = self.wake(app_id)
+                        continue
                     await changed.wait()
         outcome = keeper.outcomes.get(version)
         if outcome is not None:
@@ -266,7 +278,6 @@ class Reconciler:
         """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over; if there is
         none, the name should lead to the run that serves.
         """
-        over: _Run | None = None
         for marker in self._markers.published(keeper.app_id):
             if marker.site:
                 continue
@@ -277,12 +288,12 @@ class Reconciler:
             except (ConnectionRefusedError, FileNotFoundError):
                 self._markers.retire(keeper.app_id, marker.run)
                 run = keeper.runs.get(marker.run)
-                if run is not None and run.stage is Stage.SERVING and run.sandbox is not None:
-                    over = run
-                    self._spawn(self._crashed(keeper, run, await _how_it_ended(run.sandbox)))
+                if run is not None and run.stage is Stage.SERVING and run.sandbox is not None and not run.doubted:
+                    run.doubted = True
+                    self._spawn(self._lost(keeper, run, run.sandbox))
             except (OSError, TimeoutError):
                 continue  # it is there, and busy
-        if keeper.serving() is not over and not self._markers.published(keeper.app_id):
+        if not self._markers.published(keeper.app_id):
             await self._point_at_newest(keeper)
 
     def in_use(self) -> Counter[str]:
@@ -406,6 +417,8 @@ class Reconciler:
         for other in list(keeper.runs.values()):
             if other.sandbox is None or other.stage not in (Stage.SERVING, Stage.DRAINING):
                 continue
+            if keeper.leading() is not run:
+                return  # the name leads elsewhere by now, and whoever had it do so hands over to that
             try:
                 await other.sandbox.hand_over(run.sandbox if other is not run else None)
             except HeirUnreachable as error:
@@ -530,6 +543,8 @@ class Reconciler:
             if time.monotonic() - run.begun > QUIET_STATUS_S:
                 keeper.woken.set()
 
+        if run.leaving:
+            raise RunFailed("it was stopped before it started", code="Stopped")
         run.enter("claiming")
         began = time.perf_counter()
         sandbox = run.sandbox = await self._pools.claim(placement.driver, placement.template)
@@ -587,6 +602,9 @@ class Reconciler:
         """Wait for a serving sandbox to end; if nobody asked for it, that is trouble."""
         await self._crashed(keeper, run, await sandbox.wait())
 
+    async def _lost(self, keeper: _Keeper, run: _Run, sandbox: Sandbox) -> None:
+        await self._crashed(keeper, run, await _how_it_ended(sandbox))
+
     async def _crashed(self, keeper: _Keeper, run: _Run, ended: Exit) -> None:
         if run.stage is not Stage.SERVING:
             return
@@ -632,6 +650,8 @@ class Reconciler:
         assert run.sandbox is not None
         if run.sandbox.driver == "static":
             await asyncio.sleep(RETIRE_AFTER_S)
+            if run.stage is not Stage.DRAINING:
+                return  # it was stopped meanwhile; its number may be that of a run of the next app of this name
         self._markers.retire(keeper.app_id, run.number)
         try:
             await run.sandbox.drain(self._config.drain_s)
@@ -653,10 +673,13 @@ class Reconciler:
         self._over(keeper, run)
 
     def _over(self, keeper: _Keeper, run: _Run) -> None:
-        self._markers.forget(keeper.app_id, run.number)
-        keeper.runs.pop(run.number, None)
+        if keeper.runs.get(run.number) is not run:
+            return  # it was drained and stopped; by now its number may be that of a run of the next app of this name
+        del keeper.runs[run.number]
+        self._markers.forget(keeper.app_id, run.number, last=not keeper.runs)
         keeper.woken.set()
-        self._spawn(asyncio.to_thread(self._prune_logs, keeper.app_id))
+        alive = {self._layout.run_log(keeper.app_id, number) for number in keeper.runs}
+        self._spawn(asyncio.to_thread(self._prune_logs, keeper.app_id, alive))
 
     async def _destroy(self, sandbox: Sandbox) -> None:
         try:
@@ -669,6 +692,8 @@ class Reconciler:
         self._markers.clear(app_id)
         await self._sites.remove_app(app_id)
         await asyncio.to_thread(shutil.rmtree, self._layout.logs / app_id, ignore_errors=True)
+        # From the moment of the purge on, the name may be a new app's: nothing that is known here is true of that.
+        keeper.outcomes.clear()
         await self._store.purge(app_id)
         keeper.gone = True
         keeper.outcome = Outcome(Phase.FAILED, "Deleted", "the app was deleted")
@@ -721,7 +746,13 @@ class Reconciler:
         """What became of versions since it was last told: of the wanted one, and of any that it overtook."""
         news = []
         for earlier, known in keeper.outcomes.items():
-            if earlier < version.number and known.phase not in (Phase.READY, Phase.FAILED):
+            if earlier >= version.number or known.phase in (Phase.READY, Phase.FAILED):
+                continue
+            if serving is not None and earlier == plan.serving_version == serving.version:
+                # the newer one came between its first request and this
+                message = f"version {earlier} is serving"
+                news.append(VersionOutcome(earlier, Phase.READY, "Running", message, serving.timings))
+            else:
                 news.append(
                     VersionOutcome(
                         earlier,
@@ -757,9 +788,11 @@ class Reconciler:
                 keeper.outcomes[number] = Outcome(new.phase, new.reason, new.message, version.timings, number)
         return news
 
-    def _prune_logs(self, app_id: str) -> None:
+    def _prune_logs(self, app_id: str, alive: Collection[Path]) -> None:
         runs = sorted(path for path in (self._layout.logs / app_id).glob("[0-9]*") if path.is_dir())
         for old in runs[:-RUN_LOGS_KEPT]:
+            if old in alive:
+                continue  # it serves, whatever was tried since
             shutil.rmtree(old, ignore_errors=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -94,14 +94,16 @@ class Markers:
             if marker.run == run:
                 marker.path.unlink(missing_ok=True)
 
-    def forget(self, app_id: str, run: int) -> None:
-        """Remove what is left of a run: marker, link and socket."""
+    def forget(self, app_id: str, run: int, *, last: bool = True) -> None:
+        """Remove what is left of a run: marker, link and socket; with the last one of an app, the room for its sockets,
+        which a run that is just starting needs before there is anything in it.
+        """
         self.retire(app_id, run)
         for link in (self._apps / app_id).glob(f"{_LAST - run:09d}-*.d"):
             link.unlink(missing_ok=True)
         for socket in (self._ingress / app_id).glob(f"{run}-*.sock"):
             socket.unlink(missing_ok=True)
-        for folder in (self._apps / app_id, self._ingress / app_id):
+        for folder in (self._apps / app_id, *([self._ingress / app_id] if last else [])):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # while there is something in it, it stays
 
