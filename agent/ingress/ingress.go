@@ -65,7 +65,7 @@ type Ingress struct {
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
 	in := &Ingress{pool: newPool(dial), most: maxOpen, tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
-	in.grpc = newGRPC(dial, errorLog)
+	in.grpc = newGRPC(dial, errorLog, &in.pool.heads)
 	if errorLog == nil {
 		errorLog = log.New(io.Discard, "", 0)
 	}
@@ -120,15 +120,20 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodConnect:
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
 	case r.ProtoMajor == 2 && heir != nil:
-		heir.http2.ServeHTTP(w, r)
-	case r.ProtoMajor == 2 && isGRPC(r.Header):
-		in.grpc.ServeHTTP(w, r)
+		heir.serve(w, r, in.serve)
+	case heir != nil:
+		in.relay(w, r, heir.pool)
 	default:
-		to := in.pool
-		if heir != nil {
-			to = heir.pool
-		}
-		in.relay(w, r, to)
+		in.serve(w, r)
+	}
+}
+
+// serve has the app answer.
+func (in *Ingress) serve(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 && isGRPC(r.Header) {
+		in.grpc.ServeHTTP(w, r)
+	} else {
+		in.relay(w, r, in.pool)
 	}
 }
 

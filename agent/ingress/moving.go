@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,7 @@ type Heir struct {
 	mu    sync.Mutex
 	conn  *net.UnixConn
 	pool  *pool
-	http2 http.Handler
+	http2 *httputil.ReverseProxy
 }
 
 // NewHeir connects to the socket on which the heir takes connections; dial opens one to its ingress, for requests whose
@@ -47,12 +48,29 @@ func NewHeir(connections, dial Dialer) (*Heir, error) {
 		conn.Close()
 		return nil, fmt.Errorf("descriptors pass through Unix sockets only, not through %s", conn.RemoteAddr().Network())
 	}
-	return &Heir{conn: local, pool: newPool(dial), http2: newGRPC(dial, nil)}, nil
+	to := newPool(dial)
+	return &Heir{conn: local, pool: to, http2: newGRPC(dial, nil, &to.heads)}, nil
 }
 
 func (h *Heir) close() {
 	h.conn.Close()
 	h.pool.close()
+}
+
+// serve passes an HTTP/2 request on, or has it served otherwise when the heir is gone already.
+func (h *Heir) serve(w http.ResponseWriter, r *http.Request, otherwise http.HandlerFunc) {
+	proxy := *h.http2
+	proxy.ErrorHandler = func(w http.ResponseWriter, out *http.Request, err error) {
+		if unheard := new(unheard); errors.As(err, unheard) && r.Context().Err() == nil {
+			otherwise(w, r)
+			return
+		}
+		h.http2.ErrorHandler(w, out, err)
+	}
+	// The transport closes the body of a request that it has not sent.
+	sent := r.WithContext(r.Context())
+	sent.Body = io.NopCloser(r.Body)
+	proxy.ServeHTTP(w, sent)
 }
 
 func (h *Heir) give(fd int) error {
@@ -72,7 +90,7 @@ func (in *Ingress) HandOver(heir *Heir) (moved int) {
 	if heir == nil {
 		return 0
 	}
-	for deadline := time.Now().Add(handOverPatience); time.Now().Before(deadline); time.Sleep(handOverPoll) {
+	for deadline := time.Now().Add(handOverPatience); time.Now().Before(deadline) && in.heir.Load() == heir; time.Sleep(handOverPoll) {
 		waiting := 0
 		in.mu.Lock()
 		for c := range in.conns {
@@ -104,6 +122,8 @@ func (in *Ingress) Inherit(l *net.UnixListener) {
 		}
 		go func() {
 			defer from.Close()
+			// What can no longer be taken must not be given: it stays where it is, and is served there.
+			defer context.AfterFunc(taken.over, func() { from.Close() })()
 			for {
 				conn, err := receive(from)
 				if err != nil {
@@ -142,19 +162,21 @@ func receive(from *net.UnixConn) (net.Conn, error) {
 type handedOver struct {
 	addr  net.Addr
 	conns chan net.Conn
-	over  chan struct{}
-	once  sync.Once
+	over  context.Context
+	end   context.CancelFunc
 }
 
 func newHandedOver(addr net.Addr) *handedOver {
-	return &handedOver{addr: addr, conns: make(chan net.Conn), over: make(chan struct{})}
+	h := &handedOver{addr: addr, conns: make(chan net.Conn)}
+	h.over, h.end = context.WithCancel(context.Background())
+	return h
 }
 
 func (h *handedOver) put(c net.Conn) bool {
 	select {
 	case h.conns <- c:
 		return true
-	case <-h.over:
+	case <-h.over.Done():
 		return false
 	}
 }
@@ -163,13 +185,13 @@ func (h *handedOver) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
 		return c, nil
-	case <-h.over:
+	case <-h.over.Done():
 		return nil, net.ErrClosed
 	}
 }
 
 func (h *handedOver) Close() error {
-	h.once.Do(func() { close(h.over) })
+	h.end()
 	return nil
 }
 
@@ -190,7 +212,7 @@ func (l tracking) Accept() (net.Conn, error) {
 	if !ok {
 		return accepted, nil
 	}
-	c := &conn{UnixConn: unix, in: l.in, idle: true}
+	c := &conn{UnixConn: unix, in: l.in, idle: true, waits: -1}
 	l.in.mu.Lock()
 	l.in.conns[c] = struct{}{}
 	l.in.mu.Unlock()
@@ -209,9 +231,15 @@ type conn struct {
 	// fixed connections stay: HTTP/2, those that the heir did not take, and clients that send a request before the last
 	// one is answered (the proxy does not), of which net/http may hold a part.
 	fixed bool
-	// deadline is what net/http wants for its reads; an interrupted one gets it back.
+	// deadline is what net/http wants for its reads; an interrupted one gets it back. On an idle connection it does not
+	// hold: net/http gives a new one, and one that has moved is new, only so long for its first byte (patience) that the
+	// proxy may just be using it. It then begins with that byte.
 	deadline time.Time
+	patience time.Duration
 	woken    bool
+	// waits counts the deadlines since the last answer. The second one follows the first bytes of the next request: if
+	// none have been read since, net/http had them already. -1 before the first answer.
+	waits int
 
 	// gone means that it has moved: nothing more may be read from or written to it here.
 	gone atomic.Bool
@@ -229,8 +257,8 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, io.EOF // to net/http the client has left: it answers nothing
 		}
 		n, err := c.UnixConn.Read(p)
-		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.in.heir.Load() != nil && c.movable() {
-			continue
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.interrupted() {
+			continue // also when there is no heir any more: net/http would close the connection
 		}
 		c.saw(p[:n], len(p))
 		return n, err
@@ -256,7 +284,13 @@ func (c *conn) saw(data []byte, room int) {
 		// net/http looks for the client's end while a handler runs, one byte at a time.
 		c.fixed = true
 	}
-	c.idle = false
+	if c.idle {
+		c.idle = false
+		if c.patience > 0 {
+			c.deadline = time.Now().Add(c.patience)
+			c.arm()
+		}
+	}
 	c.sleep()
 	c.mu.Unlock()
 }
@@ -264,8 +298,16 @@ func (c *conn) saw(data []byte, room int) {
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deadline, c.woken = t, false
-	return c.UnixConn.SetReadDeadline(t)
+	if c.idle && c.waits >= 0 {
+		if c.waits++; c.waits > 1 {
+			c.idle, c.fixed = false, true
+		}
+	}
+	c.deadline, c.patience, c.woken = t, 0, false
+	if c.idle && !t.IsZero() {
+		c.patience = time.Until(t)
+	}
+	return c.arm()
 }
 
 func (c *conn) movable() bool {
@@ -286,12 +328,29 @@ func (c *conn) wake() bool {
 	return true
 }
 
+// interrupted tells that it was wake that ended a read.
+func (c *conn) interrupted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	woken := c.woken
+	c.sleep()
+	return woken
+}
+
 // sleep undoes wake; called with the lock held.
 func (c *conn) sleep() {
 	if c.woken {
 		c.woken = false
-		c.UnixConn.SetReadDeadline(c.deadline)
+		c.arm()
 	}
+}
+
+// arm gives the reads the deadline that they have now; called with the lock held.
+func (c *conn) arm() error {
+	if c.idle {
+		return c.UnixConn.SetReadDeadline(time.Time{})
+	}
+	return c.UnixConn.SetReadDeadline(c.deadline)
 }
 
 // move passes the connection on; called by its reader, when there is no other.
@@ -319,7 +378,7 @@ func (in *Ingress) follow(nc net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateIdle:
 		c.mu.Lock()
-		c.idle = true
+		c.idle, c.waits = true, 0
 		c.mu.Unlock()
 	case http.StateHijacked, http.StateClosed:
 		in.mu.Lock()

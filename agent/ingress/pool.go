@@ -26,6 +26,8 @@ const (
 	maxResponseHead = 128 << 10
 	maxHeads        = 32 << 20
 	headLine        = 128
+	// maxUnread is what is held of one stream of HTTP/2 (gRPC) whose client does not read.
+	maxUnread = 64 << 10
 	// dialPatience is for a full accept queue alone: connect on a Unix socket then fails with EAGAIN instead of waiting.
 	dialPatience = 5 * time.Second
 )

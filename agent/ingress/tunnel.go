@@ -48,6 +48,7 @@ func (in *Ingress) tunnel(w http.ResponseWriter, r *http.Request, c *appConn, re
 	// From here on it is a WebSocket, not an open request: the drain asks and tells about the two apart.
 	in.upgraded.Add(1)
 	in.open.Add(-1)
+	t.mu.Lock() // a close with 1012 does not come before the head
 	in.mu.Lock()
 	in.tunnels[t] = struct{}{}
 	in.mu.Unlock()
@@ -62,7 +63,9 @@ func (in *Ingress) tunnel(w http.ResponseWriter, r *http.Request, c *appConn, re
 	}()
 	out := bufio.NewWriter(client)
 	writeUpgradeHead(out, resp)
-	if out.Flush() != nil {
+	err = out.Flush()
+	t.mu.Unlock()
+	if err != nil {
 		return
 	}
 	t.run(buffered.Reader)

@@ -234,6 +234,8 @@ func (a *agent) spawn(out *output, stdout, stderr string, c command) (int, <-cha
 		return 0, nil, err
 	}
 	defer func() { _ = syscall.Close(c.stderr) }()
+	a.reaper.begin()
+	defer a.reaper.begun()
 	pid, err := start(c, a.who, a.nulls)
 	if err != nil {
 		return 0, nil, err
@@ -297,6 +299,11 @@ func (a *agent) run(s startSpec) (int, error) {
 	if a.started {
 		a.mu.Unlock()
 		return 0, &wireError{409, "AlreadyStarted", "an app is started once", nil}
+	}
+	if a.state == "exited" {
+		exit := a.exit
+		a.mu.Unlock()
+		return 0, &wireError{422, "StartFailed", "stopped before it was started", exit}
 	}
 	a.started, a.state, a.port = true, "starting", 0
 	if s.Limits != nil {

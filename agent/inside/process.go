@@ -32,6 +32,7 @@ type reaper struct {
 	mu       sync.Mutex
 	waiting  map[int]chan syscall.WaitStatus
 	early    map[int]syscall.WaitStatus
+	starting int // processes whose numbers are not known yet: only one of these can be in early
 	onReaped func()
 }
 
@@ -54,16 +55,29 @@ func (r *reaper) collect() {
 		if ch, ok := r.waiting[pid]; ok {
 			delete(r.waiting, pid)
 			ch <- status
-		} else {
-			if len(r.early) > 4096 {
-				clear(r.early) // orphans of long ago
-			}
+		} else if r.starting > 0 {
 			r.early[pid] = status
 		}
 		r.mu.Unlock()
 	}
 	if r.onReaped != nil {
 		r.onReaped()
+	}
+}
+
+// begin and begun are around the start of a process. The status of an orphan of long ago is kept by nobody: its number
+// may be the next process's.
+func (r *reaper) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.starting++
+}
+
+func (r *reaper) begun() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.starting--; r.starting == 0 {
+		clear(r.early)
 	}
 }
 
@@ -207,7 +221,7 @@ func lookPath(program string, env []string, dir string) []string {
 	return out
 }
 
-// lockedAs runs f on a thread of its own whose credentials are the app's. The thread ends with it.
+// lockedAs runs f on a thread of its own, never the first, whose credentials are the app's. The thread ends with it.
 func lockedAs(who Identity, f func() error) error {
 	if who.Same || os.Getuid() == who.UID {
 		return f()
@@ -215,6 +229,13 @@ func lockedAs(who Identity, f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread must not be used by anyone else
+		if syscall.Gettid() == os.Getpid() {
+			// The first thread stands for the process, and would lose the signal by which it dies with its parent. As long
+			// as it waits here, another one does it.
+			defer runtime.UnlockOSThread()
+			result <- lockedAs(who, f)
+			return
+		}
 		for _, step := range []struct {
 			name    string
 			nr      uintptr

@@ -23,6 +23,8 @@ const (
 	// queueBytes is what may wait for a disk that has stalled; the app is never made to wait for it.
 	queueBytes = 4 << 20
 	writeChunk = 64 << 10
+	// lineCost is what a line that waits takes besides its text.
+	lineCost = 96
 )
 
 // The streams of a log line. system is the supervisor speaking.
@@ -160,7 +162,7 @@ func (l *runLog) add(line logLine) {
 	}
 	l.turn(line.at.Unix())
 	if !line.ours {
-		if l.lines >= floodLines || l.bytes+len(line.text) > floodBytes || l.queued+len(line.text) > queueBytes {
+		if l.lines >= floodLines || l.bytes+len(line.text) > floodBytes || l.queued+len(line.text)+lineCost > queueBytes {
 			l.drop(line, 1)
 			// Once the limit is hit all of this second is dropped: a short line that would still fit would
 			// stand in the log as if nothing were missing before it.
@@ -172,7 +174,7 @@ func (l *runLog) add(line logLine) {
 		l.last = nil
 	}
 	l.queue = append(l.queue, line)
-	l.queued += len(line.text)
+	l.queued += len(line.text) + lineCost
 	l.notify()
 }
 
