@@ -626,7 +626,10 @@ async def sweep(host: Host) -> None:
     with contextlib.suppress(FileNotFoundError):
         for left in host.layout.sandboxes.glob(".[bs]*"):
             if time.time() - left.stat().st_mtime > 60:
-                await asyncio.to_thread(shutil.rmtree if left.is_dir() else os.unlink, left)
+                if left.is_dir():
+                    await asyncio.to_thread(shutil.rmtree, left, True)
+                else:
+                    left.unlink(missing_ok=True)
 
 
 def _folders(sandboxes: Path) -> Iterable[Path]:
