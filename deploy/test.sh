@@ -42,4 +42,5 @@ fi
 step templates
 "$python" -m tests.prepare templates
 step pytest
-exec "$python" -m pytest
+# Most tests wait for programs. Two files at a time: more would fight for the two cores that a test may have to itself.
+exec "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder

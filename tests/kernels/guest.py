@@ -9,7 +9,6 @@ CI runs, so the processor is emulated, some twenty times slower than this one: r
 
 from __future__ import annotations
 
-import contextlib
 import lzma
 import os
 import platform
@@ -23,7 +22,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from tests.prepare import home
 
@@ -52,9 +50,6 @@ exec switch_root /root /bin/sh /run/command
 """
 
 
-_running: set[subprocess.Popen[bytes]] = set()
-
-
 class CannotBoot(Exception):
     """This machine cannot run the guest; says why."""
 
@@ -80,35 +75,15 @@ def run(command: str, *, env: dict[str, str] | None = None, deadline_s: float = 
     with tempfile.TemporaryDirectory(prefix="vibed-guest-") as folder:
         initrd = Path(folder) / "initrd"
         initrd.write_bytes(_initrd(kernel, "\n".join(lines) + "\n"))
-        console = Path(folder) / "console"
-        late = ""
-        with console.open("wb") as file, _started(_qemu(kernel.image, initrd), file) as qemu:
-            try:
-                qemu.wait(deadline_s)
-            except subprocess.TimeoutExpired:
-                late = f"not done within {deadline_s:g} s"
-        output = console.read_text(errors="replace").replace("\r", "")
+        try:
+            done = subprocess.run(
+                _qemu(kernel.image, initrd), stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_s
+            )
+            output, errors = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        except subprocess.TimeoutExpired as late:
+            output, errors = (late.stdout or b"").decode(errors="replace"), f"not done within {deadline_s:g} s"
     ended = re.search(rf"{_ENDED} (\d+)", output)
-    return Done(int(ended[1]) if ended else None, output + late)
-
-
-def end_all() -> None:
-    """End the guests that run in other threads; their `run` returns then."""
-    for qemu in list(_running):
-        qemu.kill()
-
-
-@contextlib.contextmanager
-def _started(command: Sequence[str], console: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """At a lower priority: what runs beside it measures time, and the guest does not."""
-    qemu = subprocess.Popen(["nice", *command], stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
-    _running.add(qemu)
-    try:
-        yield qemu
-    finally:
-        _running.discard(qemu)
-        qemu.kill()
-        qemu.wait()
+    return Done(int(ended[1]) if ended else None, output.replace("\r", "") + errors)
 
 
 def _qemu(kernel: Path, initrd: Path) -> list[str]:
@@ -116,8 +91,10 @@ def _qemu(kernel: Path, initrd: Path) -> list[str]:
         raise CannotBoot(f"{QEMU} is missing; as root: apt-get install --no-install-recommends qemu-system-x86")
     # Under emulation the kernel cannot measure its clock reliably and may hang at that (notes/microvm.md).
     clock = "tsc_early_khz=2500000 no_timer_check"
+    # At a lower priority: what runs beside it measures time, and the guest does not.
+    nice = ("nice", qemu)
     return [
-        *(qemu, "-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-la57", "-smp", "2", "-m", "4G"),
+        *(*nice, "-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-la57", "-smp", "2", "-m", "4G"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-append", f"console=ttyS0 quiet panic=-1 mitigations=off {clock}"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 
 import pytest
 
@@ -27,7 +25,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, columns: int | None, *rows: tuple[str
     """The lines of the table in a terminal of that width, or in a file."""
     out = io.StringIO() if columns is None else Terminal()
     monkeypatch.setattr("sys.stdout", out)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns or 80, 24)))
+    monkeypatch.setenv("COLUMNS", str(columns or 80))
     output.table(HEAD, rows or ROWS)
     return out.getvalue().splitlines()
 
