@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
 import resource
 import signal
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
@@ -508,9 +510,12 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
         assert said.count("COMMIT") == 1
         return [statement for statement in before if "synchronous" in statement][-1].rpartition(" ")[2]
 
-    assert await level(store.deploy(new())) == "FULL"
     assert await level(store.create_key("a", admin=False, label="", secret_sha256="x")) == "FULL"
-    for small in (store.record("todo", None, events=[NewEvent("Normal", "X", "")]), store.next_run("todo")):
+    for small in (
+        store.deploy(new()),
+        store.record("todo", None, events=[NewEvent("Normal", "X", "")]),
+        store.next_run("todo"),
+    ):
         said.clear()
         at_once.clear()
         await small
@@ -520,6 +525,96 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
     assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
     assert await level(store.request_delete("todo")) == "FULL"
     assert await level(store.purge("todo")) == "FULL"
+    await store.close()
+
+
+async def test_a_deploy_is_durable_when_the_log_was_synced_after_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fdatasync
+
+    def noting(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", noting)
+    store = await SqliteStore.open(path)
+    await store.sync()
+    assert synced == [], "there was nothing to sync"
+    await store.deploy(new())
+    assert synced == []
+    await store.sync()
+    assert synced == [f"{path}-wal"]
+    await store.sync()
+    assert len(synced) == 1, "it was synced already"
+    await store.close()
+
+
+async def test_one_sync_is_for_all_who_wait_and_not_for_who_comes_while_it_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def slow(descriptor: int) -> None:
+        begun.release()
+        go_on.acquire()
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    store = await SqliteStore.open(path)
+    await store.deploy(new("first"))
+    await store.deploy(new("second"))
+    both = [asyncio.create_task(store.sync()) for _ in range(2)]
+    await asyncio.to_thread(begun.acquire)
+    await store.deploy(new("third"))
+    later = asyncio.create_task(store.sync())
+    go_on.release()
+    await asyncio.gather(*both)
+    await asyncio.to_thread(begun.acquire)
+    assert not later.done(), "its deploy was written after that sync had begun"
+    go_on.release()
+    await later
+    await store.close()
+
+
+async def test_after_a_failed_sync_nothing_is_durable_until_the_log_was_written_afresh(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may drop the pages of a failed sync and call them clean: the next sync of them proves nothing."""
+    store = await SqliteStore.open(path)
+    await store.deploy(new("first"))
+    with monkeypatch.context() as patch:
+
+        def broken(descriptor: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(StoreUnavailable, match="did not confirm"):
+            await store.sync()
+    await store.deploy(new("second"))
+    assert Path(f"{path}-wal").stat().st_size > 0
+    await store.sync()
+    assert Path(f"{path}-wal").stat().st_size == 0, "all of it is in the database, which SQLite has synced"
+    assert {app.app_id for app in (await store.list())[0]} == {"first", "second"}
+    await store.close()
+
+
+async def test_while_somebody_reads_the_log_it_cannot_be_written_afresh_and_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await SqliteStore.open(path)
+    store._log_is_suspect = True
+    assert store._write_db is not None
+    store._write_db.execute("PRAGMA busy_timeout = 10")
+    await store.deploy(new("first"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM apps").fetchall()
+        await store.deploy(new("second"))
+        with pytest.raises(StoreUnavailable):
+            await store.sync()
+        other.execute("COMMIT")
+    await store.sync()
     await store.close()
 
 

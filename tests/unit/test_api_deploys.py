@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -432,6 +434,45 @@ async def test_an_idempotency_key_makes_a_retry_one_deploy(api: Running) -> None
     refused(await api.client.post("/v1/apps/a/redeploy", headers=key), 422, "IdempotencyMismatch")
     refused(await api.deploy("a", headers={"Idempotency-Key": "x" * 300}), 400, "MalformedRequest")
     assert (await api.store.versions("a"))[1] == 1
+
+
+async def test_the_controller_begins_while_the_version_is_synced_and_the_answer_waits_for_both(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, go_on = api.store.sync, asyncio.Event()
+
+    async def slow() -> None:
+        await go_on.wait()
+        await real()
+
+    monkeypatch.setattr(api.store, "sync", slow)
+    key = {"Idempotency-Key": "k"}
+    deploying = asyncio.create_task(api.deploy("a", headers=key))
+    while not any(op == "settle" for op, _ in api.controller.calls):
+        await asyncio.sleep(0.001)
+    while not (await api.store.get("a")).settled:
+        await asyncio.sleep(0.001)
+    again = asyncio.create_task(api.deploy("a", headers=key))
+    await asyncio.sleep(0.05)
+    assert not deploying.done()
+    assert not again.done(), "a retry may not be told either"
+    go_on.set()
+    assert [(await one).status_code for one in (deploying, again)] == [200, 200]
+
+
+async def test_a_version_that_the_disk_does_not_confirm_is_not_acknowledged(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vibed.apps.sqlite.os.fdatasync", broken)
+        body = refused(await api.deploy("a"), 503, "StoreUnavailable")
+    assert "did not confirm" in body["message"]
+    assert body["details"]["retryable"]
+    answer = await api.deploy("a")
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
 
 
 async def test_another_callers_idempotency_key_is_another_key(api: Running) -> None:

@@ -1,7 +1,7 @@
 """What callers can do with apps: the one implementation behind HTTP and MCP.
 
-It writes the spec, durably, and then waits a little for the controller. What was acknowledged is true whatever becomes
-of the controller, so nothing after the store's answer can turn a deploy into an error.
+It writes the spec, has it made durable and meanwhile waits a little for the controller. What was acknowledged is true
+whatever becomes of the controller, so nothing but a disk that fails can turn a deploy that was written into an error.
 """
 
 from __future__ import annotations
@@ -359,15 +359,18 @@ class Deployments:
         return None if idempotency is None else await self._store.replay(owner, idempotency)
 
     async def _settled(self, deployed: Deployed, steps: Steps, deadline: float | None) -> DeployResult:
-        """Wait for the controller as long as the answer may take. Never raises what the client should not retry on."""
+        """Wait until the version is durable, and for the controller as long as the answer may take. Never raises what
+        the client should not retry on.
+        """
         version = deployed.version
         if deployed.replayed and version.phase in (Phase.READY, Phase.FAILED):
             outcome = Outcome(version.phase, version.reason, version.message, version.timings)
+            await self._store.sync()
         else:
             timeout_s = self._config.deploy_wait_s
             if deadline is not None:
                 timeout_s = max(0.0, min(timeout_s, deadline - time.perf_counter()))
-            outcome = await self._settle(deployed, steps, timeout_s)
+            outcome, _ = await asyncio.gather(self._settle(deployed, steps, timeout_s), self._store.sync())
         timings = {**steps.ms, **outcome.timings}
         timings["total"] = steps.elapsed_ms()
         result = DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)

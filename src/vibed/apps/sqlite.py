@@ -2,15 +2,17 @@
 
 One connection writes and one reads, each on a thread of its own, so that a list never waits for a sync; a third does
 on the event loop what takes less time than a thread takes to be asked: single rows, and small writes that promise no
-durability. What promises it is written with `synchronous` FULL; what the controller can derive again with NORMAL, which
-in WAL mode syncs nothing but the log's header, at the first write after a checkpoint (every thousand pages). Source:
-https://www.sqlite.org/pragma.html#pragma_synchronous
+durability yet. What promises it is written with `synchronous` FULL; the rest with NORMAL, which in WAL mode syncs
+nothing but the log's header, at the first write after a checkpoint. All that FULL does more is to sync the log after a
+commit. `sync` does the same later, once for all deploys that wait for it, while the controller is at work already.
+Source: https://www.sqlite.org/pragma.html#pragma_synchronous and sqlite3WalFrames in wal.c
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -101,6 +103,13 @@ class SqliteStore:
         self._read_db: sqlite3.Connection | None = None
         self._loop_db: sqlite3.Connection | None = None
         self._since_checkpoint = 0
+        self._log: int | None = None
+        self._deploys = 0
+        """Written by this process so far."""
+        self._synced = 0
+        """How many of them are known to be durable."""
+        self._syncing: asyncio.Future[None] | None = None
+        self._log_is_suspect = False
 
     @classmethod
     async def open(cls, path: Path) -> SqliteStore:
@@ -148,6 +157,9 @@ class SqliteStore:
             if db is not None:
                 await loop.run_in_executor(pool, db.close)
             pool.shutdown(wait=False)
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
         if self._loop_db is not None:
             self._loop_db.close()
         self._write_db = self._read_db = self._loop_db = None
@@ -213,7 +225,46 @@ class SqliteStore:
         idempotency: Idempotency | None = None,
         expected: App | None = None,
     ) -> Deployed:
-        return await self._write(lambda db: _deploy(db, new, if_exists, idempotency, expected), durable=True)
+        deployed = await self._write_now(lambda db: _deploy(db, new, if_exists, idempotency, expected))
+        self._deploys += 1
+        return deployed
+
+    async def sync(self) -> None:
+        wanted = self._deploys
+        while self._synced < wanted:
+            if self._syncing is None or self._syncing.done():
+                self._syncing = asyncio.ensure_future(self._sync(self._deploys))
+                self._syncing.add_done_callback(_seen)
+            # One for all who wait. It may have begun before the last deploy was written: then there is another.
+            await asyncio.shield(self._syncing)
+
+    async def _sync(self, deploys: int) -> None:
+        try:
+            await self._on(self._writer, self._sync_log)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the disk did not confirm a write of the app store: {error}",
+                hint="the version may be live, and may go with the machine's power; check the disk, then deploy again",
+            ) from error
+        self._synced = max(self._synced, deploys)
+
+    def _sync_log(self) -> None:
+        assert self._write_db is not None, "the store is closed"
+        if self._log_is_suspect:
+            # After a failed sync the kernel may drop pages and still call them clean. All of the log goes to the
+            # database itself, which syncs that, and the next writer begins the log anew.
+            busy, _, _ = self._write_db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise OSError(errno.EAGAIN, "it is being read and cannot be written afresh")
+            self._log_is_suspect = False
+            return
+        try:
+            if self._log is None:
+                self._log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            os.fdatasync(self._log)
+        except OSError:
+            self._log_is_suspect = True
+            raise
 
     async def replay(self, owner: str, idempotency: Idempotency) -> Deployed | None:
         return await self._read_now(lambda db: _replay(db, owner, idempotency))
@@ -403,6 +454,12 @@ class SqliteStore:
 
 
 _KEY = "SELECT key_id, owner, admin, label, created_at, last_used_at FROM keys"
+
+
+def _seen(syncing: asyncio.Future[None]) -> None:
+    """Whoever waited may be gone; asyncio would log the error as lost."""
+    if not syncing.cancelled():
+        syncing.exception()
 
 
 def _transaction(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,8 +1,10 @@
 """The AppStore port: where specs, status, versions, events, idempotency keys and API keys live.
 
-Contract, proven for every implementation by tests/contract/test_app_store.py: `deploy`, `request_delete`, `create_key`
-and `revoke_key` are durable against power loss when they return; status and events survive the death of any process and
-may lose their last instants with the machine's power, since the controller derives them again from the spec.
+Contract, proven for every implementation by tests/contract/test_app_store.py: what was written can be read at once, by
+every process, and survives the death of all of them. `request_delete`, `create_key` and `revoke_key` are durable
+against power loss when they return, `deploy` when a `sync` that was called after it has returned: a controller can
+begin meanwhile, and nobody is told before. Status and events may lose their last instants with the machine's power,
+since the controller derives them again from the spec.
 """
 
 from __future__ import annotations
@@ -82,13 +84,17 @@ class AppStore(Protocol):
         idempotency: Idempotency | None = None,
         expected: App | None = None,
     ) -> Deployed:
-        """Add a version and make it the wanted one, in one durable transaction. `expected`: the app that the version
-        builds on, as it was read; without it, a name that is free becomes an app.
+        """Add a version and make it the wanted one, in one transaction; `sync` makes it durable. `expected`: the app
+        that the version builds on, as it was read; without it, a name that is free becomes an app.
 
         Raises `NameTaken`, `AlreadyExists`, `IdempotencyMismatch`, `NotFound` (`expected` is gone; another app of its
         name is not it), `Conflict` (its generation is another one; with the code `BeingDeleted` while the old app of
         that name is still being deleted), `StoreUnavailable`.
         """
+        ...
+
+    async def sync(self) -> None:
+        """Return when every deploy that had returned is durable. Raises `StoreUnavailable` where that is not known."""
         ...
 
     async def replay(self, owner: str, idempotency: Idempotency) -> Deployed | None:
