@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from api_harness import archive
 
+from vibed.api import intake
 from vibed.api.intake import Intake
+from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
+from vibed.sources.errors import CorruptArchive
 from vibed.sources.limits import DEFAULT_LIMITS
 from vibed.sources.store import ServedStore, StagedSource
+from vibed.sources.table import ArchiveTable
 
 Meanwhile = Callable[[], Awaitable[None]]
 
@@ -134,3 +140,32 @@ async def test_what_one_deploy_is_refused_with_stays_for_another_that_holds_it_o
     world.names.meanwhile = lambda: world.deployed(b"same")
     await world.intake.drop(staged.digest, world.store)
     assert world.kept(b"same")
+
+
+@pytest.mark.parametrize(
+    ("files", "at_once"),
+    [({"index.html": "<h1>hello</h1>"}, True), ({"index.html": "a" * intake.AT_ONCE}, False)],
+    ids=["small", "large"],
+)
+async def test_a_small_archive_is_read_without_asking_a_thread(
+    tmp_path: Path, files: dict[str, str], at_once: bool
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def decide(table: ArchiveTable, override: Override) -> Runtime:
+        threads.append(threading.current_thread())
+        return cast(Runtime, None)
+
+    path = tmp_path / "source"
+    path.write_bytes(archive(files))
+    await Intake(ServedStore(tmp_path, key=b"k" * 32), decide, DEFAULT_LIMITS).decide(path, Override())
+    assert [thread is threading.main_thread() for thread in threads] == [at_once]
+
+
+async def test_an_archive_that_claims_to_be_small_and_is_not_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "source"
+    content = bytearray(archive({"index.html": "a" * 2_000_000}))
+    content[-4:] = (1).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(CorruptArchive):
+        await Intake(ServedStore(tmp_path, key=b"k" * 32), _never, DEFAULT_LIMITS).decide(path, Override())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
+from vibed.sources.errors import ArchiveError
+from vibed.sources.inflate import claimed_size
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
 from vibed.sources.store import ServedStore, StagedSource
@@ -18,6 +22,11 @@ from vibed.sources.table import ArchiveTable
 
 Decide = Callable[[ArchiveTable, Override], Runtime]
 """The classifier with the templates it knows; raises a `VibedError` for what cannot run here."""
+
+
+AT_ONCE = 128 << 10
+"""Bytes of an expanded archive up to which it is read on the event loop: that takes less time than a thread takes to be
+asked and to answer, while other threads wait for their turn."""
 
 
 class Intake:
@@ -44,10 +53,14 @@ class Intake:
 
     async def decide(self, path: Path, override: Override) -> Runtime:
         """Read the archive's table and classify it. Raises `ArchiveError` and the classifier's refusals."""
-        return await asyncio.to_thread(self._read_and_decide, path, override)
+        if claimed_size(path) <= AT_ONCE:
+            with contextlib.suppress(ArchiveError):
+                # no more than it claims, and if there is more it is refused below, with what is wrong
+                return self._read_and_decide(path, override, replace(self.limits, expanded=AT_ONCE))
+        return await asyncio.to_thread(self._read_and_decide, path, override, self.limits)
 
-    def _read_and_decide(self, path: Path, override: Override) -> Runtime:
-        return self._decide(read_table(path, self.limits), override)
+    def _read_and_decide(self, path: Path, override: Override, limits: ArchiveLimits) -> Runtime:
+        return self._decide(read_table(path, limits), override)
 
     async def decide_again(self, digest: str, override: Override) -> Runtime:
         """Classify a source that is kept. Raises `SourceMissing` as well."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from pathlib import Path
 
 from vibed.sources.errors import (
     CompressionRatio,
@@ -31,6 +32,18 @@ def size_text(size: int) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}".replace(".0 ", " ")
     return f"{size} bytes"
+
+
+def claimed_size(path: Path) -> int:
+    """How much a gzip file claims to expand to, at its end (RFC 1952, ISIZE; modulo 2**32), or its own size if that is
+    more. Only inflating it proves it. Raises OSError.
+    """
+    fd = os.open(path, READ)
+    try:
+        size = os.fstat(fd).st_size
+        return max(size, int.from_bytes(os.pread(fd, 4, max(0, size - 4)), "little"))
+    finally:
+        os.close(fd)
 
 
 class Inflated:

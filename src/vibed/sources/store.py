@@ -143,7 +143,15 @@ class ServedStore:
         return StagedSource(path, hashed.hexdigest(), size)
 
     async def commit(self, staged: StagedSource, *, known: bool = False) -> str:
-        await _in_thread(self._commit, staged, known)
+        try:
+            # On the event loop, for it waits for nothing: work ahead of the version looks for the name already.
+            os.link(staged.path, self.path(staged.digest))
+            named = True
+        except FileExistsError:
+            named = False
+        except OSError as error:
+            raise storage_error(error, "storing the source") from error
+        await _in_thread(self._commit, staged, known, named)
         return staged.digest
 
     async def discard(self, staged: StagedSource) -> None:
@@ -188,17 +196,18 @@ class ServedStore:
     def _signature(self, digest: str, expires: int) -> str:
         return hmac.new(self._key, f"vibed source\n{digest}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
-    def _commit(self, staged: StagedSource, known: bool) -> None:
+    def _commit(self, staged: StagedSource, known: bool, named: bool) -> None:
         final = self.path(staged.digest)
         try:
-            there = _has_size(final, staged.size)
-            if known and there:
-                return
-            # A name that is there proves nothing: it may have come back from a crash without its content.
-            if there and _digest_of(final) == staged.digest:
-                self._sync(final)
-                return
-            _link(staged.path, final)
+            if not named:
+                there = _has_size(final, staged.size)
+                if known and there:
+                    return
+                # A name that is there proves nothing: it may have come back from a crash without its content.
+                if there and _digest_of(final) == staged.digest:
+                    self._sync(final)
+                    return
+                _replace(staged.path, final)
             # Naming it before syncing lets one commit of the file system's journal carry both content and name.
             try:
                 self._sync(final)
@@ -222,14 +231,11 @@ class ServedStore:
             os.close(fd)
 
 
-def _link(existing: Path, name: Path) -> None:
-    """Give a file a second name, in the place of whatever has it."""
-    try:
-        os.link(existing, name)
-    except FileExistsError:
-        second = existing.with_name(f"{existing.name}.named")
-        os.link(existing, second)
-        second.replace(name)
+def _replace(existing: Path, name: Path) -> None:
+    """Give a file a second name, in the place of the file that has it."""
+    second = existing.with_name(f"{existing.name}.named")
+    os.link(existing, second)
+    second.replace(name)
 
 
 def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:
