@@ -64,8 +64,9 @@ class Config:
     """Warm sandboxes by template, where they differ from the template's own default."""
     refill_concurrency: int = 1
     """Sandboxes that are booted for the pools at the same time."""
-    start_concurrency: int = 4
-    """Apps of the general lane that are started at the same time."""
+    start_concurrency: int = 0
+    """Apps of a driver that are started at the same time, half of them without anybody who waits; 0: twice as many as
+    there are processors, and at least 4."""
     warm_processes: bool = True
     """Whether Python and Node apps may start in a process that has already imported what they import."""
     template_dir: Path | None = None
@@ -202,9 +203,11 @@ def _validated(config: Config) -> Config:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise InvalidConfiguration(f"{name} must be one of {', '.join(allowed)}, not {getattr(config, name)!r}")
-    for name in ("max_source_mb", "max_expanded_mb", "max_files", "refill_concurrency", "start_concurrency"):
+    for name in ("max_source_mb", "max_expanded_mb", "max_files", "refill_concurrency"):
         if getattr(config, name) < 1:
             raise InvalidConfiguration(f"{name} must be at least 1")
+    if config.start_concurrency < 0:
+        raise InvalidConfiguration("start_concurrency must be at least 1, or 0 for what fits the machine")
     for name in ("deploy_wait_s", "start_timeout_s", "build_timeout_s", "drain_s"):
         if not 0 <= getattr(config, name) <= 3_600:
             raise InvalidConfiguration(f"{name} must be between 0 and 3600 seconds")

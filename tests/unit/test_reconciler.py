@@ -24,6 +24,7 @@ from vibed.controller.link import Outcome
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.reconciler import Reconciler
+from vibed.controller.starts import Starts
 from vibed.layout import Layout, Uids
 from vibed.router.markers import Markers
 from vibed.sandboxes.driver import (
@@ -828,8 +829,29 @@ async def test_the_log_of_what_serves_is_kept(world: World) -> None:
     assert log.is_dir()
 
 
+async def test_a_visitors_app_comes_back_before_those_that_nobody_waits_for(world: World) -> None:
+    world.reconciler._starts["gvisor"] = Starts(2)
+    names = [f"app-{number}" for number in range(6)]
+    for name in names:
+        await world.settle(await world.deploy(name), name)
+    gate = asyncio.Event()
+
+    async def script(run: Run) -> None:
+        if run.app_id != "app-5":
+            await gate.wait()
+
+    world.driver.script = script  # type: ignore[assignment]
+    for sandbox in world.driver.alive:
+        sandbox.end()
+    await world.until(lambda: not any(world.serving(name) for name in names))
+    assert (await world.reconciler.ensure("app-5", 5.0)).phase is Phase.READY
+    assert len(world.driver.alive) == 2, "one of the others was under way, and no more of them"
+    gate.set()
+    await world.until(lambda: all(world.serving(name) for name in names))
+
+
 async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: World) -> None:
-    world.reconciler._starting = asyncio.Semaphore(1)
+    world.reconciler._starts["gvisor"] = Starts(1)
     gate = asyncio.Event()
 
     async def script(run: Run) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,7 @@ from vibed.controller.decision import (
 from vibed.controller.link import Outcome
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import NotYet, Placement, Placements, Refusal
+from vibed.controller.starts import Starts
 from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.sandboxes.diagnosis import plain
@@ -121,7 +123,13 @@ class _Keeper:
     """Up to which it knows what became of versions."""
     informed: bool = False
     """Whether it knows what an earlier keeper or controller left."""
+    visitors: int = 0
+    """Who are held until the app's name reaches it."""
     gone: bool = False
+
+    def waited_for(self, version: int) -> bool:
+        """Whether somebody waits for a run of that version: a visitor, or whoever deployed it."""
+        return self.visitors > 0 or self.last_good is None or version > self.last_good
 
     def tell(self) -> None:
         """Let everyone who waits for a change look again."""
@@ -178,7 +186,9 @@ class Reconciler:
         self._source_path = source_path
         self._keepers: dict[str, _Keeper] = {}
         self._adopted: dict[str, list[Sandbox]] = {}
-        self._starting = asyncio.Semaphore(config.start_concurrency)
+        at_once = config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0)))
+        self._starts: defaultdict[str, Starts] = defaultdict(lambda: Starts(at_once))
+        """By driver: a worker, which starts in milliseconds, does not wait for what takes seconds."""
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -256,7 +266,8 @@ class Reconciler:
             raise NotFound(f"there is no app {app_id!r}")
         keeper = self.wake(app_id)
         await self._suspect(keeper)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.ExitStack() as visit, contextlib.suppress(TimeoutError):
+            visit.enter_context(self._visited(keeper))
             async with asyncio.timeout(timeout_s):
                 while True:
                     changed = keeper.changed
@@ -270,9 +281,23 @@ class Reconciler:
                         if (await self._store.get(app_id)).deleted:
                             raise NotFound(f"there is no app {app_id!r}")
                         keeper = self.wake(app_id)
+                        visit.enter_context(self._visited(keeper))
                         continue
                     await changed.wait()
         return keeper.outcome or Outcome(Phase.PENDING, "Starting", "")
+
+    @contextlib.contextmanager
+    def _visited(self, keeper: _Keeper) -> Iterator[None]:
+        keeper.visitors += 1
+        self._look_at_starts()
+        try:
+            yield
+        finally:
+            keeper.visitors -= 1
+
+    def _look_at_starts(self) -> None:
+        for starts in self._starts.values():
+            starts.look()
 
     async def _suspect(self, keeper: _Keeper) -> None:
         """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over; if there is
@@ -474,6 +499,7 @@ class Reconciler:
                 run = keeper.runs[number]
                 begun = run.stage is Stage.STARTING
                 run.stage = Stage.STOPPING
+                self._look_at_starts()
                 self._spawn(self._stop(keeper, run, begun=begun))
             case Purge():
                 await self._purge(keeper, app)
@@ -496,7 +522,9 @@ class Reconciler:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._pools.deploying())
                 try:
-                    async with self._starting:
+                    async with self._starts[placement.driver].turn(
+                        wanted=lambda: keeper.waited_for(run.version), over=lambda: run.leaving
+                    ):
                         run.timings = await self._start(keeper, run, version, placement)
                 finally:
                     # a moment later: whoever waits is answered before the pool is refilled
