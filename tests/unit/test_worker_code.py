@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,13 @@ class TestPlainModules:
     def test_imported_text_is_a_text_module(self) -> None:
         files = {"worker.js": f"import page from './page.html'; {HELLO}", "page.html": "<p>"}
         assert (plain(files) or {})["page.html"] == {"text": "<p>"}
+
+    @pytest.mark.parametrize("piece", ["\n", "import a\n", "export ", "import (", ";", "import", "from ", "'", "\n;"])
+    def test_no_source_keeps_the_controller_waiting(self, piece: str) -> None:
+        """It holds the interpreter's lock while it looks, and so do all apps wait."""
+        began = time.perf_counter()
+        plain({"worker.js": piece * 15_000 + HELLO})
+        assert time.perf_counter() - began < 1
 
     @pytest.mark.parametrize(
         "source",

@@ -11,7 +11,7 @@ import datetime
 import json
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,16 @@ _OLDEST_DATE = "2021-11-02"
 _PROCESS_ENV = "nodejs_compat_populate_process_env"
 _SHIM = Path(__file__).parent / "workerd_shim"
 
-_IMPORT = re.compile(
-    r"""(?:^|[;\n}])\s*(?:import|export)\b(?:[^'"`;()]*?\bfrom\s*|\s*)(['"])([^'"\n]+)\1|\bimport\s*\(\s*(['"])([^'"\n]+)\3"""
-)
-_EXPORT = re.compile(r"(?:^|[;\n}])\s*export\s*(?:default\b|\{|const\b|class\b|(?:async\s+)?function\b|\*)")
+# Sources are hostile, `re` keeps the whole process waiting while it looks, and what tries the same text again from each
+# place in it takes hours for a megabyte: so white space is passed in one go, and only from where it begins.
+_BEGIN = r"(?:\A|[;}]|(?<!\s)[^\S\n]*+\n)\s*+"
+"""Where a statement may begin, as far as that is seen without parsing."""
+_STATEMENT = re.compile(_BEGIN + r"(?:import|export)\b")
+_EXPORT = re.compile(_BEGIN + r"export\s*+(?:default\b|\{|const\b|class\b|(?:async\s++)?function\b|\*)")
+_CLAUSE = re.compile(r"""[^'"`;()]*+""")
+_NAME = re.compile(r"""(['"])([^'"\n]++)\1""")
+_FROM = re.compile(r"\bfrom\s*+\Z")
+_DYNAMIC_IMPORT = re.compile(r"""\bimport\s*+\(\s*+(['"])([^'"\n]++)\1""")
 _REQUIRE = re.compile(r"\brequire\s*\(|\bmodule\.exports\b")
 _FETCH_LISTENER = re.compile(r"\baddEventListener\s*\(\s*['\"]fetch['\"]")
 _BUILT_IN = ("cloudflare:", "node:", "workerd:")
@@ -73,8 +79,7 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
             text = content.decode()
         except UnicodeDecodeError:
             return None
-        for match in _IMPORT.finditer(text):
-            wanted = match[2] or match[4]
+        for wanted in _imports(text):
             if wanted.startswith(_BUILT_IN):
                 continue
             if not wanted.startswith(("./", "../")):
@@ -86,6 +91,28 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
             return None
         modules[name] = {"js": text}
     return modules
+
+
+def _imports(text: str) -> Iterator[str]:
+    """The names of modules in a module's import and export statements, and in its calls of `import`."""
+    for match in _DYNAMIC_IMPORT.finditer(text):
+        yield match[2]
+    at = 0
+    while begun := _STATEMENT.search(text, at):
+        last, at = begun.end(), _end_of_clause(text, begun.end())
+        for another in _STATEMENT.finditer(text, last, at):
+            last = another.end()
+        name = _NAME.match(text, at)
+        if name is not None and (not text[last:at].strip() or _FROM.search(text, begun.end(), at)):
+            yield name[2]
+            at = name.end()
+
+
+def _end_of_clause(text: str, at: int) -> int:
+    """Where the first character is that no import clause has."""
+    match = _CLAUSE.match(text, at)
+    assert match is not None, "it matches nothing as well"
+    return match.end()
 
 
 def build(
