@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,11 +27,15 @@ sys.exit(watchdog.main(sys.argv[1:]))
 
 
 @contextmanager
-def _watching(folder: Path, script: str, output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A watchdog that keeps a shell's `script` alive; at the end it is told to stop, and has to do so in order."""
+def _watching(
+    folder: Path, script: str, output: Path, argv: Sequence[str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A watchdog that keeps a shell's `script` (or the program `argv`) alive; at the end it is told to stop, and has to
+    do so in order.
+    """
     command = {
         "name": "it",
-        "argv": ["/bin/sh", "-c", script],
+        "argv": argv or ["/bin/sh", "-c", script],
         "env": {},
         "log": str(folder / "log" / "it.log"),
         "fingerprint": "f",
@@ -94,6 +98,17 @@ def test_a_process_whose_log_cannot_be_made_is_started_without(tmp_path: Path) -
     """The folder of its log is missing."""
     with _watching(tmp_path, f"echo said; touch {tmp_path}/began; exec sleep 60", tmp_path / "out"):
         _until((tmp_path / "began").exists)
+
+
+def test_a_program_that_cannot_be_started_just_now_is_started_later(tmp_path: Path) -> None:
+    program, began = tmp_path / "program", tmp_path / "began"
+    with _watching(tmp_path, "exec sleep 60", tmp_path / "out", [str(program)]):
+        _until(lambda: "could not be started" in (tmp_path / "out").read_text())
+        fresh = tmp_path / "fresh"
+        fresh.write_text(f"#!/bin/sh\ntouch {began}\nexec sleep 60\n")
+        fresh.chmod(0o755)
+        fresh.rename(program)
+        _until(began.exists)
 
 
 def test_a_log_is_turned_over_while_its_process_runs(tmp_path: Path, log: Path) -> None:

@@ -110,7 +110,13 @@ class Watchdog:
     def _start_due(self) -> None:
         for kept in self._kept:
             if kept.descriptor < 0 and kept.start_at <= time.monotonic():
-                self._watch(kept, _spawn(kept.command))
+                try:
+                    pid = _spawn(kept.command)
+                except OSError as error:
+                    # no memory, no process to be had, a program that an upgrade is just replacing: all of it may pass
+                    say(f"{kept.command.name} could not be started", error=str(error), again_s=_back_off(kept))
+                    continue
+                self._watch(kept, pid)
                 self._save()
                 say(f"{kept.command.name} started", pid=kept.pid)
 
@@ -139,9 +145,9 @@ class Watchdog:
         kept.descriptor = -1
         with contextlib.suppress(ChildProcessError):
             os.waitpid(kept.pid, os.WNOHANG)
-        kept.failures = 0 if time.monotonic() - kept.began > HEALTHY_AFTER_S else kept.failures + 1
-        wait = BACKOFF_S[min(kept.failures, len(BACKOFF_S) - 1)]
-        kept.start_at = time.monotonic() + wait
+        if time.monotonic() - kept.began > HEALTHY_AFTER_S:
+            kept.failures = -1
+        wait = _back_off(kept)
         if self._told is None:
             say(f"{kept.command.name} ended and is started again", after_s=wait)
 
@@ -175,6 +181,14 @@ class Watchdog:
             fresh.write_text(json.dumps(pids))
             fresh.rename(self._state)
             self._saved = True
+
+
+def _back_off(kept: _Kept) -> float:
+    """Count a failure; returns for how long the next start waits."""
+    kept.failures += 1
+    wait = BACKOFF_S[min(kept.failures, len(BACKOFF_S) - 1)]
+    kept.start_at = time.monotonic() + wait
+    return wait
 
 
 class Running(NamedTuple):
