@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ import httpx
 import pytest
 from api_harness import ADMIN_KEY, Running, listening, refused
 
-from vibed.api import streams
+from vibed.api import runlogs, streams
 from vibed.api.errors import Unauthorized
 from vibed.apps.app import App, Event
 from vibed.apps.store import NewEvent
@@ -227,3 +229,55 @@ async def test_a_reader_that_leaves_is_noticed(api: Running) -> None:
     async with asyncio.timeout(10):
         while gauge._value.get():
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["a page", "a stream"])
+async def test_a_reader_that_leaves_while_its_log_is_read_leaves_no_file_open(
+    api: Running, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    write(api, 1, 1)
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    runs = runlogs.runs
+
+    def slowly(directory: Path) -> list[int]:
+        begun.set()
+        go_on.wait(10)
+        return runs(directory)
+
+    def reported(reader: runlogs.LogReader, limit: int) -> list[tuple[runlogs.Line, str]]:
+        try:
+            return read(reader, limit)
+        finally:
+            ended.set()
+
+    read = runlogs.LogReader.read
+    monkeypatch.setattr(runlogs, "runs", slowly)
+    monkeypatch.setattr(runlogs.LogReader, "read", reported)
+    app, logs = await api.store.get("a"), api.app.state.context.logs
+
+    async def still_there() -> App:
+        return app
+
+    async def look() -> None:
+        if how == "a page":
+            await logs.page("a", after=None, tail=None, limit=10)
+        async for _ in logs.stream(app, still_there, after=None, tail=None, follow=False):
+            pass
+
+    reading = asyncio.create_task(look())
+    await asyncio.to_thread(begun.wait, 10)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    go_on.set()
+    await asyncio.to_thread(ended.wait, 10)
+    async with asyncio.timeout(10):
+        while any(link.startswith(str(api.layout.logs)) for link in _open_files()):
+            await asyncio.sleep(0.01)
+
+
+def _open_files() -> list[str]:
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(descriptor.readlink()))
+    return links

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vibed.api import sse
 from vibed.api.errors import Unauthorized
@@ -16,6 +16,8 @@ from vibed.api.sse import Sent, Stopping
 from vibed.api.views import event_view
 from vibed.apps.app import App, Event
 from vibed.apps.errors import NotFound, VibedError
+
+T = TypeVar("T")
 
 CHECK_S = 3.0
 """How soon a stream notices that its app is gone or its key was revoked."""
@@ -37,29 +39,31 @@ class LogStreams:
         self._stopping = stopping
         self._measures = measures
 
-    def _reader(self, app_id: str, position: Position | None) -> LogReader:
-        return LogReader(self._root / app_id, position)
+    def _reading(self, app_id: str, position: Position | None) -> _Reading:
+        return _Reading(LogReader(self._root / app_id, position))
 
     async def page(self, app_id: str, *, after: Position | None, tail: int | None, limit: int) -> dict[str, Any]:
         """`{items, next}`: up to `limit` lines, and the position to ask from next time."""
-        reader = self._reader(app_id, after)
+        reading = self._reading(app_id, after)
+        reader = reading.reader
         try:
             if after is None and tail is not None:
                 limit = min(tail, limit)
-                await asyncio.to_thread(reader.seek_tail, limit)
-            lines = await asyncio.to_thread(reader.read, limit)
+                await reading.do(reader.seek_tail, limit)
+            lines = await reading.do(reader.read, limit)
         finally:
-            reader.close()
+            reading.close()
         return {"items": [line.view() for line, _ in lines], "next": str(reader.position)}
 
     async def stream(
         self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool
     ) -> AsyncIterator[bytes]:
         """Lines as server-sent events `log` (and `gap` where rotation was faster than the reader)."""
-        reader = self._reader(app.app_id, after)
+        reading = self._reading(app.app_id, after)
+        reader = reading.reader
 
         async def read() -> bytes:
-            lines = await asyncio.to_thread(reader.read, _BATCH)
+            lines = await reading.do(reader.read, _BATCH)
             return b"".join(
                 Sent("gap" if line.missing else "log", line.view(), place).encode() for line, place in lines
             )
@@ -68,11 +72,36 @@ class LogStreams:
             try:
                 yield sse.RETRY
                 if after is None and tail is not None:
-                    await asyncio.to_thread(reader.seek_tail, tail)
+                    await reading.do(reader.seek_tail, tail)
                 async for told in _telling(read, self._stopping, _Checks(app, still_there), follow=follow):
                     yield told
             finally:
-                reader.close()
+                reading.close()
+
+
+class _Reading:
+    """A reader that works in threads, one after the other. A thread goes on when whoever waited for it has left, so the
+    files are closed when it has ended.
+    """
+
+    def __init__(self, reader: LogReader) -> None:
+        self.reader = reader
+        self._doing: asyncio.Future[Any] | None = None
+
+    async def do(self, work: Callable[[int], T], count: int) -> T:
+        doing = self._doing = asyncio.get_running_loop().run_in_executor(None, work, count)
+        return await asyncio.shield(doing)
+
+    def close(self) -> None:
+        if self._doing is None or self._doing.done():
+            self.reader.close()
+        else:
+            self._doing.add_done_callback(self._ended)
+
+    def _ended(self, done: asyncio.Future[Any]) -> None:
+        self.reader.close()
+        if not done.cancelled():
+            done.exception()  # seen: nobody waits for it any more
 
 
 class EventStreams:
