@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,44 @@ def test_a_rotation_loses_and_repeats_nothing(tmp_path: Path) -> None:
     log.line("c", 3)
     assert texts(reader) == ["b", "c"]
     assert texts(LogReader(tmp_path)) == ["a", "b", "c"]
+
+
+def test_a_line_that_comes_between_the_last_look_and_a_rotation_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, 1)
+    reader = LogReader(tmp_path)
+    log.line("a", 1)
+    pread = os.pread
+
+    def at_the_end(descriptor: int, count: int, offset: int) -> bytes:
+        found = pread(descriptor, count, offset)
+        if not found and log.seq == 1:
+            log.line("b", 2)
+            log.rotate()
+            log.line("c", 3)
+        return found
+
+    monkeypatch.setattr(os, "pread", at_the_end)
+    assert texts(reader) == ["a", "b", "c"]
+
+
+def test_a_rotation_while_a_log_is_opened_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(tmp_path, 1)
+    reader = LogReader(tmp_path)
+    log.line("a", 1)
+    opened = os.open
+
+    def between(path: Path, flags: int) -> int:
+        try:
+            return opened(path, flags)
+        finally:
+            if log.seq == 1:
+                log.rotate()
+                log.line("b", 2)
+
+    monkeypatch.setattr(os, "open", between)
+    assert texts(reader) == ["a", "b"]
 
 
 def test_what_rotation_removed_is_told_as_a_gap(tmp_path: Path) -> None:

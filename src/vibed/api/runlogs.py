@@ -216,7 +216,12 @@ class _RunFile:
             return
         while True:
             yield from self._drain(after)
-            if not self._rotated():
+            if self._newer() is None:
+                return
+            # It is written to no more: what came between the last look and the rotation is here.
+            yield from self._drain(after)
+            newer = self._newer()
+            if newer is None or not self._open(newer):
                 return
 
     def close(self) -> None:
@@ -225,7 +230,9 @@ class _RunFile:
             self._fd = None
 
     def _begin(self) -> bool:
-        return self._open(_ROTATED) or self._open(_CURRENT)
+        # In this order: a rotation in between makes the first of them the second.
+        current = self._open(_CURRENT)
+        return self._open(_ROTATED) or current
 
     def _open(self, name: str) -> bool:
         try:
@@ -236,20 +243,20 @@ class _RunFile:
         self._fd, self._inode, self._offset = fd, os.fstat(fd).st_ino, 0
         return True
 
-    def _rotated(self) -> bool:
-        """Go on to the newer file if the open one is not the newest."""
+    def _newer(self) -> str | None:
+        """The name of the file to go on with if the open one is not the newest."""
         try:
             current = (self._directory / _CURRENT).lstat().st_ino
         except FileNotFoundError:
-            return False
+            return None
         if current == self._inode:
-            return False
+            return None
         try:
             behind = (self._directory / _ROTATED).lstat().st_ino
         except FileNotFoundError:
             behind = self._inode
         # When it was rotated twice since, the file in between comes first.
-        return self._open(_CURRENT if behind == self._inode else _ROTATED)
+        return _CURRENT if behind == self._inode else _ROTATED
 
     def _drain(self, after: int) -> Iterator[Mapping[str, Any]]:
         assert self._fd is not None
