@@ -65,6 +65,11 @@ class TestV2:
         assert (tree.root / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
         assert folder.is_dir()
 
+    def test_a_folder_that_a_killed_vibed_had_just_made_gets_its_controllers(self, tree: Tree) -> None:
+        made(tree, tree.find())
+        folder = tree.root / "vibed-0123abcd"
+        assert (folder / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
     def test_bounds_are_written_where_the_kernel_reads_them(self, tree: Tree) -> None:
         folder = made(tree, tree.find()).procs[0].parent
         assert (folder / "memory.max").read_text() == str(64 << 20)

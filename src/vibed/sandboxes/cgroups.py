@@ -268,12 +268,12 @@ class Cgroups:
 
     def _prepare(self) -> None:
         for base in dict.fromkeys(self._bases.values()):
-            if base.is_dir():
-                continue
+            if not base.is_dir():
+                if self._unified:
+                    _enable(base.parent, self._bases)
+                base.mkdir(exist_ok=True)
             if self._unified:
-                _enable(base.parent, self._bases)
-            base.mkdir(exist_ok=True)
-            if self._unified:
+                # also where it is there: whoever made it may have been killed before this
                 _enable(base, self._bases)
 
 
