@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from vibed.layout import Layout, Uids
+from vibed.sandboxes import supervisor
 from vibed.sandboxes.process import ProcessDriver
 from vibed.sandboxes.supervisor import Host
 
@@ -70,3 +71,11 @@ async def test_a_process_that_does_not_end_costs_no_other_sandbox_its_adoption(
     assert await driver.adopt() == []
     assert (layout.sandboxes / "sa").is_dir(), "it is looked at again by the next controller"
     assert not (layout.sandboxes / "sb").exists(), "nothing of it lives, so it is cleared away"
+
+
+@pytest.mark.root
+def test_a_log_folder_that_a_killed_controller_had_just_made_can_be_read_by_the_api(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir(mode=0o750)
+    supervisor._make_log_dir(tmp_path / "app" / "0000000001", 100_000_000)
+    for folder in (tmp_path / "app", tmp_path / "app" / "0000000001"):
+        assert folder.stat().st_gid == 100_000_000

@@ -127,3 +127,14 @@ def test_clearing_an_app_leaves_nothing(markers: Markers, apps: Path) -> None:
     markers.clear("todo")
     markers.clear("never-there")
     assert list(apps.iterdir()) == [] and list((apps.parent / "ingress").iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_folder_that_a_killed_controller_had_just_made_is_given_to_caddy(apps: Path) -> None:
+    markers = Markers(apps, apps.parent / "ingress", gid=100_000_001)
+    for parent in (apps, apps.parent / "ingress"):
+        (parent / "todo").mkdir(mode=0o750)
+    markers.make_room("todo")
+    markers.publish("todo", 1, 1, site(apps, 1))
+    for parent in (apps, apps.parent / "ingress"):
+        assert (parent / "todo").stat().st_gid == 100_000_001

@@ -62,6 +62,18 @@ async def test_a_site_is_readable_to_caddys_group_and_to_no_other(layout: Layout
     assert (stat.st_uid, stat.st_gid) == (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
 
 
+@pytest.mark.root
+async def test_a_folder_that_a_killed_controller_had_just_made_is_given_to_caddy(
+    layout: Layout, tmp_path: Path
+) -> None:
+    driver = StaticDriver(layout)
+    (driver.folder / "a").mkdir(mode=0o700, parents=True)
+    place = await deploy(driver, site_run(archive(tmp_path, {"index.html": "hi"})))
+    for folder in (layout.sites, driver.folder, place.parent, place):
+        assert folder.stat().st_gid == layout.uids.caddy
+        assert folder.stat().st_mode & 0o777 == 0o750
+
+
 async def test_a_source_without_a_file_below_its_root_is_refused_and_leaves_nothing(
     layout: Layout, tmp_path: Path
 ) -> None:

@@ -143,9 +143,12 @@ class Markers:
 
     def _folder(self, parent: Path, app_id: str) -> Path:
         folder = parent / app_id
-        if not folder.exists():
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o750)
+        try:
+            there = folder.stat()
+        except FileNotFoundError:
+            folder.mkdir(mode=0o750)
+            there = folder.stat()
+        if self._gid not in (-1, there.st_gid):  # also of one that a killed controller had just made
             os.chown(folder, -1, self._gid)
         return folder
 

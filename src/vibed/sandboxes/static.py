@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -309,15 +310,24 @@ class StaticDriver:
 
     def _folder_for(self, app_id: str) -> Path:
         place = self.folder / app_id
-        if not (place.is_dir() and self._fresh.is_dir()):
+        if not (self._is_made(place) and self._is_made(self._fresh)):
             for folder in (self._sites, self.folder, self._fresh, place):
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=0o750, parents=folder is self._sites)
+                # whoever made one that is there may have been killed before the rest of this
+                if not self._is_made(folder):
                     folder.chmod(0o750)
-                    os.chown(folder, *self._owner)
                     if folder in (self.folder, self._fresh):
                         spread(folder)
+                    os.chown(folder, *self._owner)
         return place
+
+    def _is_made(self, folder: Path) -> bool:
+        try:
+            there = folder.stat()
+        except FileNotFoundError:
+            return False
+        return (there.st_uid, there.st_gid) == self._owner and stat.S_IMODE(there.st_mode) & 0o777 == 0o750
 
     def _try(self) -> None:
         self._folder_for(".probe")

@@ -695,8 +695,8 @@ def _make_log_dir(folder: Path, gid: int) -> None:
     for place in (folder.parent, folder):
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o750, parents=True)
-            if gid != -1:
-                os.chown(place, -1, gid)
+        if gid not in (-1, place.stat().st_gid):  # also of one that a killed controller had just made
+            os.chown(place, -1, gid)
 
 
 def _append_system_line(log_dir: Path, text: str) -> None:
