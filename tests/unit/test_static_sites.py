@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from vibed.apps.app import Runtime
+from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.sandboxes.driver import Limits, Prospect, Run, RunFailed, State
 from vibed.sandboxes.static import StaticDriver
@@ -81,6 +82,15 @@ async def test_a_source_without_a_file_below_its_root_is_refused_and_leaves_noth
     with pytest.raises(RunFailed, match="dist/"):
         await deploy(driver, site_run(archive(tmp_path, {"index.html": "hi"}), root="dist/"))
     assert list((driver.folder / "a").iterdir()) == []
+
+
+async def test_a_site_with_more_files_than_is_usual_is_served_where_the_operator_allows_it(
+    layout: Layout, tmp_path: Path
+) -> None:
+    config = Config(tmp_path, max_files=21_000)
+    source = archive(tmp_path, {f"{n}.txt": "" for n in range(20_001)})
+    place = await deploy(StaticDriver(layout, limits=config.source_limits), site_run(source))
+    assert (place / "20000.txt").is_file()
 
 
 async def test_a_later_controller_finds_the_site_of_a_version_and_drops_what_else_is_there(

@@ -32,7 +32,6 @@ from vibed.apps.store import AppStore
 from vibed.config import Config
 from vibed.layout import Layout
 from vibed.sandboxes.templates import Template
-from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.store import ServedStore
 from vibed.tracing import NoTracer, Tracer
 
@@ -41,16 +40,6 @@ if TYPE_CHECKING:
 
 _STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/mcp")
 """Paths to which more is posted than JSON of a bounded size."""
-
-
-def limits_of(config: Config) -> ArchiveLimits:
-    """What a source may be at most, as the operator set it."""
-    return ArchiveLimits(
-        compressed=config.max_source_mb * 1_000_000,
-        expanded=config.max_expanded_mb * 1_000_000,
-        file=min(DEFAULT_LIMITS.file, config.max_expanded_mb * 1_000_000),
-        files=config.max_files,
-    )
 
 
 def create_app(
@@ -71,7 +60,7 @@ def create_app(
     measures = Measures()
     stopping = stopping or Stopping()
     deployments = Deployments(
-        config, store, Intake(sources, decide, limits_of(config)), link, tracer or NoTracer(), measures
+        config, store, Intake(sources, decide, config.source_limits), link, tracer or NoTracer(), measures
     )
     use = KeyUse(store)
     keyring = Keyring(store, admin_digest, use)

@@ -65,9 +65,9 @@ class Service:
         tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
-        host = Host(layout, tools, roots)
+        host = Host(layout, tools, roots, limits=config.source_limits)
         self._limitations = limitations(host.cgroups, privileged=host.privileged)
-        self._static = StaticDriver(layout)
+        self._static = StaticDriver(layout, limits=config.source_limits)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
         drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
         self._drivers = {driver.name: driver for driver in drivers}

@@ -40,6 +40,7 @@ from vibed.sandboxes.driver import (
 )
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.reader import read_table
 from vibed.spreading import spread
 
@@ -171,7 +172,9 @@ class StaticDriver:
     name = "static"
     isolation = Isolation.NONE_NEEDED
 
-    def __init__(self, layout: Layout, *, boot_id: str | None = None) -> None:
+    def __init__(self, layout: Layout, *, limits: ArchiveLimits = DEFAULT_LIMITS, boot_id: str | None = None) -> None:
+        """`limits` are those that sources were accepted by."""
+        self._limits = limits
         self._boot = (boot_id or _BOOT_ID.read_text().strip())[:8]
         self._sites = layout.sites
         self._owner = (os.geteuid(), layout.uids.caddy if os.geteuid() == 0 else os.getegid())
@@ -291,8 +294,16 @@ class StaticDriver:
         """Blocking: write a site to a folder that is nobody's yet."""
         self._folder_for(app_id)
         fresh = self._fresh / f"{app_id}.{secrets.token_hex(6)}"
+        table = read_table(source, self._limits)
         files = extract(
-            source, read_table(source), fresh, strip=prefix, file_mode=0o640, dir_mode=0o750, owner=self._owner
+            source,
+            table,
+            fresh,
+            strip=prefix,
+            file_mode=0o640,
+            dir_mode=0o750,
+            owner=self._owner,
+            limits=self._limits,
         )
         if not files:
             _remove(fresh)

@@ -48,6 +48,7 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.uids import UidPool
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 
 log = records.logger("vibed.controller")
 
@@ -97,8 +98,18 @@ class Roots(Protocol):
 class Host:
     """What the drivers of one vibeD share."""
 
-    def __init__(self, layout: Layout, programs: Programs, roots: Roots, *, cgroups: Cgroups | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        programs: Programs,
+        roots: Roots,
+        *,
+        cgroups: Cgroups | None = None,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """`limits` are those that sources were accepted by."""
         self.layout = layout
+        self.limits = limits
         self.programs = programs
         self.roots = roots
         self.cgroups = cgroups or Cgroups.find(layout.runtime.name)

@@ -26,6 +26,7 @@ from vibed.sandboxes.driver import Isolation, Limits, Probe, Prospect, Run, RunF
 from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract, file_paths, iter_files
+from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
 
 TEMPLATE = "workerd"
@@ -113,7 +114,7 @@ class WorkerdDriver(SupervisedDriver):
     def prepare(self, prospect: Prospect) -> None:
         """Read the modules of a worker that is not bundled."""
         if prospect.entrypoint and not prospect.bundle:
-            self._ahead.begin(*_reading(prospect.source, prospect.strip, prospect.entrypoint))
+            self._ahead.begin(*self._reading(prospect.source, prospect.strip, prospect.entrypoint))
 
     async def close(self) -> None:
         """As every driver."""
@@ -158,40 +159,42 @@ class WorkerdDriver(SupervisedDriver):
     async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
         entry = run.runtime.entrypoint.removeprefix("./")
         if not run.runtime.bundle:
-            modules = await self._ahead.take(*_reading(run.source, run.runtime.strip, run.runtime.entrypoint))
+            modules = await self._ahead.take(*self._reading(run.source, run.runtime.strip, run.runtime.entrypoint))
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
         return worker_code.bundled(await bundle(self.host, root, run, entry)), worker_code.BUNDLE
 
+    def _reading(
+        self, source: Path, strip: str, entrypoint: str
+    ) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
+        what = (source, strip, entrypoint.removeprefix("./"))
+        return what, partial(_plain, *what, self.host.limits)
+
     def _lay_out_assets(self, place: Place, run: Run, folder: str) -> dict[str, str]:
         prefix = run.runtime.strip + folder
         try:
-            table = read_table(run.source)
+            limits = self.host.limits
+            table = read_table(run.source, limits)
             names = file_paths(table, prefix)
             if not names:
                 raise RunFailed(f"the folder of static assets, {folder!r}, is not in the source", code="InjectFailed")
             owner = (place.uid, place.uid) if self.host.privileged else None
             into = self._assets / place.id / "site"
-            extract(run.source, table, into, strip=prefix, file_mode=0o440, dir_mode=0o550, owner=owner)
+            extract(run.source, table, into, strip=prefix, file_mode=0o440, dir_mode=0o550, owner=owner, limits=limits)
         except ArchiveError as error:
             raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
         version = run.source.name[:12]
         return {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names))}
 
 
-def _reading(source: Path, strip: str, entrypoint: str) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
-    what = (source, strip, entrypoint.removeprefix("./"))
-    return what, partial(_plain, *what)
-
-
-def _plain(source: Path, strip: str, entry: str) -> dict[str, object] | None:
+def _plain(source: Path, strip: str, entry: str, limits: ArchiveLimits) -> dict[str, object] | None:
     """Blocking: the modules of a worker that needs no bundling; None for one that does."""
     try:
-        table = read_table(source)
+        table = read_table(source, limits)
         files: dict[str, bytes] = {}
         size = 0
-        for name, content in iter_files(source, table, strip=strip):
+        for name, content in iter_files(source, table, strip=strip, limits=limits):
             if name.startswith("node_modules/"):
                 continue
             size += len(content)

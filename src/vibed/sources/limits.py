@@ -36,5 +36,11 @@ class ArchiveLimits:
     ratio_free: int = 10_000_000
     header: int = 65_536
 
+    @classmethod
+    def of(cls, *, compressed_mb: int, expanded_mb: int, files: int) -> ArchiveLimits:
+        """As the operator set them; the others stay."""
+        expanded = expanded_mb * 1_000_000
+        return cls(compressed_mb * 1_000_000, expanded, file=min(cls().file, expanded), files=files)
+
 
 DEFAULT_LIMITS = ArchiveLimits()
