@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from vibed.apps.app import Runtime
+from vibed.sandboxes.cgroups import Group
+from vibed.sandboxes.death import Death
 from vibed.sandboxes.driver import (
     BootFailed,
     Claimed,
     Endpoint,
     Exit,
     Isolation,
+    Limits,
     Probe,
     Run,
     Sandbox,
+    SandboxLost,
     Started,
     State,
 )
 from vibed.sandboxes.pool import Actions, Claim, Key, Shelf, WarmPools, decide
+from vibed.sandboxes.supervisor import Place, Root, Supervised, SupervisedDriver
 
 PY: Key = ("gvisor", "python-313")
 JS: Key = ("workerd", "workerd")
@@ -325,3 +333,30 @@ class TestLoop:
         with pytest.raises(BootFailed):
             await waiting
         assert [box.destroyed for box in driver.booted] == [False]
+
+
+class TestOneThatEndsOnTheShelf:
+    @pytest.fixture
+    async def sandbox(self, tmp_path: Path) -> AsyncIterator[Supervised]:
+        process = await asyncio.create_subprocess_exec("sleep", "60")
+        owner = cast(SupervisedDriver, SimpleNamespace(name="gvisor"))
+        place = Place(tmp_path / "s1", 1, 2)
+        group = Group("s1", {}, unified=False)
+        death = Death.of_child(process.pid)
+        supervised = Supervised(owner, place, Root("python-313", "d1"), group, death)
+        supervised.hear_state({"state": "warm"})
+        yield supervised
+        death.kill()
+        await death.wait()
+
+    async def test_it_is_not_handed_out_while_it_is_cleared_away(self, sandbox: Supervised) -> None:
+        sandbox._death.kill()
+        await sandbox._death.wait()
+        assert decided({PY: Shelf(0, deque([sandbox]), deque([Claim()]))}).give == ()
+
+    async def test_whoever_just_got_it_may_try_again(self, sandbox: Supervised) -> None:
+        sandbox.hear_state({"state": "exited"})
+        with pytest.raises(SandboxLost) as lost:
+            run = Run("a", 1, 1, Path("/unused"), Runtime("general", "python-313", "python", "", ""), {}, Limits())
+            await sandbox.run(run, socket=Path("/unused"), log_dir=Path("/unused"), on_stage=lambda stage: None)
+        assert lost.value.may_retry

@@ -200,7 +200,8 @@ class Supervised:
 
     @property
     def state(self) -> State:
-        return self._state
+        # what is left of one whose supervisor was killed takes a moment to clear away
+        return State.EXITED if self._death.happened else self._state
 
     @property
     def claimed(self) -> Claimed | None:
@@ -216,8 +217,10 @@ class Supervised:
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Claim, inject and start, once ever. Raises `RunFailed`, `SandboxLost`; it is then good for nothing."""
-        if self._used or self._state is not State.WARM:
+        if self._used:
             raise SandboxLost(f"sandbox {self.id} was claimed before", code="AlreadyClaimed", retryable=False)
+        if self.state is not State.WARM:
+            raise SandboxLost(f"sandbox {self.id} ended before it was given anything to run")
         self._used = True
         self._claimed = Claimed(run.app_id, run.version, run.number)
         self._log_dir = log_dir
