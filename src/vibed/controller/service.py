@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 from dataclasses import asdict
 from functools import partial
@@ -46,6 +47,7 @@ from vibed.wire import Message, serve
 log = records.logger("vibed.controller")
 
 _LOOK_EVERY_S = 10.0
+_DESCRIPTORS = 65_536
 
 
 class AnotherController(VibedError):
@@ -295,6 +297,7 @@ def _told(outcome: Outcome) -> Message:
 async def run(config: Config, layout: Layout) -> None:
     """Run a controller until SIGTERM or SIGINT. Raises `AnotherController`, `StoreUnavailable`."""
     records.set_up(config.log_level)
+    _take_descriptors()
     lock = _lock(layout)
     store = await SqliteStore.open(layout.database)
     service = Service(config, layout, store)
@@ -310,6 +313,16 @@ async def run(config: Config, layout: Layout) -> None:
         await service.close()
         await store.close()
         lock.close()
+
+
+def _take_descriptors() -> None:
+    """Each sandbox that lives takes two, to hear of its supervisor's end and to talk to it. A shell's usual bound (for
+    programs that use select(2)) would be reached with 500 of them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _lock(layout: Layout) -> IO[str]:
