@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,6 +131,18 @@ def test_its_own_log_is_turned_over_too(tmp_path: Path, log: Path) -> None:
     own.write_text("x" * _LIMIT + "\n")
     with _watching(tmp_path, "exec sleep 60", own):
         _until(lambda: own.with_suffix(".1.log").exists() and own.stat().st_size < _LIMIT)
+
+
+def test_whoever_looks_for_a_watchdog_keeps_none_from_starting(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with path.open("a") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        held = watchdog.lock(path)
+    assert held is not None
+    assert watchdog.holder(path) == os.getpid()
+    assert watchdog.lock(path) is None, "there is one now"
+    held.close()
 
 
 class TestTurningOver:

@@ -26,6 +26,8 @@ BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
 STOP_GRACE_S = 8.0
 LOG_LIMIT = 8 << 20
+LOOKED_AT_S = 1.0
+"""For how long a lock that is held may be held by somebody who only looks whether it is (`holder`)."""
 LOOK_S = 10.0
 """How often the logs are measured, and what could not be written is tried again."""
 
@@ -211,11 +213,16 @@ def running(state: Path) -> dict[str, Running]:
 def lock(path: Path) -> IO[str] | None:
     """Become the one watchdog of this vibeD; None when there is one. The lock ends with the process."""
     handle = path.open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
+    deadline = time.monotonic() + LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                handle.close()
+                return None
+        time.sleep(0.01)
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
