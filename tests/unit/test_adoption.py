@@ -58,6 +58,14 @@ async def test_what_a_killed_controller_was_making_goes_when_it_is_old(tmp_path:
     assert sorted(path.name for path in layout.sandboxes.iterdir()) == [".bnew.json", ".snew"]
 
 
+async def test_what_a_killed_controller_had_half_removed_goes(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(os.geteuid(), rootless=True))
+    (layout.sandboxes / "sa" / "in").mkdir(parents=True)
+    anything = cast(Any, None)
+    await ProcessDriver(Host(layout, anything, anything, cgroups=cast(Any, Groups(stuck="")))).adopt()
+    assert list(layout.sandboxes.iterdir()) == []
+
+
 async def test_a_process_that_does_not_end_costs_no_other_sandbox_its_adoption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -631,12 +631,18 @@ class SupervisedDriver(ABC):
 
 
 async def sweep(host: Host) -> None:
-    """Remove groups, half-made folders and a bundler's files that belong to no sandbox."""
+    """Remove groups, half-made and half-removed folders and a bundler's files that belong to no sandbox."""
     # groups are listed first: a sandbox that is being made has its folder before it has its group
     groups = host.cgroups.ids()
-    folders = {folder.name for folder in _folders(host.layout.sandboxes)}
-    for id in groups - folders:
+    folders = list(_folders(host.layout.sandboxes))
+    for id in groups - {folder.name for folder in folders}:
         await host.cgroups.get(id).end()
+    for folder in folders:
+        # one that is made has it from the first moment on: its removal was begun, after all else had ended
+        if not (folder / "spec.json").exists():
+            if host.privileged:
+                await asyncio.to_thread(mounts.unmount_below, folder)
+            await asyncio.to_thread(shutil.rmtree, folder, True)
     with contextlib.suppress(FileNotFoundError):
         for left in host.layout.sandboxes.glob(".[bs]*"):
             if time.time() - left.stat().st_mtime > 60:
