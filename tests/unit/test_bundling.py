@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import tarfile
+import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from vibed.apps.app import Runtime
 from vibed.layout import Layout, Uids
+from vibed.sandboxes import workerd
 from vibed.sandboxes.bundling import bundle
 from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
 from vibed.sandboxes.driver import Limits, Run, RunFailed
-from vibed.sandboxes.supervisor import Host, Root
+from vibed.sandboxes.supervisor import Host, Place, Root
+from vibed.sources.extraction import extract
+from vibed.sources.table import ArchiveTable
 
 
 class _Programs:
@@ -59,3 +66,35 @@ async def test_a_link_in_the_place_of_a_source_is_not_followed(tmp_path: Path) -
     (tmp_path / "source").symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic links"):
         await _bundle(_host(tmp_path), tmp_path / "source")
+
+
+async def test_assets_of_a_worker_that_is_ended_while_they_are_unpacked_go_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(source: Path, table: ArchiveTable, into: Path, **how: Any) -> int:
+        begun.set()
+        go_on.wait(10)
+        # as it is when a file came between the removal of the others and that of their folder
+        into.parent.mkdir(exist_ok=True)
+        return extract(source, table, into, **how)
+
+    monkeypatch.setattr(workerd, "extract", slowly)
+    source = tmp_path / "source"
+    with tarfile.open(source, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("public/index.html"))
+    roots: Any = None
+    layout = Layout(tmp_path / "home", tmp_path / "run", Uids(os.geteuid(), rootless=True))
+    driver = workerd.WorkerdDriver(Host(layout, _Programs(), roots, cgroups=Cgroups("x", {}, unified=False)))
+    place = Place(layout.sandboxes / "s1", os.geteuid(), os.geteuid())
+    (driver._assets / place.id).mkdir(parents=True)
+    runtime = Runtime("fast", "workerd", "worker", "", "", options={"assets": {"directory": "public"}})
+    run = Run("a", 1, 1, source, runtime, {}, Limits())
+    ordering = asyncio.create_task(driver.order(cast(Any, SimpleNamespace(place=place)), run))
+    await asyncio.to_thread(begun.wait, 10)
+    cleaning = asyncio.create_task(driver.clean(place, Group(place.id, {}, unified=False), {}, lost=False))
+    await asyncio.wait([cleaning], timeout=0.2)
+    go_on.set()
+    await asyncio.gather(ordering, cleaning, return_exceptions=True)
+    assert not (driver._assets / place.id).exists()

@@ -51,6 +51,8 @@ class WorkerdDriver(SupervisedDriver):
         self._assets = host.layout.sites / boot / ".assets"
         self._libraries = _libraries()
         self._ahead: Ahead[dict[str, object] | None] = Ahead()
+        self._laying: dict[str, asyncio.Future[dict[str, str]]] = {}
+        """By sandbox: the thread that unpacks its assets."""
 
     async def probe(self) -> Probe:
         """Load a worker in a fresh sandbox and get an answer from it."""
@@ -130,7 +132,10 @@ class WorkerdDriver(SupervisedDriver):
         folder = worker_code.assets_folder(run.runtime)
         assets = None
         if folder is not None:
-            assets = await asyncio.to_thread(self._lay_out_assets, sandbox.place, run, folder)
+            laying = asyncio.get_running_loop().run_in_executor(None, self._lay_out_assets, sandbox.place, run, folder)
+            self._laying[sandbox.place.id] = laying
+            laying.add_done_callback(lambda _: self._laying.pop(sandbox.place.id))
+            assets = await asyncio.shield(laying)
         code = worker_code.build(run.runtime, run.env, modules, entry, assets)
         path = sandbox.place.folder / "worker.json"
         path.touch(0o600)
@@ -155,6 +160,10 @@ class WorkerdDriver(SupervisedDriver):
         """As every driver, and the assets."""
         await super().clean(place, group, state, lost=lost)
         await asyncio.to_thread(shutil.rmtree, self._assets / place.id, True)
+        if laying := self._laying.get(place.id):
+            # it usually ends at that; but what it wrote in between may have kept its folder there
+            await asyncio.wait([laying])
+            await asyncio.to_thread(shutil.rmtree, self._assets / place.id, True)
 
     async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
         entry = run.runtime.entrypoint.removeprefix("./")
