@@ -336,6 +336,26 @@ class TestLoop:
 
 
 class TestOneThatEndsOnTheShelf:
+    async def test_it_is_replaced_at_once_but_one_after_the_other_not_without_a_pause(self) -> None:
+        driver, clock = Booting(), [1000.0]
+        async with WarmPools({"gvisor": driver}, {PY: 2}, clock=lambda: clock[0]) as pools:
+            await settle()
+            for box in list(driver.booted):
+                box.die()
+            await settle()
+            assert driver.begun == 4
+            for _ in range(10):
+                driver.booted[-1].die()
+                await settle()
+            begun = driver.begun
+            assert begun <= 6
+            assert "end by themselves" in pools.figures()[PY].last_error
+            clock[0] += 60
+            pools.resize(*PY, 2)
+            await settle()
+            assert driver.begun > begun
+            assert (await pools.claim(*PY)).state is State.WARM, "a deploy never waits for it"
+
     @pytest.fixture
     async def sandbox(self, tmp_path: Path) -> AsyncIterator[Supervised]:
         process = await asyncio.create_subprocess_exec("sleep", "60")

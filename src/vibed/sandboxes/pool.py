@@ -21,6 +21,8 @@ Key = tuple[str, str]
 
 _BACKOFF_S = 1.0
 _BACKOFF_MAX_S = 60.0
+_CALM_S = 180.0
+"""Sandboxes that end on their shelf further apart than this have nothing to do with each other."""
 
 
 class Claim:
@@ -50,6 +52,11 @@ class Shelf:
     retry_at: float = 0.0
     """No boot ahead of demand before this (on the clock that `decide` is given)."""
     last_error: str = ""
+    ended: int = 0
+    """How many ended on it by themselves, each soon after the one before."""
+    ended_at: float = 0.0
+    rest_until: float = 0.0
+    """As `retry_at`, for what boots and then does not last."""
     claimed: int = 0
     """Handed out since the start."""
 
@@ -73,7 +80,8 @@ def decide(
     1. What died, what is of a stale template digest and what is too much leaves the shelf.
     2. Whoever waits gets the oldest warm sandbox, else a boot of their own: nothing bounds these but demand.
     3. Shelves below their size are refilled, the emptiest first, at most `boots_at_once` at a time. While deploys are
-       under way (`busy`) only a shelf with nothing on it is, and one whose boots fail waits for its back-off.
+       under way (`busy`) only a shelf with nothing on it is, and one whose boots fail, or do not last, waits for its
+       back-off.
     """
     give: list[tuple[Claim, Sandbox]] = []
     boot: list[Key] = []
@@ -86,6 +94,7 @@ def decide(
         for sandbox in shelf.warm:
             if sandbox.state is not State.WARM:
                 # its driver clears it away
+                _note_end(shelf, now)
                 continue
             if sandbox.template_digest in stale:
                 destroy.append(sandbox)
@@ -112,8 +121,8 @@ def decide(
             have = len(shelf.warm) + shelf.booting - len(shelf.waiting)
             if have >= shelf.size or (busy and (have > 0 or shelf.booting)):
                 continue
-            if shelf.retry_at > now:
-                wake_at = shelf.retry_at if wake_at is None else min(wake_at, shelf.retry_at)
+            if (not_before := max(shelf.retry_at, shelf.rest_until)) > now:
+                wake_at = not_before if wake_at is None else min(wake_at, not_before)
                 continue
             wanting.append((have / shelf.size, key))
         if not wanting:
@@ -124,6 +133,19 @@ def decide(
         under_way += 1
 
     return Actions(tuple(give), tuple(boot), tuple(destroy), wake_at)
+
+
+def _note_end(shelf: Shelf, now: float) -> None:
+    """A sandbox that ended is replaced at once; but a shelf on which they go on ending would boot without a pause."""
+    shelf.ended = 1 + (shelf.ended if now - shelf.ended_at < _CALM_S else 0)
+    shelf.ended_at = now
+    if (too_many := shelf.ended - max(shelf.size, 1)) > 0:
+        shelf.rest_until = now + _pause(too_many)
+        shelf.last_error = "its sandboxes end by themselves while they wait"
+
+
+def _pause(failures: int) -> float:
+    return float(min(_BACKOFF_S * 2 ** min(failures - 1, 16), _BACKOFF_MAX_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +265,7 @@ class WarmPools:
         """What made boots fail was removed (a template is built now): forget the back-off."""
         shelf = self._shelves.setdefault((driver, template), Shelf())
         shelf.failures, shelf.retry_at, shelf.last_error = 0, 0.0, ""
+        shelf.ended, shelf.rest_until = 0, 0.0
         self._go_on()
 
     def drain_template(self, old_digest: str) -> None:
@@ -327,7 +350,7 @@ class WarmPools:
 
     def _failed(self, shelf: Shelf, template: str, error: Exception) -> None:
         shelf.failures += 1
-        shelf.retry_at = self._clock() + min(_BACKOFF_S * 2 ** (shelf.failures - 1), _BACKOFF_MAX_S)
+        shelf.retry_at = self._clock() + _pause(shelf.failures)
         shelf.last_error = error.message if isinstance(error, VibedError) else f"{type(error).__name__}: {error}"
         if shelf.waiting:
             claim = shelf.waiting.popleft()
