@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from vibed.cli import up
@@ -190,3 +192,32 @@ def test_processes_that_end_again_and_again_are_not_and_their_last_words_are_tol
         others[0].wait()
     assert "no such device" in caught.value.message and "day before" not in caught.value.message
     assert caught.value.hint is not None and "ends again and again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("app", "page", "fine"),
+    [
+        ({"phase": "Ready"}, 200, True),
+        ({"phase": "Ready"}, 302, True),
+        ({"phase": "Ready"}, 404, True),
+        ({"phase": "Ready"}, 502, False),
+        ({"phase": "Failed"}, 503, True),
+        (None, 200, True),
+        (None, 404, False),
+    ],
+)
+def test_an_app_that_has_taken_the_examples_name_may_answer_what_it_likes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, app: dict[str, str] | None, page: int, fine: bool
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/deploy":
+            return httpx.Response(200, json={})
+        if request.url.path == "/":
+            return httpx.Response(page)
+        return httpx.Response(404) if app is None else httpx.Response(200, json=app)
+
+    api = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost")
+    monkeypatch.setattr(up, "client", lambda config, layout: api)
+    failing: Any = contextlib.nullcontext() if fine else pytest.raises(up.UpFailed, match="does not answer")
+    with failing:
+        up._welcome(Config(layout.home), layout, lambda text: None)

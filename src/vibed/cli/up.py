@@ -327,7 +327,10 @@ class _OwnLogs:
 
 
 def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
-    """Deploy the example site unless it is there; returns its URL once it answers."""
+    """Deploy the example site unless an app of that name is there; returns its URL once it answers.
+
+    By now that app may be anybody's, and do what it likes: that its name leads to it is enough.
+    """
     from vibed.sources.pack import pack_directory
 
     url = config.app_url(WELCOME)
@@ -345,7 +348,8 @@ def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
             if answer.status_code >= 400:
                 raise UpFailed(f"the example could not be deployed: {answer.text[:300]}")
         page = api.get("/", headers={"Host": f"{WELCOME}.{config.domain}:{config.port}"})
-        if page.status_code != 200:
+        own = there.status_code == 404
+        if page.status_code != 200 if own else page.status_code >= 500 and there.json().get("phase") == "Ready":
             raise UpFailed(f"the example does not answer at {url}: {page.status_code} {page.text[:200]}")
     say(f"live at {url}")
     return url
