@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from vibed.cli import up
+from vibed.cli import installation, up, watchdog
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.processes import start_time
@@ -221,3 +222,19 @@ def test_an_app_that_has_taken_the_examples_name_may_answer_what_it_likes(
     failing: Any = contextlib.nullcontext() if fine else pytest.raises(up.UpFailed, match="does not answer")
     with failing:
         up._welcome(Config(layout.home), layout, lambda text: None)
+
+
+def test_on_a_full_disk_the_watchdog_that_runs_is_not_ended(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ended: list[int] = []
+    layout.runtime.mkdir(parents=True)
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(installation, "plan", lambda *of, **programs: {"commands": []})
+    monkeypatch.setattr(watchdog, "holder", lambda path: 4711)
+    monkeypatch.setattr(up, "_end_watchdog", lambda layout, pid, number: ended.append(pid))
+    tools: Any = SimpleNamespace(path=Path)
+    with pytest.raises(OSError, match="No space"):
+        up._start(Config(layout.home), layout, tools, detach=True)
+    assert not ended

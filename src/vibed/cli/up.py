@@ -197,14 +197,17 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
     with suppress(OSError):
         before = path.read_text()
     running = watchdog.holder(layout.runtime / "watchdog.lock")
+    if running is not None and before == json.dumps(plan):
+        return None
+    # on the disk before the watchdog is ended: where there is no room for it, that one goes on
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(plan))
     if running is not None:
-        if before == json.dumps(plan):
-            return None
         # It leaves its processes to the next one, which replaces those that should run differently: Caddy, and with it
         # every app, goes on through an upgrade of vibeD.
         _end_watchdog(layout, running, signal.SIGHUP)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(plan))
+    fresh.replace(path)
     log = (layout.own_logs / "watchdog.log").open("ab")
     return subprocess.Popen(
         [sys.executable, "-m", "vibed.cli.watchdog", str(path)],
