@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import httpx
 import pytest
 from api_harness import ORIGIN, PYTHON, SITE, Running, archive, parts, refused, running
 
+from vibed.api.identity import ADMIN, Caller
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound
 from vibed.apps.store import Deployed, NewVersion
+from vibed.mcp.inprocess import InProcess
 from vibed.sources.errors import StorageFull
 
 
@@ -547,3 +550,22 @@ async def test_a_curl_from_a_page_of_an_app_is_refused(api: Running) -> None:
     answer = await api.deploy("a", headers={"Origin": "http://evil.localhost:18080"})
     refused(answer, 403, "CrossOrigin")
     assert (await api.deploy("a", headers={"Origin": ORIGIN})).status_code == 200
+
+
+async def test_a_deploy_whose_caller_leaves_while_it_is_stored_keeps_its_source(api: Running) -> None:
+    """An agent that has waited enough closes its call of a tool, which cancels it; the store finishes what it began."""
+    context = api.app.state.context
+    tools = InProcess(context, Caller(ADMIN, True, "admin", "admin key", ""))
+    busy = sqlite3.connect(api.layout.database, isolation_level=None)
+    busy.execute("BEGIN IMMEDIATE")
+    calling = asyncio.create_task(tools.deploy({"name": "todo"}, SITE))
+    await asyncio.sleep(0.5)
+    calling.cancel()
+    await asyncio.gather(calling, return_exceptions=True)
+    await context.deployments.intake.collect(api.store)
+    busy.close()
+    async with asyncio.timeout(20):
+        while (await api.store.list())[1] == 0:
+            await asyncio.sleep(0.02)
+    version = await api.store.version("todo", 1)
+    assert (await context.deployments.intake.path(version.source_digest)).is_file()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from vibed import records
 from vibed.api.errors import InvalidRequest, MalformedRequest, SourceRequired
@@ -203,9 +203,7 @@ class Deployments:
             )
             try:
                 with steps.step("store"):
-                    return await self._store.deploy(
-                        new, if_exists=metadata.if_exists, idempotency=idempotency, expected=app
-                    )
+                    return await self._stored(new, metadata.if_exists, idempotency, app)
             except NotFound:
                 # Gone since it was read: a deploy by name makes a new app, from nothing of the old one.
                 pass
@@ -353,7 +351,18 @@ class Deployments:
             timings=dict(steps.ms),
         )
         with steps.step("store"):
-            return await self._store.deploy(new, idempotency=idempotency, expected=app)
+            return await self._stored(new, "update", idempotency, app)
+
+    async def _stored(
+        self, new: NewVersion, if_exists: Literal["update", "fail"], idempotency: Idempotency | None, before: App | None
+    ) -> Deployed:
+        """Write a version. The store finishes that even if the caller leaves, so its source is held until then."""
+
+        async def store() -> Deployed:
+            with self.intake.holding(new.source_digest):
+                return await self._store.deploy(new, if_exists=if_exists, idempotency=idempotency, expected=before)
+
+        return await asyncio.shield(asyncio.create_task(store()))
 
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
         return None if idempotency is None else await self._store.replay(owner, idempotency)
