@@ -19,6 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from vibed.apps.app import Phase
+from vibed.mcp.http import McpOverHttp
 
 TOOLS = {
     "deploy_artifact",
@@ -303,3 +304,24 @@ async def test_a_call_with_too_large_files_is_refused(tmp_path: Path) -> None:
         )
         assert body["code"] == "TooLarge"
         assert api.sources() == []
+
+
+async def test_a_library_that_could_not_be_loaded_is_loaded_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = McpOverHttp._load
+    loads = 0
+
+    def at_first_without_memory(self: McpOverHttp) -> Any:
+        nonlocal loads
+        loads += 1
+        if loads == 1:
+            raise MemoryError
+        return load(self)
+
+    monkeypatch.setattr(McpOverHttp, "_load", at_first_without_memory)
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}", "Accept": "application/json, text/event-stream"}
+    async with served(tmp_path) as (_, url), httpx2.AsyncClient(headers=headers, timeout=20) as client:
+        assert (await client.post(f"{url}/mcp", json=call)).status_code == 500
+        assert (await client.post(f"{url}/mcp", json=call)).status_code == 200

@@ -43,25 +43,31 @@ class McpOverHttp:
     async def running(self) -> AsyncIterator[None]:
         """Enter it once, for as long as the API runs."""
         self._manager = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._live(self._manager))
+        task = asyncio.create_task(self._live())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _live(self, ready: asyncio.Future[StreamableHTTPSessionManager]) -> None:
+    async def _live(self) -> None:
         # One task for the whole life: the manager's task group has to end in the task that it began in.
-        await self._wanted.wait()
-        try:
-            manager = await asyncio.to_thread(self._load)
-            async with manager.run():
-                ready.set_result(manager)
-                await asyncio.Event().wait()
-        except Exception as error:
-            if ready.done():
-                raise
-            ready.set_exception(error)
+        while True:
+            await self._wanted.wait()
+            assert self._manager is not None
+            ready = self._manager
+            try:
+                manager = await asyncio.to_thread(self._load)
+                async with manager.run():
+                    ready.set_result(manager)
+                    await asyncio.Event().wait()
+            except Exception as error:
+                if ready.done():
+                    raise
+                # whoever waits is told; for the next call it is tried again
+                self._wanted.clear()
+                self._manager = asyncio.get_running_loop().create_future()
+                ready.set_exception(error)
 
     def _load(self) -> StreamableHTTPSessionManager:
         from vibed.mcp.inprocess import InProcess
