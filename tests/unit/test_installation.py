@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -48,6 +50,36 @@ def test_a_new_runtime_directory_is_in_memory_and_one_that_is_in_use_is_not_cove
         for layout in (new, old):
             installation.remove_runtime(layout)
             assert not layout.runtime.exists()
+
+
+def test_an_up_that_fails_on_a_full_disk_costs_the_next_one_nothing_of_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run" / "ab", Uids(os.geteuid(), rootless=True))
+    installation.lay_out(Config(layout.home), layout)
+    (layout.sandboxes / "s1").mkdir()
+
+    def full(path: Path, text: str) -> None:
+        path.open("w").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, contextlib.suppress(OSError):
+        patched.setattr(Path, "write_text", full)
+        installation.lay_out(Config(layout.home), layout)
+    installation.lay_out(Config(layout.home), layout)
+    assert (layout.sandboxes / "s1").is_dir()
+
+
+def test_what_is_left_of_an_earlier_boot_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run" / "ab", Uids(os.geteuid(), rootless=True))
+    installation.lay_out(Config(layout.home), layout)
+    (layout.sandboxes / "s1").mkdir()
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(installation, "_BOOT_ID", tmp_path / "boot_id")
+    for _ in range(2):
+        installation.lay_out(Config(layout.home), layout)
+        assert not (layout.sandboxes / "s1").exists()
+    assert (layout.runtime / "boot").read_text() == "another"
 
 
 def test_without_a_runtime_directory_of_the_user_there_is_one_below_tmp(monkeypatch: pytest.MonkeyPatch) -> None:

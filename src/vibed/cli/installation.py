@@ -54,8 +54,10 @@ def lay_out(config: Config, layout: Layout) -> None:
     """
     boot = _BOOT_ID.read_text().strip()
     mark = layout.runtime / "boot"
+    marked = ""
     with contextlib.suppress(OSError):
-        if mark.read_text() != boot:
+        marked = mark.read_text()
+        if marked != boot:
             remove_runtime(layout)
     uids = layout.uids
     root = os.geteuid()
@@ -85,7 +87,9 @@ def lay_out(config: Config, layout: Layout) -> None:
         _folder(path, mode, uid, gid)
     for folder in (layout.home, layout.runtime, layout.sandboxes, layout.apps, layout.ingress, layout.logs):
         spread(folder)
-    mark.write_text(boot)
+    if marked != boot:
+        # whole or not at all: with a mark that is cut off, what runs now would be taken for an earlier boot's
+        _replace(mark, boot, 0o644)
     # Both processes write it; SQLite gives its other files the owner of this one.
     _give(layout.database, uids.serve, os.O_CREAT)
     for path in layout.database.parent.glob(f"{layout.database.name}*"):
