@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from api_harness import archive, parts, refused, running
 
 from vibed.api.classifying import decider
 from vibed.api.metadata import Override
@@ -38,3 +39,12 @@ def test_big_packages_that_the_operator_leaves_out_are_refused_at_once(tmp_path:
     decide = decider(load_templates(big_packages=False))
     with pytest.raises(DependenciesMissing, match="streamlit"):
         decide(read_table(source), Override())
+
+
+async def test_a_start_script_with_half_a_character_is_refused_and_spoils_no_list(tmp_path: Path) -> None:
+    package = r'{"scripts": {"start": "node server.js \ud800"}}'
+    source = archive({"package.json": package, "server.js": "require('http').createServer().listen(3000)"})
+    async with running(tmp_path / "home", tmp_path / "run") as api:
+        answer = await api.client.post("/v1/deploy", files=parts({"name": "todo"}, source))
+        assert r"\ud800" in refused(answer, 422, "BadConfiguration")["message"]
+        assert (await api.client.get("/v1/apps")).json() == {"items": [], "total": 0}

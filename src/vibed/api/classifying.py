@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from vibed.api.intake import Decide
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.classify.classifier import classify
+from vibed.classify.errors import BadConfiguration
 from vibed.sandboxes.templates import Template
 from vibed.sources.table import ArchiveTable
 
@@ -18,8 +20,21 @@ def decider(templates: Mapping[str, Template]) -> Decide:
 
     def decide(table: ArchiveTable, override: Override) -> Runtime:
         runtime = classify(table, override, templates).runtime()
+        _must_be_text(runtime)
         if override.warm is None:
             return runtime
         return replace(runtime, start=replace(runtime.start, warm=override.warm))
 
     return decide
+
+
+def _must_be_text(runtime: Runtime) -> None:
+    """JSON can name halves of characters, which no answer could be written with: not this one, nor any list of apps."""
+    try:
+        json.dumps(asdict(runtime), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise BadConfiguration(
+            f"a file that says how to run it has text that is not valid Unicode: {half}",
+            hint=f"look for {half} in package.json and the like, and write the character as it is",
+        ) from error
