@@ -9,7 +9,7 @@ from api_harness import archive, parts, refused, running
 
 from vibed.api.classifying import decider
 from vibed.api.metadata import Override
-from vibed.classify.errors import DependenciesMissing
+from vibed.classify.errors import BadConfiguration, DependenciesMissing
 from vibed.sandboxes.templates import load_templates
 from vibed.sources.pack import pack_files
 from vibed.sources.reader import read_table
@@ -48,3 +48,19 @@ async def test_a_start_script_with_half_a_character_is_refused_and_spoils_no_lis
         answer = await api.client.post("/v1/deploy", files=parts({"name": "todo"}, source))
         assert r"\ud800" in refused(answer, 422, "BadConfiguration")["message"]
         assert (await api.client.get("/v1/apps")).json() == {"items": [], "total": 0}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    ["A = 2026-11-28", "A = [12:00:00]", "A = nan", f"A = {'[' * 900}{']' * 900}"],
+    ids=lambda text: text[:16],
+)
+def test_a_variable_that_json_has_no_word_for_is_refused(tmp_path: Path, variables: str) -> None:
+    source = tmp_path / "source.tar.gz"
+    files = {
+        "wrangler.toml": f'main = "w.js"\n[vars]\n{variables}\n',
+        "w.js": "export default { fetch() { return new Response('hi') } }",
+    }
+    source.write_bytes(pack_files(files))
+    with pytest.raises(BadConfiguration):
+        decider(load_templates())(read_table(source), Override())

@@ -20,7 +20,7 @@ def decider(templates: Mapping[str, Template]) -> Decide:
 
     def decide(table: ArchiveTable, override: Override) -> Runtime:
         runtime = classify(table, override, templates).runtime()
-        _must_be_text(runtime)
+        _must_be_json(runtime)
         if override.warm is None:
             return runtime
         return replace(runtime, start=replace(runtime.start, warm=override.warm))
@@ -28,13 +28,20 @@ def decider(templates: Mapping[str, Template]) -> Decide:
     return decide
 
 
-def _must_be_text(runtime: Runtime) -> None:
-    """JSON can name halves of characters, which no answer could be written with: not this one, nor any list of apps."""
+def _must_be_json(runtime: Runtime) -> None:
+    """It is kept, passed on and answered with as JSON, so it may hold nothing that TOML has and JSON has not, nor what
+    JSON can name and no text can hold: half a character, with which not even a list of apps could be answered.
+    """
     try:
-        json.dumps(asdict(runtime), ensure_ascii=False).encode()
+        json.dumps(asdict(runtime), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
         raise BadConfiguration(
             f"a file that says how to run it has text that is not valid Unicode: {half}",
             hint=f"look for {half} in package.json and the like, and write the character as it is",
+        ) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadConfiguration(
+            f"a file that says how to run it has a value that cannot be passed on: {error}",
+            hint="write dates, times and numbers that are none as strings",
         ) from error
