@@ -351,8 +351,11 @@ def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
             if answer.status_code >= 400:
                 raise UpFailed(f"the example could not be deployed: {answer.text[:300]}")
         page = api.get("/", headers={"Host": f"{WELCOME}.{config.domain}:{config.port}"})
-        own = there.status_code == 404
-        if page.status_code != 200 if own else page.status_code >= 500 and there.json().get("phase") == "Ready":
+        if there.status_code == 404:
+            answers = page.status_code == 200
+        else:
+            answers = page.status_code < 500 or there.json().get("phase") != "Ready"
+        if not answers:
             raise UpFailed(f"the example does not answer at {url}: {page.status_code} {page.text[:200]}")
     say(f"live at {url}")
     return url
