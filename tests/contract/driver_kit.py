@@ -355,8 +355,9 @@ class Subject:
             timeout_s,
         )
 
-    async def boot(self, on: Bench, driver: Driver) -> Sandbox:
-        sandbox = await driver.boot(self.template)
+    async def boot(self, on: Bench, driver: Driver, *, urgent: bool = True) -> Sandbox:
+        """Urgent unless the test is about what takes longer: warm processes take seconds."""
+        sandbox = await driver.boot(self.template, urgent=urgent)
         on.sandboxes.append(sandbox)
         return sandbox
 

@@ -96,6 +96,16 @@ async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: S
 
 
 @every
+async def test_one_for_which_somebody_waits_runs_what_every_other_runs(on: Bench, subject: Subject) -> None:
+    driver = subject.driver(on)
+    hurried = await driver.boot(subject.template, urgent=True)
+    on.sandboxes.append(hurried)
+    usual = await subject.boot(on, driver, urgent=False)
+    answers = [await (await subject.start(on, driver, sandbox=sandbox)).get() for sandbox in (hurried, usual)]
+    assert [answer.body for answer in answers] == ["hello world", "hello world"]
+
+
+@every
 async def test_a_run_does_not_depend_on_what_was_prepared_for_it(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     run = subject.run(on)

@@ -77,14 +77,15 @@ class Ground:
     async def attacker(self) -> Attacker:
         """The shared one; a new one if the last did not survive."""
         if self._attacker is None or not self._attacker.alive:
-            self._attacker = await self.fresh()
+            self._attacker = await self.fresh(urgent=False)
         return self._attacker
 
-    async def fresh(self, *, limits: Limits = QUICK, **options: Any) -> Attacker:
-        """One of its own, for an attack that it may not survive."""
+    async def fresh(self, *, limits: Limits = QUICK, urgent: bool = True, **options: Any) -> Attacker:
+        """One of its own, for an attack that it may not survive. One that is not urgent began as a warm process."""
         files: Mapping[str, str | bytes] = {"app.py": GENERAL_APP, **program("general")}
         run = self.subject.run(self.on, files, app="hostile", env={"GREETING": "evil"}, limits=limits, **options)
-        return Attacker(await self.subject.start(self.on, self.driver, run))
+        sandbox = await self.subject.boot(self.on, self.driver, urgent=urgent)
+        return Attacker(await self.subject.start(self.on, self.driver, run, sandbox))
 
     async def unharmed(self) -> None:
         """The neighbour answers as before, and so does the vibeD beside it."""

@@ -126,7 +126,7 @@ class ScriptedDriver:
     async def probe(self) -> Probe:
         return Probe(True, self.isolation, "scripted")
 
-    async def boot(self, template: str) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
         if self.booting is not None:
             await self.booting.wait()
         if self.boot_fails:

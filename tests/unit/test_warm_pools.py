@@ -69,8 +69,9 @@ class Box:
         return Exit(0, None, False, 0.0)
 
 
-def shelf(size: int, *boxes: Box, waiting: int = 0, booting: int = 0, retry_at: float = 0.0) -> Shelf:
-    return Shelf(size, deque[Sandbox](boxes), deque(Claim() for _ in range(waiting)), booting, retry_at=retry_at)
+def shelf(size: int, *boxes: Box, waiting: int = 0, booting: int = 0, urgent: int = 0, retry_at: float = 0.0) -> Shelf:
+    claims = deque(Claim() for _ in range(waiting))
+    return Shelf(size, deque[Sandbox](boxes), claims, booting, urgent, retry_at=retry_at)
 
 
 def decided(shelves: dict[Key, Shelf], *, now: float = 100.0, boots: int = 1, busy: int = 0) -> Actions:
@@ -105,15 +106,21 @@ class TestPolicy:
         dead.die()
         actions = decided({PY: shelf(1, dead, waiting=1)}, busy=1)
         assert actions.give == ()
-        assert actions.boot == (PY,)
+        assert (actions.boot, actions.urgent) == ((), (PY,))
         assert actions.destroy == ()
 
-    def test_who_waits_in_vain_gets_a_boot_whatever_the_limit(self) -> None:
-        shelves = {PY: shelf(0, waiting=3, booting=1), JS: shelf(0, booting=1)}
-        assert decided(shelves, boots=1, busy=3).boot == (PY, PY)
+    def test_who_waits_in_vain_gets_an_urgent_boot_whatever_the_limit(self) -> None:
+        shelves = {PY: shelf(0, waiting=3, booting=1, urgent=1), JS: shelf(0, booting=1)}
+        actions = decided(shelves, boots=1, busy=3)
+        assert (actions.boot, actions.urgent) == ((), (PY, PY))
+
+    def test_a_boot_for_the_shelf_takes_too_long_for_who_waits(self) -> None:
+        shelves = {PY: shelf(1, waiting=1, booting=1)}
+        assert decided(shelves, busy=1).urgent == (PY,)
+        assert decided(shelves, busy=1).urgent == ()
 
     def test_a_boot_for_who_waits_does_not_wait_for_a_back_off(self) -> None:
-        assert decided({PY: shelf(1, waiting=1, retry_at=999)}, busy=1).boot == (PY,)
+        assert decided({PY: shelf(1, waiting=1, retry_at=999)}, busy=1).urgent == (PY,)
 
     def test_while_deploys_are_under_way_a_shelf_with_something_on_it_is_not_refilled(self) -> None:
         assert decided({PY: shelf(3, Box())}, busy=1).boot == ()
@@ -124,7 +131,7 @@ class TestPolicy:
         assert decided(shelves, boots=4, busy=1).boot == (PY,)
 
     def test_a_boot_that_is_meant_for_who_waits_does_not_count_as_refill(self) -> None:
-        shelves = {PY: shelf(1, waiting=1, booting=1)}
+        shelves = {PY: shelf(1, waiting=1, booting=1, urgent=1)}
         assert decided(shelves, boots=2).boot == (PY,)
 
     def test_failing_boots_wait_for_their_back_off_and_say_until_when(self) -> None:
@@ -165,6 +172,7 @@ class Booting:
     def __init__(self) -> None:
         self.booted: list[Box] = []
         self.begun = 0
+        self.urgent = 0
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -173,8 +181,9 @@ class Booting:
     async def probe(self) -> Probe:
         return Probe(True, self.isolation, "")
 
-    async def boot(self, template: str) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
         self.begun += 1
+        self.urgent += urgent
         digest = self.digest
         await self.gate.wait()
         if self.error is not None:
@@ -264,10 +273,18 @@ class TestLoop:
             assert len(driver.booted) == 2
             assert await pools.claim(*PY) is driver.booted[1]
 
-    async def test_a_claimant_that_goes_away_leaves_its_boot_to_the_next(self) -> None:
+    async def test_a_boot_is_urgent_for_who_waits_and_not_for_the_shelf(self) -> None:
+        driver = Booting()
+        async with WarmPools({"gvisor": driver}, {PY: 1}) as pools:
+            await settle()
+            assert (driver.begun, driver.urgent) == (1, 0)
+            await asyncio.gather(pools.claim(*PY), pools.claim(*PY))
+            assert driver.urgent == 1
+
+    async def test_what_was_booted_for_a_claimant_that_went_away_is_not_for_the_shelf(self) -> None:
         driver = Booting()
         driver.gate.clear()
-        async with WarmPools({"gvisor": driver}, {PY: 1}) as pools:
+        async with WarmPools({"gvisor": driver}, {}) as pools:
             claim = asyncio.create_task(pools.claim(*PY))
             await settle()
             claim.cancel()
@@ -275,7 +292,37 @@ class TestLoop:
                 await claim
             driver.gate.set()
             await settle()
-            assert await pools.claim(*PY) is driver.booted[0]
+            assert driver.booted[0].destroyed
+            assert pools.figures()[PY].ready == 0
+            assert pools.figures()[PY].booting == 0
+
+    async def test_it_goes_to_another_that_waits(self) -> None:
+        driver = Booting()
+        driver.gate.clear()
+        async with WarmPools({"gvisor": driver}, {}) as pools:
+            claims = [asyncio.create_task(pools.claim(*PY)) for _ in range(2)]
+            await settle()
+            claims[0].cancel()
+            driver.gate.set()
+            assert await claims[1] is driver.booted[0]
+            await settle()
+            assert driver.booted[1].destroyed
+
+    async def test_a_boot_for_the_shelf_that_fails_costs_who_waits_nothing(self) -> None:
+        driver = Booting()
+        driver.gate.clear()
+        driver.error = BootFailed("no room")
+        async with WarmPools({"gvisor": driver}, {PY: 1}) as pools:
+            await settle()
+            release, driver.gate = driver.gate, asyncio.Event()
+            claim = asyncio.create_task(pools.claim(*PY))
+            await settle()
+            release.set()
+            await settle()
+            assert not claim.done()
+            driver.error = None
+            driver.gate.set()
+            assert await claim is driver.booted[0]
 
     async def test_a_claimant_that_goes_away_with_its_sandbox_in_hand_loses_none(self) -> None:
         driver = Booting()

@@ -262,8 +262,10 @@ class Driver(Protocol):
         """Run something real in a sandbox, under a deadline; never raises."""
         ...
 
-    async def boot(self, template: str) -> Sandbox:
-        """A warm sandbox of a template that is built. Raises `BootFailed`."""
+    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+        """A warm sandbox of a template that is built. `urgent`: somebody waits for it, so it has an app's share of the
+        processors, and nothing is done in it that saves time only when it was done before. Raises `BootFailed`.
+        """
         ...
 
     def prepare(self, prospect: Prospect) -> None:

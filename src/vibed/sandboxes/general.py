@@ -21,6 +21,13 @@ _OVERHEAD_MB = 48
 """The agent, its warm processes' shared part, and what surrounds them."""
 
 
+def agent(*, urgent: bool) -> list[str]:
+    """Its argv. Warm processes take ten times as long as the boot itself, and most of them are for other apps than the
+    one that waits: in an urgent sandbox there are none, and the app gets a fresh process.
+    """
+    return [AGENT, "agent", *(["-zygotes="] if urgent else [])]
+
+
 def image_of(root: Root) -> Path:
     """The root's image. Raises `BootFailed`."""
     if root.image is None or not root.image.is_file():

@@ -58,13 +58,13 @@ class GVisorDriver(SupervisedDriver):
         """
         return general.bounds(limits, limits.pids * 4 + 512)
 
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
+    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
         image = general.image_of(root)
         memory = root.limits.memory_mb << 20
         bundle = folder / "bundle"
         (bundle / "rootfs").mkdir(parents=True)
         bundle.chmod(0o755)
-        (bundle / "config.json").write_text(json.dumps(self._config(root)))
+        (bundle / "config.json").write_text(json.dumps(self._config(root, general.agent(urgent=urgent))))
         (bundle / "config.json").chmod(0o644)
         if self.host.privileged:
             os.chown(folder / "in", place.uid, place.uid)
@@ -131,7 +131,7 @@ class GVisorDriver(SupervisedDriver):
         mounts.open_slot(place.inside, _SOCKETS_BYTES)
         os.chown(place.inside, place.uid, place.uid)
 
-    def _config(self, root: Root) -> dict[str, object]:
+    def _config(self, root: Root, argv: list[str]) -> dict[str, object]:
         """The OCI bundle's config.json."""
         writable = [
             {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": [f"size={size}", f"mode={mode}"]}
@@ -141,7 +141,7 @@ class GVisorDriver(SupervisedDriver):
             "ociVersion": "1.0.0",
             "process": {
                 "user": {"uid": 0, "gid": 0},
-                "args": [general.AGENT, "agent"],
+                "args": argv,
                 "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
                 "cwd": "/",
                 "capabilities": {name: list(_CAPABILITIES) for name in ("bounding", "effective", "permitted")},

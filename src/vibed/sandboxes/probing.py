@@ -67,7 +67,7 @@ async def probe(
         archive = folder / "source.tar.gz"
         archive.write_bytes(_pack(source))
         async with asyncio.timeout(_DEADLINE_S):
-            sandbox = await driver.boot(template)
+            sandbox = await driver.boot(template, urgent=True)
             try:
                 socket = folder / "app.sock"
                 run = Run(PROBE, 1, 1, archive, runtime, env, limits, start_timeout_s=20)

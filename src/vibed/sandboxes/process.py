@@ -59,7 +59,7 @@ class ProcessDriver(SupervisedDriver):
             await asyncio.to_thread(mounts.unmount_below, self._images)
         return adopted
 
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
+    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
         if not self.host.privileged:
             raise BootFailed(_NEEDS_ROOT, retryable=False)
         tree = self._mounted(root)
@@ -77,7 +77,7 @@ class ProcessDriver(SupervisedDriver):
         ids = [[0, place.uid, 1], [general.APP_UID, place.app_uid, 1]]
         return {
             **general.agent_sockets(place),
-            "command": [general.AGENT, "agent"],
+            "command": general.agent(urgent=urgent),
             "confine": {
                 "uid": place.uid,
                 "gid": place.uid,

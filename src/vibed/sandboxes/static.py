@@ -201,7 +201,7 @@ class StaticDriver:
             return Probe(False, self.isolation, f"{self.folder} cannot be written: {error}")
         return Probe(True, self.isolation, f"wrote, renamed and removed a site below {self.folder}")
 
-    async def boot(self, template: str = TEMPLATE) -> Sandbox:
+    async def boot(self, template: str = TEMPLATE, *, urgent: bool = False) -> Sandbox:
         """A place for one site. Raises `BootFailed` for another template than `static-nginx`."""
         if template != TEMPLATE:
             raise BootFailed(f"driver static has no template {template!r}", retryable=False)

@@ -425,7 +425,7 @@ class SupervisedDriver(ABC):
         """Run something real in a sandbox, under a deadline; never raises."""
 
     @abstractmethod
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group) -> dict[str, object]:
+    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
         """The driver's part of spec.json (kind, command, confine, sockets, cleanup).
 
         Files that the sandbox needs are written to `folder`, which becomes `place.folder` once all is there.
@@ -452,10 +452,10 @@ class SupervisedDriver(ABC):
         # a file system of its own: of a bind, /proc/self/mountinfo inside would tell the host's path
         mounts.open_slot(place.slot, _SLOT_BYTES)
 
-    async def boot(self, template: str) -> Sandbox:
-        """A warm sandbox. Raises `BootFailed`; nothing is left behind then."""
+    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+        """As every driver. Raises `BootFailed`; nothing is left behind then."""
         root = self.host.roots.root(template)
-        sandbox = await self._start(root)
+        sandbox = await self._start(root, urgent)
         try:
             async with asyncio.timeout(_BOOT_S):
                 await self._reach(sandbox)
@@ -524,16 +524,17 @@ class SupervisedDriver(ABC):
         await asyncio.to_thread(shutil.rmtree, place.folder, True)
         self.host.uids.give_back(place.uid)
 
-    async def _start(self, root: Root) -> Supervised:
+    async def _start(self, root: Root, urgent: bool) -> Supervised:
         sandboxes = self.host.layout.sandboxes
         sandboxes.mkdir(mode=0o711, parents=True, exist_ok=True)
         uid = self.host.uids.take()
         place = Place(sandboxes / f"s{secrets.token_hex(6)[:11]}", uid, self.host.uids.app(uid))
         group = self.host.cgroups.get(place.id)
         try:
-            self._lay_out(place, root, group)
+            self._lay_out(place, root, group, urgent)
             # boots ahead of demand leave the CPU to deploys and to apps
-            bounds = replace(self.bounds(self.default_limits(root)), weight=_WEIGHT_OF_BOOTS)
+            weight = _WEIGHT if urgent else _WEIGHT_OF_BOOTS
+            bounds = replace(self.bounds(self.default_limits(root)), weight=weight)
             self.host.cgroups.make(place.id, bounds)
             if self.takes_mounts:
                 self.open_slots(place)
@@ -546,7 +547,7 @@ class SupervisedDriver(ABC):
         self._watch(sandbox)
         return sandbox
 
-    def _lay_out(self, place: Place, root: Root, group: Group) -> None:
+    def _lay_out(self, place: Place, root: Root, group: Group, urgent: bool) -> None:
         # made under another name and renamed: a folder that has a sandbox's name is complete
         folder = place.folder.with_name(f".{place.id}")
         folder.mkdir(mode=0o700)
@@ -571,7 +572,7 @@ class SupervisedDriver(ABC):
                     else {"uid": os.geteuid(), "gid": os.getegid()}
                 ),
             }
-            spec |= self.lay_out(folder, place, root, group)
+            spec |= self.lay_out(folder, place, root, group, urgent=urgent)
             (folder / "spec.json").write_text(json.dumps(spec))
             folder.rename(place.folder)
         except BaseException:
