@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from vibed.cli import watchdog
+from vibed.processes import start_time
 
 _LIMIT = 1000
 _RUN = f"""
@@ -111,6 +112,55 @@ def test_a_program_that_cannot_be_started_just_now_is_started_later(tmp_path: Pa
         fresh.chmod(0o755)
         fresh.rename(program)
         _until(began.exists)
+
+
+@pytest.mark.usefixtures("log")
+def test_a_watchdog_that_is_killed_while_it_starts_a_process_leaves_none_that_nobody_knows(tmp_path: Path) -> None:
+    """Killed in the moment between making a process and writing down its pid."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from vibed.cli import watchdog
+
+def killed(self):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+watchdog.Watchdog._save = killed
+argv = ["/bin/sh", "-c", "echo >> {tmp_path}/ran; exec sleep 60"]
+command = watchdog.Command("it", argv, {{}}, Path("{tmp_path}/log/it.log"), "f")
+made = watchdog._make
+def making(command):
+    it = made(command)
+    Path("{tmp_path}/made").write_text(str(it.pid))
+    return it
+watchdog._make = making
+watchdog.Watchdog([command], Path("{tmp_path}/state.json")).run()
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    pid = int((tmp_path / "made").read_text())
+    _until(lambda: start_time(pid) is None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_told_to_hand_over_it_leaves_its_processes_and_a_closed_terminal_ends_them(tmp_path: Path, log: Path) -> None:
+    state = tmp_path / "state.json"
+    plan = {
+        "commands": [
+            {"name": "it", "argv": ["/bin/sleep", "60"], "env": {}, "log": str(log), "fingerprint": "f"},
+        ],
+        "state": str(state),
+        "lock": str(tmp_path / "lock"),
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    pids = []
+    for number in (watchdog.HAND_OVER, signal.SIGHUP):
+        process = subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "plan.json")], stdout=subprocess.DEVNULL)
+        _until(lambda: watchdog.holder(tmp_path / "lock") is not None and bool(watchdog.running(state)))
+        pids.append(watchdog.running(state)["it"].pid)
+        process.send_signal(number)
+        assert process.wait(15) == 0
+    assert pids[0] == pids[1], "it was handed over"
+    assert start_time(pids[0]) is None
 
 
 def test_a_log_is_turned_over_while_its_process_runs(tmp_path: Path, log: Path) -> None:

@@ -206,7 +206,7 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
     if running is not None:
         # It leaves its processes to the next one, which replaces those that should run differently: Caddy, and with it
         # every app, goes on through an upgrade of vibeD.
-        _end_watchdog(layout, running, signal.SIGHUP)
+        _end_watchdog(layout, running, watchdog.HAND_OVER)
     fresh.replace(path)
     log = (layout.own_logs / "watchdog.log").open("ab")
     return subprocess.Popen(

@@ -18,13 +18,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
 from vibed.processes import start_time
 
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
-STOP_GRACE_S = 8.0
+STOP_GRACE_S = 17.0
+"""A little more than the API gives the requests that are under way (`vibed.api.serve.GRACE_S`)."""
+HAND_OVER = signal.SIGUSR1
+"""Has a watchdog go and leave its processes to the next one."""
 LOG_LIMIT = 8 << 20
 LOOKED_AT_S = 1.0
 """For how long a lock that is held may be held by somebody who only looks whether it is (`holder`)."""
@@ -69,12 +72,12 @@ class Watchdog:
         self._told: int | None = None
 
     def run(self) -> None:
-        """Returns after SIGTERM or SIGINT when all processes have ended; after SIGHUP at once, leaving them to the
-        next watchdog.
+        """Returns after SIGTERM, SIGINT, or SIGHUP (the terminal of a `vibed up` was closed) when all processes have
+        ended; after `HAND_OVER` at once, leaving them to the next watchdog.
         """
         wake, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(told)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, HAND_OVER):
             signal.signal(number, self._hear)
         self._take_over()
         while self._told is None:
@@ -84,7 +87,7 @@ class Watchdog:
             for log in self._logs:
                 turn_over(log)
             self._wait(wake)
-        if self._told != signal.SIGHUP:
+        if self._told != HAND_OVER:
             self._end(self._kept)
             self._state.unlink(missing_ok=True)
 
@@ -112,15 +115,23 @@ class Watchdog:
     def _start_due(self) -> None:
         for kept in self._kept:
             if kept.descriptor < 0 and kept.start_at <= time.monotonic():
-                try:
-                    pid = _spawn(kept.command)
-                except OSError as error:
-                    # no memory, no process to be had, a program that an upgrade is just replacing: all of it may pass
-                    say(f"{kept.command.name} could not be started", error=str(error), again_s=_back_off(kept))
-                    continue
-                self._watch(kept, pid)
-                self._save()
-                say(f"{kept.command.name} started", pid=kept.pid)
+                self._start(kept)
+
+    def _start(self, kept: _Kept) -> None:
+        # no memory, no process to be had, a program that an upgrade is just replacing: all of it may pass
+        try:
+            made = _make(kept.command)
+        except OSError as error:
+            say(f"{kept.command.name} could not be started", error=str(error), again_s=_back_off(kept))
+            return
+        self._watch(kept, made.pid)
+        self._save()
+        try:
+            made.let_go()
+        except OSError as error:
+            say(f"{kept.command.name} could not be started", error=str(error))  # it ends now, which `_wait` notices
+        else:
+            say(f"{kept.command.name} started", pid=kept.pid)
 
     def _watch(self, kept: _Kept, pid: int) -> None:
         kept.descriptor = os.pidfd_open(pid)
@@ -271,28 +282,63 @@ def turn_over(log: Path) -> None:
         current.truncate(0)
 
 
-def _spawn(command: Command) -> int:
+class _Made(NamedTuple):
+    """A process that becomes its command when it is let go, and ends when whoever made it does before that."""
+
+    pid: int
+    gate: int
+    failure: int
+
+    def let_go(self) -> None:
+        """Return when it is the command. Raises OSError if it cannot become it."""
+        os.write(self.gate, b"!")
+        os.close(self.gate)
+        told = os.read(self.failure, 16)
+        os.close(self.failure)
+        if told:
+            raise OSError(int(told), os.strerror(int(told)))
+
+
+def _make(command: Command) -> _Made:
+    """Make a process for a command. It waits until its pid was written down: a watchdog that is killed in between must
+    not leave one that nobody knows, which would have the port, or the lock, of all that come after it.
+    """
+    wait, gate = os.pipe2(os.O_CLOEXEC)
+    failure, tell = os.pipe2(os.O_CLOEXEC)
     try:
-        output = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-    except OSError:  # a process without a log is better than none
-        output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        pid = os.fork()
+    except OSError:
+        for descriptor in (wait, gate, failure, tell):
+            os.close(descriptor)
+        raise
+    if pid == 0:
+        os.close(gate)
+        _become(command, wait, tell)
+    os.close(wait)
+    os.close(tell)
+    return _Made(pid, gate, failure)
+
+
+def _become(command: Command, wait: int, tell: int) -> NoReturn:
+    """In the new process."""
     try:
-        return os.posix_spawn(
-            command.argv[0],
-            list(command.argv),
-            dict(command.env),
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, nothing, 0),
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, output, 2),
-            ],
-            setsid=True,
-            setsigmask=[],
-        )
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, HAND_OVER):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        try:
+            output = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        except OSError:  # a process without a log is better than none
+            output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if os.read(wait, 1):
+            os.execve(command.argv[0], list(command.argv), dict(command.env))
+    except OSError as error:
+        os.write(tell, str(error.errno).encode())
     finally:
-        os.close(output)
-        os.close(nothing)
+        os._exit(127)
 
 
 def main(arguments: Sequence[str]) -> int:
