@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from vibed.sources.store import ServedStore
 GRACE_S = 15
 """How long requests that are under way may take when the process is told to end; streams end at once."""
 COLLECT_EVERY_S = 600.0
+_THREADS = 32
 
 log = records.logger("vibed.serve")
 
@@ -153,6 +155,8 @@ async def _run(servers: list[tuple[_Server, socket.socket]], stopping: Stopping)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    # Large archives that are being read must not keep others' small files from being synced; Python would make six.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
     try:
         async with asyncio.TaskGroup() as tasks:
             for server, listener in servers:

@@ -44,8 +44,8 @@ async def bundle(host: Host, root: Root, run: Run, entry: str) -> bytes:
         return await _run(host, spec, run, entry)
     finally:
         spec.unlink(missing_ok=True)
-        await group.end()
-        host.uids.give_back(uid)
+        if await group.end():
+            host.uids.give_back(uid)  # otherwise somebody else's processes would be under it
 
 
 def _confine(host: Host, root: Root, uid: int, procs: list[str]) -> dict[str, object]:

@@ -171,6 +171,7 @@ class Supervised:
         self.group = group
         self._death = death
         self._connection: wire.Connection | None = None
+        self._connecting = asyncio.Lock()
         self._state = State.BOOTING
         self._claimed: Claimed | None = None
         self._endpoint: Endpoint | None = None
@@ -382,10 +383,12 @@ class Supervised:
     async def _call(self, op: str, timeout: float, **arguments: object) -> wire.Message:
         if self._ended.done() or self._death.happened:
             raise wire.Disconnected(f"sandbox {self.id} has ended")
-        if self._connection is None or self._connection.closed.done():
-            await self.connect()
-        assert self._connection is not None
-        return await self._connection.call(op, timeout=timeout, **arguments)
+        async with self._connecting:  # of two calls that find none, one connects
+            if self._connection is None or self._connection.closed.done():
+                await self.connect()
+            connection = self._connection
+        assert connection is not None
+        return await connection.call(op, timeout=timeout, **arguments)
 
     def _hear(self, event: wire.Message) -> None:
         if event["event"] == "state":
