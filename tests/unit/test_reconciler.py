@@ -830,7 +830,7 @@ async def test_the_log_of_what_serves_is_kept(world: World) -> None:
 
 
 async def test_a_visitors_app_comes_back_before_those_that_nobody_waits_for(world: World) -> None:
-    world.reconciler._starts["gvisor"] = Starts(2)
+    world.reconciler._starts["gvisor", False] = Starts(2)
     names = [f"app-{number}" for number in range(6)]
     for name in names:
         await world.settle(await world.deploy(name), name)
@@ -850,8 +850,26 @@ async def test_a_visitors_app_comes_back_before_those_that_nobody_waits_for(worl
     await world.until(lambda: all(world.serving(name) for name in names))
 
 
+async def test_what_takes_long_to_build_keeps_nothing_else_from_starting(world: World) -> None:
+    gate = asyncio.Event()
+
+    async def script(run: Run) -> None:
+        if run.runtime.start.build:
+            await gate.wait()
+
+    world.driver.script = script  # type: ignore[assignment]
+    compiled = replace(PYTHON, start=replace(PYTHON.start, build=(("go", "build"),)))
+    for number in range(20):
+        await world.deploy(f"compiled-{number}", compiled)
+        world.reconciler.wake(f"compiled-{number}")
+    await world.until(lambda: len(world.driver.made) >= 4)
+    assert (await world.settle(await world.deploy())).phase is Phase.READY
+    assert len(world.driver.made) < 20
+    gate.set()
+
+
 async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: World) -> None:
-    world.reconciler._starts["gvisor"] = Starts(1)
+    world.reconciler._starts["gvisor", False] = Starts(1)
     gate = asyncio.Event()
 
     async def script(run: Run) -> None:

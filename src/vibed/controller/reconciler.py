@@ -187,8 +187,9 @@ class Reconciler:
         self._keepers: dict[str, _Keeper] = {}
         self._adopted: dict[str, list[Sandbox]] = {}
         at_once = config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0)))
-        self._starts: defaultdict[str, Starts] = defaultdict(lambda: Starts(at_once))
-        """By driver: a worker, which starts in milliseconds, does not wait for what takes seconds."""
+        self._starts: defaultdict[tuple[str, bool], Starts] = defaultdict(lambda: Starts(at_once))
+        """By driver and by whether there is something to build: a worker, which starts in milliseconds, does not wait
+        for what takes seconds, and that does not wait for compilers."""
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self, ready: asyncio.Event) -> None:
@@ -522,7 +523,7 @@ class Reconciler:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._pools.deploying())
                 try:
-                    async with self._starts[placement.driver].turn(
+                    async with self._starts[placement.driver, bool(version.runtime.start.build)].turn(
                         wanted=lambda: keeper.waited_for(run.version), over=lambda: run.leaving
                     ):
                         run.timings = await self._start(keeper, run, version, placement)
