@@ -866,6 +866,7 @@ async def test_what_takes_long_to_build_keeps_nothing_else_from_starting(world: 
     assert (await world.settle(await world.deploy())).phase is Phase.READY
     assert len(world.driver.made) < 20
     gate.set()
+    await world.until(lambda: all(world.serving(f"compiled-{number}") for number in range(20)))
 
 
 async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: World) -> None:
