@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -167,8 +168,8 @@ class City:
 
 
 def every_socket(folder: Path) -> list[str]:
-    """All sockets below a folder of the host."""
-    return [str(path) for path in folder.rglob("*") if path.is_socket()]
+    """All sockets below a folder of the host, of which sandboxes come and go."""
+    return [str(path) for top, _, names in os.walk(folder) for name in names if (path := Path(top) / name).is_socket()]
 
 
 def processes_of(uids: Collection[int]) -> list[int]:
