@@ -96,7 +96,7 @@ class BareSandboxes:
         return self._runner.run(self._start(driver, source, runtime, mark, warm))
 
     def start_cold(self, driver: str, source: bytes, runtime: Runtime, mark: str) -> Start:
-        """The same with the boot in the time."""
+        """The same with the boot in the time, as for somebody who waits."""
         return self._runner.run(self._start(driver, source, runtime, mark, True, cold=True))
 
     def new_worker_code(self) -> None:
@@ -133,7 +133,7 @@ class BareSandboxes:
             limits=self._limits(runtime.template),
         )
         began = time.perf_counter()
-        sandbox: Sandbox = await self._drivers[driver].boot(runtime.template)
+        sandbox: Sandbox = await self._drivers[driver].boot(runtime.template, urgent=cold)
         try:
             if not cold:
                 # what a boot leaves to be done in the background is over after this
