@@ -132,6 +132,38 @@ async def test_a_driver_that_did_not_work_is_probed_again(tmp_path: Path, monkey
     assert placements.driver_trouble("gvisor") is None and placements.level("gvisor") == "kernel"
 
 
+async def test_a_driver_that_worked_is_believed_to_have_stopped_only_after_it_was_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a controller finds it that starts anew on a busy machine: apps run, and one probe times out."""
+    monkeypatch.setattr(preparation, "CONFIRM_S", (0.01, 0.02))
+    await prepared(Machine(images={"python-313": 1}), tmp_path, monkeypatch)
+
+    machine = Machine(images={"python-313": 1}, probes_fail=2)
+    work, placements = preparing(machine, tmp_path, monkeypatch)
+    seen: list[str | None] = []
+    real = machine.probe
+
+    async def probe() -> Probe:
+        seen.append(placements.driver_trouble("gvisor"))
+        return await real()
+
+    monkeypatch.setattr(machine, "probe", probe)
+    await work.run()
+    assert seen == [None] * 3, "the lane stayed open"
+    assert placements.level("gvisor") == "kernel"
+
+    broken = Machine(images={"python-313": 1}, probes_fail=3)
+    work, placements = preparing(broken, tmp_path, monkeypatch)
+    monkeypatch.setattr(work, "_try_again", _nothing)
+    await work.run()
+    assert placements.driver_trouble("gvisor") is not None
+
+
+async def _nothing(templates: object) -> None:
+    return None
+
+
 async def test_a_further_stage_that_could_not_be_built_is_built_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

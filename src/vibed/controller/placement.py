@@ -88,6 +88,11 @@ class Placements:
         probe = self._probes.get(driver)
         return probe.detail if probe is not None and not probe.ok else None
 
+    def driver_works(self, driver: str) -> bool:
+        """Whether a probe found that it does."""
+        probe = self._probes.get(driver)
+        return probe is not None and probe.ok
+
     def driver_of(self, template: Template) -> str:
         """The driver that makes this template's sandboxes."""
         return template.driver or self._config.general_driver

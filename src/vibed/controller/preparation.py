@@ -32,6 +32,8 @@ ORDER = ("static-nginx", "workerd", "python-313", "node-24", "base-debian", "go-
 """Templates that are not named here come last."""
 RETRY_S = (30.0, 120.0, 600.0, 1800.0)
 """The pauses before what failed is tried again; the last one repeats."""
+CONFIRM_S = (1.0, 5.0)
+"""The pauses before a driver that worked is tried again, and only then thought not to."""
 DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
     "static": (),
     "workerd": ("vibed-agent", "workerd", "esbuild"),
@@ -328,13 +330,23 @@ class Preparation:
             await future
             return
         future = self._probed[driver] = asyncio.get_running_loop().create_future()
-        try:
-            probe = await self._drivers[driver].probe()
-        except Exception as error:
-            log.exception("a probe failed", driver=driver)
-            probe = Probe(False, Isolation.PROCESS, f"{type(error).__name__}: {error}")
+        probe = await self._run_probe(driver)
+        for pause in CONFIRM_S:
+            if probe.ok or not self._placements.driver_works(driver):
+                break
+            # A busy machine, or whoever ended its sandbox, must not take a lane away in which everything runs.
+            log.warning("a driver that worked failed its probe", driver=driver, detail=probe.detail, again_in_s=pause)
+            await asyncio.sleep(pause)
+            probe = await self._run_probe(driver)
         self._placements.probed(driver, probe)
         with contextlib.suppress(OSError):
             self._remember(driver, probe)
         log.info("probed", driver=driver, ok=probe.ok, isolation=probe.isolation.value, detail=probe.detail)
         future.set_result(None)
+
+    async def _run_probe(self, driver: str) -> Probe:
+        try:
+            return await self._drivers[driver].probe()
+        except Exception as error:
+            log.exception("a probe failed", driver=driver)
+            return Probe(False, Isolation.PROCESS, f"{type(error).__name__}: {error}")
