@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -46,12 +45,7 @@ func TestGRPCStreamsThatNobodyReadsTakeLittleMemory(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for range streams {
-		r, _ := http.NewRequestWithContext(ctx, "POST", "http://todo/svc/M", strings.NewReader("x"))
-		r.Header.Set("Content-Type", "application/grpc")
-		resp, err := client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := callGRPC(ctx, t, client)
 		defer resp.Body.Close()
 	}
 	time.Sleep(3 * time.Second)
@@ -74,25 +68,29 @@ func TestGRPCHeadsAreBoundedTogether(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	refused, held := 0, 0
-	var mu sync.Mutex
 	for range streams {
-		r, _ := http.NewRequestWithContext(ctx, "POST", "http://todo/svc/M", strings.NewReader("x"))
-		r.Header.Set("Content-Type", "application/grpc")
-		resp, err := client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu.Lock()
+		resp := callGRPC(ctx, t, client)
 		if resp.StatusCode != 200 {
 			io.Copy(io.Discard, resp.Body)
 			refused++
 		} else {
 			held += len(resp.Header.Get("X-Big"))
 		}
-		mu.Unlock()
 		defer resp.Body.Close()
 	}
 	if held > maxHeads {
 		t.Errorf("%d MiB of heads are held, %d refused", held>>20, refused)
 	}
+}
+
+// callGRPC begins a call and returns when the head of its answer is there.
+func callGRPC(ctx context.Context, t *testing.T, client *http.Client) *http.Response {
+	t.Helper()
+	r, _ := http.NewRequestWithContext(ctx, "POST", "http://todo/svc/M", strings.NewReader("x"))
+	r.Header.Set("Content-Type", "application/grpc")
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
 }

@@ -91,10 +91,10 @@ def _qemu(kernel: Path, initrd: Path) -> list[str]:
         raise CannotBoot(f"{QEMU} is missing; as root: apt-get install --no-install-recommends qemu-system-x86")
     # Under emulation the kernel cannot measure its clock reliably and may hang at that (notes/microvm.md).
     clock = "tsc_early_khz=2500000 no_timer_check"
-    # At a lower priority: what runs beside it measures time, and the guest does not.
-    nice = ("nice", qemu)
     return [
-        *(*nice, "-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-la57", "-smp", "2", "-m", "4G"),
+        "nice",  # what runs beside it measures time, and the guest does not
+        qemu,
+        *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-la57", "-smp", "2", "-m", "4G"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-append", f"console=ttyS0 quiet panic=-1 mitigations=off {clock}"),

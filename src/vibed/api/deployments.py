@@ -362,7 +362,7 @@ class Deployments:
             with self.intake.holding(new.source_digest):
                 return await self._store.deploy(new, if_exists=if_exists, idempotency=idempotency, expected=before)
 
-        return await asyncio.shield(asyncio.create_task(store()))
+        return await asyncio.shield(store())
 
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
         return None if idempotency is None else await self._store.replay(owner, idempotency)
