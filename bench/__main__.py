@@ -21,9 +21,9 @@ from bench.harness import Bench
 from bench.instance import TEMPLATES, TOOLS, prepared
 from bench.report import Report, Row, as_text, row_lines
 from bench.rows.registry import ROWS
-from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.templates import load_templates
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tools import Tools
 
 
 def main(arguments: Sequence[str]) -> int:

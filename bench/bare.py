@@ -19,16 +19,16 @@ from vibed.apps.app import Runtime
 from vibed.cli import installation
 from vibed.config import Config
 from vibed.controller.preparation import BuiltRoots
+from vibed.drivers.gvisor import GVisorDriver
+from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
-from vibed.sandboxes.builder import TemplateBuilder
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Limits, Run, Sandbox
-from vibed.sandboxes.gvisor import GVisorDriver
-from vibed.sandboxes.supervisor import Host, Supervised, SupervisedDriver
-from vibed.sandboxes.templates import load_templates
-from vibed.sandboxes.tools import Tools
-from vibed.sandboxes.workerd import WorkerdDriver
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
+from vibed.supervision.supervisor import Host, Supervised, SupervisedDriver
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,9 @@ from tests.prepare import home as shared_home
 from vibed.cli import watchdog
 from vibed.layout import Layout
 from vibed.processes import start_time
-from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.templates import load_templates
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tools import Tools
 
 TOOLS = ("vibed-agent", "caddy", "workerd", "esbuild", "runsc")
 TEMPLATES = ("workerd", "python-313", "node-24")

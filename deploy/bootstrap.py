@@ -122,7 +122,7 @@ def can_make_venv():
 
 def apt_install(package, home):
     """Have apt install `package`, in silence unless that fails; what it brought is remembered for `vibed clean`, as in
-    `vibed.sandboxes.debian_packages`."""
+    `vibed.runtimes.debian_packages`."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "--yes", "--no-install-recommends", package]
     before = debian_packages()

@@ -159,7 +159,7 @@ def openapi() -> dict[str, Any]:
     from vibed.config import Config
     from vibed.controller.link import ControllerLink
     from vibed.layout import Layout
-    from vibed.sandboxes.templates import load_templates
+    from vibed.runtimes.templates import load_templates
     from vibed.sources.store import ServedStore
 
     home = Path(tempfile.gettempdir()) / "vibed-docs"  # a name only: nothing of it is made
@@ -542,7 +542,7 @@ def mcp_tools(*, pack: Callable[[str], bytes] | None, packages: Mapping[str, Map
 
 def mcp() -> str:
     from vibed.mcp.guide import instructions
-    from vibed.sandboxes.templates import load_templates
+    from vibed.runtimes.templates import load_templates
 
     packages = {name: template.packages for name, template in load_templates().items()}
     over_http = mcp_tools(pack=None, packages=packages)

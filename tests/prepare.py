@@ -19,9 +19,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.templates import load_templates
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tools import Tools
 
 SYSTEM_PACKAGES = {"chromium": "chromium", "qemu-system-x86_64": "qemu-system-x86"}
 """Program -> Debian package."""

@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def sites(self) -> Path:
-        """Unpacked static sites, below a folder named after the machine's boot (see `sandboxes.static`)."""
+        """Unpacked static sites, below a folder named after the machine's boot (see `drivers.static`)."""
         return self.home / "sites"
 
     @property

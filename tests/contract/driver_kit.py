@@ -26,15 +26,15 @@ from typing import Any
 
 from tests.prepare import home as test_home
 from vibed.apps.app import Runtime, Start
+from vibed.drivers.gvisor import GVisorDriver
+from vibed.drivers.process import ProcessDriver
+from vibed.drivers.static import StaticDriver
+from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout, Uids
-from vibed.sandboxes import mounts
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed, Driver, Endpoint, Limits, Mount, Run, Sandbox, Started
-from vibed.sandboxes.gvisor import GVisorDriver
-from vibed.sandboxes.process import ProcessDriver
-from vibed.sandboxes.static import StaticDriver
-from vibed.sandboxes.supervisor import Host, Root, SupervisedDriver
-from vibed.sandboxes.tools import Tools
-from vibed.sandboxes.workerd import WorkerdDriver
+from vibed.supervision import mounts
+from vibed.supervision.supervisor import Host, Root, SupervisedDriver
 
 GENERAL_APP = """
 import http.server, os, sys, time, urllib.parse

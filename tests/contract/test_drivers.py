@@ -32,6 +32,7 @@ from tests.contract.driver_kit import (
     supervisor_pid,
 )
 from vibed.apps.app import Start
+from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
     BootFailed,
     HeirUnreachable,
@@ -43,7 +44,6 @@ from vibed.sandboxes.driver import (
     SandboxLost,
     State,
 )
-from vibed.sandboxes.templates import load_templates
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 

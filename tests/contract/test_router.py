@@ -20,8 +20,8 @@ from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.router.caddyfile import caddyfile
 from vibed.router.markers import Markers
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Endpoint
-from vibed.sandboxes.tools import Tools
 
 open_connections: dict[str, set[asyncio.StreamWriter]] = {}
 """By socket name: a server that is closed keeps its connections, a process that dies does not."""

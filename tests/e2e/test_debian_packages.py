@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vibed.sandboxes import debian_packages
+from vibed.runtimes import debian_packages
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 

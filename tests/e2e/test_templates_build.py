@@ -22,12 +22,12 @@ import pytest
 import pytest_asyncio
 
 from tests.prepare import home as shared_home
-from vibed.sandboxes import builder as builder_module
-from vibed.sandboxes import debian_packages
-from vibed.sandboxes.builder import BuiltTemplate, TemplateBuilder, TemplateUnavailable
-from vibed.sandboxes.commands import output
-from vibed.sandboxes.templates import Template, load_templates
-from vibed.sandboxes.tools import Tools, sha256_of
+from vibed.runtimes import builder as builder_module
+from vibed.runtimes import debian_packages
+from vibed.runtimes.builder import BuiltTemplate, TemplateBuilder, TemplateUnavailable
+from vibed.runtimes.commands import output
+from vibed.runtimes.templates import Template, load_templates
+from vibed.runtimes.tools import Tools, sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from tests.contract.driver_kit import SUBJECTS, Bench, bench
 from tests.hostile.ground import HOST_SECRET, City
-from vibed.sandboxes.bundling import bundle
+from vibed.drivers.workerd.bundling import bundle
 from vibed.sandboxes.driver import RunFailed, SandboxLost
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]

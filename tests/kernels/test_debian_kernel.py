@@ -16,7 +16,7 @@ import pytest
 
 from tests.kernels import guest
 from tests.prepare import home
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.tools import Tools
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 

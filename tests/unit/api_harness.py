@@ -30,7 +30,7 @@ from vibed.apps.store import NewEvent, VersionOutcome
 from vibed.config import Config
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout, Uids
-from vibed.sandboxes.templates import Template, load_templates
+from vibed.runtimes.templates import Template, load_templates
 from vibed.sources.store import ServedStore
 
 ADMIN_KEY = "vbd_admin-key-of-the-tests"

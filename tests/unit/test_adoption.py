@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
+from vibed.drivers.process import ProcessDriver
 from vibed.layout import Layout, Uids
-from vibed.sandboxes import supervisor
-from vibed.sandboxes.process import ProcessDriver
-from vibed.sandboxes.supervisor import Host
+from vibed.supervision import supervisor
+from vibed.supervision.supervisor import Host
 
 
 @dataclass

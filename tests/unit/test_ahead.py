@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes.ahead import MOST, Ahead
+from vibed.drivers.ahead import MOST, Ahead
 
 
 def never() -> str:

@@ -10,7 +10,7 @@ from api_harness import archive, parts, refused, running
 from vibed.api.classifying import decider
 from vibed.api.metadata import Override
 from vibed.classify.errors import BadConfiguration, DependenciesMissing
-from vibed.sandboxes.templates import load_templates
+from vibed.runtimes.templates import load_templates
 from vibed.sources.pack import pack_files
 from vibed.sources.reader import read_table
 

@@ -14,14 +14,14 @@ from typing import Any, cast
 import pytest
 
 from vibed.apps.app import Runtime
+from vibed.drivers.workerd import driver as workerd
+from vibed.drivers.workerd.bundling import bundle
 from vibed.layout import Layout, Uids
-from vibed.sandboxes import workerd
-from vibed.sandboxes.bundling import bundle
-from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
 from vibed.sandboxes.driver import Limits, Run, RunFailed
-from vibed.sandboxes.supervisor import Host, Place, Root
 from vibed.sources.extraction import extract
 from vibed.sources.table import ArchiveTable
+from vibed.supervision.cgroups import Bounds, Cgroups, Group
+from vibed.supervision.supervisor import Host, Place, Root
 
 
 class _Programs:

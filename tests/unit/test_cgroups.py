@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
+from vibed.supervision.cgroups import Bounds, Cgroups, Group
 
 V2_FILES = (
     *("cgroup.procs", "cgroup.subtree_control", "cgroup.controllers", "cgroup.kill"),

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from vibed.sandboxes import commands
-from vibed.sandboxes.exclusive import exclusive
+from vibed.runtimes import commands
+from vibed.runtimes.exclusive import exclusive
 
 
 async def until(condition: object, seconds: float = 5.0) -> None:
@@ -97,7 +97,7 @@ async def test_a_lock_that_stays_held_ends_the_wait(tmp_path: Path) -> None:
 async def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
         "import asyncio, pathlib, sys\n"
-        "from vibed.sandboxes.exclusive import exclusive\n"
+        "from vibed.runtimes.exclusive import exclusive\n"
         "async def main():\n"
         "    async with exclusive(pathlib.Path(sys.argv[1]), deadline_s=5):\n"
         "        print('held', flush=True)\n"

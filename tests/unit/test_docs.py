@@ -16,7 +16,7 @@ import pytest
 
 from vibed.cli.registry import ENTRIES
 from vibed.config import Config
-from vibed.sandboxes.templates import load_templates
+from vibed.runtimes.templates import load_templates
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -15,7 +15,7 @@ import pytest
 from vibed.cli import installation
 from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout, Uids
-from vibed.sandboxes import mounts
+from vibed.supervision import mounts
 
 
 def _caddy(layout: Layout) -> dict[str, Any]:

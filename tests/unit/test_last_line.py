@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vibed.sandboxes.supervisor import _append_system_line
+from vibed.supervision.supervisor import _append_system_line
 
 
 def record(seq: int, text: str = "x") -> bytes:

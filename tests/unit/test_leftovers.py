@@ -16,13 +16,13 @@ from vibed.controller import leftovers as module
 from vibed.controller.leftovers import Leftovers
 from vibed.controller.preparation import BuiltRoots
 from vibed.layout import Layout, Uids
-from vibed.sandboxes import builder as builder_module
-from vibed.sandboxes import tools as tools_module
-from vibed.sandboxes.builder import TemplateBuilder
+from vibed.runtimes import builder as builder_module
+from vibed.runtimes import tools as tools_module
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.exclusive import exclusive
+from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed
-from vibed.sandboxes.exclusive import exclusive
-from vibed.sandboxes.templates import load_templates
-from vibed.sandboxes.tools import Tools
 
 TEMPLATES = load_templates()
 NEW, OLD, OLDER = "a" * 64, "b" * 64, "c" * 64

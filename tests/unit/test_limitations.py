@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vibed.sandboxes.cgroups import CONTROLLERS, Cgroups
-from vibed.sandboxes.limitations import limitations
+from vibed.supervision.cgroups import CONTROLLERS, Cgroups
+from vibed.supervision.limitations import limitations
 
 ALL = Cgroups("ab", dict.fromkeys(CONTROLLERS, Path("/sys/fs/cgroup")), unified=True)
 NONE = Cgroups("ab", {}, unified=True, why="none is delegated", cure="have one delegated")

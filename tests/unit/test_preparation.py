@@ -15,10 +15,10 @@ from vibed.config import Config
 from vibed.controller import preparation
 from vibed.controller.placement import Placements
 from vibed.controller.preparation import Preparation
-from vibed.sandboxes.builder import TemplateBuildFailed
+from vibed.runtimes.builder import TemplateBuildFailed
+from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import Isolation, Limits, Probe
-from vibed.sandboxes.supervisor import Root
-from vibed.sandboxes.templates import load_templates
+from vibed.supervision.supervisor import Root
 
 
 @dataclass

@@ -27,6 +27,7 @@ from vibed.controller.reconciler import Reconciler
 from vibed.controller.starts import Starts
 from vibed.layout import Layout, Uids
 from vibed.router.markers import Markers
+from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
     BootFailed,
     Claimed,
@@ -43,7 +44,6 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.pool import WarmPools
-from vibed.sandboxes.templates import load_templates
 from vibed.tracing import OpenTelemetry
 
 PYTHON = Runtime("general", "python-313", "python", "app.py", "because.", start=Start(("python3", "app.py")))

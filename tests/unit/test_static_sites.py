@@ -15,9 +15,9 @@ import pytest
 
 from vibed.apps.app import Runtime
 from vibed.config import Config
+from vibed.drivers.static import StaticDriver
 from vibed.layout import Layout, Uids
 from vibed.sandboxes.driver import Limits, Prospect, Run, RunFailed, State
-from vibed.sandboxes.static import StaticDriver
 
 
 def archive(folder: Path, files: dict[str, str]) -> Path:

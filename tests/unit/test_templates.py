@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.templates import TemplateInvalid, load_template, load_templates
+from vibed.runtimes.shipped import shipped
+from vibed.runtimes.templates import TemplateInvalid, load_template, load_templates
 
 # fmt: off
 PROMISED_PYTHON = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vibed.sandboxes import tools as tools_module
-from vibed.sandboxes.tools import NAMES, ToolError, Tools, agent_digest, unpack_wheel
+from vibed.runtimes import tools as tools_module
+from vibed.runtimes.tools import NAMES, ToolError, Tools, agent_digest, unpack_wheel
 
 
 @pytest.fixture

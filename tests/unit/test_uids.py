@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vibed.sandboxes.uids import UidPool
+from vibed.supervision.uids import UidPool
 
 
 def _alive(folder: Path, *uids: int) -> None:

@@ -19,7 +19,7 @@ from vibed.cli import installation, up, watchdog
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.processes import start_time
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.tools import Tools
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from typing import cast
 import pytest
 
 from vibed.apps.app import Runtime
-from vibed.sandboxes.cgroups import Group
-from vibed.sandboxes.death import Death
 from vibed.sandboxes.driver import (
     BootFailed,
     Claimed,
@@ -30,7 +28,9 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.pool import Actions, Claim, Key, Shelf, WarmPools, decide
-from vibed.sandboxes.supervisor import Place, Root, Supervised, SupervisedDriver
+from vibed.supervision.cgroups import Group
+from vibed.supervision.death import Death
+from vibed.supervision.supervisor import Place, Root, Supervised, SupervisedDriver
 
 PY: Key = ("gvisor", "python-313")
 JS: Key = ("workerd", "workerd")

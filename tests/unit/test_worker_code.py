@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vibed.apps.app import Runtime
-from vibed.sandboxes import worker_code
+from vibed.drivers.workerd import code as worker_code
 from vibed.sandboxes.driver import RunFailed
 
 HELLO = "export default { fetch() { return new Response('hi') } }"

@@ -31,7 +31,7 @@ from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
 from vibed.layout import Layout
-from vibed.sandboxes.templates import Template
+from vibed.runtimes.templates import Template
 from vibed.sources.store import ServedStore
 from vibed.tracing import NoTracer, Tracer
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vibed.api.deployments import Controller
 from vibed.controller.link import TemplateFigures
-from vibed.sandboxes.templates import Template
+from vibed.runtimes.templates import Template
 from vibed.wire import Disconnected
 
 

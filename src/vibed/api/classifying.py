@@ -11,7 +11,7 @@ from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.classify.classifier import classify
 from vibed.classify.errors import BadConfiguration
-from vibed.sandboxes.templates import Template
+from vibed.runtimes.templates import Template
 from vibed.sources.table import ArchiveTable
 
 

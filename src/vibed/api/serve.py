@@ -31,7 +31,7 @@ from vibed.apps.sqlite import SqliteStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
-from vibed.sandboxes.templates import load_templates
+from vibed.runtimes.templates import load_templates
 from vibed.sources.store import ServedStore
 
 GRACE_S = 15

@@ -17,9 +17,9 @@ from vibed.cli import watchdog
 from vibed.cli.up import client
 from vibed.config import Config, load
 from vibed.layout import Layout
-from vibed.sandboxes import debian_packages
-from vibed.sandboxes.cgroups import Cgroups
-from vibed.sandboxes.tools import NAMES, Tools
+from vibed.runtimes import debian_packages
+from vibed.runtimes.tools import NAMES, Tools
+from vibed.supervision.cgroups import Cgroups
 
 _RUN_HERE = {("debian", "12")}
 _PATH_KEPT = {("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}

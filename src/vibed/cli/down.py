@@ -11,7 +11,7 @@ from vibed.cli import installation
 from vibed.cli.up import stop_watchdog
 from vibed.config import Config, load
 from vibed.layout import Layout
-from vibed.sandboxes import debian_packages
+from vibed.runtimes import debian_packages
 
 
 def down(*, keep_apps: bool = False) -> int:
@@ -65,7 +65,7 @@ def end_sandboxes(layout: Layout) -> int:
     """End every sandbox and remove its group, mounts and folder; returns how many there were."""
     import asyncio
 
-    from vibed.sandboxes.teardown import end_all
+    from vibed.drivers.teardown import end_all
 
     ended = asyncio.run(end_all(layout))
     shutil.rmtree(layout.apps, ignore_errors=True)

@@ -24,8 +24,8 @@ from vibed import __version__
 from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
-from vibed.sandboxes import mounts
 from vibed.spreading import spread
+from vibed.supervision import mounts
 
 CADDY_GOGC = "300"
 """Measured against Go's 100 with the trivial upstream of bench/rows/router.py: 8 % more requests, for 14 MB."""

@@ -31,8 +31,8 @@ from vibed.cli.templates import limitations
 from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.processes import start_time
-from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.shipped import shipped
+from vibed.runtimes.tools import Tools
 
 READY_S = 60.0
 """How long processes that end again and again have for becoming ready."""

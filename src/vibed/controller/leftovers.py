@@ -17,11 +17,11 @@ from pathlib import Path
 
 from vibed import records
 from vibed.controller.preparation import DRIVER_TOOLS, BuiltRoots
+from vibed.drivers.process import mounted_images
 from vibed.layout import Layout
-from vibed.sandboxes import mounts
-from vibed.sandboxes.builder import TemplateBuilder
-from vibed.sandboxes.process import mounted_images
-from vibed.sandboxes.tools import Tools
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.tools import Tools
+from vibed.supervision import mounts
 
 log = records.logger("vibed.controller")
 

@@ -47,7 +47,7 @@ class TemplateFigures:
     """Whether an image is being built, or its driver probed; while it is available, one with more packages."""
     progress: float | None = None
     limitations: Sequence[str] = ()
-    """What does not hold for its sandboxes on this machine, and the cure (`vibed.sandboxes.limitations`)."""
+    """What does not hold for its sandboxes on this machine, and the cure (`vibed.supervision.limitations`)."""
 
 
 class ControllerLink:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vibed.apps.app import Resources, Runtime
 from vibed.config import Config
+from vibed.runtimes.templates import Template
 from vibed.sandboxes.driver import Driver, Isolation, Limits, Probe
-from vibed.sandboxes.templates import Template
 
 
 @dataclass(frozen=True, slots=True)

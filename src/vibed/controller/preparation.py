@@ -18,13 +18,13 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.config import Config
 from vibed.controller.placement import Placements
-from vibed.sandboxes import probing
-from vibed.sandboxes.builder import TemplateBuilder
+from vibed.drivers import probing
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import Template
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Limits, Probe
 from vibed.sandboxes.pool import WarmPools
-from vibed.sandboxes.supervisor import Root
-from vibed.sandboxes.templates import Template
-from vibed.sandboxes.tools import Tools
+from vibed.supervision.supervisor import Root
 
 log = records.logger("vibed.controller")
 
@@ -43,7 +43,7 @@ DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
 
 
 class BuiltRoots:
-    """The templates that are built, as drivers see them (`vibed.sandboxes.supervisor.Roots`)."""
+    """The templates that are built, as drivers see them (`vibed.supervision.supervisor.Roots`)."""
 
     def __init__(self, builder: TemplateBuilder, templates: Mapping[str, Template]) -> None:
         self._builder = builder

@@ -28,20 +28,20 @@ from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.preparation import BuiltRoots, Preparation
 from vibed.controller.reconciler import Reconciler
+from vibed.drivers.gvisor import GVisorDriver
+from vibed.drivers.process import ProcessDriver
+from vibed.drivers.static import StaticDriver
+from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
 from vibed.router.markers import Markers
-from vibed.sandboxes.builder import TemplateBuilder
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import Template, load_templates
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver, Prospect, Sandbox
-from vibed.sandboxes.gvisor import GVisorDriver
-from vibed.sandboxes.limitations import limitations
 from vibed.sandboxes.pool import WarmPools
-from vibed.sandboxes.process import ProcessDriver
-from vibed.sandboxes.static import StaticDriver
-from vibed.sandboxes.supervisor import Host
-from vibed.sandboxes.templates import Template, load_templates
-from vibed.sandboxes.tools import Tools
-from vibed.sandboxes.workerd import WorkerdDriver
 from vibed.sources.store import source_path
+from vibed.supervision.limitations import limitations
+from vibed.supervision.supervisor import Host
 from vibed.wire import Message, serve
 
 log = records.logger("vibed.controller")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
+from vibed.supervision.cgroups import Bounds, Cgroups, Group
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from vibed.drivers.gvisor import GVisorDriver
+from vibed.drivers.process import ProcessDriver
+from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
+from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed
-from vibed.sandboxes.gvisor import GVisorDriver
-from vibed.sandboxes.process import ProcessDriver
-from vibed.sandboxes.supervisor import Host, Root, SupervisedDriver
-from vibed.sandboxes.tools import Tools
-from vibed.sandboxes.workerd import WorkerdDriver
+from vibed.supervision.supervisor import Host, Root, SupervisedDriver
 
 
 class _NoRoots:

@@ -15,10 +15,11 @@ import os
 import resource
 from pathlib import Path
 
-from vibed.sandboxes import general, mounts, probing
-from vibed.sandboxes.cgroups import Bounds, Group
+from vibed.drivers import general, probing
 from vibed.sandboxes.driver import Isolation, Limits, Probe, Run
-from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.supervision import mounts
+from vibed.supervision.cgroups import Bounds, Group
+from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts")
 # What the agent needs inside: to take over the app's uid and directories, to end its processes, to set the host's name.

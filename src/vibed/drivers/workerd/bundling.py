@@ -16,11 +16,11 @@ import signal
 import stat
 from pathlib import Path
 
-from vibed.sandboxes.cgroups import Bounds
+from vibed.drivers.workerd.code import esbuild_arguments
 from vibed.sandboxes.driver import Run, RunFailed, SandboxLost
-from vibed.sandboxes.supervisor import Host, Root
-from vibed.sandboxes.worker_code import esbuild_arguments
 from vibed.sources.inflate import READ
+from vibed.supervision.cgroups import Bounds
+from vibed.supervision.supervisor import Host, Root
 
 _DEADLINE_S = 20.0
 _MEMORY = 768 << 20

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from vibed.sandboxes.cgroups import Bounds
 from vibed.sandboxes.driver import BootFailed, Limits, Run
-from vibed.sandboxes.supervisor import Place, Root
+from vibed.supervision.cgroups import Bounds
+from vibed.supervision.supervisor import Place, Root
 
 AGENT = "/usr/lib/vibed/vibed-agent"
 APP_UID = 1000

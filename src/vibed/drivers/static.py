@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from vibed.apps.errors import VibedError
+from vibed.drivers.ahead import Ahead
 from vibed.layout import Layout
-from vibed.sandboxes.ahead import Ahead
 from vibed.sandboxes.driver import (
     BootFailed,
     Claimed,

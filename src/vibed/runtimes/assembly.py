@@ -1,6 +1,6 @@
 """What is in a template's root image: Debian packages, locked wheels and npm packages, the agent, vibeD's own files.
 
-`Assembly` has the steps of one build; `vibed.sandboxes.builder` decides which are needed and keeps what comes of them.
+`Assembly` has the steps of one build; `vibed.runtimes.builder` decides which are needed and keeps what comes of them.
 No code of a package runs here: Debian packages are unpacked without their maintainer scripts (`--variant=extract`),
 wheels are wheels, npm runs no scripts. The only programs that run in the root are Debian's python3 (to compile
 bytecode, isolated from site-packages) and busybox (to name its applets), both without a network.
@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vibed.sandboxes import commands
-from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.templates import Stage, Template
-from vibed.sandboxes.tools import Progress, Tools, platform_tags
+from vibed.runtimes import commands
+from vibed.runtimes.shipped import shipped
+from vibed.runtimes.templates import Stage, Template
+from vibed.runtimes.tools import Progress, Tools, platform_tags
 
 _STEP_DEADLINE_S = 900.0
 

@@ -37,10 +37,10 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes import commands
-from vibed.sandboxes.exclusive import exclusive
-from vibed.sandboxes.shipped import shipped
-from vibed.sandboxes.templates import locked_wheels
+from vibed.runtimes import commands
+from vibed.runtimes.exclusive import exclusive
+from vibed.runtimes.shipped import shipped
+from vibed.runtimes.templates import locked_wheels
 
 Progress = Callable[[str, float | None], None]
 """Called with the step that begins and, where it is known, the fraction of the whole that is done."""

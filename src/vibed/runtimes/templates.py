@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes.shipped import shipped
+from vibed.runtimes.shipped import shipped
 
 BUILDER_VERSIONS: Mapping[str, str] = {"python": "4", "node": "3", "go": "3", "binary": "3"}
 """Part of every digest, by kind ("1" where nothing is said): raised when the builder makes another image of that kind

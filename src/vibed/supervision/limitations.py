@@ -5,7 +5,7 @@ A driver's level says what stands between an app and the machine; this says what
 
 from __future__ import annotations
 
-from vibed.sandboxes.cgroups import Cgroups
+from vibed.supervision.cgroups import Cgroups
 
 
 def limitations(cgroups: Cgroups, *, privileged: bool) -> tuple[str, ...]:

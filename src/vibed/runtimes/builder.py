@@ -1,4 +1,4 @@
-"""Builds the templates' root images and keeps them; `vibed.sandboxes.assembly` has what is in one.
+"""Builds the templates' root images and keeps them; `vibed.runtimes.assembly` has what is in one.
 
     <home>/templates/<name>/<digest, 16 digits>/rootfs.erofs and manifest.json   (workerd: node_modules, no image)
     <home>/templates/<name>/current    a link to the newest, which is replaced in one rename
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes import commands, debian_packages
-from vibed.sandboxes.assembly import Assembly, remove, together, zygote_programs
-from vibed.sandboxes.exclusive import exclusive
-from vibed.sandboxes.templates import Template, builder_version, digest_of, stage_digest
-from vibed.sandboxes.tools import Tools, agent_digest, sha256_of
+from vibed.runtimes import commands, debian_packages
+from vibed.runtimes.assembly import Assembly, remove, together, zygote_programs
+from vibed.runtimes.exclusive import exclusive
+from vibed.runtimes.templates import Template, builder_version, digest_of, stage_digest
+from vibed.runtimes.tools import Tools, agent_digest, sha256_of
 
 BUILD_DEADLINE_S = 1800.0
 _PRUNE_DEADLINE_S = 1.0

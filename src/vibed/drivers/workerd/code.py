@@ -27,7 +27,7 @@ NEWEST_DATE = "2026-11-17"
 DEFAULT_DATE = "2026-11-01"
 _OLDEST_DATE = "2021-11-02"
 _PROCESS_ENV = "nodejs_compat_populate_process_env"
-_SHIM = Path(__file__).parent / "workerd_shim"
+_SHIM = Path(__file__).parent / "shim"
 
 # Sources are hostile, `re` keeps the whole process waiting while it looks, and what tries the same text again from each
 # place in it takes hours for a megabyte: so white space is passed in one go, and only from where it begins.

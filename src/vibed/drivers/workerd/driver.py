@@ -1,6 +1,6 @@
 """Driver `workerd`: one V8 isolate, alone in its own workerd process, which is alone in its own `process` sandbox.
 
-A warm sandbox is a workerd with the shim (`workerd_shim/`) and no worker in it. A run builds the worker code, which the
+A warm sandbox is a workerd with the shim (`shim/`) and no worker in it. A run builds the worker code, which the
 supervisor posts to the shim's admin socket; static assets are unpacked into a folder that the sandbox sees read-only.
 The sandbox has no network at all: its sockets come from outside.
 """
@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Runtime
-from vibed.sandboxes import probing, worker_code
-from vibed.sandboxes.ahead import Ahead
-from vibed.sandboxes.bundling import bundle
-from vibed.sandboxes.cgroups import Bounds, Group
+from vibed.drivers import probing
+from vibed.drivers.ahead import Ahead
+from vibed.drivers.workerd import code as worker_code
+from vibed.drivers.workerd.bundling import bundle
 from vibed.sandboxes.driver import Isolation, Limits, Probe, Prospect, Run, RunFailed, Sandbox
-from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract, file_paths, iter_files
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
+from vibed.supervision.cgroups import Bounds, Group
+from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 
 TEMPLATE = "workerd"
 _LOADER = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}

@@ -1,5 +1,5 @@
 // The warm shim: loads the one worker that it is given over the admin socket, and serves it and its static assets.
-// What it is given is the worker code of vibed.sandboxes.worker_code.
+// What it is given is the worker code of vibed.drivers.workerd.code.
 import { WorkerEntrypoint } from "cloudflare:workers";
 
 let code = null;

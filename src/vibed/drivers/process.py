@@ -13,11 +13,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from vibed.drivers import general, probing
 from vibed.layout import Layout
-from vibed.sandboxes import general, mounts, probing
-from vibed.sandboxes.cgroups import Bounds, Group
 from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Run, Sandbox
-from vibed.sandboxes.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.supervision import mounts
+from vibed.supervision.cgroups import Bounds, Group
+from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
 
 _NEEDS_ROOT = "the process driver mounts root images, which needs root"
 _PIDS_OVERHEAD = 48

@@ -26,9 +26,6 @@ from typing import Any, ClassVar, Protocol
 from vibed import records, wire
 from vibed.apps.errors import VibedError
 from vibed.layout import Layout
-from vibed.sandboxes import mounts
-from vibed.sandboxes.cgroups import Bounds, Cgroups, Group
-from vibed.sandboxes.death import Death
 from vibed.sandboxes.diagnosis import diagnose, exit_of
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -47,8 +44,11 @@ from vibed.sandboxes.driver import (
     Started,
     State,
 )
-from vibed.sandboxes.uids import UidPool
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.supervision import mounts
+from vibed.supervision.cgroups import Bounds, Cgroups, Group
+from vibed.supervision.death import Death
+from vibed.supervision.uids import UidPool
 
 log = records.logger("vibed.controller")
 
@@ -68,7 +68,7 @@ _STAGES = frozenset({"claimed", "injected", "started"})
 
 
 class Programs(Protocol):
-    """Where the programs that vibeD installed are (`vibed.sandboxes.tools.Tools`)."""
+    """Where the programs that vibeD installed are (`vibed.runtimes.tools.Tools`)."""
 
     def path(self, name: str) -> Path: ...
 

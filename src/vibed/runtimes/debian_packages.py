@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vibed.apps.errors import VibedError
-from vibed.sandboxes import commands
-from vibed.sandboxes.exclusive import exclusive
+from vibed.runtimes import commands
+from vibed.runtimes.exclusive import exclusive
 
 PROGRAMS: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",

@@ -1,0 +1,1 @@
+"""The driver of workers: a V8 isolate alone in a confined workerd."""
