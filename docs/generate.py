@@ -639,8 +639,8 @@ AREAS = (
     ("Apps and the store", "vibed.apps"),
     ("The source as an archive", "vibed.sources"),
     ("What the source is", "vibed.classify"),
-    ("Sandboxes and templates", "vibed.sandboxes"),
-    ("vibeD's own processes", "vibed.controller vibed.config vibed.wire vibed.mcp vibed.router"),
+    ("Sandboxes and templates", "vibed.sandboxes vibed.supervision vibed.drivers vibed.runtimes"),
+    ("vibeD's own processes", "vibed.controller vibed.config vibed.wire vibed.mcp vibed.router vibed.client"),
     ("The command line", "vibed.cli"),
 )
 
