@@ -28,7 +28,9 @@ from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Limits, Run, Sandbox
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
-from vibed.supervision.supervisor import Host, Supervised, SupervisedDriver
+from vibed.supervision.base import SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.supervised import Supervised
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ from vibed.layout import Layout, Uids
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed, Driver, Endpoint, Limits, Mount, Run, Sandbox, Started
 from vibed.supervision import mounts
-from vibed.supervision.supervisor import Host, Root, SupervisedDriver
+from vibed.supervision.base import SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.roots import Root
 
 GENERAL_APP = """
 import http.server, os, sys, time, urllib.parse

@@ -13,8 +13,8 @@ import pytest
 
 from vibed.drivers.process import ProcessDriver
 from vibed.layout import Layout, Uids
-from vibed.supervision import supervisor
-from vibed.supervision.supervisor import Host
+from vibed.supervision import logs
+from vibed.supervision.host import Host
 
 
 @dataclass
@@ -84,6 +84,6 @@ async def test_a_process_that_does_not_end_costs_no_other_sandbox_its_adoption(
 @pytest.mark.root
 def test_a_log_folder_that_a_killed_controller_had_just_made_can_be_read_by_the_api(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir(mode=0o750)
-    supervisor._make_log_dir(tmp_path / "app" / "0000000001", 100_000_000)
+    logs.make_folder(tmp_path / "app" / "0000000001", 100_000_000)
     for folder in (tmp_path / "app", tmp_path / "app" / "0000000001"):
         assert folder.stat().st_gid == 100_000_000

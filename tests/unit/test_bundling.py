@@ -21,7 +21,9 @@ from vibed.sandboxes.driver import Limits, Run, RunFailed
 from vibed.sources.extraction import extract
 from vibed.sources.table import ArchiveTable
 from vibed.supervision.cgroups import Bounds, Cgroups, Group
-from vibed.supervision.supervisor import Host, Place, Root
+from vibed.supervision.host import Host
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
 
 
 class _Programs:

@@ -18,7 +18,7 @@ from vibed.controller.preparation import Preparation
 from vibed.runtimes.builder import TemplateBuildFailed
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import Isolation, Limits, Probe
-from vibed.supervision.supervisor import Root
+from vibed.supervision.roots import Root
 
 
 @dataclass

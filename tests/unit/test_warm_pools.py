@@ -28,9 +28,12 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.pool import Actions, Claim, Key, Shelf, WarmPools, decide
+from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.cgroups import Group
 from vibed.supervision.death import Death
-from vibed.supervision.supervisor import Place, Root, Supervised, SupervisedDriver
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
+from vibed.supervision.supervised import Supervised
 
 PY: Key = ("gvisor", "python-313")
 JS: Key = ("workerd", "workerd")

@@ -24,7 +24,7 @@ from vibed.runtimes.templates import Template
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed, Driver, Isolation, Limits, Probe
 from vibed.sandboxes.pool import WarmPools
-from vibed.supervision.supervisor import Root
+from vibed.supervision.roots import Root
 
 log = records.logger("vibed.controller")
 
@@ -43,7 +43,7 @@ DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
 
 
 class BuiltRoots:
-    """The templates that are built, as drivers see them (`vibed.supervision.supervisor.Roots`)."""
+    """The templates that are built, as drivers see them (`vibed.supervision.roots.Roots`)."""
 
     def __init__(self, builder: TemplateBuilder, templates: Mapping[str, Template]) -> None:
         self._builder = builder

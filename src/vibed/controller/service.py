@@ -40,8 +40,8 @@ from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver, Prospect, Sandbox
 from vibed.sandboxes.pool import WarmPools
 from vibed.sources.store import source_path
+from vibed.supervision.host import Host
 from vibed.supervision.limitations import limitations
-from vibed.supervision.supervisor import Host
 from vibed.wire import Message, serve
 
 log = records.logger("vibed.controller")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vibed.sandboxes.driver import BootFailed, Limits, Run
 from vibed.supervision.cgroups import Bounds
-from vibed.supervision.supervisor import Place, Root
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
 
 AGENT = "/usr/lib/vibed/vibed-agent"
 APP_UID = 1000

@@ -18,8 +18,12 @@ from pathlib import Path
 from vibed.drivers import general, probing
 from vibed.sandboxes.driver import Isolation, Limits, Probe, Run
 from vibed.supervision import mounts
+from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.cgroups import Bounds, Group
-from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
+from vibed.supervision.supervised import Supervised
 
 _NAMESPACES = ("pid", "mount", "network", "ipc", "uts")
 # What the agent needs inside: to take over the app's uid and directories, to end its processes, to set the host's name.

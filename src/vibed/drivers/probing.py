@@ -15,7 +15,7 @@ from pathlib import Path
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.sandboxes.driver import BootFailed, Limits, Probe, Run
-from vibed.supervision.supervisor import SupervisedDriver
+from vibed.supervision.base import SupervisedDriver
 
 _DEADLINE_S = 90.0
 PROBE = "_probe"

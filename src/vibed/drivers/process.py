@@ -17,8 +17,12 @@ from vibed.drivers import general, probing
 from vibed.layout import Layout
 from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Run, Sandbox
 from vibed.supervision import mounts
+from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.cgroups import Bounds, Group
-from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
+from vibed.supervision.supervised import Supervised
 
 _NEEDS_ROOT = "the process driver mounts root images, which needs root"
 _PIDS_OVERHEAD = 48

@@ -8,7 +8,9 @@ from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed
-from vibed.supervision.supervisor import Host, Root, SupervisedDriver
+from vibed.supervision.base import SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.roots import Root
 
 
 class _NoRoots:

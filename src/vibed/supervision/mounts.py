@@ -12,7 +12,9 @@ import ctypes
 import errno
 import os
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from vibed.sandboxes.driver import Mount
 
 _MS_RDONLY = 0x1
 _MS_NOSUID = 0x2
@@ -63,6 +65,19 @@ def bind(source: Path, target: Path, *, writable: bool) -> None:
     _mount(str(source), target, None, _MS_BIND)
     flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV | (0 if writable else _MS_RDONLY)
     _mount("none", target, None, flags)
+
+
+def add(mount: Mount, slot: Path) -> None:
+    """Make a layer or a data directory appear in the sandbox that has this slot. Raises OSError."""
+    if mount.target == "/data":
+        target = slot / ".data"
+    else:
+        target = slot / PurePosixPath(mount.target).relative_to("/layers")
+    target.mkdir(parents=True, exist_ok=True)
+    if mount.source.is_dir():
+        bind(mount.source, target, writable=mount.writable)
+    else:
+        mount_image(mount.source, target)
 
 
 def in_memory(folder: Path) -> bool:

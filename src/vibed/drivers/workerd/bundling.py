@@ -20,7 +20,8 @@ from vibed.drivers.workerd.code import esbuild_arguments
 from vibed.sandboxes.driver import Run, RunFailed, SandboxLost
 from vibed.sources.inflate import READ
 from vibed.supervision.cgroups import Bounds
-from vibed.supervision.supervisor import Host, Root
+from vibed.supervision.host import Host
+from vibed.supervision.roots import Root
 
 _DEADLINE_S = 20.0
 _MEMORY = 768 << 20

@@ -27,8 +27,12 @@ from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract, file_paths, iter_files
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
+from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.cgroups import Bounds, Group
-from vibed.supervision.supervisor import Host, Place, Root, Supervised, SupervisedDriver
+from vibed.supervision.host import Host
+from vibed.supervision.place import Place
+from vibed.supervision.roots import Root
+from vibed.supervision.supervised import Supervised
 
 TEMPLATE = "workerd"
 _LOADER = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
