@@ -151,7 +151,7 @@ def never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config
     monkeypatch.setattr(up, "SLOW_S", 0.6)
     monkeypatch.setattr(up.installation, "admin_key", lambda layout: "key")
     layout = Layout.of(tmp_path / "home")
-    monkeypatch.setattr(up, "_state", lambda layout: tmp_path / "watchdog.json")
+    monkeypatch.setattr(up.stopping, "state", lambda layout: tmp_path / "watchdog.json")
     layout.own_logs.mkdir(parents=True)
     _runs(tmp_path, os.getpid())
     return Config(tmp_path / "home", listen="127.0.0.1:1"), layout
@@ -233,7 +233,7 @@ def test_on_a_full_disk_the_watchdog_that_runs_is_not_ended(layout: Layout, monk
     monkeypatch.setattr(Path, "write_text", full)
     monkeypatch.setattr(installation, "plan", lambda *of, **programs: {"commands": []})
     monkeypatch.setattr(watchdog, "holder", lambda path: 4711)
-    monkeypatch.setattr(up, "_end_watchdog", lambda layout, pid, number: ended.append(pid))
+    monkeypatch.setattr(up.stopping, "end_watchdog", lambda layout, pid, number: ended.append(pid))
     tools: Any = SimpleNamespace(path=Path)
     with pytest.raises(OSError, match="No space"):
         up._start(Config(layout.home), layout, tools, detach=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vibed.cli import installation
-from vibed.cli.up import stop_watchdog
+from vibed.cli.stopping import end_sandboxes, stop_watchdog
 from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.runtimes import debian_packages
@@ -59,15 +59,3 @@ def _forget_client(config: Config) -> None:
         file = Path(f"~{name}").expanduser() / ".config" / "vibed" / "client.toml"
         if file.exists() and f'"{config.api_url}"' in file.read_text():
             file.unlink()
-
-
-def end_sandboxes(layout: Layout) -> int:
-    """End every sandbox and remove its group, mounts and folder; returns how many there were."""
-    import asyncio
-
-    from vibed.drivers.teardown import end_all
-
-    ended = asyncio.run(end_all(layout))
-    shutil.rmtree(layout.apps, ignore_errors=True)
-    shutil.rmtree(layout.ingress, ignore_errors=True)
-    return ended

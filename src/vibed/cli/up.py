@@ -26,11 +26,10 @@ from typing import Any
 import httpx
 
 from vibed.apps.errors import VibedError
-from vibed.cli import installation, watchdog
+from vibed.cli import installation, stopping, watchdog
 from vibed.cli.templates import limitations
 from vibed.config import Config, load
 from vibed.layout import Layout
-from vibed.processes import start_time
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.tools import Tools
 
@@ -153,7 +152,7 @@ def _check(config: Config, layout: Layout, tools: Tools) -> str:
     free = shutil.disk_usage(_existing(config.home)).free
     if free < ROOM and not all(tools.installed(name) for name in _PROGRAMS):
         raise UpFailed(f"the disk of {config.home} has less than 2 GB free", hint="free some space, or set VIBED_HOME")
-    if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(_state(layout)):
+    if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(stopping.state(layout)):
         with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -171,10 +170,8 @@ def _change_uids(layout: Layout) -> int:
 
     A sandbox that lives cannot change: its supervisor gives its sockets and logs to those of before, for good.
     """
-    from vibed.cli.down import end_sandboxes
-
-    stop_watchdog(layout)
-    ended = end_sandboxes(layout)
+    stopping.stop_watchdog(layout)
+    ended = stopping.end_sandboxes(layout)
     installation.hand_over(layout)
     return ended
 
@@ -183,10 +180,6 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _state(layout: Layout) -> Path:
-    return layout.runtime / "watchdog.json"
 
 
 def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> subprocess.Popen[bytes] | None:
@@ -206,7 +199,7 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
     if running is not None:
         # It leaves its processes to the next one, which replaces those that should run differently: Caddy, and with it
         # every app, goes on through an upgrade of vibeD.
-        _end_watchdog(layout, running, watchdog.HAND_OVER)
+        stopping.end_watchdog(layout, running, watchdog.HAND_OVER)
     fresh.replace(path)
     log = (layout.own_logs / "watchdog.log").open("ab")
     return subprocess.Popen(
@@ -217,38 +210,6 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
         cwd="/",
         start_new_session=detach,
     )
-
-
-def stop_watchdog(layout: Layout) -> bool:
-    """End the watchdog and with it Caddy, the API and the controller. Sandboxes live on."""
-    pid = watchdog.holder(layout.runtime / "watchdog.lock")
-    if pid is not None:
-        _end_watchdog(layout, pid, signal.SIGTERM)
-    return stop_processes(layout) or pid is not None
-
-
-def _end_watchdog(layout: Layout, pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-    deadline = time.monotonic() + watchdog.STOP_GRACE_S + 5
-    while watchdog.holder(layout.runtime / "watchdog.lock") is not None and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def stop_processes(layout: Layout) -> bool:
-    """End what a watchdog that was killed left running."""
-    left = watchdog.running(_state(layout))
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for process in left.values():
-            if start_time(process.pid) == process.began:
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
-        deadline = time.monotonic() + watchdog.STOP_GRACE_S
-        while (
-            any(start_time(process.pid) == process.began for process in left.values()) and time.monotonic() < deadline
-        ):
-            time.sleep(0.02)
-    return bool(left)
 
 
 def client(config: Config, layout: Layout) -> httpx.Client:
@@ -273,7 +234,7 @@ def _wait_replaced(layout: Layout) -> None:
     }
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
-        running = watchdog.running(_state(layout))
+        running = watchdog.running(stopping.state(layout))
         if {name: process.fingerprint for name, process in running.items()} == wanted:
             return
         time.sleep(0.02)
@@ -291,7 +252,7 @@ def _wait_ready(config: Config, layout: Layout, logs: _OwnLogs, say: Callable[[s
                 answer = api.get("/readyz", timeout=3.0)
                 if answer.status_code == 200:
                     return
-            for name, process in watchdog.running(_state(layout)).items():
+            for name, process in watchdog.running(stopping.state(layout)).items():
                 ends_again |= seen.setdefault(name, process) != process
             say(f"waiting for the API ({waited:.0f} s)")
             time.sleep(0.05)

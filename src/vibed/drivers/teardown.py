@@ -6,10 +6,9 @@ from vibed.drivers.gvisor import GVisorDriver
 from vibed.drivers.process import ProcessDriver
 from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
-from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed
 from vibed.supervision.base import SupervisedDriver
-from vibed.supervision.host import Host
+from vibed.supervision.host import Host, Programs
 from vibed.supervision.roots import Root
 
 
@@ -18,9 +17,9 @@ class _NoRoots:
         raise BootFailed("nothing is booted while vibeD is torn down")
 
 
-async def end_all(layout: Layout) -> int:
+async def end_all(layout: Layout, programs: Programs) -> int:
     """End and remove every sandbox below `layout.sandboxes`; returns how many there were."""
-    host = Host(layout, Tools(layout.home), _NoRoots())
+    host = Host(layout, programs, _NoRoots())
     drivers: list[SupervisedDriver] = [WorkerdDriver(host), GVisorDriver(host), ProcessDriver(host)]
     ended = 0
     for driver in drivers:
