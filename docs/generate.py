@@ -155,7 +155,7 @@ def first_paragraph(text: str | None) -> str:
 def openapi() -> dict[str, Any]:
     """The document that `/openapi.json` serves."""
     from vibed.api.app import create_app
-    from vibed.apps.sqlite import SqliteStore
+    from vibed.apps.sqlite.store import SqliteStore
     from vibed.config import Config
     from vibed.controller.link import ControllerLink
     from vibed.layout import Layout

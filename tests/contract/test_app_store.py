@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from vibed.apps import sqlite
 from vibed.apps.app import Phase, Resources, Runtime, Start
 from vibed.apps.errors import (
     AlreadyExists,
@@ -29,7 +28,10 @@ from vibed.apps.errors import (
     NotFound,
     StoreUnavailable,
 )
-from vibed.apps.sqlite import EVENTS_KEPT, SqliteStore
+from vibed.apps.sqlite import schema, writing
+from vibed.apps.sqlite.connections import Connections
+from vibed.apps.sqlite.store import SqliteStore
+from vibed.apps.sqlite.writing import EVENTS_KEPT
 from vibed.apps.store import AppStore, Idempotency, NewEvent, NewVersion, VersionOutcome
 
 RUNTIME = Runtime(
@@ -209,8 +211,8 @@ async def test_a_refused_deploy_does_not_use_its_key_up(store: AppStore) -> None
 
 async def test_keys_are_forgotten_after_a_day(store: AppStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.deploy(new("one"), idempotency=Idempotency("k", "print"))
-    now = sqlite.time.time()
-    monkeypatch.setattr(sqlite.time, "time", lambda: now + sqlite.IDEMPOTENCY_KEPT_S + 1)
+    now = writing.time.time()
+    monkeypatch.setattr(writing.time, "time", lambda: now + writing.IDEMPOTENCY_KEPT_S + 1)
     await store.deploy(new("two"), idempotency=Idempotency("other", "print"))
     assert await store.replay("alice", Idempotency("k", "print")) is None
 
@@ -495,13 +497,13 @@ async def test_whatever_was_acknowledged_survives_kill_9(path: Path) -> None:
 async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_not_is_not(path: Path) -> None:
     """In WAL mode SQLite syncs at a commit under synchronous = FULL and does not under NORMAL."""
     store = await SqliteStore.open(path)
-    assert store._write_db is not None
-    assert store._loop_db is not None
-    assert store._write_db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert store._db._write_db is not None
+    assert store._db._loop_db is not None
+    assert store._db._write_db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     said: list[str] = []
-    store._write_db.set_trace_callback(said.append)
+    store._db._write_db.set_trace_callback(said.append)
     at_once: list[str] = []
-    store._loop_db.set_trace_callback(at_once.append)
+    store._db._loop_db.set_trace_callback(at_once.append)
 
     async def level(work: Awaitable[object]) -> str:
         said.clear()
@@ -520,8 +522,8 @@ async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_n
         at_once.clear()
         await small
         assert (said, at_once.count("COMMIT")) == ([], 1), "it has no thread to wait in"
-    assert store._loop_db.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL"
-    assert store._loop_db.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a checkpoint would sync"
+    assert store._db._loop_db.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL"
+    assert store._db._loop_db.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a checkpoint would sync"
     assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
     assert await level(store.request_delete("todo")) == "FULL"
     assert await level(store.purge("todo")) == "FULL"
@@ -603,9 +605,9 @@ async def test_while_somebody_reads_the_log_it_cannot_be_written_afresh_and_says
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await SqliteStore.open(path)
-    store._log_is_suspect = True
-    assert store._write_db is not None
-    store._write_db.execute("PRAGMA busy_timeout = 10")
+    store._db._log_is_suspect = True
+    assert store._db._write_db is not None
+    store._db._write_db.execute("PRAGMA busy_timeout = 10")
     await store.deploy(new("first"))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
@@ -621,9 +623,9 @@ async def test_while_somebody_reads_the_log_it_cannot_be_written_afresh_and_says
 async def test_a_list_is_read_where_nobody_waits_for_it(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.deploy(new())
-    assert store._loop_db is not None
+    assert store._db._loop_db is not None
     at_once: list[str] = []
-    store._loop_db.set_trace_callback(at_once.append)
+    store._db._loop_db.set_trace_callback(at_once.append)
     for read in (
         store.list(), store.unsettled(), store.versions("todo"), store.events("todo"), store.keys(),
         store.digests_in_use(),
@@ -747,7 +749,7 @@ CREATE TABLE keys (
 async def test_a_fresh_database_has_the_newest_schema(path: Path) -> None:
     await (await SqliteStore.open(path)).close()
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone()[0] == len(sqlite.MIGRATIONS)
+    assert db.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
     db.close()
 
 
@@ -767,7 +769,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
     store = await SqliteStore.open(path)
     await store.deploy(new())
     await store.close()
-    monkeypatch.setattr(sqlite, "MIGRATIONS", (*sqlite.MIGRATIONS, "CREATE TABLE more (a TEXT) STRICT; NONSENSE"))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE more (a TEXT) STRICT; NONSENSE"))
     with pytest.raises(StoreUnavailable):
         await SqliteStore.open(path)
     monkeypatch.undo()
@@ -802,7 +804,7 @@ async def test_a_link_that_comes_between_leads_nowhere(path: Path, tmp_path: Pat
     path.rename(other)
     path.symlink_to(other)
     with pytest.raises(sqlite3.OperationalError, match="link"):
-        SqliteStore(path)._connect()
+        Connections(path)._connect()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "other.db"])
 
 
@@ -821,7 +823,7 @@ async def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 async def test_a_database_that_is_locked_for_too_long_is_unavailable_and_usable_afterwards(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.1)
     store = await SqliteStore.open(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -24,7 +24,7 @@ from tests.e2e.conftest import Apps
 from tests.e2e.instance import PARTS, Instance
 from tests.e2e.waiting import eventually
 from vibed.apps.app import Resources
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion
 from vibed.processes import start_time
 

@@ -25,7 +25,7 @@ from vibed.api.classifying import decider
 from vibed.api.identity import digest
 from vibed.api.sse import Stopping
 from vibed.apps.app import Phase
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewEvent, VersionOutcome
 from vibed.config import Config
 from vibed.controller.link import ControllerLink

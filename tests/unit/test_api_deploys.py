@@ -470,7 +470,7 @@ async def test_a_version_that_the_disk_does_not_confirm_is_not_acknowledged(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("vibed.apps.sqlite.os.fdatasync", broken)
+        patch.setattr("vibed.apps.sqlite.connections.os.fdatasync", broken)
         body = refused(await api.deploy("a"), 503, "StoreUnavailable")
     assert "did not confirm" in body["message"]
     assert body["details"]["retryable"]

@@ -12,7 +12,7 @@ import pytest
 
 from vibed import records
 from vibed.apps.errors import StoreUnavailable
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config
 from vibed.controller import service as module
 from vibed.controller.service import Service

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from vibed.apps.app import App, Phase, Resources, Runtime, Start
 from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
 from vibed.controller import reconciler as module

@@ -27,7 +27,7 @@ from vibed.api.identity import digest, read_admin_key
 from vibed.api.signing import signing_key
 from vibed.api.sse import Stopping
 from vibed.apps.errors import VibedError
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout

@@ -20,7 +20,7 @@ from vibed import records, tracing
 from vibed.apps import ids
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
-from vibed.apps.sqlite import SqliteStore
+from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config
 from vibed.controller.leftovers import Leftovers
 from vibed.controller.link import Outcome, TemplateFigures
