@@ -45,6 +45,9 @@ type startSpec struct {
 	UID      int               `json:"uid"`
 	Build    [][]string        `json:"build"`
 	Limits   *Limits           `json:"limits"`
+
+	// ExpectedPorts are those on which the source says that its site listens, the likeliest first.
+	ExpectedPorts []int `json:"expected_ports"`
 }
 
 // agent is the whole state. mu guards the fields below it and is never held while anything is waited for.

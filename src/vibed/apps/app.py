@@ -32,6 +32,9 @@ class Start:
     port: int = 8080
     warm: bool = True
     """Whether the app may run in a warm process that has already imported what it imports."""
+    expected_ports: tuple[int, ...] = ()
+    """Ports on which the source says that its site listens, the likeliest first; empty when it names none. Evidence for
+    who has to choose among several that are open, never a condition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import foreign, left_out
+from vibed.classify import foreign, left_out, ports
 from vibed.classify.decision import FAST, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, ClassifyError, DependenciesMissing, NoEntrypoint
 from vibed.classify.needs import Needs
@@ -39,7 +39,32 @@ def classify(
         decision = _first(project, kinds)
     decision = replace(decision, template=template or TEMPLATES[decision.kind], strip=project.tree.strip, port=port)
     decision = replace(decision, notes=(*decision.notes, *left_out.notes(project.tree, decision)))
+    decision = _with_ports(project, decision, asked=override is not None and override.port is not None)
     return _with_dependencies(project, decision)
+
+
+def _with_ports(project: Project, decision: Decision, *, asked: bool) -> Decision:
+    """With the ports on which its site is to be expected; `asked`: the user said what PORT says."""
+    if decision.lane != "general":
+        return decision
+    command = " ".join(decision.argv) or decision.shell or ""
+    texts = [project.tree.text(path) for path in _started(project, decision)]
+    port = decision.port
+    if not asked and str(port) not in command:
+        port = ports.own_default(texts, port) or port
+    found = ports.expected(command, texts, project.tree.text("Dockerfile"), port)
+    return replace(decision, port=port, expected_ports=found)
+
+
+def _started(project: Project, decision: Decision) -> list[str]:
+    """The source files that run, the one that the command names first."""
+    if decision.kind == "go":
+        return sorted(project.tree.known(".go"), key=lambda path: (path.count("/"), path))
+    if decision.kind == "python":
+        entry = _python_file(project, decision)
+        return [source.path for source in project.sources.reached(entry)] if entry else []
+    entry = _node_file(project, decision)
+    return project.node.reached(entry) if entry else []
 
 
 def _asked(

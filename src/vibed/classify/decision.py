@@ -68,6 +68,8 @@ class Decision:
     """Commands that run in the sandbox before the start."""
     port: int = PORT
     warm: bool = True
+    expected_ports: tuple[int, ...] = ()
+    """Where the source says that its site listens, the likeliest first."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables that make it listen where it is looked for; the app's own come after them."""
     strip: str = ""
@@ -106,7 +108,14 @@ class Decision:
             root=self.root,
             index=self.index,
             spa=self.spa,
-            start=Start(argv=self.argv, shell=self.shell, build=self.build, port=self.port, warm=self.warm),
+            start=Start(
+                argv=self.argv,
+                shell=self.shell,
+                build=self.build,
+                port=self.port,
+                warm=self.warm,
+                expected_ports=self.expected_ports,
+            ),
             bundle=self.bundle,
             options=options,
             packages=self.packages,

@@ -76,6 +76,7 @@ def order(run: Run) -> dict[str, object]:
             "kind": run.runtime.kind,
             "timeout_s": run.start_timeout_s,
             "warm": start.warm,
+            "expected_ports": list(start.expected_ports),
             "uid": APP_UID,
         },
         "limits": {"disk_bytes": run.limits.disk_mb << 20, "nproc": run.limits.pids, "nofile": NOFILE},

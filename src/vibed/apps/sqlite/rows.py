@@ -77,7 +77,7 @@ def _runtime(text: str) -> Runtime:
     raw = json.loads(text)
     start = raw.pop("start")
     return Runtime(
-        # versions of 0.4 and before were kept without packages
+        # versions of 0.4 and before were kept without packages and expected ports
         **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
         start=Start(
             argv=tuple(start["argv"]),
@@ -85,6 +85,7 @@ def _runtime(text: str) -> Runtime:
             build=tuple(tuple(step) for step in start["build"]),
             port=start["port"],
             warm=start["warm"],
+            expected_ports=tuple(start.get("expected_ports", ())),
         ),
     )
 

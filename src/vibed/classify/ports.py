@@ -1,0 +1,79 @@
+"""Where the source says that its site listens: evidence for the agent, which has to choose when an app opens several
+ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_OPTION = re.compile(
+    r"(?<![\w-])(?:--?(?:server[.-])?port|-p|--listen|-b|--bind|-l)[= ]{1,3}"
+    r"[\"']?(?:[\w.*\[\]:]{0,60}:)?(\d{2,5})(?![\w.])"
+)
+"""A port in a command."""
+_READS = re.compile(
+    r"""(?i)env(?:iron)?\w{0,12}\b[^\n;]{0,20}?[.\[('"\s]PORT\b|\bPORT\b[^{}\n]{0,60}\}\s{0,3}=\s{0,3}process\.env\b"""
+)
+"""The variable PORT is read."""
+_DEFAULT = re.compile(r"""\bPORT['"\])]{0,4}\s{0,3}(?:\|\||\?\?|,|\bor\b|:-|\))\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])""")
+"""What is taken where it is not set."""
+_LISTENS = re.compile(
+    r"""\.listen\(\s{0,9}(?:\{[^{}\n]{0,80}?\bport\s{0,3}:\s{0,3})?(?P<listen>\d{2,5})\b"""
+    r"""|\b(?:run|serve|launch|run_app|run_simple|run_server|server_port|make_server|start_server|\w{0,20}HTTPServer|TCPServer|bind)"""
+    r"""\s{0,3}\({1,2}(?:[^()\n]|\([^()\n]{0,80}\)){0,200}?(?:\b(?:server_)?port\s{0,3}=\s{0,3}|['"]\s{0,3},\s{0,3})(?P<call>\d{2,5})\b"""
+    r"""|\b(?:ListenAndServe\w{0,3}|Listen|Run|Start)\((?:\s{0,3}"tcp\d?",)?\s{0,3}"[\w.]{0,60}:(?P<go>\d{2,5})\""""
+)
+_NAMED = re.compile(
+    r"""(?i)\b(?:\w{1,20}_)?port['"]?\s{0,3}(?::\s{0,3}\w{1,10}\s{0,3})?[:=]\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])"""
+)
+"""A constant or an option that is called port."""
+_EXPOSED = re.compile(r"(?im)^\s{0,9}EXPOSE\s{1,9}(\d{2,5})\b")
+_BESIDE = re.compile(
+    r"(?i)(?:web_?socket(?:s|\.Server|Server)?|\bws|\bwss|metrics?|prometheus|start_http_server|debug\w{0,4}|inspect|redis|postgres\w{0,3}"
+    r"|mysql|mongo\w{0,2}|smtp|mail\w{0,8}|grpc|health\w{0,8}|admin|tcp|udp)\b[^\n;]{0,60}$"
+)
+"""What stands before the number of a port that is not the site's."""
+_METRICS = re.compile(r"[^\n]{0,80}\b(?:promhttp|pprof)\b")
+"""And what stands behind it."""
+_OTHERS = frozenset({22, 25, 53, 465, 587, 1433, 1521, 3306, 5432, 5672, 6379, 9092, 9200, 11211, 27017})
+"""Ports of services that an app calls."""
+_MOST = 4
+
+
+def expected(command: str, texts: Iterable[str], dockerfile: str, given: int) -> tuple[int, ...]:
+    """The ports of the site, the likeliest first.
+
+    `command` starts it, `texts` are its source files, the one that is started first; `given` is what PORT says.
+    """
+    found = [int(port) for port in _OPTION.findall(command)]
+    named: list[int] = []
+    for text in texts:
+        defaults = [int(match[1]) for match in _DEFAULT.finditer(text) if _is_site(text, match)]
+        if _READS.search(text) or defaults:
+            found.append(given)
+        found += defaults
+        found += [int(match[match.lastgroup or 0]) for match in _LISTENS.finditer(text) if _is_site(text, match)]
+        named += [int(match[1]) for match in _NAMED.finditer(text) if _is_site(text, match)]
+    found += named
+    found += [int(port) for port in _EXPOSED.findall(dockerfile)]
+    return tuple(port for port in dict.fromkeys(found) if 0 < port < 65536 and port not in _OTHERS)[:_MOST]
+
+
+def _is_site(text: str, match: re.Match[str]) -> bool:
+    at = match.start()
+    if _METRICS.match(text, match.end()):
+        return False
+    return not _BESIDE.search(text, max(text.rfind("\n", 0, at), at - 120) + 1, at + 1 if text[at] == "." else at)
+
+
+def own_default(texts: Iterable[str], given: int) -> int | None:
+    """What PORT should say instead of `given`, where the source opens that port itself for something else (a
+    WebSocket server on 8080 beside pages on `PORT || 3000`): the port that its pages have without PORT."""
+    default, taken = None, False
+    for text in texts:
+        defaults = {match.start(1): int(match[1]) for match in _DEFAULT.finditer(text)}
+        default = default or next(iter(defaults.values()), None)
+        opened = [(match.start(match.lastgroup or 0), match[match.lastgroup or 0]) for match in _LISTENS.finditer(text)]
+        opened += [(match.start(1), match[1]) for match in _NAMED.finditer(text)]
+        taken = taken or any(at not in defaults and int(port) == given for at, port in opened)
+    return default if taken and default != given else None

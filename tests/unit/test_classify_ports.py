@@ -1,0 +1,53 @@
+# ruff: noqa: E501 (tables of inputs)
+"""Where the source says that its site listens."""
+
+from __future__ import annotations
+
+import pytest
+from classify_trees import TEMPLATES, Asked, table_of
+
+from vibed.classify.classifier import classify
+
+HTTP = "const http = require('http')\n"
+FLASK = "from flask import Flask\napp = Flask(__name__)\n"
+
+NAMED: list[tuple[str, dict[str, str | bytes], tuple[int, ...]]] = [
+    ("a fallback for PORT", {"server.js": HTTP + "http.createServer(f).listen(process.env.PORT || 3000)"}, (8080, 3000)),
+    ("a variable with a default", {"server.js": HTTP + "const { PORT = 4000 } = process.env\nserver.listen(PORT)"}, (8080, 4000)),
+    ("a number", {"server.js": HTTP + "http.createServer(f).listen(3000)"}, (3000,)),
+    ("an option", {"server.js": HTTP + "http.createServer(f).listen({ port: 4000, host: '::' })"}, (4000,)),
+    ("a constant", {"server.js": HTTP + "const PORT = 3333\nhttp.createServer(f).listen(PORT)"}, (3333,)),
+    ("Flask's run", {"app.py": FLASK + "if __name__ == '__main__':\n    app.run(host='0.0.0.0', port=5001)\n"}, (5001,)),
+    ("a number from the environment", {"app.py": FLASK + "import os\napp.run(port=int(os.environ.get('PORT', 7000)))\n"}, (8080, 7000)),
+    ("the standard library", {"app.py": "from http.server import *\nHTTPServer(('', 8000), BaseHTTPRequestHandler).serve_forever()\n"}, (8000,)),
+    ("metrics before the site", {"app.py": FLASK + "start_http_server(9100)\ntime.sleep(3)\napp.run(port=5000)\n"}, (5000,)),
+    ("vibeD's own command", {"app.py": FLASK}, (8080,)),
+    ("a port in the Procfile", {"Procfile": "web: gunicorn app:app --bind 0.0.0.0:8000", "app.py": FLASK}, (8000,)),
+    ("Go", {"go.mod": "module x", "main.go": 'package main\nimport "net/http"\nfunc main() { go http.ListenAndServe(":2112", promhttp.Handler())\nhttp.ListenAndServe(":8081", nil) }'}, (8081,)),
+    ("EXPOSE alone", {"Dockerfile": "FROM x\nEXPOSE 9999\n", "server.js": HTTP + "http.createServer(f).listen(config.at)"}, (9999,)),
+    ("a database's port is none", {"server.js": HTTP + "const db = { host: 'x', port: 5432 }\nhttp.createServer(f).listen(3000)"}, (3000,)),
+    ("nothing said", {"server.js": HTTP + "http.createServer(f).listen(config.at)"}, ()),
+    ("a site", {"index.html": "<p>"}, ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "ports"), [row[1:] for row in NAMED], ids=[row[0] for row in NAMED])
+def test_the_ports_that_the_source_names(files: dict[str, str | bytes], ports: tuple[int, ...]) -> None:
+    start = classify(table_of(files), None, TEMPLATES).runtime().start
+    assert (start.expected_ports, start.port) == (ports, 8080)
+
+
+SOCKETS = HTTP + "new WebSocketServer({ port: 8080 })\nhttp.createServer(f).listen(process.env.PORT || 3000)"
+SOCKETS_PY = FLASK + "websockets.serve(f, '', 8080)\napp.run(port=int(os.getenv('PORT', '5000')))\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "port"), [({"server.js": SOCKETS}, 3000), ({"app.py": SOCKETS_PY}, 5000)], ids=["Node", "Python"]
+)
+def test_port_does_not_say_what_the_app_opens_for_something_else(files: dict[str, str | bytes], port: int) -> None:
+    start = classify(table_of(files), None, TEMPLATES).runtime().start
+    assert (start.port, start.expected_ports[0]) == (port, port)
+
+
+def test_port_says_what_the_user_says_all_the_same() -> None:
+    assert classify(table_of({"server.js": SOCKETS}), Asked(port=8080), TEMPLATES).port == 8080
