@@ -142,6 +142,11 @@ class Layout:
         return self.runtime / "caddy" / "fallback.sock"
 
     @property
+    def sites_socket(self) -> Path:
+        """Of the site server, which answers for the sites with rules of their own (agent/sites)."""
+        return self.runtime / "caddy" / "sites.sock"
+
+    @property
     def controller_socket(self) -> Path:
         return self.runtime / "ctl" / "controller.sock"
 

@@ -313,6 +313,81 @@ async def test_a_browser_asks_again_for_a_site_so_that_a_redeploy_is_seen(router
     assert (again.status_code, again.text) == (200, "two")
 
 
+@pytest.mark.parametrize("spa", [False, True])
+async def test_a_folder_without_its_slash_leads_to_the_folder_so_that_its_relative_files_are_found(
+    router: Router, spa: bool
+) -> None:
+    files = {"index.html": "home", "calculator/index.html": "calc", "calculator/a.js": "js", "a b/ü/index.html": "odd"}
+    site(router, 1, files, spa=spa)
+    for path, to in (
+        ("/calculator", "/calculator/"),
+        ("/calculator?x=1&y=a%20b", "/calculator/?x=1&y=a%20b"),
+        ("//evil.example/../calculator", "/calculator/"),
+    ):
+        for method in ("GET", "HEAD"):
+            answer = await router.ask("site.localhost", path, method=method)
+            assert (answer.status_code, answer.headers["Location"]) == (308, to)
+    assert (await router.ask("site.localhost", "/calculator/")).text == "calc"
+    assert (await router.ask("site.localhost", "/calculator/index.html")).text == "calc"
+    assert (await router.ask("site.localhost", "/calculator/a.js")).text == "js"
+    assert (await router.ask("site.localhost", "/a%20b/%C3%BC")).status_code == 308
+
+
+async def test_a_page_or_file_with_a_slash_too_many_leads_to_it(router: Router) -> None:
+    site(router, 1, {"index.html": "home", "about.html": "about", "about/team.html": "team", "x.css": "css"})
+    for path, to in (("/about/", "/about"), ("/about/team/?q=1", "/about/team?q=1"), ("/x.css/", "/x.css")):
+        answer = await router.ask("site.localhost", path)
+        assert (answer.status_code, answer.headers["Location"]) == (308, to)
+    assert (await router.ask("site.localhost", "/about")).text == "about"
+    assert (await router.ask("site.localhost", "/about.html")).text == "about"
+
+
+async def test_a_page_goes_before_a_folder_of_its_name(router: Router) -> None:
+    site(router, 1, {"index.html": "home", "docs.html": "page", "docs/index.html": "folder"})
+    assert (await router.ask("site.localhost", "/docs")).text == "page"
+    assert (await router.ask("site.localhost", "/docs/")).text == "folder"
+
+
+TYPED = {
+    "font.otf": "font/otf",
+    "font.woff2": "font/woff2",
+    "main.ts": "text/javascript; charset=utf-8",
+    "lib.mjs": "text/javascript; charset=utf-8",
+    "app.webmanifest": "application/manifest+json",
+    "code.wasm": "application/wasm",
+    "photo.AVIF": "image/avif",
+    "main.js.map": "application/json",
+    "scene.glb": "model/gltf-binary",
+    "song.m4a": "audio/mp4",
+    "notes.md": "text/markdown; charset=utf-8",
+    "subtitles.vtt": "text/vtt; charset=utf-8",
+    "what.ever": "application/octet-stream",
+    "LICENSE": "application/octet-stream",
+    "page.htm": "text/html; charset=utf-8",
+}
+
+
+async def test_types_are_of_a_table_of_ours_and_not_of_the_hosts(router: Router) -> None:
+    site(router, 1, {"index.html": "home", **dict.fromkeys(TYPED, "x")})
+    for name, kind in TYPED.items():
+        answer = await router.ask("site.localhost", f"/{name}", method="HEAD")
+        assert answer.headers["Content-Type"] == kind, name
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert (await router.ask("site.localhost", "/")).headers["Content-Type"] == "text/html; charset=utf-8"
+
+
+async def test_what_a_site_has_no_page_for_is_404_whatever_the_request_asks_of_a_page(router: Router) -> None:
+    site(router, 1, {"index.html": "home", "404.html": "custom page", "empty/x.txt": "x"})
+    for path in ("/nope", "/nope/", "/empty/", "/empty", "/index.html/x", "/.git/config"):
+        answer = await router.ask("site.localhost", path, headers={"Range": "bytes=0-2", "If-None-Match": "*"})
+        assert (answer.status_code, answer.text) == (404, "custom page"), path
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    for path in ("/", "/nope"):
+        answer = await router.ask("site.localhost", path, method="POST", content=b"x")
+        assert answer.status_code in (404, 405)
+        assert "AppUnreachable" not in answer.text
+
+
 @pytest.mark.parametrize("host", ["*.localhost", "?.localhost", "[a].localhost", "..localhost", "a.b.localhost"])
 async def test_a_strange_host_finds_no_app(router: Router, host: str) -> None:
     await router.app("a", 1, b"a")

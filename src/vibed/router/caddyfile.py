@@ -12,6 +12,7 @@ that is no app's is one), so Caddy's log of failed requests is off: who answers 
 from __future__ import annotations
 
 from vibed.config import Config
+from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
 
 _TEMPLATE = """\
@@ -37,15 +38,21 @@ _TEMPLATE = """\
 (app) {
 	@site-{args[0]} file {
 		root @APPS@
-		try_files /{labels.@LABEL@}/*.[sp]
+		try_files /{labels.@LABEL@}/*.[prs]
 	}
 	handle @site-{args[0]} {
+		@ruled vars_regexp {http.matchers.file.relative} [.]r$
+		handle @ruled {
+			reverse_proxy unix/@SITES@ {
+				header_up X-Vibed-Site {http.matchers.file.relative}
+			}
+		}
 		@spa vars_regexp {http.matchers.file.relative} [.]p$
 		handle @spa {
-			import files {args[0]} {path} {path}/index.html {path}.html /index.html
+			import files {args[0]} app
 		}
 		handle {
-			import files {args[0]} {path} {path}/index.html {path}.html
+			import files {args[0]} pages
 		}
 	}
 	handle {
@@ -63,26 +70,95 @@ _TEMPLATE = """\
 	root * {http.matchers.file.absolute}.d
 	header ?Cache-Control no-cache
 	header X-Content-Type-Options nosniff
+	map {http.request.uri.path.file.ext} {media_type} {
+		@TYPES@
+		default @UNKNOWN@
+	}
 	@hidden {
 		path */.*
 		not path /.well-known/*
 	}
 	handle @hidden {
-		error 404
+		import missing
+	}
+	@folder path */
+	handle @folder {
+		@index file {path}index.html
+		handle @index {
+			rewrite {file_match.relative}
+			import served-{args[0]}
+		}
+		@bare path_regexp bare ^(/.*[^/])/$
+		handle @bare {
+			@page file {re.bare.1} {re.bare.1}.html
+			redir @page {re.bare.1}{?query} 308
+			import otherwise-{args[1]} {args[0]}
+		}
+		import otherwise-{args[1]} {args[0]}
 	}
 	handle {
-		try_files {args[1:]}
-		import served-{args[0]}
+		@found file {path} {path}.html {path}/index.html
+		handle @found {
+			@within {
+				vars_regexp {file_match.relative} /index[.]html$
+				not path */index.html
+				path_regexp bare ^(/.*)$
+			}
+			redir @within {re.bare.1}/{?query} 308
+			rewrite {file_match.relative}
+			import served-{args[0]}
+		}
+		import otherwise-{args[1]} {args[0]}
 	}
 }
 
 (served-first) {
-	file_server
+	route {
+		header Content-Type {media_type}
+		file_server {
+			disable_canonical_uris
+		}
+	}
 }
 
 (served-again) {
-	file_server {
-		status 200
+	route {
+		header Content-Type {media_type}
+		file_server {
+			disable_canonical_uris
+			status 200
+		}
+	}
+}
+
+(otherwise-app) {
+	handle {
+		rewrite /index.html
+		import served-{args[0]}
+	}
+}
+
+(otherwise-pages) {
+	handle {
+		import missing
+	}
+}
+
+(missing) {
+	request_header -Range
+	request_header -If-*
+	@custom file /404.html
+	handle @custom {
+		rewrite /404.html
+		route {
+			header Content-Type {media_type}
+			file_server {
+				status 404
+			}
+		}
+	}
+	handle {
+		respond "404: this site has no such page" 404
 	}
 }
 
@@ -141,19 +217,12 @@ http://*.@DOMAIN@:@PORT@ {
 			request_header -If-*
 			import activate
 		}
-		@notfound expression `{http.error.status_code} == 404`
-		handle @notfound {
-			root * {http.matchers.file.absolute}.d
-			@custom file /404.html
-			handle @custom {
-				rewrite * /404.html
-				file_server {
-					status 404
-				}
-			}
-			handle {
-				respond "404: this site has no such page" 404
-			}
+		@site vars_regexp {http.vars.root} [.]d$
+		handle @site {
+			header Content-Type "text/plain; charset=utf-8"
+			@method expression `{http.error.status_code} == 405`
+			respond @method "405: a site is read with GET and HEAD" 405
+			respond "404: this site has no such page" {err.status_code}
 		}
 		handle {
 			header Retry-After 2
@@ -184,6 +253,11 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "DOMAIN": config.domain,
         "PORT": str(config.port),
         "LABEL": str(len(config.domain.split("."))),
+        "SITES": str(layout.sites_socket),
+        "TYPES": "\n\t\t".join(
+            f'.{end} "{kind}"' for ending, kind in TYPES.items() for end in (ending, ending.upper())
+        ),
+        "UNKNOWN": UNKNOWN,
     }
     text = _TEMPLATE
     for name, value in values.items():
