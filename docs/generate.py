@@ -173,7 +173,6 @@ def openapi() -> dict[str, Any]:
         load_templates(),
         decide=lambda table, override: (_ for _ in ()).throw(AssertionError),
         admin_digest=None,
-        with_mcp=False,
     )
     return app.openapi()
 

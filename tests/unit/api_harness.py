@@ -30,6 +30,7 @@ from vibed.apps.store import NewEvent, VersionOutcome
 from vibed.config import Config
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout, Uids
+from vibed.mcp.http import McpOverHttp
 from vibed.runtimes.templates import Template, load_templates
 from vibed.sources.store import ServedStore
 
@@ -230,7 +231,7 @@ async def running(home: Path, runtime: Path, *, with_mcp: bool = False, **settin
             decide=decider(templates()),
             admin_digest=digest(ADMIN_KEY),
             stopping=stopping,
-            with_mcp=with_mcp,
+            beside=[McpOverHttp] if with_mcp else [],
         )
         await stack.enter_async_context(_lifespan(app))
         client = await stack.enter_async_context(

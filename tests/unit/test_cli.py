@@ -26,12 +26,13 @@ import pytest
 from api_harness import ADMIN_KEY, Running, listening
 
 from vibed.apps.app import Phase
-from vibed.cli.client import Client, Refused
 from vibed.cli.link import project_of
 from vibed.cli.main import main
 from vibed.cli.output import printable
 from vibed.cli.registry import ENTRIES
-from vibed.cli.settings import NoKey, NoSettings, Settings, settings
+from vibed.client.api import Client
+from vibed.client.connection import Refused
+from vibed.client.settings import NoKey, NoSettings, Settings, settings
 
 
 @dataclass

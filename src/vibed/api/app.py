@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from vibed import __version__
 from vibed.api import schema
@@ -35,11 +36,22 @@ from vibed.runtimes.templates import Template
 from vibed.sources.store import ServedStore
 from vibed.tracing import NoTracer, Tracer
 
-if TYPE_CHECKING:
-    from vibed.mcp.http import McpOverHttp
-
 _STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/mcp")
 """Paths to which more is posted than JSON of a bounded size."""
+
+
+class Surface(Protocol):
+    """Another way to use the same API, at a route of its own: MCP."""
+
+    @property
+    def route(self) -> BaseRoute: ...
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Entered once, for as long as the API runs."""
+        ...
+
+
+Beside = Callable[[Context], Surface]
+"""Makes a surface on an API's parts."""
 
 
 def create_app(
@@ -54,9 +66,9 @@ def create_app(
     admin_digest: str | None,
     stopping: Stopping | None = None,
     tracer: Tracer | None = None,
-    with_mcp: bool = True,
+    beside: Sequence[Beside] = (),
 ) -> FastAPI:
-    """HTTP under /v1, MCP under /mcp. What is passed in is the caller's to close."""
+    """HTTP under /v1, and the surfaces beside it. What is passed in is the caller's to close."""
     measures = Measures()
     stopping = stopping or Stopping()
     deployments = Deployments(
@@ -77,18 +89,14 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
     )
-    mcp: McpOverHttp | None = None
-    if with_mcp:
-        from vibed.mcp.http import McpOverHttp
-
-        mcp = McpOverHttp(ctx)
+    surfaces = [make(ctx) for make in beside]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(use.kept())
-            if mcp is not None:
-                await stack.enter_async_context(mcp.running())
+            for surface in surfaces:
+                await stack.enter_async_context(surface.running())
             yield
 
     app = FastAPI(
@@ -104,8 +112,7 @@ def create_app(
     app.state.context = ctx
     for module in (deploys, apps, keys, ops, unbuilt):
         app.include_router(module.router)
-    if mcp is not None:
-        app.router.routes.append(mcp.route)
+    app.router.routes.extend(surface.route for surface in surfaces)
     _errors(app)
     _openapi(app)
     app.add_middleware(_edge, config=config, keyring=keyring, measures=measures)

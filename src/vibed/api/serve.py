@@ -1,4 +1,5 @@
-"""`vibed serve`: the API (with MCP) and the activator in one unprivileged process, on two Unix sockets behind Caddy.
+"""`vibed serve`: the API (with MCP beside it) and the activator in one unprivileged process, on two Unix sockets behind
+Caddy.
 
 It holds no state: killed at any moment, it loses nothing that it has acknowledged.
 """
@@ -10,7 +11,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from vibed import records, tracing
-from vibed.api.app import create_app
+from vibed.api.app import Beside, create_app
 from vibed.api.background import in_background
 from vibed.api.classifying import decider
 from vibed.api.context import Context
@@ -42,7 +43,7 @@ _THREADS = 32
 log = records.logger("vibed.serve")
 
 
-async def serve(config: Config, *, layout: Layout | None = None) -> None:
+async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout | None = None) -> None:
     """Open everything, answer until SIGTERM or SIGINT, close everything. Raises `VibedError` when it cannot start."""
     layout = layout or Layout.of(config.home, uid_base=config.uid_base)
     os.umask(0o007)
@@ -70,6 +71,7 @@ async def serve(config: Config, *, layout: Layout | None = None) -> None:
             admin_digest=_admin_digest(config, layout),
             stopping=stopping,
             tracer=tracer,
+            beside=beside,
         )
         from vibed.router.activator import create_activator
 
@@ -191,7 +193,7 @@ async def _collect(ctx: Context) -> None:
             return
 
 
-def run() -> None:
+def run(*, beside: Sequence[Beside] = ()) -> None:
     """`vibed serve`: configuration from the environment, logs to standard output."""
     import uvloop
 
@@ -201,4 +203,4 @@ def run() -> None:
     take_quick_turns()
     config = load()
     records.set_up(config.log_level)
-    uvloop.run(serve(config))
+    uvloop.run(serve(config, beside=beside))

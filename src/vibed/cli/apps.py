@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from vibed.cli import output
-from vibed.cli.client import Client, Refused
 from vibed.cli.link import Usage, app_or_linked
 from vibed.cli.output import Progress
+from vibed.client.api import Client
+from vibed.client.connection import Refused
 
 App = Annotated[str | None, typer.Argument(metavar="APP", help="The app; the one of this folder when left out")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]

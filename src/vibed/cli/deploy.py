@@ -15,10 +15,11 @@ import typer
 
 from vibed.apps import ids
 from vibed.cli import output
-from vibed.cli.client import Client, Refused, Unreachable
 from vibed.cli.link import Link, Usage, is_output_name, project_of, read_link, write_link
 from vibed.cli.output import Progress
 from vibed.cli.settled import told, wait_until_settled
+from vibed.client.api import Client
+from vibed.client.connection import Refused, Unreachable
 
 if TYPE_CHECKING:
     from vibed.sources.pack import Packed

@@ -9,7 +9,7 @@ import typer
 
 from vibed.cli import output
 from vibed.cli.apps import Json
-from vibed.cli.client import Client
+from vibed.client.api import Client
 
 app = typer.Typer(
     add_completion=False,

@@ -11,8 +11,8 @@ import typer
 
 from vibed.cli import output
 from vibed.cli.apps import App, Json
-from vibed.cli.client import Client
 from vibed.cli.link import app_or_linked
+from vibed.client.api import Client
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted")]
 

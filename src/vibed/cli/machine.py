@@ -55,8 +55,9 @@ def mcp() -> None:
 def serve() -> None:
     """Run the API on its Unix socket; Caddy, which `vibed up` starts, is in front of it."""
     from vibed.api.serve import run
+    from vibed.mcp.http import McpOverHttp
 
-    run()
+    run(beside=[McpOverHttp])
 
 
 def controller() -> None:

@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from vibed.cli import output
-from vibed.cli.client import Client, Refused, Unreachable
 from vibed.cli.output import Progress
+from vibed.client.api import Client
+from vibed.client.connection import Refused, Unreachable
 
 _LONGEST_PAUSE_S = 2.0
 

@@ -10,8 +10,8 @@ import typer
 
 from vibed.cli import output
 from vibed.cli.apps import Json
-from vibed.cli.client import Client
 from vibed.cli.link import Usage
+from vibed.client.api import Client
 
 
 def templates(

@@ -9,10 +9,10 @@ import typer
 
 from vibed.cli import output
 from vibed.cli.apps import App, Json
-from vibed.cli.client import Client
 from vibed.cli.link import Usage, app_or_linked
 from vibed.cli.output import Progress
 from vibed.cli.settled import told, wait_until_settled
+from vibed.client.api import Client
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live")]
 

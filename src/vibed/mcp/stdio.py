@@ -13,7 +13,7 @@ from urllib.parse import quote
 import anyio
 
 from vibed.apps.errors import VibedError
-from vibed.cli.client import Client
+from vibed.client.api import Client
 from vibed.mcp.backend import View
 from vibed.mcp.tools import create_server
 

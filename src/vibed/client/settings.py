@@ -1,4 +1,4 @@
-"""Where the CLI finds vibeD and with which key.
+"""Where a client finds vibeD and with which key.
 
 VIBED_URL and VIBED_TOKEN; else ~/.config/vibed/client.toml (`url`, `token`; 0600); else this machine's own vibeD, whose
 admin key lies in VIBED_HOME.
