@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from vibed import __version__
-from vibed.api import schema
+from vibed.api import routes, schema
 from vibed.api.catalog import Catalog
 from vibed.api.context import Context
-from vibed.api.deployments import Controller, Deployments
+from vibed.api.controlling import Controller
+from vibed.api.deployments import Deployments
 from vibed.api.edge import App, Edge, error_headers
 from vibed.api.errors import InvalidRequest, MalformedRequest, MethodNotAllowed
 from vibed.api.identity import Keyring
@@ -25,9 +26,9 @@ from vibed.api.intake import Decide, Intake
 from vibed.api.keyuse import KeyUse
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
-from vibed.api.routes import apps, deploys, keys, ops, unbuilt
 from vibed.api.sse import Stopping
 from vibed.api.streams import EventStreams, LogStreams
+from vibed.api.visible import VisibleApps
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
@@ -71,9 +72,8 @@ def create_app(
     """HTTP under /v1, and the surfaces beside it. What is passed in is the caller's to close."""
     measures = Measures()
     stopping = stopping or Stopping()
-    deployments = Deployments(
-        config, store, Intake(sources, decide, config.source_limits), link, tracer or NoTracer(), measures
-    )
+    intake = Intake(sources, decide, config.source_limits)
+    apps = VisibleApps(store, intake, link)
     use = KeyUse(store)
     keyring = Keyring(store, admin_digest, use)
     ctx = Context(
@@ -81,7 +81,8 @@ def create_app(
         store=store,
         keyring=keyring,
         link=link,
-        deployments=deployments,
+        apps=apps,
+        deployments=Deployments(config, store, apps, intake, link, tracer or NoTracer(), measures),
         catalog=Catalog(link, templates),
         logs=LogStreams(layout.logs, stopping, measures),
         events=EventStreams(stopping, measures),
@@ -110,7 +111,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.context = ctx
-    for module in (deploys, apps, keys, ops, unbuilt):
+    for module in routes.ALL:
         app.include_router(module.router)
     app.router.routes.extend(surface.route for surface in surfaces)
     _errors(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vibed.api.deployments import Controller
+from vibed.api.controlling import Controller
 from vibed.controller.link import TemplateFigures
 from vibed.runtimes.templates import Template
 from vibed.wire import Disconnected

@@ -8,12 +8,14 @@ from typing import cast
 from fastapi import Request
 
 from vibed.api.catalog import Catalog
-from vibed.api.deployments import Controller, Deployments
+from vibed.api.controlling import Controller
+from vibed.api.deployments import Deployments
 from vibed.api.identity import Caller, Keyring
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
 from vibed.api.streams import EventStreams, LogStreams
+from vibed.api.visible import VisibleApps
 from vibed.apps.store import AppStore
 from vibed.config import Config
 
@@ -26,6 +28,7 @@ class Context:
     store: AppStore
     keyring: Keyring
     link: Controller
+    apps: VisibleApps
     deployments: Deployments
     catalog: Catalog
     logs: LogStreams

@@ -1,4 +1,4 @@
-"""What callers can do with apps: the one implementation behind HTTP and MCP.
+"""Making versions: the one implementation behind HTTP and MCP.
 
 It writes the spec, has it made durable and meanwhile waits a little for the controller. What was acknowledged is true
 whatever becomes of the controller, so nothing but a disk that fails can turn a deploy that was written into an error.
@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal, TypeVar
 
 from vibed import records
-from vibed.api.errors import InvalidRequest, MalformedRequest, SourceRequired
+from vibed.api import repeats
+from vibed.api.controlling import Controller
+from vibed.api.errors import InvalidRequest, SourceRequired
 from vibed.api.identity import Caller
 from vibed.api.intake import Intake
 from vibed.api.measures import Measures
 from vibed.api.metadata import Metadata
+from vibed.api.settling import DeployResult, Settling
 from vibed.api.steps import Steps
+from vibed.api.visible import VisibleApps
 from vibed.apps import ids
-from vibed.apps.app import App, Event, Phase, Resources, Runtime, Version
+from vibed.apps.app import App, Resources, Runtime, Version
 from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, VibedError
 from vibed.apps.store import AppStore, Deployed, Idempotency, NewVersion
 from vibed.config import Config
-from vibed.controller.link import Outcome, TemplateFigures
 from vibed.sources.errors import SourceMissing
 from vibed.sources.store import StagedSource
 from vibed.tracing import Tracer
-from vibed.wire import Disconnected
 
 T = TypeVar("T")
 
@@ -42,33 +40,6 @@ _TRIES = 8
 log = records.logger("vibed.api")
 
 
-class Controller(Protocol):
-    """What the API needs of the controller (`vibed.controller.link.ControllerLink`)."""
-
-    async def wake(self, app_id: str) -> None: ...
-    async def prepare(self, app_id: str, source_digest: str, runtime: Runtime) -> None: ...
-    async def settle(self, app_id: str, version: int, *, timeout_s: float, trace: str = "") -> Outcome: ...
-    async def templates(self) -> Sequence[TemplateFigures]: ...
-    async def metrics(self) -> str: ...
-    async def health(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class DeployResult:
-    """How a deploy stands at the moment of the answer."""
-
-    app: App
-    version: Version
-    created: bool
-    replayed: bool
-    outcome: Outcome
-    timings: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        return self.outcome.phase is Phase.READY
-
-
 class Deployments:
     """Every method checks that the caller may: another's app does not exist for them."""
 
@@ -76,6 +47,7 @@ class Deployments:
         self,
         config: Config,
         store: AppStore,
+        apps: VisibleApps,
         intake: Intake,
         link: Controller,
         tracer: Tracer,
@@ -83,6 +55,8 @@ class Deployments:
     ) -> None:
         self._config = config
         self._store = store
+        self._apps = apps
+        self._settling = Settling(config.deploy_wait_s, store, link, tracer, measures)
         self._link = link
         self._measures = measures
         self._telling: set[asyncio.Task[None]] = set()
@@ -111,7 +85,7 @@ class Deployments:
                     "name is missing", hint="choose a name for the app", details={"field": "name", "errors": []}
                 )
             app_id = ids.check(metadata.name, self._config.reserved_names)
-            idempotency = _idempotency(idempotency_key, "deploy", app_id, metadata, staged.digest)
+            idempotency = repeats.idempotency(idempotency_key, "deploy", app_id, metadata, staged.digest)
             deployed = await self._replayed(caller.owner, idempotency)
             if deployed is None:
                 deployed = await self._deploy(
@@ -123,7 +97,7 @@ class Deployments:
         finally:
             if staged is not None:
                 await self.intake.discard(staged)
-        return await self._settled(deployed, steps, deadline)
+        return await self._settling.settled(deployed, steps, deadline)
 
     async def _deploy(
         self,
@@ -249,9 +223,9 @@ class Deployments:
     ) -> DeployResult:
         """A new version of an app: with new source, other settings, or the same again."""
         try:
-            app = await self.get(caller, app_id)
+            app = await self._apps.get(caller, app_id)
             digest = staged.digest if staged else ""
-            idempotency = _idempotency(idempotency_key, "redeploy", app_id, metadata, digest)
+            idempotency = repeats.idempotency(idempotency_key, "redeploy", app_id, metadata, digest)
             deployed = await self._replayed(app.owner, idempotency)
             if deployed is None and staged is not None:
                 named = replace(metadata, name=app_id, if_exists="update")
@@ -266,7 +240,7 @@ class Deployments:
         finally:
             if staged is not None:
                 await self.intake.discard(staged)
-        return await self._settled(deployed, steps, deadline)
+        return await self._settling.settled(deployed, steps, deadline)
 
     async def _again(
         self,
@@ -280,7 +254,7 @@ class Deployments:
     ) -> Deployed:
         """A new version from the source of the wanted version, or of the earlier one that is named."""
         for _ in range(_TRIES):
-            app = await self.get(caller, app_id)
+            app = await self._apps.get(caller, app_id)
             version = await self._store.version(app_id, app.version if back_to is None else back_to)
             runtime = version.runtime
             with self.intake.holding(version.source_digest):
@@ -311,8 +285,8 @@ class Deployments:
         deadline: float | None = None,
     ) -> DeployResult:
         """A new version that is an earlier one again: its source, runtime, env and resources."""
-        app = await self.get(caller, app_id)
-        idempotency = _idempotency(idempotency_key, "rollback", app_id, Metadata(), str(number))
+        app = await self._apps.get(caller, app_id)
+        idempotency = repeats.idempotency(idempotency_key, "rollback", app_id, Metadata(), str(number))
         deployed = await self._replayed(app.owner, idempotency)
         if deployed is None:
             try:
@@ -323,7 +297,7 @@ class Deployments:
                     hint="deploy it again from where you have it, or roll back to another version",
                     status=409,
                 ) from error
-        return await self._settled(deployed, steps, deadline)
+        return await self._settling.settled(deployed, steps, deadline)
 
     async def _add(
         self,
@@ -367,135 +341,6 @@ class Deployments:
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
         return None if idempotency is None else await self._store.replay(owner, idempotency)
 
-    async def _settled(self, deployed: Deployed, steps: Steps, deadline: float | None) -> DeployResult:
-        """Wait until the version is durable, and for the controller as long as the answer may take. Never raises what
-        the client should not retry on.
-        """
-        version = deployed.version
-        if deployed.replayed and version.phase in (Phase.READY, Phase.FAILED):
-            outcome = Outcome(version.phase, version.reason, version.message, version.timings)
-            await self._store.sync()
-        else:
-            timeout_s = self._config.deploy_wait_s
-            if deadline is not None:
-                timeout_s = max(0.0, min(timeout_s, deadline - time.perf_counter()))
-            outcome, _ = await asyncio.gather(self._settle(deployed, steps, timeout_s), self._store.sync())
-        timings = {**steps.ms, **outcome.timings}
-        timings["total"] = steps.elapsed_ms()
-        result = DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
-        if not deployed.replayed:
-            # when the answer is on its way
-            asyncio.get_running_loop().call_soon(self._note, result)
-        return result
-
-    def _note(self, result: DeployResult) -> None:
-        version, outcome = result.version, result.outcome
-        runtime = version.runtime
-        self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, result.timings)
-        log.info(
-            "deployed",
-            app_id=version.app_id,
-            version=version.number,
-            owner=result.app.owner,
-            lane=runtime.lane,
-            template=runtime.template,
-            phase=outcome.phase.value,
-            reason=outcome.reason,
-            timings=result.timings,
-        )
-
-    async def _settle(self, deployed: Deployed, steps: Steps, timeout_s: float) -> Outcome:
-        version = deployed.version
-        try:
-            with steps.step("settle"):
-                return await self._link.settle(
-                    version.app_id, version.number, timeout_s=timeout_s, trace=self.tracer.here()
-                )
-        except Disconnected:
-            return Outcome(
-                Phase.PENDING,
-                "ControllerRestarting",
-                "the version is stored and will be started as soon as the controller is back; there is no need to "
-                "deploy again",
-                serving_version=deployed.app.status.serving_version,
-            )
-        except VibedError as error:
-            log.warning("settle_failed", app_id=version.app_id, version=version.number, code=error.error_code)
-            return Outcome(
-                Phase.PENDING,
-                "Accepted",
-                f"the version is stored, but how it stands is not known yet ({error.message})",
-                serving_version=deployed.app.status.serving_version,
-            )
-
-    async def get(self, caller: Caller, app_id: str) -> App:
-        """Raises `NotFound`, also for another's app and for one that is being deleted."""
-        app = await self._store.get(app_id)
-        if app.deleted or not (caller.admin or app.owner == caller.owner):
-            raise NotFound(f"there is no app {app_id!r}", hint="list your apps to see their names")
-        return app
-
-    async def list(
-        self,
-        caller: Caller,
-        *,
-        owner: str | None,
-        phase: Phase | None,
-        q: str | None,
-        limit: int,
-        offset: int,
-    ) -> tuple[Sequence[App], int]:
-        """The caller's apps; an admin sees everybody's."""
-        if not caller.admin:
-            if owner is not None and owner != caller.owner:
-                return (), 0
-            owner = caller.owner
-        return await self._store.list(owner=owner, phase=phase, q=q, limit=limit, offset=offset)
-
-    async def versions(
-        self, caller: Caller, app_id: str, *, limit: int = 50, offset: int = 0
-    ) -> tuple[Sequence[Version], int]:
-        """Newest first."""
-        await self.get(caller, app_id)
-        return await self._store.versions(app_id, limit=limit, offset=offset)
-
-    async def version(self, caller: Caller, app_id: str, number: int) -> Version:
-        await self.get(caller, app_id)
-        return await self._store.version(app_id, number)
-
-    async def events(self, app: App, *, after: int, limit: int = 500) -> Sequence[Event]:
-        """Of an app that `get` returned."""
-        return await self._store.events(app.app_id, after=after, limit=limit)
-
-    async def source(self, caller: Caller, app_id: str, number: int | None) -> tuple[Path, str]:
-        """The file and digest of a version's source; None: of the version that should serve."""
-        app = await self.get(caller, app_id)
-        version = await self._store.version(app_id, app.version if number is None else number)
-        return await self.intake.path(version.source_digest), version.source_digest
-
-    async def delete(self, caller: Caller, app_id: str) -> App:
-        """Ask that an app goes away with all it has."""
-        await self.get(caller, app_id)
-        app = await self._store.request_delete(app_id)
-        log.info("delete_requested", app_id=app_id, owner=app.owner, by=caller.owner)
-        await self._wake(app_id)
-        return app
-
-    async def _wake(self, app_id: str) -> None:
-        try:
-            await self._link.wake(app_id)
-        except VibedError as error:
-            log.info("controller_not_woken", app_id=app_id, code=error.error_code)
-
 
 def _first(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
-
-
-def _idempotency(key: str | None, what: str, app_id: str, metadata: Metadata, digest: str) -> Idempotency | None:
-    if key is None:
-        return None
-    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
-        raise MalformedRequest("Idempotency-Key must be 1 to 255 printable ASCII characters", hint="use a UUID")
-    request = json.dumps([what, app_id, asdict(metadata), digest], sort_keys=True, default=dict)
-    return Idempotency(key, hashlib.sha256(request.encode()).hexdigest())

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vibed.api.deployments import Controller
+from vibed.api.controlling import Controller
 from vibed.api.sse import Stopping
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore

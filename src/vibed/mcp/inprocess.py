@@ -53,24 +53,24 @@ class InProcess:
             return await self._ctx.deployments.intake.receive(chunks())
 
     async def app(self, app_id: str) -> View:
-        return app_view(await self._ctx.deployments.get(self._caller, app_id), self._ctx.config)
+        return app_view(await self._ctx.apps.get(self._caller, app_id), self._ctx.config)
 
     async def apps(self, *, q: str | None, limit: int, offset: int) -> View:
-        found, total = await self._ctx.deployments.list(
+        found, total = await self._ctx.apps.list(
             self._caller, owner=self._caller.owner, phase=None, q=q, limit=limit, offset=offset
         )
         return {"items": [app_view(app, self._ctx.config) for app in found], "total": total}
 
     async def delete(self, app_id: str) -> View:
-        return app_view(await self._ctx.deployments.delete(self._caller, app_id), self._ctx.config)
+        return app_view(await self._ctx.apps.delete(self._caller, app_id), self._ctx.config)
 
     async def logs(self, app_id: str, *, tail: int, after: str | None) -> View:
-        await self._ctx.deployments.get(self._caller, app_id)
+        await self._ctx.apps.get(self._caller, app_id)
         position = Position.parse(after) if after else None
         return await self._ctx.logs.page(app_id, after=position, tail=tail, limit=tail)
 
     async def versions(self, app_id: str, *, limit: int) -> View:
-        found, total = await self._ctx.deployments.versions(self._caller, app_id, limit=limit)
+        found, total = await self._ctx.apps.versions(self._caller, app_id, limit=limit)
         return {"items": [version_view(version) for version in found], "total": total}
 
     async def rollback(self, app_id: str, version: int) -> View:

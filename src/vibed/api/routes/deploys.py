@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from vibed.api import metadata as meta
 from vibed.api import schema
 from vibed.api.context import caller, context
-from vibed.api.deployments import DeployResult
 from vibed.api.errors import InvalidRequest, MetadataMissing
+from vibed.api.settling import DeployResult
 from vibed.api.steps import Steps
 from vibed.api.upload import Upload, read_upload
 from vibed.api.views import runtime_view
@@ -107,7 +107,7 @@ async def redeploy(request: Request, app_id: str, idempotency_key: IdempotencyKe
     ctx = context(request)
     steps = Steps(ctx.deployments.tracer)
     with ctx.deployments.tracer.span("deploy"):
-        await ctx.deployments.get(caller(request), app_id)
+        await ctx.apps.get(caller(request), app_id)
         upload: Upload[StagedSource] = Upload(None, None, time.perf_counter(), 0)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":

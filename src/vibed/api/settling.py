@@ -1,0 +1,110 @@
+"""From a version that is written to the answer of its deploy: durable, and as far as the controller came in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vibed import records
+from vibed.api.controlling import Controller
+from vibed.api.measures import Measures
+from vibed.api.steps import Steps
+from vibed.apps.app import App, Phase, Version
+from vibed.apps.errors import VibedError
+from vibed.apps.store import AppStore, Deployed
+from vibed.controller.link import Outcome
+from vibed.tracing import Tracer
+from vibed.wire import Disconnected
+
+log = records.logger("vibed.api")
+
+
+@dataclass(frozen=True, slots=True)
+class DeployResult:
+    """How a deploy stands at the moment of the answer."""
+
+    app: App
+    version: Version
+    created: bool
+    replayed: bool
+    outcome: Outcome
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return self.outcome.phase is Phase.READY
+
+
+class Settling:
+    """What was acknowledged is true whatever becomes of the controller."""
+
+    def __init__(self, wait_s: float, store: AppStore, link: Controller, tracer: Tracer, measures: Measures) -> None:
+        """`wait_s`: how long a deploy waits for the controller at most."""
+        self._wait_s = wait_s
+        self._store = store
+        self._link = link
+        self._tracer = tracer
+        self._measures = measures
+
+    async def settled(self, deployed: Deployed, steps: Steps, deadline: float | None) -> DeployResult:
+        """Wait until the version is durable, and for the controller as long as the answer may take. Never raises what
+        the client should not retry on.
+        """
+        version = deployed.version
+        if deployed.replayed and version.phase in (Phase.READY, Phase.FAILED):
+            outcome = Outcome(version.phase, version.reason, version.message, version.timings)
+            await self._store.sync()
+        else:
+            timeout_s = self._wait_s
+            if deadline is not None:
+                timeout_s = max(0.0, min(timeout_s, deadline - time.perf_counter()))
+            outcome, _ = await asyncio.gather(self._settle(deployed, steps, timeout_s), self._store.sync())
+        timings = {**steps.ms, **outcome.timings}
+        timings["total"] = steps.elapsed_ms()
+        result = DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
+        if not deployed.replayed:
+            # when the answer is on its way
+            asyncio.get_running_loop().call_soon(self._note, result)
+        return result
+
+    def _note(self, result: DeployResult) -> None:
+        version, outcome = result.version, result.outcome
+        runtime = version.runtime
+        self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, result.timings)
+        log.info(
+            "deployed",
+            app_id=version.app_id,
+            version=version.number,
+            owner=result.app.owner,
+            lane=runtime.lane,
+            template=runtime.template,
+            phase=outcome.phase.value,
+            reason=outcome.reason,
+            timings=result.timings,
+        )
+
+    async def _settle(self, deployed: Deployed, steps: Steps, timeout_s: float) -> Outcome:
+        version = deployed.version
+        try:
+            with steps.step("settle"):
+                return await self._link.settle(
+                    version.app_id, version.number, timeout_s=timeout_s, trace=self._tracer.here()
+                )
+        except Disconnected:
+            return Outcome(
+                Phase.PENDING,
+                "ControllerRestarting",
+                "the version is stored and will be started as soon as the controller is back; there is no need to "
+                "deploy again",
+                serving_version=deployed.app.status.serving_version,
+            )
+        except VibedError as error:
+            log.warning("settle_failed", app_id=version.app_id, version=version.number, code=error.error_code)
+            return Outcome(
+                Phase.PENDING,
+                "Accepted",
+                f"the version is stored, but how it stands is not known yet ({error.message})",
+                serving_version=deployed.app.status.serving_version,
+            )

@@ -1,0 +1,81 @@
+"""What a caller may look at and take away: another's app does not exist for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vibed import records
+from vibed.api.controlling import Controller
+from vibed.api.identity import Caller
+from vibed.api.intake import Intake
+from vibed.apps.app import App, Event, Phase, Version
+from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.store import AppStore
+
+log = records.logger("vibed.api")
+
+
+class VisibleApps:
+    """Every method checks that the caller may see the app. Raises `NotFound`."""
+
+    def __init__(self, store: AppStore, intake: Intake, link: Controller) -> None:
+        self._store = store
+        self._intake = intake
+        self._link = link
+
+    async def get(self, caller: Caller, app_id: str) -> App:
+        """Raises `NotFound`, also for another's app and for one that is being deleted."""
+        app = await self._store.get(app_id)
+        if app.deleted or not (caller.admin or app.owner == caller.owner):
+            raise NotFound(f"there is no app {app_id!r}", hint="list your apps to see their names")
+        return app
+
+    async def list(
+        self,
+        caller: Caller,
+        *,
+        owner: str | None,
+        phase: Phase | None,
+        q: str | None,
+        limit: int,
+        offset: int,
+    ) -> tuple[Sequence[App], int]:
+        """The caller's apps; an admin sees everybody's."""
+        if not caller.admin:
+            if owner is not None and owner != caller.owner:
+                return (), 0
+            owner = caller.owner
+        return await self._store.list(owner=owner, phase=phase, q=q, limit=limit, offset=offset)
+
+    async def versions(
+        self, caller: Caller, app_id: str, *, limit: int = 50, offset: int = 0
+    ) -> tuple[Sequence[Version], int]:
+        """Newest first."""
+        await self.get(caller, app_id)
+        return await self._store.versions(app_id, limit=limit, offset=offset)
+
+    async def version(self, caller: Caller, app_id: str, number: int) -> Version:
+        await self.get(caller, app_id)
+        return await self._store.version(app_id, number)
+
+    async def events(self, app: App, *, after: int, limit: int = 500) -> Sequence[Event]:
+        """Of an app that `get` returned."""
+        return await self._store.events(app.app_id, after=after, limit=limit)
+
+    async def source(self, caller: Caller, app_id: str, number: int | None) -> tuple[Path, str]:
+        """The file and digest of a version's source; None: of the version that should serve."""
+        app = await self.get(caller, app_id)
+        version = await self._store.version(app_id, app.version if number is None else number)
+        return await self._intake.path(version.source_digest), version.source_digest
+
+    async def delete(self, caller: Caller, app_id: str) -> App:
+        """Ask that an app goes away with all it has."""
+        await self.get(caller, app_id)
+        app = await self._store.request_delete(app_id)
+        log.info("delete_requested", app_id=app_id, owner=app.owner, by=caller.owner)
+        try:
+            await self._link.wake(app_id)
+        except VibedError as error:
+            log.info("controller_not_woken", app_id=app_id, code=error.error_code)
+        return app
