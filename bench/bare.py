@@ -18,7 +18,7 @@ from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.cli import installation
 from vibed.config import Config
-from vibed.controller.preparation import BuiltRoots
+from vibed.controller.roots import BuiltRoots
 from vibed.drivers.gvisor import GVisorDriver
 from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout

@@ -14,7 +14,7 @@ import pytest
 
 from vibed.controller import leftovers as module
 from vibed.controller.leftovers import Leftovers
-from vibed.controller.preparation import BuiltRoots
+from vibed.controller.roots import BuiltRoots
 from vibed.layout import Layout, Uids
 from vibed.runtimes import builder as builder_module
 from vibed.runtimes import tools as tools_module

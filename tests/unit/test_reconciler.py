@@ -19,11 +19,12 @@ from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
-from vibed.controller import reconciler as module
+from vibed.controller import life as module
+from vibed.controller.fleet import Fleet
 from vibed.controller.link import Outcome
+from vibed.controller.means import Means
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
-from vibed.controller.reconciler import Reconciler
 from vibed.controller.starts import Starts
 from vibed.layout import Layout, Uids
 from vibed.router.markers import Markers
@@ -161,7 +162,8 @@ class World:
     driver: ScriptedDriver
     markers: Markers
     placements: Placements
-    reconciler: Reconciler
+    means: Means
+    fleet: Fleet
     layout: Layout
     traced: InMemorySpanExporter
 
@@ -170,7 +172,7 @@ class World:
         return (await self.store.deploy(new)).version.number
 
     async def settle(self, version: int, name: str = "todo", timeout_s: float = 5.0) -> Outcome:
-        return await self.reconciler.settle(name, version, timeout_s)
+        return await self.fleet.settle(name, version, timeout_s)
 
     async def app(self, name: str = "todo") -> App:
         return await self.store.get(name)
@@ -200,7 +202,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     markers = Markers(layout.apps, layout.ingress)
     traced = InMemorySpanExporter()
     async with WarmPools(drivers, {}) as pools:
-        reconciler = Reconciler(
+        means = Means(
             config=config,
             layout=layout,
             store=store,
@@ -212,10 +214,11 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             tracer=OpenTelemetry(traced, at_once=True),
             source_path=lambda digest: tmp_path / digest,
         )
+        fleet = Fleet(means)
         ready = asyncio.Event()
-        running = asyncio.ensure_future(reconciler.run(ready))
+        running = asyncio.ensure_future(fleet.run(ready))
         await ready.wait()
-        yield World(store, driver, markers, placements, reconciler, layout, traced)
+        yield World(store, driver, markers, placements, means, fleet, layout, traced)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
@@ -289,7 +292,7 @@ async def test_an_older_sandbox_that_ends_while_the_name_moves_on_does_not_lead_
 async def test_a_name_that_leads_nowhere_is_mended_by_its_next_visitor(world: World) -> None:
     await world.settle(await world.deploy())
     world.markers.clear("todo")
-    assert (await world.reconciler.ensure("todo", 5.0)).phase is Phase.READY
+    assert (await world.fleet.ensure("todo", 5.0)).phase is Phase.READY
     assert world.serving() == [1] and len(world.driver.made) == 1
 
 
@@ -334,7 +337,7 @@ async def test_an_app_deleted_while_its_sandbox_boots_leaves_nothing(world: Worl
     waiter = asyncio.ensure_future(world.settle(await world.deploy(), timeout_s=2))
     await asyncio.sleep(0.05)
     await world.store.request_delete("todo")
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     world.driver.booting.set()
     await world.until(lambda: not world.driver.alive)
     async with asyncio.timeout(5):
@@ -353,13 +356,13 @@ TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
 async def test_the_first_run_of_a_traced_deploy_is_recorded_and_none_of_later(world: World) -> None:
-    await world.reconciler.settle("todo", await world.deploy(), 5.0, trace=TRACE)
+    await world.fleet.settle("todo", await world.deploy(), 5.0, trace=TRACE)
     spans = {span.name: span for span in world.traced.get_finished_spans()}
     assert set(spans) == {"run", "run.claiming", "run.injecting", "run.switching"}
     assert f"{spans['run'].context.trace_id:032x}" == "ab" * 16
     world.driver.alive[0].end()
     await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
-    await world.reconciler.settle("todo", 1, 5.0)
+    await world.fleet.settle("todo", 1, 5.0)
     assert len(world.traced.get_finished_spans()) == len(spans)
 
 
@@ -375,7 +378,7 @@ async def test_a_run_that_fails_is_recorded_with_its_reason_however_long_its_san
 
     world.driver.script = script
     monkeypatch.setattr(Scripted, "destroy", slowly)
-    outcome = await world.reconciler.settle("todo", await world.deploy(), 5.0, trace=TRACE)
+    outcome = await world.fleet.settle("todo", await world.deploy(), 5.0, trace=TRACE)
     assert outcome.phase is Phase.FAILED
     (run,) = [span for span in world.traced.get_finished_spans() if span.name == "run"]
     assert (run.status.is_ok, run.status.description) == (False, "it exited with status 1.")
@@ -424,7 +427,7 @@ async def test_a_template_that_becomes_ready_wakes_the_apps_that_wait_for_it(wor
     assert (outcome.phase, outcome.reason) == (Phase.PENDING, "TemplateBuilding")
     assert "installing packages" in outcome.message
     world.placements.built("python-313")
-    world.reconciler.wake_waiting()
+    world.fleet.wake_waiting()
     await world.until(lambda: world.serving() == [1])
 
 
@@ -438,7 +441,7 @@ async def test_an_app_waits_for_the_image_that_has_its_packages(world: World) ->
     await world.settle(await world.deploy("other", runtime=replace(PYTHON, packages=("flask",))), "other")
     assert world.serving("other") == [1], "one that needs nothing of that does not wait"
     world.placements.built("python-313", ["flask", "numpy", "pandas"])
-    world.reconciler.wake_waiting()
+    world.fleet.wake_waiting()
     await world.until(lambda: world.serving() == [1])
 
 
@@ -451,7 +454,7 @@ async def test_a_package_that_the_template_no_longer_has_keeps_no_app_waiting(wo
 async def test_visitors_of_a_dead_socket_bring_the_app_back_even_if_nobody_noticed(world: World) -> None:
     await world.settle(await world.deploy())
     marker = world.markers.published("todo")[0]
-    outcome = await world.reconciler.ensure("todo", 5.0)
+    outcome = await world.fleet.ensure("todo", 5.0)
     assert outcome.phase is Phase.READY
     assert world.markers.published("todo")[0].run > marker.run
 
@@ -460,25 +463,25 @@ async def test_many_waiters_of_one_missing_app_start_one_sandbox(world: World) -
     await world.settle(await world.deploy())
     world.markers.clear("todo")
     world.driver.made[0].end()
-    outcomes = await asyncio.gather(*(world.reconciler.ensure("todo", 5.0) for _ in range(20)))
+    outcomes = await asyncio.gather(*(world.fleet.ensure("todo", 5.0) for _ in range(20)))
     assert {outcome.phase for outcome in outcomes} == {Phase.READY}
     assert len(world.driver.made) == 2
 
 
 async def test_ensure_of_an_unknown_or_deleted_app_is_not_found(world: World) -> None:
     with pytest.raises(NotFound):
-        await world.reconciler.ensure("nobody", 1.0)
+        await world.fleet.ensure("nobody", 1.0)
     await world.settle(await world.deploy())
     await world.store.request_delete("todo")
     with pytest.raises(NotFound):
-        await world.reconciler.ensure("todo", 1.0)
+        await world.fleet.ensure("todo", 1.0)
 
 
 async def test_a_controller_that_starts_anew_takes_its_sandboxes_over(world: World) -> None:
     await world.settle(await world.deploy())
-    world.reconciler._keepers.clear()
-    world.reconciler.adopt(world.driver.alive)
-    await world.until(lambda: "todo" in world.reconciler._keepers and world.serving() == [1])
+    world.fleet._keepers.clear()
+    world.fleet.adopt(world.driver.alive)
+    await world.until(lambda: "todo" in world.fleet._keepers and world.serving() == [1])
     await asyncio.sleep(0.05)
     assert len(world.driver.made) == 1
     assert (await world.app()).status.phase is Phase.READY
@@ -501,9 +504,9 @@ async def test_what_cannot_be_an_app_is_never_made_a_path(world: World, tmp_path
     victim.mkdir()
     for name in (str(victim), "../../victim", "_probe", ""):
         with pytest.raises(NotFound):
-            world.reconciler.wake(name)
+            world.fleet.wake(name)
         with pytest.raises(NotFound):
-            await world.reconciler.settle(name, 1, 1.0)
+            await world.fleet.settle(name, 1, 1.0)
     await asyncio.sleep(0.05)
     assert victim.is_dir()
 
@@ -528,7 +531,7 @@ async def test_a_failure_that_cannot_be_written_down_leaves_no_sandbox_and_the_a
     full = False
     assert len(world.driver.alive) == 1, "the one that serves"
     await world.store.request_delete("todo")
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: not world.driver.alive)
     with pytest.raises(NotFound):
         async with asyncio.timeout(5):
@@ -547,7 +550,7 @@ async def orphan(world: World, app_id: str, number: int) -> Scripted:
 
 async def test_a_sandbox_without_an_app_is_ended(world: World) -> None:
     left, probe = await orphan(world, "todo", 7), await orphan(world, "_probe", 1)
-    world.reconciler.adopt([left, probe])
+    world.fleet.adopt([left, probe])
     await world.until(lambda: left.exit is not None and probe.exit is not None)
     await world.settle(await world.deploy())
     assert [sandbox.claimed and sandbox.claimed.number for sandbox in world.driver.alive] == [1]
@@ -556,7 +559,7 @@ async def test_a_sandbox_without_an_app_is_ended(world: World) -> None:
 async def test_a_sandbox_of_an_earlier_app_of_that_name_never_serves_the_new_one(world: World) -> None:
     left = await orphan(world, "todo", 7)
     version = await world.deploy()
-    world.reconciler.adopt([left])
+    world.fleet.adopt([left])
     await world.settle(version)
     await world.until(lambda: left.exit is not None)
     assert [sandbox.claimed and sandbox.claimed.number for sandbox in world.driver.alive] == [1]
@@ -567,7 +570,7 @@ async def test_a_site_serves_on_however_many_later_versions_failed(
 ) -> None:
     site = Scripted(world.driver)
     site.endpoint = Endpoint(tmp_path, site=True)
-    monkeypatch.setattr(world.reconciler._sites, "find", lambda app_id, version, **_: site if version == 1 else None)
+    monkeypatch.setattr(world.means.sites, "find", lambda app_id, version, **_: site if version == 1 else None)
     await world.deploy()
     await world.store.record("todo", None, outcomes=[VersionOutcome(1, Phase.READY, "Running", "", {})])
     for _ in range(101):
@@ -603,7 +606,7 @@ async def test_a_version_that_is_stopped_while_connections_move_leaves_the_name_
 
     world.driver.made[0].hand_over = hand_over  # type: ignore[method-assign]
     second = await world.deploy()
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await moving.wait()
 
     async def slowly(run: Run) -> None:
@@ -611,7 +614,7 @@ async def test_a_version_that_is_stopped_while_connections_move_leaves_the_name_
 
     world.driver.script = slowly  # type: ignore[assignment]
     third = await world.deploy()
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: world.serving() == [1])
     gate.set()
     outcome = await world.settle(third)
@@ -636,7 +639,7 @@ async def test_a_visitor_of_an_app_that_is_deleted_meanwhile_is_told_so_at_once(
     monkeypatch.setattr(world.store, "get", get)
     async with asyncio.timeout(1.0):
         with pytest.raises(NotFound):
-            await world.reconciler.ensure("todo", 5.0)
+            await world.fleet.ensure("todo", 5.0)
 
 
 # What happens between one await and the next
@@ -667,7 +670,7 @@ async def test_a_first_version_that_is_overtaken_does_not_take_the_room_for_sock
 
     world.driver.script = script  # type: ignore[assignment]
     await world.deploy()
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
     slowly(world.driver.made[0], 0.05)
     outcome = await world.settle(await world.deploy())
@@ -689,16 +692,16 @@ async def test_a_corrected_version_starts_while_the_failed_one_is_removed(world:
     await world.until(lambda: len(world.driver.alive) == 1)
     await asyncio.sleep(0.1)
     await world.store.request_delete("todo")
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: not (world.layout.ingress / "todo").exists())
 
 
 async def test_a_second_visitor_of_a_dead_socket_is_held_too(world: World) -> None:
     await world.settle(await world.deploy())
     run = world.markers.published("todo")[0].run
-    first = asyncio.ensure_future(world.reconciler.ensure("todo", 5.0))
+    first = asyncio.ensure_future(world.fleet.ensure("todo", 5.0))
     await asyncio.sleep(0.1)
-    second = await world.reconciler.ensure("todo", 5.0)
+    second = await world.fleet.ensure("todo", 5.0)
     assert second.phase is Phase.READY
     assert [marker.run for marker in world.markers.published("todo")] != [run], "it is sent to the dead one again"
     await first
@@ -746,7 +749,7 @@ async def test_a_deploy_in_the_moment_of_a_purge(world: World, monkeypatch: pyte
 
     monkeypatch.setattr(world.store, "purge", purge)
     await world.store.request_delete("todo")
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: bool(again))
     outcome = await again[0]
     await asyncio.sleep(0.3)
@@ -763,9 +766,9 @@ async def test_late_end_of_a_drain_does_not_touch_the_next_app_of_the_name(
     await world.settle(await world.deploy())
     await asyncio.sleep(0.05)
     await world.store.request_delete("todo")
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     async with asyncio.timeout(5):
-        while "todo" in world.reconciler._keepers:
+        while "todo" in world.fleet._keepers:
             await asyncio.sleep(0.01)
     outcome = await world.settle(await world.deploy())
     assert outcome.phase is Phase.READY and world.serving() == [1]
@@ -803,7 +806,7 @@ async def test_a_slow_handing_over_does_not_undo_a_newer_one(world: World) -> No
 
     world.driver.script = script  # type: ignore[assignment]
     await world.deploy()
-    world.reconciler.wake("todo")
+    world.fleet.wake("todo")
     await world.until(lambda: len(world.driver.made) == 3 and world.driver.made[2].claimed is not None)
     outcome = await world.settle(await world.deploy())
     assert outcome.phase is Phase.READY and world.serving() == [4]
@@ -830,7 +833,7 @@ async def test_the_log_of_what_serves_is_kept(world: World) -> None:
 
 
 async def test_a_visitors_app_comes_back_before_those_that_nobody_waits_for(world: World) -> None:
-    world.reconciler._starts["gvisor", False] = Starts(2)
+    world.means.starts["gvisor", False] = Starts(2)
     names = [f"app-{number}" for number in range(6)]
     for name in names:
         await world.settle(await world.deploy(name), name)
@@ -844,7 +847,7 @@ async def test_a_visitors_app_comes_back_before_those_that_nobody_waits_for(worl
     for sandbox in world.driver.alive:
         sandbox.end()
     await world.until(lambda: not any(world.serving(name) for name in names))
-    assert (await world.reconciler.ensure("app-5", 5.0)).phase is Phase.READY
+    assert (await world.fleet.ensure("app-5", 5.0)).phase is Phase.READY
     assert len(world.driver.alive) == 2, "one of the others was under way, and no more of them"
     gate.set()
     await world.until(lambda: all(world.serving(name) for name in names))
@@ -861,7 +864,7 @@ async def test_what_takes_long_to_build_keeps_nothing_else_from_starting(world: 
     compiled = replace(PYTHON, start=replace(PYTHON.start, build=(("go", "build"),)))
     for number in range(20):
         await world.deploy(f"compiled-{number}", compiled)
-        world.reconciler.wake(f"compiled-{number}")
+        world.fleet.wake(f"compiled-{number}")
     await world.until(lambda: len(world.driver.made) >= 4)
     assert (await world.settle(await world.deploy())).phase is Phase.READY
     assert len(world.driver.made) < 20
@@ -870,7 +873,7 @@ async def test_what_takes_long_to_build_keeps_nothing_else_from_starting(world: 
 
 
 async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: World) -> None:
-    world.reconciler._starts["gvisor", False] = Starts(1)
+    world.means.starts["gvisor", False] = Starts(1)
     gate = asyncio.Event()
 
     async def script(run: Run) -> None:
@@ -879,11 +882,11 @@ async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: Wor
 
     world.driver.script = script  # type: ignore[assignment]
     await world.deploy("other")
-    world.reconciler.wake("other")
+    world.fleet.wake("other")
     await world.until(lambda: len(world.driver.made) == 1)
     for _ in range(5):
         await world.deploy()
-        world.reconciler.wake("todo")
+        world.fleet.wake("todo")
         await asyncio.sleep(0.02)
     gate.set()
     assert (await world.settle(5)).phase is Phase.READY

@@ -1,7 +1,7 @@
 """What to do next for one app: a pure function of what is wanted and what is there.
 
-No clock, no I/O, no memory: `decide` is the whole policy of the controller and its tests need nothing else. The loop in
-`vibed.controller.reconciler` performs what it returns.
+No clock, no I/O, no memory: `decide` is the whole policy of the controller and its tests need nothing else. A keeper
+(`vibed.controller.keeper`) performs what it returns.
 """
 
 from __future__ import annotations

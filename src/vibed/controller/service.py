@@ -12,22 +12,21 @@ import fcntl
 import os
 import resource
 import signal
-from dataclasses import asdict
 from functools import partial
-from typing import IO, Any
+from typing import IO
 
 from vibed import records, tracing
-from vibed.apps import ids
-from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config
+from vibed.controller.answers import Answers
+from vibed.controller.fleet import Fleet
 from vibed.controller.leftovers import Leftovers
-from vibed.controller.link import Outcome, TemplateFigures
+from vibed.controller.means import Means
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
-from vibed.controller.preparation import BuiltRoots, Preparation
-from vibed.controller.reconciler import Reconciler
+from vibed.controller.preparation import Preparation
+from vibed.controller.roots import BuiltRoots
 from vibed.drivers.gvisor import GVisorDriver
 from vibed.drivers.process import ProcessDriver
 from vibed.drivers.static import StaticDriver
@@ -35,14 +34,14 @@ from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.runtimes.builder import TemplateBuilder
-from vibed.runtimes.templates import Template, load_templates
+from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
-from vibed.sandboxes.driver import Driver, Prospect, Sandbox
+from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.pool import WarmPools
 from vibed.sources.store import source_path
 from vibed.supervision.host import Host
 from vibed.supervision.limitations import limitations
-from vibed.wire import Message, serve
+from vibed.wire import serve
 
 log = records.logger("vibed.controller")
 
@@ -68,7 +67,6 @@ class Service:
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
         host = Host(layout, tools, roots, limits=config.source_limits)
-        self._limitations = limitations(host.cgroups, privileged=host.privileged)
         self._static = StaticDriver(layout, limits=config.source_limits)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
         drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
@@ -85,7 +83,7 @@ class Service:
             boots_at_once=config.refill_concurrency,
         )
         self._markers = Markers(layout.apps, layout.ingress, gid=layout.uids.caddy)
-        self._reconciler = Reconciler(
+        means = Means(
             config=config,
             layout=layout,
             store=store,
@@ -97,6 +95,16 @@ class Service:
             tracer=self._tracer,
             source_path=partial(source_path, layout.sources),
         )
+        self._fleet = Fleet(means)
+        self._answers = Answers(
+            means,
+            self._fleet,
+            templates=self._templates,
+            drivers=self._drivers,
+            builder=self._builder,
+            count_sites=self._static.count,
+            limitations=limitations(host.cgroups, privileged=host.privileged),
+        )
         self._preparation = Preparation(
             config=config,
             tools=tools,
@@ -107,7 +115,7 @@ class Service:
             placements=self._placements,
             pools=self._pools,
             memory=layout.controller_socket.parent / "probes.json",
-            on_ready=self._reconciler.wake_waiting,
+            on_ready=self._fleet.wake_waiting,
         )
         self._leftovers = Leftovers(
             layout=layout, templates=self._templates, builder=self._builder, roots=roots, tools=tools
@@ -120,12 +128,12 @@ class Service:
         self._placements.probed("static", await self._static.probe())
         self._placements.built("static-nginx")
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._reconciler.run(ready))
+            tasks.create_task(self._fleet.run(ready))
             await ready.wait()
             await self._adopt()
             self._pools.start()
             gid = -1 if self._layout.uids.rootless else self._layout.uids.serve
-            server = await serve(self._layout.controller_socket, self._answer, mode=0o660, gid=gid)
+            server = await serve(self._layout.controller_socket, self._answers.answer, mode=0o660, gid=gid)
             log.info("the controller answers", socket=str(self._layout.controller_socket))
             tasks.create_task(self._preparation.run())
             tasks.create_task(self._recover())
@@ -149,7 +157,7 @@ class Service:
                 log.error("sandboxes could not be taken over", driver=driver.name, error=str(error))
         claimed = [sandbox for sandbox in found if sandbox.claimed is not None]
         await self._pools.adopt([sandbox for sandbox in found if sandbox.claimed is None])
-        self._reconciler.adopt(claimed)
+        self._fleet.adopt(claimed)
         log.info("took over", serving=len(claimed), warm=len(found) - len(claimed))
 
     async def _recover(self) -> None:
@@ -159,13 +167,13 @@ class Service:
         """
         for app_id in await asyncio.to_thread(self._markers.with_sockets):
             with contextlib.suppress(NotFound):
-                self._reconciler.wake(app_id)
+                self._fleet.wake(app_id)
         while True:
             # and again from time to time: whoever wrote a spec may not have come to say so
             try:
                 for app in await self._store.unsettled():
                     with contextlib.suppress(NotFound):
-                        self._reconciler.wake(app.app_id)
+                        self._fleet.wake(app.app_id)
             except Exception:
                 log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -173,125 +181,6 @@ class Service:
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
         self._placements.building(template, step, fraction)
         log.info("building", template=template, step=step, fraction=fraction)
-
-    # What the API's process asks
-
-    async def _answer(self, op: str, message: Message) -> Message:
-        match op:
-            case "wake":
-                self._reconciler.wake(str(message["app_id"]))
-                return {}
-            case "prepare":
-                self._prepare(message)
-                return {}
-            case "settle":
-                outcome = await self._reconciler.settle(
-                    str(message["app_id"]),
-                    int(message["version"]),
-                    float(message["timeout_s"]),
-                    trace=str(message["trace"]),
-                )
-                return _told(outcome)
-            case "ensure":
-                outcome = await self._reconciler.ensure(str(message["app_id"]), float(message["timeout_s"]))
-                return _told(outcome)
-            case "templates":
-                in_use = self._reconciler.in_use()
-                in_use["static-nginx"] = await asyncio.to_thread(self._static.count)
-                return {"items": [asdict(self._figures(t, in_use[t.name])) for t in self._templates.values()]}
-            case "metrics":
-                in_use = self._reconciler.in_use()
-                for (driver, template), pool in self._pools.figures().items():
-                    self._metrics.pool(driver, template, pool, in_use=in_use[template])
-                return {"text": self._metrics.text()}
-            case "health":
-                return await self._health()
-        raise NotFound(f"the controller has no operation {op!r}")
-
-    def _prepare(self, message: Message) -> None:
-        # Unlike a spec, this has passed through no store that checked it.
-        app_id = str(message["app_id"])
-        if not ids.PATTERN.fullmatch(app_id):
-            raise NotFound("that is no app")
-        source = source_path(self._layout.sources, str(message["digest"]))
-        template = self._templates.get(str(message["template"]))
-        if template is None or not self._placements.is_ready(template.name):
-            return
-        self._drivers[self._placements.driver_of(template)].prepare(
-            Prospect(
-                app_id,
-                source,
-                strip=str(message["strip"]),
-                root=str(message["root"]),
-                entrypoint=str(message["entrypoint"]),
-                bundle=bool(message["bundle"]),
-            )
-        )
-
-    def _figures(self, template: Template, in_use: int) -> TemplateFigures:
-        driver = self._placements.driver_of(template)
-        pool = self._pools.figures().get((driver, template.name))
-        progress = self._placements.progress(template.name)
-        available = self._placements.is_ready(template.name)
-        isolation = self._placements.isolation(template)
-        trouble = None if available else self._placements.trouble(template.name)
-        building = progress is not None and trouble is None
-        if trouble is not None:
-            reason = trouble
-        elif available and pool is not None and pool.last_error and not pool.ready:
-            reason = pool.last_error
-        elif progress is not None:
-            reason = progress[0]
-        elif isolation is None:
-            failed = self._placements.driver_trouble(driver)
-            reason, building = failed or "its driver is being probed", failed is None
-        else:
-            reason = ""
-        built = self._builder.ready(template.name) if available else None
-        return TemplateFigures(
-            name=template.name,
-            lane=template.lane,
-            description=template.description,
-            kind=template.kind,
-            warm_pool_size=pool.size if pool is not None else 0,
-            ready=pool.ready if pool is not None else 0,
-            claimed=in_use,
-            isolation=isolation.value if isolation is not None and available else "",
-            packages=dict(built.packages if built is not None else template.packages),
-            available=available and isolation is not None,
-            reason=reason,
-            building=building,
-            progress=progress[1] if progress is not None else None,
-            # a static site has no sandbox
-            limitations=() if driver == "static" else self._limitations,
-        )
-
-    async def _health(self) -> Message:
-        checks: dict[str, dict[str, Any]] = {}
-        try:
-            await self._store.list(phase=Phase.FAILED, limit=1)
-            checks["store"] = {"ok": True, "detail": "answers"}
-        except VibedError as error:
-            checks["store"] = {"ok": False, "detail": error.message}
-        checks["caddy"] = await self._caddy()
-        for name in self._drivers:
-            level = self._placements.level(name)
-            if level:
-                checks[f"driver {name}"] = {"ok": True, "detail": level}
-        return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
-
-    async def _caddy(self) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(2.0):
-                _, writer = await asyncio.open_connection(self._config.host.strip("[]"), self._config.port)
-            writer.close()
-        except (OSError, TimeoutError) as error:
-            return {"ok": False, "detail": f"{self._config.listen} does not answer: {error}"}
-        return {"ok": True, "detail": f"listens on {self._config.listen}"}
-
-
-def _told(outcome: Outcome) -> Message:
-    return {**asdict(outcome), "timings": dict(outcome.timings)}
 
 
 async def run(config: Config, layout: Layout) -> None:

@@ -1,0 +1,162 @@
+"""What the API's process asks of the controller's, and the answers (the other side of `vibed.controller.link`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vibed.apps import ids
+from vibed.apps.app import Phase
+from vibed.apps.errors import NotFound, VibedError
+from vibed.controller.fleet import Fleet
+from vibed.controller.link import Outcome, TemplateFigures
+from vibed.controller.means import Means
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.templates import Template
+from vibed.sandboxes.driver import Driver, Prospect
+from vibed.sources.store import source_path
+from vibed.wire import Message
+
+
+class Answers:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        means: Means,
+        fleet: Fleet,
+        *,
+        templates: Mapping[str, Template],
+        drivers: Mapping[str, Driver],
+        builder: TemplateBuilder,
+        count_sites: Callable[[], int],
+        limitations: Sequence[str],
+    ) -> None:
+        """`count_sites` blocks."""
+        self._means = means
+        self._fleet = fleet
+        self._templates = templates
+        self._drivers = drivers
+        self._builder = builder
+        self._count_sites = count_sites
+        self._limitations = limitations
+
+    async def answer(self, op: str, message: Message) -> Message:
+        """Do one operation. Raises `VibedError`; `NotFound` for what is not one of them."""
+        match op:
+            case "wake":
+                self._fleet.wake(str(message["app_id"]))
+                return {}
+            case "prepare":
+                self._prepare(message)
+                return {}
+            case "settle":
+                outcome = await self._fleet.settle(
+                    str(message["app_id"]),
+                    int(message["version"]),
+                    float(message["timeout_s"]),
+                    trace=str(message["trace"]),
+                )
+                return _told(outcome)
+            case "ensure":
+                outcome = await self._fleet.ensure(str(message["app_id"]), float(message["timeout_s"]))
+                return _told(outcome)
+            case "templates":
+                in_use = self._fleet.in_use()
+                in_use["static-nginx"] = await asyncio.to_thread(self._count_sites)
+                return {"items": [asdict(self._figures(t, in_use[t.name])) for t in self._templates.values()]}
+            case "metrics":
+                in_use = self._fleet.in_use()
+                for (driver, template), pool in self._means.pools.figures().items():
+                    self._means.metrics.pool(driver, template, pool, in_use=in_use[template])
+                return {"text": self._means.metrics.text()}
+            case "health":
+                return await self._health()
+        raise NotFound(f"the controller has no operation {op!r}")
+
+    def _prepare(self, message: Message) -> None:
+        # Unlike a spec, this has passed through no store that checked it.
+        app_id = str(message["app_id"])
+        if not ids.PATTERN.fullmatch(app_id):
+            raise NotFound("that is no app")
+        source = source_path(self._means.layout.sources, str(message["digest"]))
+        template = self._templates.get(str(message["template"]))
+        if template is None or not self._means.placements.is_ready(template.name):
+            return
+        self._drivers[self._means.placements.driver_of(template)].prepare(
+            Prospect(
+                app_id,
+                source,
+                strip=str(message["strip"]),
+                root=str(message["root"]),
+                entrypoint=str(message["entrypoint"]),
+                bundle=bool(message["bundle"]),
+            )
+        )
+
+    def _figures(self, template: Template, in_use: int) -> TemplateFigures:
+        driver = self._means.placements.driver_of(template)
+        pool = self._means.pools.figures().get((driver, template.name))
+        progress = self._means.placements.progress(template.name)
+        available = self._means.placements.is_ready(template.name)
+        isolation = self._means.placements.isolation(template)
+        trouble = None if available else self._means.placements.trouble(template.name)
+        building = progress is not None and trouble is None
+        if trouble is not None:
+            reason = trouble
+        elif available and pool is not None and pool.last_error and not pool.ready:
+            reason = pool.last_error
+        elif progress is not None:
+            reason = progress[0]
+        elif isolation is None:
+            failed = self._means.placements.driver_trouble(driver)
+            reason, building = failed or "its driver is being probed", failed is None
+        else:
+            reason = ""
+        built = self._builder.ready(template.name) if available else None
+        return TemplateFigures(
+            name=template.name,
+            lane=template.lane,
+            description=template.description,
+            kind=template.kind,
+            warm_pool_size=pool.size if pool is not None else 0,
+            ready=pool.ready if pool is not None else 0,
+            claimed=in_use,
+            isolation=isolation.value if isolation is not None and available else "",
+            packages=dict(built.packages if built is not None else template.packages),
+            available=available and isolation is not None,
+            reason=reason,
+            building=building,
+            progress=progress[1] if progress is not None else None,
+            # a static site has no sandbox
+            limitations=() if driver == "static" else self._limitations,
+        )
+
+    async def _health(self) -> Message:
+        checks: dict[str, dict[str, Any]] = {}
+        try:
+            await self._means.store.list(phase=Phase.FAILED, limit=1)
+            checks["store"] = {"ok": True, "detail": "answers"}
+        except VibedError as error:
+            checks["store"] = {"ok": False, "detail": error.message}
+        checks["caddy"] = await self._caddy()
+        for name in self._drivers:
+            level = self._means.placements.level(name)
+            if level:
+                checks[f"driver {name}"] = {"ok": True, "detail": level}
+        return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
+
+    async def _caddy(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(2.0):
+                _, writer = await asyncio.open_connection(self._means.config.host.strip("[]"), self._means.config.port)
+            writer.close()
+        except (OSError, TimeoutError) as error:
+            return {"ok": False, "detail": f"{self._means.config.listen} does not answer: {error}"}
+        return {"ok": True, "detail": f"listens on {self._means.config.listen}"}
+
+
+def _told(outcome: Outcome) -> Message:
+    return {**asdict(outcome), "timings": dict(outcome.timings)}

@@ -1,0 +1,72 @@
+"""What an earlier keeper or controller left of an app: found again in the store, the markers and its sandboxes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from vibed.apps.app import App, Phase, Version
+from vibed.apps.errors import NotFound
+from vibed.apps.store import AppStore
+from vibed.controller.decision import Trouble
+from vibed.controller.life import Life
+from vibed.controller.link import Outcome
+from vibed.controller.means import Means, destroy
+from vibed.controller.run import LiveRun
+from vibed.controller.telling import REFUSALS, Telling
+from vibed.router.markers import Marker
+from vibed.sandboxes.driver import Sandbox
+
+
+async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Life, telling: Telling) -> None:
+    """Fill a new keeper's `life` and `telling`; what cannot be gone on with is ended and removed."""
+    telling.begin_at(app.version)
+    published = means.markers.published(app.app_id)
+    if not (app.version > 1 or app.runs or adopted or published):
+        return
+    life.restarts = app.status.restarts
+    # read first, changed afterwards: when the store does not answer, this is done again
+    versions = await _versions_to_last_good(means.store, app.app_id)
+    sites = {marker.run: await _site(means, marker) for marker in published if marker.site}
+    telling.last_good = max((v.number for v in versions if v.phase is Phase.READY), default=None)
+    for version in versions:
+        if version.number < app.version and version.phase not in (Phase.READY, Phase.FAILED):
+            telling.outcomes[version.number] = Outcome(version.phase, version.reason, version.message)
+        if version.number == app.version and version.phase is Phase.FAILED and version.reason not in REFUSALS:
+            life.troubles[version.number] = Trouble(version.reason, version.message)
+    for sandbox in adopted:
+        assert sandbox.claimed is not None
+        run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
+        if sandbox.endpoint is None or sandbox.exit is not None or run.number > app.runs:
+            # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of
+            # an earlier app of this name, whose runs had numbers that this one's have not reached.
+            means.markers.forget(app.app_id, run.number)
+            means.tasks.spawn(destroy(sandbox))
+            continue
+        life.serve(run)
+    for marker in published:
+        if marker.run in life.runs:
+            continue
+        site = sites.get(marker.run)
+        if site is None or site.endpoint is None:
+            means.markers.forget(app.app_id, marker.run)
+            continue
+        life.serve(LiveRun(marker.run, marker.version, sandbox=site))
+    await life.name.lead_to_newest()
+
+
+async def _site(means: Means, marker: Marker) -> Sandbox | None:
+    with contextlib.suppress(NotFound):
+        runtime = (await means.store.version(marker.app_id, marker.version)).runtime
+        return means.sites.find(marker.app_id, marker.version, index=runtime.index, spa=runtime.spa)
+    return None
+
+
+async def _versions_to_last_good(store: AppStore, app_id: str) -> list[Version]:
+    """The versions from the newest back to the last one that was ever Ready, in pages; all when none was."""
+    found: list[Version] = []
+    while True:
+        page, total = await store.versions(app_id, limit=100, offset=len(found))
+        found += page
+        if not page or len(found) >= total or any(version.phase is Phase.READY for version in page):
+            return found

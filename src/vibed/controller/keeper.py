@@ -1,0 +1,162 @@
+"""The keeper of one app: it reads the spec, decides, acts, tells, and waits to be woken.
+
+It exists while its app has something to do or a sandbox to watch. The app store is the only memory that counts: what
+is in a keeper is found again after a kill -9 (`vibed.controller.inheritance`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+
+from vibed import records
+from vibed.apps.app import App, Phase, Version
+from vibed.apps.errors import Conflict, NotFound
+from vibed.controller.decision import Action, Drain, Observed, Plan, Purge, Stage, Start, Stop, Wanted, decide
+from vibed.controller.inheritance import take_over
+from vibed.controller.life import Life
+from vibed.controller.means import Means, destroy
+from vibed.controller.placement import NotYet, Refusal
+from vibed.controller.run import newest_serving
+from vibed.controller.telling import Telling
+from vibed.sandboxes.driver import Sandbox
+
+log = records.logger("vibed.controller")
+
+
+class Keeper:
+    """See the module's docstring. `adopted`: sandboxes of the app that an earlier controller left."""
+
+    def __init__(self, means: Means, app_id: str, adopted: Sequence[Sandbox] = ()) -> None:
+        self.app_id = app_id
+        self._means = means
+        self._adopted = adopted
+        self._woken = asyncio.Event()
+        self._informed = False
+        """Whether it knows what an earlier keeper or controller left."""
+        self._visitors = 0
+        """Who are held until the app's name reaches it."""
+        self.gone = False
+        self.life = Life(means, app_id, wake=self.wake, waited_for=self._waited_for)
+        self.telling = Telling(means, app_id, self.life, wake=self.wake)
+
+    def wake(self) -> None:
+        """Have it look again."""
+        self._woken.set()
+
+    @contextlib.contextmanager
+    def visited(self) -> Iterator[None]:
+        """Somebody waits for the app meanwhile."""
+        self._visitors += 1
+        self._means.look_at_starts()
+        try:
+            yield
+        finally:
+            self._visitors -= 1
+
+    @property
+    def serves(self) -> bool:
+        """Whether a run serves, and the name leads to one."""
+        return newest_serving(self.life.runs) is not None and self.life.name.leads_somewhere()
+
+    def _waited_for(self, version: int) -> bool:
+        """Whether somebody waits for a run of that version: a visitor, or whoever deployed it."""
+        good = self.telling.last_good
+        return self._visitors > 0 or good is None or version > good
+
+    async def suspect(self) -> None:
+        """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over; if there is
+        none, the name should lead to the run that serves.
+        """
+        for number in await self.life.name.dead_ends():
+            run = self.life.runs.get(number)
+            if run is not None:
+                self.life.doubt(run)
+        if not self.life.name.leads_somewhere():
+            await self.life.name.lead_to_newest()
+
+    async def keep(self) -> None:
+        """Work until nothing is to be watched, or the app is gone."""
+        try:
+            while not self.gone:
+                self._woken.clear()
+                try:
+                    plan = await self._turn()
+                except NotFound:
+                    self._means.markers.clear(self.app_id)
+                    for sandbox in self._adopted:
+                        self._means.tasks.spawn(destroy(sandbox))
+                    break
+                except Conflict:
+                    continue
+                except Exception:
+                    log.exception("looking at an app failed; it is tried again", app=self.app_id)
+                    await asyncio.sleep(1.0)
+                    continue
+                if self.gone or (self._idle(plan) and not self._woken.is_set()):
+                    break
+                wait = None if plan.look_again_at is None else max(0.0, plan.look_again_at - time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._woken.wait()
+        finally:
+            self.gone = True
+
+    async def _turn(self) -> Plan:
+        app, version = await self._means.store.wanted(self.app_id)
+        if not self._informed:
+            await take_over(self._means, app, self._adopted, self.life, self.telling)
+            self._informed, self._adopted = True, ()
+        plan = decide(Wanted(app.version, deleted=app.deleted), self._look(app, version))
+        for action in plan.actions:
+            await self._act(app, version, action)
+        if not self.gone:
+            await self.telling.tell(app, version, plan)
+        return plan
+
+    def _look(self, app: App, version: Version) -> Observed:
+        self.telling.heard_of(app.version)
+        placement = None if app.deleted else self._means.placements.place(version.runtime, version.resources)
+        return Observed(
+            now=time.monotonic(),
+            runs=tuple(run.view() for run in self.life.runs.values()),
+            troubles=self.life.troubles,
+            last_good=self.telling.last_good,
+            blocked=(placement.reason, placement.message) if isinstance(placement, NotYet) else None,
+            refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
+        )
+
+    async def _act(self, app: App, wanted: Version, action: Action) -> None:
+        match action:
+            case Start(version=number):
+                other = wanted.number != number
+                await self.life.begin(await self._means.store.version(self.app_id, number) if other else wanted)
+            case Drain(run=number):
+                self.life.drain(number)
+            case Stop(run=number):
+                self.life.stop(number)
+            case Purge():
+                await self._purge(app)
+
+    async def _purge(self, app: App) -> None:
+        self._means.markers.clear(self.app_id)
+        await self._means.sites.remove_app(self.app_id)
+        await asyncio.to_thread(shutil.rmtree, self._means.layout.logs / self.app_id, ignore_errors=True)
+        # From the moment of the purge on, the name may be a new app's: nothing that is known here is true of that.
+        self.telling.outcomes.clear()
+        await self._means.store.purge(self.app_id)
+        self.gone = True
+        self.telling.deleted()
+        log.info("an app was deleted", app=self.app_id, owner=app.owner)
+
+    def _idle(self, plan: Plan) -> bool:
+        """Whether nothing is to be watched: only a site serves, or nothing at all, and nothing is waited for."""
+        return (
+            plan.phase in (Phase.READY, Phase.FAILED)
+            and plan.look_again_at is None
+            and plan.reason != "TemplateBuilding"
+            and all(run.stage is Stage.SERVING and run.is_site for run in self.life.runs.values())
+        )

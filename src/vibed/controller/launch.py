@@ -1,0 +1,89 @@
+"""One run on its way up: a sandbox is claimed, takes the version, listens, and the app's name leads to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from vibed.apps.app import Version
+from vibed.controller.means import Means
+from vibed.controller.name import Name
+from vibed.controller.placement import Placement
+from vibed.controller.run import LiveRun
+from vibed.sandboxes.driver import Run, RunFailed
+
+QUIET_STATUS_S = 0.25
+"""A start that takes less is not written to the store step by step."""
+
+
+async def launch(
+    means: Means,
+    app_id: str,
+    run: LiveRun,
+    version: Version,
+    placement: Placement,
+    name: Name,
+    *,
+    on_step: Callable[[], None],
+) -> Mapping[str, float]:
+    """Bring a run up; returns milliseconds by step. `on_step` is called when a slow one has got further.
+
+    Raises `RunFailed`, with the code `Stopped` when the run was told to leave meanwhile, and other `VibedError`s when
+    its sandbox failed.
+    """
+
+    def on_stage(stage: str) -> None:
+        following = {"claimed": "injecting", "injected": "starting"}.get(stage)
+        if following is not None:
+            run.enter(following)
+        if time.monotonic() - run.begun > QUIET_STATUS_S:
+            on_step()
+
+    _unless_leaving(run, "it was stopped before it started")
+    run.enter("claiming")
+    began = time.perf_counter()
+    sandbox = run.sandbox = await means.pools.claim(placement.driver, placement.template)
+    _unless_leaving(run)
+    claimed = time.perf_counter()
+    if placement.driver != "static":
+        means.markers.make_room(app_id)
+    started = await sandbox.run(
+        _order(means, app_id, run, version, placement),
+        socket=means.markers.socket(app_id, run.number, run.version),
+        log_dir=means.layout.run_log(app_id, run.number),
+        on_stage=on_stage,
+    )
+    listening = time.perf_counter()
+    _unless_leaving(run)
+    run.enter("switching")
+    await name.switch_to(run, started.endpoint)
+    _unless_leaving(run)
+    switched = time.perf_counter()
+    return {
+        **started.timings,
+        "claim": (claimed - began) * 1000 + started.timings.get("claim", 0.0),
+        "run": (listening - claimed) * 1000,
+        "switch": (switched - listening) * 1000,
+    }
+
+
+def _unless_leaving(run: LiveRun, why: str = "it was stopped while it started") -> None:
+    if run.leaving:
+        raise RunFailed(why, code="Stopped")
+
+
+def _order(means: Means, app_id: str, run: LiveRun, version: Version, placement: Placement) -> Run:
+    config, runtime = means.config, version.runtime
+    if not config.warm_processes:
+        runtime = replace(runtime, start=replace(runtime.start, warm=False))
+    return Run(
+        app_id=app_id,
+        version=run.version,
+        number=run.number,
+        source=means.source_path(version.source_digest),
+        runtime=runtime,
+        env=version.env,
+        limits=placement.limits,
+        start_timeout_s=config.start_timeout_s + (config.build_timeout_s if runtime.start.build else 0.0),
+    )

@@ -1,0 +1,270 @@
+"""The life of an app's runs: claimed, started, switched to, watched; drained or stopped; and why one failed.
+
+Each method that takes time is the body of a task of its own. What the runs of an app came to (`troubles`) is kept here
+for the decision about what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from vibed import records
+from vibed.apps.app import Version
+from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.store import NewEvent
+from vibed.controller.decision import HEALTHY_AFTER_S, Stage, Trouble, backoff
+from vibed.controller.launch import launch
+from vibed.controller.means import Means, destroy
+from vibed.controller.name import Name
+from vibed.controller.placement import Placement
+from vibed.controller.run import LiveRun, Runs
+from vibed.sandboxes.diagnosis import plain
+from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
+from vibed.tracing import Step
+
+log = records.logger("vibed.controller")
+
+RETIRE_AFTER_S = 1.0
+"""How long an old marker stays beside the new one: Caddy lists a directory, then looks (shared note data-path.md)."""
+RUN_LOGS_KEPT = 5
+REFILL_AFTER_S = 0.1
+
+
+class Life:
+    """Of the runs of one app. `wake` is called when something happened that the keeper should look at; `waited_for`
+    tells whether somebody waits for a run of a version.
+    """
+
+    def __init__(
+        self, means: Means, app_id: str, *, wake: Callable[[], None], waited_for: Callable[[int], bool]
+    ) -> None:
+        self._means = means
+        self._app_id = app_id
+        self._wake = wake
+        self._waited_for = waited_for
+        self.runs: Runs = {}
+        self.name = Name(means.markers, app_id, self.runs, on_deaf=self._end_deaf)
+        self.troubles: dict[int, Trouble] = {}
+        """By version."""
+        self.restarts = 0
+        self.traces: dict[int, str] = {}
+        """What the first runs of versions are a part of, where somebody traces it."""
+
+    # Beginning
+
+    async def begin(self, version: Version) -> None:
+        """Start a run of a version beside whatever there is."""
+        run = LiveRun(await self._means.store.next_run(self._app_id), version.number)
+        self.runs[run.number] = run
+        self._means.tasks.spawn(self._bring_up(run, version))
+
+    async def _bring_up(self, run: LiveRun, version: Version) -> None:
+        """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
+        began = time.perf_counter()
+        try:
+            placement = self._means.placements.place(version.runtime, version.resources)
+            if not isinstance(placement, Placement):
+                raise RunFailed(placement.message, code=placement.reason)
+            if placement.driver == "static":
+                run.timings = await self._launch(run, version, placement)
+            else:
+                busy = contextlib.ExitStack()
+                busy.enter_context(self._means.pools.deploying())
+                try:
+                    async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
+                        wanted=lambda: self._waited_for(run.version), over=lambda: run.leaving
+                    ):
+                        run.timings = await self._launch(run, version, placement)
+                finally:
+                    # a moment later: whoever waits is answered before the pool is refilled
+                    asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
+            total = (time.perf_counter() - began) * 1000
+            self._means.metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
+            self._trace(run)
+            self._wake()
+        except RunFailed as error:
+            await self._failed(run, error.error_code, _sentence(error), app_fault=True)
+        except VibedError as error:
+            await self._failed(run, error.error_code, _sentence(error), app_fault=not error.may_retry)
+        except Exception as error:
+            log.exception("a run failed in the controller", app=self._app_id, run=run.number)
+            await self._failed(run, "Internal", f"{type(error).__name__}: {error}", app_fault=False)
+        finally:
+            run.over.set()
+
+    async def _launch(self, run: LiveRun, version: Version, placement: Placement) -> Mapping[str, float]:
+        timings = await launch(self._means, self._app_id, run, version, placement, self.name, on_step=self._wake)
+        self.serve(run)
+        return timings
+
+    def _trace(self, run: LiveRun) -> None:
+        """Make the first run of a traced deploy a part of its trace, before anybody is told how it went."""
+        within = self.traces.pop(run.version, "")
+        if not within:
+            return
+        ended = time.time()
+        times = [at for _, at in run.entered] + [ended]
+        trouble = None if run.stage is Stage.SERVING else self.troubles.get(run.version)
+        self._means.tracer.record(
+            Step("run", times[0], ended),
+            within=within,
+            steps=[Step(f"run.{name}", at, until) for (name, at), until in zip(run.entered, times[1:], strict=True)],
+            error=trouble.message if trouble is not None else "",
+            app_id=self._app_id,
+            version=run.version,
+            run=run.number,
+            driver=run.sandbox.driver if run.sandbox is not None else "",
+            template=run.sandbox.template if run.sandbox is not None else "",
+        )
+
+    # Serving
+
+    def serve(self, run: LiveRun) -> None:
+        """A run serves from now on, and is watched."""
+        run.stage, run.published = Stage.SERVING, True
+        run.serving_since = time.monotonic()
+        self.runs[run.number] = run
+        assert run.sandbox is not None
+        if not run.is_site:
+            self._means.tasks.spawn(self._watch(run, run.sandbox))
+
+    def doubt(self, run: LiveRun) -> None:
+        """Nobody answers at the socket of a run that serves: it is over, whether or not its end was noticed yet."""
+        if run.stage is Stage.SERVING and run.sandbox is not None and not run.doubted:
+            run.doubted = True
+            self._means.tasks.spawn(self._lost(run, run.sandbox))
+
+    async def _watch(self, run: LiveRun, sandbox: Sandbox) -> None:
+        """Wait for a serving sandbox to end; if nobody asked for it, that is trouble."""
+        await self._crashed(run, await sandbox.wait())
+
+    async def _lost(self, run: LiveRun, sandbox: Sandbox) -> None:
+        await self._crashed(run, await _how_it_ended(sandbox))
+
+    async def _crashed(self, run: LiveRun, ended: Exit) -> None:
+        if run.stage is not Stage.SERVING:
+            return
+        self._means.markers.retire(self._app_id, run.number)
+        assert run.sandbox is not None
+        self._means.metrics.died(run.sandbox.driver, run.sandbox.template)
+        self.restarts += 1
+        if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
+            self.troubles.pop(run.version, None)
+        await self._failed(run, "Crashed", _exit_sentence(ended), app_fault=False)
+
+    # Ending
+
+    async def _failed(self, run: LiveRun, reason: str, message: str, *, app_fault: bool) -> None:
+        """Note why a run is over and let the keeper decide what follows."""
+        if run.leaving:
+            return
+        run.stage = Stage.STOPPING
+        if run.published:
+            # one that it has just replaced may not have begun to drain
+            self._means.tasks.spawn(self.name.lead_to_newest())
+        before = self.troubles.get(run.version)
+        count = 1 + (before.count if before is not None else 0)
+        retry_at = time.monotonic() + backoff(count)
+        self.troubles[run.version] = Trouble(reason, message, count, retry_at, app_fault=app_fault)
+        self._means.metrics.failed(reason)
+        self._trace(run)
+        log.warning("a run ended", app=self._app_id, run=run.number, version=run.version, reason=reason, count=count)
+        self._wake()
+        try:
+            event = NewEvent("Warning", reason, f"version {run.version}: {message}", run.version)
+            await self._means.store.record(self._app_id, None, events=[event])
+        except NotFound:
+            pass
+        except VibedError as error:
+            # A full disk, for one. The keeper goes on telling how the app stands; what the run holds has to go now.
+            log.error("an event could not be written", app=self._app_id, run=run.number, error=error.message)
+        finally:
+            if run.sandbox is not None:
+                await destroy(run.sandbox)
+            self._over(run)
+
+    def drain(self, number: int) -> None:
+        """Let a replaced run finish its requests, then end it."""
+        run = self.runs[number]
+        run.stage = Stage.DRAINING
+        self._means.tasks.spawn(self._drain(run))
+
+    async def _drain(self, run: LiveRun) -> None:
+        assert run.sandbox is not None
+        if run.is_site:
+            await asyncio.sleep(RETIRE_AFTER_S)
+            if run.stage is not Stage.DRAINING:
+                return  # it was stopped meanwhile; its number may be that of a run of the next app of this name
+        self._means.markers.retire(self._app_id, run.number)
+        try:
+            await run.sandbox.drain(self._means.config.drain_s)
+        except VibedError as error:
+            log.warning("a drain did not end cleanly", app=self._app_id, run=run.number, error=error.message)
+        await destroy(run.sandbox)
+        self._over(run)
+
+    def stop(self, number: int) -> None:
+        """End a run now, wherever it is: one that is just starting notices when its sandbox goes."""
+        run = self.runs[number]
+        begun = run.stage is Stage.STARTING
+        run.stage = Stage.STOPPING
+        self._means.look_at_starts()
+        self._means.tasks.spawn(self._stop(run, begun=begun))
+
+    def _end_deaf(self, run: LiveRun) -> None:
+        run.stage = Stage.STOPPING
+        self._means.tasks.spawn(self._stop(run, begun=False))
+
+    async def _stop(self, run: LiveRun, *, begun: bool) -> None:
+        self._means.markers.retire(self._app_id, run.number)
+        await self.name.lead_to_newest()  # it may have led to this one already
+        if run.sandbox is not None:
+            await destroy(run.sandbox)
+        if begun:
+            await run.over.wait()
+            if run.sandbox is not None:
+                await destroy(run.sandbox)
+        self._over(run)
+
+    def _over(self, run: LiveRun) -> None:
+        if self.runs.get(run.number) is not run:
+            return  # it was drained and stopped; by now its number may be that of a run of the next app of this name
+        del self.runs[run.number]
+        self._means.markers.forget(self._app_id, run.number, last=not self.runs)
+        self._wake()
+        logs = self._means.layout.logs / self._app_id
+        alive = {self._means.layout.run_log(self._app_id, number) for number in self.runs}
+        self._means.tasks.spawn(asyncio.to_thread(_prune_logs, logs, alive))
+
+
+def _prune_logs(logs: Path, alive: Collection[Path]) -> None:
+    runs = sorted(path for path in logs.glob("[0-9]*") if path.is_dir())
+    for old in runs[:-RUN_LOGS_KEPT]:
+        if old in alive:
+            continue  # it serves, whatever was tried since
+        shutil.rmtree(old, ignore_errors=True)
+
+
+async def _how_it_ended(sandbox: Sandbox) -> Exit:
+    """What its supervisor says, if that comes soon: the socket goes a moment before the account of why."""
+    try:
+        async with asyncio.timeout(1.0):
+            return await sandbox.wait()
+    except TimeoutError:
+        return Exit(None, None, False, time.time())
+
+
+def _sentence(error: VibedError) -> str:
+    text = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
+    return f"{text} {error.hint}." if error.hint else text
+
+
+def _exit_sentence(ended: Exit) -> str:
+    # of one that was killed for memory they say nothing about why
+    last = f" Its last words: {plain(ended.tail[-1])}" if ended.tail and not ended.oom else ""
+    return f"{ended.describe()}.{last}"

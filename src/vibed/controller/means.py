@@ -1,0 +1,100 @@
+"""What the keepers of one controller share: the store, the pools, the drivers' placements, and the tasks they spawn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed import records
+from vibed.apps.errors import VibedError
+from vibed.apps.store import AppStore
+from vibed.config import Config
+from vibed.controller.metrics import Metrics
+from vibed.controller.placement import Placements
+from vibed.controller.starts import Starts
+from vibed.layout import Layout
+from vibed.router.markers import Markers
+from vibed.sandboxes.driver import Sandbox
+from vibed.sandboxes.pool import WarmPools
+from vibed.tracing import Tracer
+
+log = records.logger("vibed.controller")
+
+
+class Sites(Protocol):
+    """What the controller needs of the driver `static` besides the Driver port: sites have no process to adopt."""
+
+    def find(self, app_id: str, version: int, *, index: str = ..., spa: bool = ...) -> Sandbox | None: ...
+    async def remove_app(self, app_id: str) -> None: ...
+
+
+class Tasks:
+    """Everything slow runs in one of these, so that a keeper never waits for a sandbox."""
+
+    def __init__(self) -> None:
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Hold the tasks until cancelled; `ready` is set when there may be some."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            ready.set()
+            await asyncio.Event().wait()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task. A fault in the handling of one app is logged and does not end the others'."""
+        assert self._group is not None, "the fleet is not running"
+        return self._group.create_task(_guarded(work))
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("a task of the controller failed")
+
+
+def _places(config: Config) -> defaultdict[tuple[str, bool], Starts]:
+    at_once = config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0)))
+    return defaultdict(lambda: Starts(at_once))
+
+
+@dataclass(eq=False)
+class Means:
+    """See the module's docstring."""
+
+    config: Config
+    layout: Layout
+    store: AppStore
+    pools: WarmPools
+    sites: Sites
+    placements: Placements
+    markers: Markers
+    metrics: Metrics
+    tracer: Tracer
+    source_path: Callable[[str], Path]
+    tasks: Tasks = field(default_factory=Tasks)
+    starts: defaultdict[tuple[str, bool], Starts] = field(init=False)
+    """By driver and by whether there is something to build: a worker, which starts in milliseconds, does not wait for
+    what takes seconds, and that does not wait for compilers."""
+
+    def __post_init__(self) -> None:
+        self.starts = _places(self.config)
+
+    def look_at_starts(self) -> None:
+        """Who waits for which start has changed."""
+        for starts in self.starts.values():
+            starts.look()
+
+
+async def destroy(sandbox: Sandbox) -> None:
+    """End a sandbox; what keeps it from going is logged."""
+    try:
+        await sandbox.destroy()
+    except VibedError as error:
+        log.error("a sandbox could not be removed", sandbox=sandbox.id, error=error.message)

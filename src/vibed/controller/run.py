@@ -1,0 +1,55 @@
+"""One run of one version, from its claim to its end, as the controller sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vibed.controller.decision import RunView, Stage
+from vibed.sandboxes.driver import Sandbox
+
+
+@dataclass(eq=False)
+class LiveRun:
+    """A run that is not over."""
+
+    number: int
+    version: int
+    stage: Stage = Stage.STARTING
+    entered: list[tuple[str, float]] = field(default_factory=list)
+    """Its steps so far, and when they began (Unix seconds)."""
+    sandbox: Sandbox | None = None
+    begun: float = field(default_factory=time.monotonic)
+    serving_since: float = 0.0
+    published: bool = False
+    """Whether the app's name has led to it; from then on it takes part in handing connections over."""
+    doubted: bool = False
+    """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def enter(self, step: str) -> None:
+        self.entered.append((step, time.time()))
+
+    def view(self) -> RunView:
+        step = self.entered[-1][0] if self.entered else ""
+        return RunView(self.number, self.version, self.stage, step)
+
+    @property
+    def leaving(self) -> bool:
+        return self.stage in (Stage.DRAINING, Stage.STOPPING)
+
+    @property
+    def is_site(self) -> bool:
+        return self.sandbox is not None and self.sandbox.driver == "static"
+
+
+Runs = dict[int, LiveRun]
+"""The runs of one app that are not over, by their number."""
+
+
+def newest_serving(runs: Runs) -> LiveRun | None:
+    """The newest run that serves."""
+    return max((run for run in runs.values() if run.stage is Stage.SERVING), key=lambda run: run.number, default=None)

@@ -1,0 +1,147 @@
+"""What is told of an app: its status, what became of its versions, and what is worth an event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from vibed.apps.app import App, Phase, Version
+from vibed.apps.store import NewEvent, VersionOutcome
+from vibed.controller.decision import Plan, Stage
+from vibed.controller.launch import QUIET_STATUS_S
+from vibed.controller.life import Life
+from vibed.controller.link import Outcome
+from vibed.controller.means import Means
+from vibed.controller.run import LiveRun, newest_serving
+
+REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
+"""Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
+
+
+class Telling:
+    """Of one app: what was last told, and to whom else it has to be. `wake` has the keeper tell again."""
+
+    def __init__(self, means: Means, app_id: str, life: Life, *, wake: Callable[[], None]) -> None:
+        self._means = means
+        self._app_id = app_id
+        self._life = life
+        self._wake = wake
+        self.outcome: Outcome | None = None
+        """Of the app as a whole, as last told."""
+        self.outcomes: dict[int, Outcome] = {}
+        """Of versions, as last told."""
+        self.last_good: int | None = None
+        """The newest version that was ever told to be Ready."""
+        self.seen_generation = 0
+        """Of the spec that `outcome` is about."""
+        self._seen_version = 0
+        """Up to which it knows what became of versions."""
+        self.changed = asyncio.Event()
+        """Set, and replaced by another, when there is something new to look at."""
+
+    def begin_at(self, version: int) -> None:
+        """What became of versions before this one is known."""
+        self._seen_version = version
+
+    def heard_of(self, newest: int) -> None:
+        """Versions up to this one exist."""
+        for number in range(self._seen_version + 1, newest):
+            # a newer one was there before this one was looked at
+            self.outcomes.setdefault(number, Outcome(Phase.PENDING, "Accepted"))
+        self._seen_version = newest
+
+    def deleted(self) -> None:
+        """The app is gone, and whoever waits is to be told so."""
+        self.outcome = Outcome(Phase.FAILED, "Deleted", "the app was deleted")
+
+    def rouse(self) -> None:
+        """Let everyone who waits for a change look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def tell(self, app: App, version: Version, plan: Plan) -> None:
+        """Write what is new to the store, then let those who wait know: what was told can be read."""
+        run = newest_serving(self._life.runs)
+        sandbox = run.sandbox if run is not None else None
+        status = replace(
+            app.status,
+            phase=plan.phase,
+            reason=plan.reason,
+            message=plan.message,
+            serving_version=plan.serving_version,
+            observed_generation=app.generation,
+            isolation=self._means.placements.level(sandbox.driver) if sandbox is not None else "",
+            driver=sandbox.driver if sandbox is not None else "",
+            sandbox=sandbox.id if sandbox is not None else "",
+            restarts=self._life.restarts,
+        )
+        outcomes = self._news_of_versions(version, plan, run)
+        outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
+        young = time.monotonic() - QUIET_STATUS_S
+        if not outcomes and any(r.stage is Stage.STARTING and r.begun > young for r in self._life.runs.values()):
+            # Most starts are over before anyone could read this; a slow one is written when it has lasted.
+            asyncio.get_running_loop().call_later(QUIET_STATUS_S, self._wake)
+        elif status != app.status or outcomes:
+            events = []
+            if (status.phase, status.reason, status.serving_version) != (
+                app.status.phase,
+                app.status.reason,
+                app.status.serving_version,
+            ):
+                kind = "Warning" if status.phase is Phase.FAILED or "failed" in status.message else "Normal"
+                events.append(NewEvent(kind, status.reason, status.message, status.serving_version or app.version))
+            await self._means.store.record(self._app_id, status, outcomes=outcomes, events=events)
+        for new in outcomes:
+            self.outcomes[new.number] = Outcome(new.phase, new.reason, new.message, new.timings, plan.serving_version)
+            if new.phase is Phase.READY:
+                self.last_good = max(new.number, self.last_good or 0)
+        self.outcome, self.seen_generation = outcome, app.generation
+        self.rouse()
+
+    def _news_of_versions(self, version: Version, plan: Plan, serving: LiveRun | None) -> list[VersionOutcome]:
+        """What became of versions since it was last told: of the wanted one, and of any that it overtook."""
+        news = []
+        for earlier, known in self.outcomes.items():
+            if earlier >= version.number or known.phase in (Phase.READY, Phase.FAILED):
+                continue
+            if serving is not None and earlier == plan.serving_version == serving.version:
+                # the newer one came between its first request and this
+                message = f"version {earlier} is serving"
+                news.append(VersionOutcome(earlier, Phase.READY, "Running", message, serving.timings))
+            else:
+                news.append(
+                    VersionOutcome(
+                        earlier,
+                        Phase.FAILED,
+                        "Superseded",
+                        "a newer version was deployed before this one was ready",
+                        {},
+                    )
+                )
+        number = version.number
+        trouble = self._life.troubles.get(number)
+        if plan.serving_version == number:
+            timings = serving.timings if serving is not None else {}
+            new = VersionOutcome(number, Phase.READY, "Running", f"version {number} is serving", timings)
+        elif self.last_good is not None and self.last_good >= number:
+            return news
+        elif trouble is not None and plan.reason == trouble.reason:
+            new = VersionOutcome(number, Phase.FAILED, trouble.reason, trouble.message, {})
+        elif plan.reason in REFUSALS:
+            new = VersionOutcome(number, Phase.FAILED, plan.reason, plan.message, {})
+        else:
+            phase = Phase.STARTING if plan.phase is Phase.READY else plan.phase
+            if number in self.outcomes or plan.reason == "TemplateBuilding":
+                new = VersionOutcome(number, phase, plan.reason, plan.message, {})
+            else:
+                self.outcomes[number] = Outcome(phase, plan.reason, plan.message)
+                return news
+        known_now = self.outcomes.get(number)
+        if known_now is None or (known_now.phase, known_now.reason) != (new.phase, new.reason):
+            if version.phase is not new.phase or version.reason != new.reason or new.phase is not Phase.READY:
+                news.append(new)
+            else:
+                self.outcomes[number] = Outcome(new.phase, new.reason, new.message, version.timings, number)
+        return news
