@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vibed.apps.app import Phase
@@ -162,8 +162,11 @@ observations = st.builds(
     refused=st.none() | st.just(("DriverUnavailable", "no")),
 )
 wanted = st.builds(Wanted, st.integers(1, 5), st.booleans())
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy with other tests."""
 
 
+@relaxed
 @given(wanted, observations)
 def test_the_run_that_serves_is_never_ended_by_a_plan_that_reports_it(want: Wanted, seen: Observed) -> None:
     plan = decide(want, seen)
@@ -175,6 +178,7 @@ def test_the_run_that_serves_is_never_ended_by_a_plan_that_reports_it(want: Want
     assert plan.phase is Phase.READY
 
 
+@relaxed
 @given(wanted, observations)
 def test_nothing_is_started_twice_and_nothing_is_ended_twice(want: Wanted, seen: Observed) -> None:
     plan = decide(want, seen)
@@ -190,6 +194,7 @@ def test_nothing_is_started_twice_and_nothing_is_ended_twice(want: Wanted, seen:
     assert len(set(plan.actions)) == len(plan.actions)
 
 
+@relaxed
 @given(wanted, observations)
 def test_performing_plans_comes_to_rest(want: Wanted, seen: Observed) -> None:
     """Starts succeed, drains and stops end: a few turns later nothing is left to do."""
