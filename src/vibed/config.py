@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.errors import VibedError
-from vibed.sources.limits import ArchiveLimits
 
 DEFAULT_LISTEN = "127.0.0.1:18080"
 
@@ -91,13 +90,6 @@ class Config:
     def api_url(self) -> str:
         """Where clients on this machine find the API."""
         return f"http://{self.domain}:{self.port}"
-
-    @property
-    def source_limits(self) -> ArchiveLimits:
-        """What a source may be at most, for whoever reads one."""
-        return ArchiveLimits.of(
-            compressed_mb=self.max_source_mb, expanded_mb=self.max_expanded_mb, files=self.max_files
-        )
 
     def app_url(self, app_id: str) -> str:
         """The live URL of an app."""

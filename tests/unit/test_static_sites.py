@@ -18,6 +18,7 @@ from vibed.config import Config
 from vibed.drivers.static import StaticDriver
 from vibed.layout import Layout, Uids
 from vibed.sandboxes.driver import Limits, Prospect, Run, RunFailed, State
+from vibed.sources.limits import ArchiveLimits
 
 
 def archive(folder: Path, files: dict[str, str]) -> Path:
@@ -89,7 +90,7 @@ async def test_a_site_with_more_files_than_is_usual_is_served_where_the_operator
 ) -> None:
     config = Config(tmp_path, max_files=21_000)
     source = archive(tmp_path, {f"{n}.txt": "" for n in range(20_001)})
-    place = await deploy(StaticDriver(layout, limits=config.source_limits), site_run(source))
+    place = await deploy(StaticDriver(layout, limits=ArchiveLimits.of(config)), site_run(source))
     assert (place / "20000.txt").is_file()
 
 

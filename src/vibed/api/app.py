@@ -34,6 +34,7 @@ from vibed.apps.store import AppStore
 from vibed.config import Config
 from vibed.layout import Layout
 from vibed.runtimes.templates import Template
+from vibed.sources.limits import ArchiveLimits
 from vibed.sources.store import ServedStore
 from vibed.tracing import NoTracer, Tracer
 
@@ -72,7 +73,7 @@ def create_app(
     """HTTP under /v1, and the surfaces beside it. What is passed in is the caller's to close."""
     measures = Measures()
     stopping = stopping or Stopping()
-    intake = Intake(sources, decide, config.source_limits)
+    intake = Intake(sources, decide, ArchiveLimits.of(config))
     apps = VisibleApps(store, intake, link)
     use = KeyUse(store)
     keyring = Keyring(store, admin_digest, use)

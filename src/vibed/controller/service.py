@@ -38,6 +38,7 @@ from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.pool import WarmPools
+from vibed.sources.limits import ArchiveLimits
 from vibed.sources.store import source_path
 from vibed.supervision.host import Host
 from vibed.supervision.limitations import limitations
@@ -66,8 +67,8 @@ class Service:
         tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
-        host = Host(layout, tools, roots, limits=config.source_limits)
-        self._static = StaticDriver(layout, limits=config.source_limits)
+        host = Host(layout, tools, roots, limits=ArchiveLimits.of(config))
+        self._static = StaticDriver(layout, limits=ArchiveLimits.of(config))
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
         drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
         self._drivers = {driver.name: driver for driver in drivers}

@@ -7,14 +7,13 @@ the visitor gets. It never sees a request's body and never forwards anything; se
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from vibed.apps import ids
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, StoreUnavailable
 from vibed.apps.store import AppStore
 from vibed.config import Config
-from vibed.controller.link import ControllerLink
 from vibed.router import pages
 from vibed.router.pages import Page
 from vibed.wire import Disconnected, WireError
@@ -27,8 +26,26 @@ HOLD_S = 10.0
 """How long a visitor's request is held before the starting page is shown."""
 
 
+class Standing(Protocol):
+    """How an app stands."""
+
+    @property
+    def phase(self) -> Phase: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class Waking(Protocol):
+    """Brings an app up whose name leads nowhere (`vibed.controller.link.ControllerLink`)."""
+
+    async def ensure(self, app_id: str, *, timeout_s: float) -> Standing:
+        """Ready: the name reaches it now. Raises `WireError`, `Disconnected`."""
+        ...
+
+
 def create_activator(
-    config: Config, store: AppStore, link: ControllerLink
+    config: Config, store: AppStore, link: Waking
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI app for `layout.activator_socket`."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vibed.config import Config
+
 MIB = 1 << 20
 
 
@@ -37,10 +39,10 @@ class ArchiveLimits:
     header: int = 65_536
 
     @classmethod
-    def of(cls, *, compressed_mb: int, expanded_mb: int, files: int) -> ArchiveLimits:
+    def of(cls, config: Config) -> ArchiveLimits:
         """As the operator set them; the others stay."""
-        expanded = expanded_mb * 1_000_000
-        return cls(compressed_mb * 1_000_000, expanded, file=min(cls().file, expanded), files=files)
+        expanded = config.max_expanded_mb * 1_000_000
+        return cls(config.max_source_mb * 1_000_000, expanded, file=min(cls().file, expanded), files=config.max_files)
 
 
 DEFAULT_LIMITS = ArchiveLimits()
