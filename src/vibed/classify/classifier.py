@@ -10,8 +10,9 @@ from vibed.classify import foreign, left_out, ports
 from vibed.classify.decision import FAST, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, ClassifyError, DependenciesMissing, NoEntrypoint
 from vibed.classify.needs import Needs
+from vibed.classify.project import Project
 from vibed.classify.python_dependencies import dependencies
-from vibed.classify.rules import RULES, Project
+from vibed.classify.rules import RULES
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 from vibed.sources.table import ArchiveTable

@@ -1,0 +1,54 @@
+"""What the rules look at: a tree with its views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from vibed.classify.decision import PORT, TemplateFacts
+from vibed.classify.go_app import GoApp
+from vibed.classify.node_app import SERVERS, NodeApp
+from vibed.classify.python_app import PythonApp
+from vibed.classify.python_source import Sources
+from vibed.classify.site import Site
+from vibed.classify.tree import Tree
+from vibed.classify.worker_app import WorkerApp
+from vibed.sources.errors import quoted
+
+
+class Project:
+    """A tree with its views; what is costly is found once, and only when a rule asks."""
+
+    def __init__(self, tree: Tree, templates: Mapping[str, TemplateFacts] | None, port: int = PORT) -> None:
+        self.tree = tree
+        self.templates = templates
+        self.port = port
+        self.sources = Sources(tree)
+        self.python = PythonApp(tree, self.sources, port)
+        self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}))
+        self.worker = WorkerApp(tree, self.node)
+        self.go = GoApp(tree)
+        self.site = Site(tree)
+
+    def packages(self, template: str) -> Mapping[str, str] | None:
+        """What a template has; None when nothing is known of any template."""
+        if self.templates is None:
+            return None
+        return self.templates[template].packages if template in self.templates else {}
+
+    @cached_property
+    def python_server(self) -> str | None:
+        """The Python file that is a server. Raises `AmbiguousProject`."""
+        return self.python.server() if self.tree.known(".py") else None
+
+    @cached_property
+    def node_server(self) -> str | None:
+        """What makes it a Node server, in words; development tools make none."""
+        if self.node.only_development():
+            return None
+        found = self.node.entry()
+        if found:
+            return quoted(found[0])
+        if SERVERS & self.node.dependencies.keys() and "start" in self.node.scripts:
+            return "the start script in package.json"
+        return None

@@ -1,0 +1,101 @@
+"""The rules that only refuse: what no rule for servers or pages took, and why."""
+
+from __future__ import annotations
+
+from vibed.classify import foreign
+from vibed.classify.decision import Decision
+from vibed.classify.errors import AmbiguousProject, NoEntrypoint, NotAWebApp, UnsupportedRuntime
+from vibed.classify.node_app import SERVERS
+from vibed.classify.project import Project
+from vibed.sources.errors import quoted
+
+
+def other_language(p: Project) -> Decision | None:
+    name = foreign.language(p.tree)
+    if name is None:
+        return None
+    raise UnsupportedRuntime(f"it is written in {name}, which no template has", hint=foreign.hint(name))
+
+
+def not_a_server(p: Project) -> Decision | None:
+    notebooks = sorted(path for path in p.tree.paths if path.endswith(".ipynb"))
+    instead = "make it answer HTTP: with Flask or FastAPI in app.py, or with Streamlit"
+    if notebooks and not p.tree.first(["app.py", "main.py"]):
+        raise NotAWebApp(
+            f"{quoted(notebooks[0])} is a notebook: nothing in it listens for a browser",
+            hint="turn it into a Streamlit app: the same code in app.py with st.write and st.pyplot",
+        )
+    package = p.tree.package
+    if p.tree.first(["setup.py", "setup.cfg"]) or (
+        p.tree.has("pyproject.toml")
+        and "[project]" in p.tree.text("pyproject.toml")
+        and not p.tree.first(["main.py", "app.py"])
+    ):
+        raise NotAWebApp("it is a Python library: nothing in it listens for a browser", hint=instead)
+    found = p.python.not_a_server()
+    if found:
+        sort, path = found
+        raise NotAWebApp(f"{quoted(path)} is {sort}: nothing in it listens for a browser", hint=instead)
+    if p.go.mains():
+        raise NotAWebApp(
+            "it is a command-line program in Go: nothing in it opens a port", hint="make it answer HTTP with net/http"
+        )
+    if p.tree.known(".go"):
+        raise NotAWebApp(
+            "it is a Go library: there is no package main", hint="add a main.go that answers HTTP with net/http"
+        )
+    if package is not None and "bin" in package:
+        raise NotAWebApp("it is a command-line program in Node", hint="make it answer HTTP with node:http or Express")
+    if package is not None and ("main" in package or "exports" in package) and not SERVERS & p.node.dependencies.keys():
+        raise NotAWebApp(
+            "it is a Node library: nothing in it listens for a browser", hint="add a server.js that listens on PORT"
+        )
+    return None
+
+
+def subfolder(p: Project) -> Decision | None:
+    found = []
+    for top in p.tree.tops:
+        prefix = f"{top}/"
+        names = {path[len(prefix) :] for path in p.tree.inside(prefix)}
+        if names & {
+            "package.json", "requirements.txt", "pyproject.toml", "go.mod", "index.html", "app.py", "main.py",
+            "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "main.go", "worker.js",
+        }:  # fmt: skip
+            found.append(top)
+    if not found or (p.tree.package is not None and SERVERS & p.node.dependencies.keys()):
+        return None
+    raise AmbiguousProject(
+        f"the app is not at the root; {', '.join(map(quoted, found[:5]))} {'looks' if len(found) == 1 else 'look'} like"
+        f" {'one' if len(found) == 1 else 'several'}",
+        hint=f"deploy one folder: vibed deploy {found[0]}",
+        details={"candidates": found[:20]},
+    )
+
+
+_STARTED = ("app.py", "main.py", "server.js", "index.js", "worker.js")
+"""Files that would be started if they were servers."""
+
+
+def nothing(p: Project) -> Decision | None:
+    script = p.tree.first(_STARTED) or (p.tree.root[0] if len(p.tree.root) == 1 else "")
+    if script.endswith((".py", ".js")):
+        prints = "print(" if script.endswith(".py") else "console.log("
+        raise NotAWebApp(
+            f"{quoted(script)} starts no server: it {'prints' if prints in p.tree.text(script) else 'runs'} and ends",
+            hint=(
+                "make it answer HTTP: with Flask or FastAPI, or with Streamlit (st.write in the place of print)"
+                if script.endswith(".py")
+                else "make it answer HTTP: with node:http or Express, listening on PORT; or put it into an index.html"
+            ),
+        )
+    shown = p.tree.root[:5]
+    seen = f"found {', '.join(map(quoted, shown))}" if shown else "no file is at the root"
+    raise NoEntrypoint(
+        f"nothing says how to start it: {seen}",
+        hint=(
+            "have one of index.html, app.py, main.py, server.js, worker.js, main.go or a Procfile at the root; or name"
+            " an entrypoint"
+        ),
+        details={"files": p.tree.root[:20]},
+    )

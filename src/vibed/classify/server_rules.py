@@ -1,0 +1,195 @@
+"""The rules for servers: each answers with a decision, refuses, or has no answer (None)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from vibed.classify import foreign
+from vibed.classify.decision import Decision
+from vibed.classify.errors import AmbiguousProject, BuildRequired, NotAWebApp, UnsupportedRuntime
+from vibed.classify.node_app import Command
+from vibed.classify.project import Project
+from vibed.sources.errors import quoted
+
+
+def worker_config(p: Project) -> Decision | None:
+    return p.worker.configured()
+
+
+def worker_module(p: Project) -> Decision | None:
+    return p.worker.unconfigured()
+
+
+def procfile(p: Project) -> Decision | None:
+    command = foreign.procfile(p.tree)
+    return None if command is None else _from_command(p, command, "the web line of its Procfile")
+
+
+def _from_command(p: Project, command: str, where: str) -> Decision | None:
+    kind, language = foreign.kind_of(command)
+    if language:
+        raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
+    if kind is None or (kind == "binary" and re.search(r"\.sh\b", command)):
+        # A script may start anything: what lies beside it tells which template has it.
+        kind = "python" if p.tree.known(".py") else "node" if p.tree.package is not None else "binary"
+    text = re.sub(r"\$\{?PORT(?::-?\d+)?\}?", str(p.port), command)
+    argv = foreign.as_arguments(text)
+    # Development tools of Node's that are not in the template: what they wrap is.
+    if argv and argv[0] in ("npm", "yarn", "pnpm", "nodemon", "npx", "tsx"):
+        found = p.node._script(" ".join(argv), 0)
+        if found:
+            return replace(p.node.decide(found, f"It is started by {where}."), entrypoint=command)
+        return None
+    return Decision(
+        kind=kind,
+        argv=argv or (),
+        shell=None if argv else command,
+        entrypoint=command,
+        why=f"It is started by {where}.",
+    )
+
+
+def two_servers(p: Project) -> Decision | None:
+    if p.python_server and p.node_server and p.node.foreign_runtime() is None:
+        raise AmbiguousProject(
+            f"both {quoted(p.python_server)} (Python) and {p.node_server} (Node) are servers",
+            hint="say which: template python-313 or node-24; or deploy each from a folder of its own",
+            details={"candidates": [p.python_server, p.node_server]},
+        )
+    return None
+
+
+def django(p: Project) -> Decision | None:
+    return p.python.django()
+
+
+def python_server(p: Project) -> Decision | None:
+    return p.python.decide(p.python_server) if p.python_server else None
+
+
+def python_script(p: Project) -> Decision | None:
+    return p.python.script()
+
+
+def node_framework(p: Project) -> Decision | None:
+    found = p.node.framework()
+    if found is None:
+        return None
+    _, name, folder = found
+    built = p.site.built(folder)
+    if built:
+        return p.site.decide(built, f"It is a {name} app, and {quoted(built)} holds its static export.")
+    raise BuildRequired(
+        f"it is a {name} app: a server framework with a build step, which is not a static site",
+        hint=(
+            f"if it can be exported as static files, do so and deploy {folder}/; otherwise write the server with"
+            " Express or Hono"
+        ),
+        details={"framework": name, "output": folder},
+    )
+
+
+def foreign_javascript(p: Project) -> Decision | None:
+    name = p.node.foreign_runtime()
+    if name:
+        raise UnsupportedRuntime(f"it is written for {name}, which no template has", hint=foreign.hint(name))
+    return None
+
+
+def node_start(p: Project) -> Decision | None:
+    if p.tree.package is None or not p.node.scripts:
+        return None
+    if _is_other_program(p):
+        return None
+    found = p.node.from_start_script()
+    if found is None:
+        return None
+    command, script = found
+    _refuse_unbuilt(p, command.argv[-1] if command.argv else "")
+    return p.node.decide(command, f"It is a Node app: the script {quoted(script)} of package.json starts it.")
+
+
+def node_entry(p: Project) -> Decision | None:
+    if _is_other_program(p):
+        return None
+    found = p.node.entry()
+    if found:
+        path, why = found
+        _refuse_unbuilt(p, path)
+        command = p.node.run(path)
+        return p.node.decide(Command(command), f"It is a Node app: {quoted(path)} {why}.")
+    script = p.node.from_dev_script()
+    if script:
+        command_, name = script
+        return p.node.decide(command_, f"It is a Node app: what the script {quoted(name)} runs is a server.")
+    return None
+
+
+def _is_other_program(p: Project) -> bool:
+    for package, sort, instead in (
+        ("electron", "a desktop program (Electron)", "deploy its pages as static files"),
+        ("react-native", "a mobile app (React Native)", "export it for the web (expo export) and deploy dist/"),
+        ("expo", "a mobile app (Expo)", "export it for the web (expo export) and deploy dist/"),
+        ("discord.js", "a chat bot", "give it a web page: a server that listens on PORT"),
+        ("telegraf", "a chat bot", "give it a web page: a server that listens on PORT"),
+    ):
+        if package in p.node.all_dependencies and not p.node.entry():
+            raise NotAWebApp(f"it is {sort}", hint=instead)
+    return False
+
+
+def _refuse_unbuilt(p: Project, path: str) -> None:
+    folder = p.node.unbuilt_folder(path)
+    if folder:
+        raise BuildRequired(
+            f"{quoted(path)} serves the pages in {quoted(folder)}, which its build script makes and which are not in"
+            " the archive",
+            hint=f"run npm run build and deploy {folder}/ with the rest, also if .gitignore names it",
+            details={"output": folder},
+        )
+
+
+def go_server(p: Project) -> Decision | None:
+    if not p.tree.known(".go"):
+        return None
+    folder = p.go.server()
+    return None if folder is None else p.go.decide(folder, p.packages("go-123"))
+
+
+def hidden_command(p: Project) -> Decision | None:
+    found = foreign.hidden_command(p.tree)
+    if found is None or foreign.kind_of(found[0]) == (None, None) or foreign.language(p.tree):
+        return None
+    kind, language = foreign.kind_of(found[0])
+    if language or (kind == "binary" and not _has_program(p, found[0])) or (kind == "go"):
+        return None
+    files = re.findall(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)\b", found[0])
+    if files and not any(file.removeprefix("./").removeprefix("/app/") in p.tree.paths for file in files):
+        return None
+    command = found[0].replace("/usr/src/app/", "").replace("/app/", "")
+    return _from_command(p, command, f"the start command in its {found[1]}")
+
+
+def _has_program(p: Project, command: str) -> bool:
+    return any(word.removeprefix("./").removeprefix("/app/") in p.tree.paths for word in command.split())
+
+
+def program(p: Project) -> Decision | None:
+    programs = [path for path in p.tree.root if p.tree.raw(path)[:4] == b"\x7fELF"]
+    fitting = [path for path in programs if p.tree.raw(path)[18:20] == b"\x3e\x00"]
+    if programs and not fitting:
+        raise UnsupportedRuntime(
+            f"{quoted(programs[0])} is a program for another processor", hint="compile it for x86-64 Linux"
+        )
+    if len(fitting) == 1:
+        path = fitting[0]
+        return Decision(
+            kind="binary", argv=(f"./{path}",), entrypoint=f"./{path}", why=f"{quoted(path)} is a program for Linux."
+        )
+    if fitting:
+        raise AmbiguousProject(
+            f"{', '.join(map(quoted, fitting[:5]))} are all programs",
+            hint="name the one to start in a Procfile: web: ./NAME",
+        )
+    return None
