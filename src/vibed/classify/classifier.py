@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import foreign, left_out, ports
+from vibed.classify import foreign, left_out, node_dependencies, ports
 from vibed.classify.decision import FAST, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, ClassifyError, DependenciesMissing, NoEntrypoint
 from vibed.classify.needs import Needs
@@ -210,7 +210,7 @@ def _with_dependencies(project: Project, decision: Decision) -> Decision:
         )
     if decision.kind in ("node", "worker"):
         entry = decision.entrypoint if decision.kind == "worker" else _node_file(project, decision)
-        found = project.node.needs(entry, packages, imported_only=decision.kind == "worker")
+        found = node_dependencies.dependencies(project.node, entry, packages, imported_only=decision.kind == "worker")
         if found.missing:
             _refuse(decision, found)
         used = tuple(name for name in found.names if name in (packages or {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from vibed.classify.decision import Decision
-from vibed.classify.node_app import FRAMEWORKS, FRONT_ENDS, SERVERS
+from vibed.classify.node_tools import FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 

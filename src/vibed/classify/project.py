@@ -7,7 +7,9 @@ from functools import cached_property
 
 from vibed.classify.decision import PORT, TemplateFacts
 from vibed.classify.go_app import GoApp
-from vibed.classify.node_app import SERVERS, NodeApp
+from vibed.classify.node_app import NodeApp
+from vibed.classify.node_scripts import Scripts
+from vibed.classify.node_tools import SERVERS
 from vibed.classify.python_app import PythonApp
 from vibed.classify.python_source import Sources
 from vibed.classify.site import Site
@@ -26,6 +28,7 @@ class Project:
         self.sources = Sources(tree)
         self.python = PythonApp(tree, self.sources, port)
         self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}))
+        self.scripts = Scripts(self.node)
         self.worker = WorkerApp(tree, self.node)
         self.go = GoApp(tree)
         self.site = Site(tree)
@@ -44,7 +47,7 @@ class Project:
     @cached_property
     def node_server(self) -> str | None:
         """What makes it a Node server, in words; development tools make none."""
-        if self.node.only_development():
+        if self.scripts.only_development():
             return None
         found = self.node.entry()
         if found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vibed.classify import foreign
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, NoEntrypoint, NotAWebApp, UnsupportedRuntime
-from vibed.classify.node_app import SERVERS
+from vibed.classify.node_tools import SERVERS
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from vibed.classify import foreign
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, NotAWebApp, UnsupportedRuntime
-from vibed.classify.node_app import Command
+from vibed.classify.node_scripts import Command, decision
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
 
@@ -37,9 +37,9 @@ def _from_command(p: Project, command: str, where: str) -> Decision | None:
     argv = foreign.as_arguments(text)
     # Development tools of Node's that are not in the template: what they wrap is.
     if argv and argv[0] in ("npm", "yarn", "pnpm", "nodemon", "npx", "tsx"):
-        found = p.node._script(" ".join(argv), 0)
+        found = p.scripts.command(" ".join(argv), 0)
         if found:
-            return replace(p.node.decide(found, f"It is started by {where}."), entrypoint=command)
+            return replace(decision(found, f"It is started by {where}."), entrypoint=command)
         return None
     return Decision(
         kind=kind,
@@ -102,12 +102,12 @@ def node_start(p: Project) -> Decision | None:
         return None
     if _is_other_program(p):
         return None
-    found = p.node.from_start_script()
+    found = p.scripts.from_start_script()
     if found is None:
         return None
     command, script = found
     _refuse_unbuilt(p, command.argv[-1] if command.argv else "")
-    return p.node.decide(command, f"It is a Node app: the script {quoted(script)} of package.json starts it.")
+    return decision(command, f"It is a Node app: the script {quoted(script)} of package.json starts it.")
 
 
 def node_entry(p: Project) -> Decision | None:
@@ -118,11 +118,11 @@ def node_entry(p: Project) -> Decision | None:
         path, why = found
         _refuse_unbuilt(p, path)
         command = p.node.run(path)
-        return p.node.decide(Command(command), f"It is a Node app: {quoted(path)} {why}.")
-    script = p.node.from_dev_script()
+        return decision(Command(command), f"It is a Node app: {quoted(path)} {why}.")
+    script = p.scripts.from_dev_script()
     if script:
         command_, name = script
-        return p.node.decide(command_, f"It is a Node app: what the script {quoted(name)} runs is a server.")
+        return decision(command_, f"It is a Node app: what the script {quoted(name)} runs is a server.")
     return None
 
 

@@ -1,0 +1,168 @@
+"""What a Node app needs beyond Node, compared with what the template has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from vibed.classify.needs import Needs
+from vibed.classify.node_app import NodeApp
+from vibed.sources.errors import quoted
+
+_BUILTINS = frozenset(
+    [
+        "assert",
+        "async_hooks",
+        "buffer",
+        "child_process",
+        "cluster",
+        "console",
+        "constants",
+        "crypto",
+        "dgram",
+        "diagnostics_channel",
+        "dns",
+        "domain",
+        "events",
+        "fs",
+        "http",
+        "http2",
+        "https",
+        "inspector",
+        "module",
+        "net",
+        "os",
+        "path",
+        "perf_hooks",
+        "process",
+        "punycode",
+        "querystring",
+        "readline",
+        "repl",
+        "stream",
+        "string_decoder",
+        "sys",
+        "timers",
+        "tls",
+        "trace_events",
+        "tty",
+        "url",
+        "util",
+        "v8",
+        "vm",
+        "wasi",
+        "worker_threads",
+        "zlib",
+    ]
+)
+_NOT_NEEDED = re.compile(
+    r"^(@types/.*|typescript|ts-node|ts-node-dev|tsx|nodemon|eslint.*|@eslint/.*|prettier.*|husky|lint-staged|jest.*|ts-jest|vitest"
+    r"|mocha|chai|supertest|cross-env|concurrently|npm-run-all|rimraf|node|npm|pnpm|yarn|pm2|forever|@typescript-eslint/.*"
+    r"|nyc|c8|standard|tslib|@tsconfig/.*|wrangler|@cloudflare/workers-types|@cloudflare/vitest-pool-workers|esbuild)$"
+)
+_UNNOTICED = {
+    "body-parser": 1, "dotenv": 8, "uuid": 8, "nanoid": 3, "helmet": 4, "morgan": 1, "multer": 1, "ws": 7,
+    "marked": 9, "axios": 0, "ejs": 2, "compression": 1, "cors": 2, "cookie-parser": 1, "jsonwebtoken": 8, "koa": 2,
+    "@koa/router": 10, "koa-bodyparser": 4, "socket.io": 3, "zod": 3, "pug": 2, "handlebars": 4, "fastify": 4,
+    "@fastify/cors": 8, "@fastify/static": 6, "hono": 3, "@hono/node-server": 1, "itty-router": 4,
+    "express-session": 1, "lodash": 4, "dayjs": 1, "express": 4,
+}  # fmt: skip
+"""Packages whose major version small apps do not notice, from the one given here on."""
+_OLD_ROUTE = re.compile(
+    r"""\.(?:get|post|put|delete|patch|all|use|options|head|route)\(\s{0,20}['"`]"""
+    r"""((?=[/*(])[^'"`\n]{0,200}?(?:\*(?!\w)|\(|:\w{1,40}\?)[^'"`\n]{0,200})"""
+)
+"""A path that Express 4 understands and Express 5 does not: `*` without a name, brackets, `:name?`."""
+_OLD_CALLS = {
+    "req.params, req.query or req.body": re.compile(r"\b(req\.param\()"),
+    ".delete(": re.compile(r"(\.del\()['\"`]"),
+}
+"""Other calls that Express 5 has no more, by what to write instead."""
+
+
+def dependencies(
+    node: NodeApp, entry: str | None, packages: Mapping[str, str] | None, *, imported_only: bool = False
+) -> Needs:
+    """What is declared or imported, compared with `packages`. `imported_only`: what a bundler does not reach is not
+    needed."""
+    declared = dict(node.dependencies)
+    entries = [entry] if entry else node.entries()
+    files = list(dict.fromkeys(file for start in entries for file in node.reached(start)))
+    imported = {name for file in files for name in map(_package_name, node.imports(file)) if name}
+    if not declared or imported_only:
+        declared = {name: node.all_dependencies.get(name, "*") for name in sorted(imported)}
+    found = Needs(names=sorted(declared))
+    for name in found.names if packages is not None else ():
+        spec, version = declared[name], (packages or {}).get(name)
+        if f"node_modules/{name}" in node.tree.folders:
+            continue
+        if version is None:
+            if name in imported or not _NOT_NEEDED.match(name):
+                found.missing[name] = name if spec in ("*", "", "latest") else f"{name}@{spec}"
+        elif not _allows(spec, version):
+            old = _old_express(node, files) if name == "express" and _majors(spec) == {4} else []
+            if name not in imported or (_unnoticed(name, spec) and not old):
+                found.notes.append(f"{name}@{spec} was asked for; the template has {version}")
+                continue
+            found.missing[name] = f"{name}@{spec} (the template has {version})"
+            if old:
+                found.changes[name] = f"the template has Express {version}: write {', '.join(old[:5])}"
+            else:
+                found.pinned[name] = version
+    return found
+
+
+def _old_express(node: NodeApp, files: list[str]) -> list[str]:
+    """What has to be written otherwise for Express 5 in a source for Express 4."""
+    found: dict[str, None] = {}
+    for file in files:
+        text = node.tree.text(file)
+        changes = [(match[1], _new_route(match[1])) for match in _OLD_ROUTE.finditer(text)]
+        changes += [(match[1], now) for now, call in _OLD_CALLS.items() if (match := call.search(text))]
+        found |= {f"{now} for {quoted(was)} in {quoted(file)}": None for was, now in changes}
+    return list(found)
+
+
+def _unnoticed(name: str, spec: str) -> bool:
+    least = _UNNOTICED.get(name)
+    return least is not None and all(major >= least for major in _majors(spec))
+
+
+def _new_route(old: str) -> str:
+    """A path of Express 4 as Express 5 spells it."""
+    path = re.sub(r"/:(\w{1,40})\?", r"{/:\1}", old.replace("(.*)", "*"))
+    path = re.sub(r"^(?=\*)", "/", path).replace("*", "{*path}")
+    return "several paths or a parameter" if path.count("*") > 1 or re.search(r"[()?+]", path) else quoted(path)
+
+
+def _majors(spec: str) -> set[int]:
+    return {int(number) for number in re.findall(r"(?:^|[\s^~>=<|v])(\d{1,6})", spec)}
+
+
+def _allows(spec: str, version: str) -> bool:
+    """Whether a range of npm's allows the major version; the minor one is not looked at."""
+    if not re.match(r"^[\s\d^~<>=v.x*|-]+$", spec) or spec.strip() in ("*", "x", ""):
+        return True
+    major = int(version.partition(".")[0])
+    for part in spec.split("||"):
+        numbers = [int(n) for n in re.findall(r"(?:^|[\s^~>=<v])(\d{1,6})", part)]
+        if not numbers:
+            return True
+        if ">" in part and "<" not in part:
+            if major >= min(numbers):
+                return True
+        elif "<" in part or " - " in part:
+            if (min(numbers) if ">" in part or " - " in part else 0) <= major <= max(numbers):
+                return True
+        elif major in numbers:
+            return True
+    return False
+
+
+def _package_name(name: str) -> str | None:
+    """The package of an import; None for the app's own files and what Node brings."""
+    if name[0] in "./#" or ":" in name:
+        return None
+    parts = name.split("/")
+    package = "/".join(parts[:2]) if name[0] == "@" else parts[0]
+    return None if package in _BUILTINS or package == "@" or package.startswith(("@/", "~")) else package

@@ -1,0 +1,50 @@
+"""Packages of npm that say what a Node project is: servers, frameworks, front-end tools, what only serves
+development."""
+
+from __future__ import annotations
+
+SERVERS = frozenset(
+    {
+        "express", "fastify", "koa", "hono", "@hono/node-server", "@hapi/hapi", "restify", "polka", "socket.io", "ws",
+        "micro", "@nestjs/core", "apollo-server", "@apollo/server", "json-server", "@feathersjs/feathers", "sails",
+        "@adonisjs/core", "express-ws", "graphql-yoga", "h3", "itty-router-extras", "connect", "tinyhttp",
+        "@tinyhttp/app", "moleculer-web",
+    }
+)  # fmt: skip
+FRAMEWORKS = {
+    "next": ("Next.js", "out"), "nuxt": ("Nuxt", ".output/public"), "@sveltejs/kit": ("SvelteKit", "build"),
+    "@remix-run/react": ("Remix", "build/client"), "@remix-run/node": ("Remix", "build/client"),
+    "@react-router/node": ("React Router", "build/client"), "@solidjs/start": ("SolidStart", ".output/public"),
+    "@builder.io/qwik-city": ("Qwik City", "dist"), "@tanstack/react-start": ("TanStack Start", ".output/public"),
+    "@tanstack/start": ("TanStack Start", ".output/public"), "@redwoodjs/core": ("RedwoodJS", "web/dist"),
+    "blitz": ("Blitz", "out"), "@angular/ssr": ("Angular SSR", "dist/browser"),
+    "@astrojs/node": ("Astro (server)", "dist/client"),
+}  # fmt: skip
+"""Server frameworks with a build of their own: name, and where a static export would be."""
+
+FRONT_ENDS = {
+    "vite": ("Vite", "dist"), "react-scripts": ("Create React App", "build"), "@angular/cli": ("Angular", "dist"),
+    "@vue/cli-service": ("Vue CLI", "dist"), "parcel": ("Parcel", "dist"), "parcel-bundler": ("Parcel", "dist"),
+    "astro": ("Astro", "dist"), "gatsby": ("Gatsby", "public"), "@11ty/eleventy": ("Eleventy", "_site"),
+    "@docusaurus/core": ("Docusaurus", "build"), "vitepress": ("VitePress", ".vitepress/dist"),
+    "vuepress": ("VuePress", "docs/.vuepress/dist"), "webpack": ("webpack", "dist"), "rollup": ("Rollup", "dist"),
+    "esbuild": ("esbuild", "dist"), "@rsbuild/core": ("Rsbuild", "dist"), "@rspack/cli": ("Rspack", "dist"),
+    "preact-cli": ("Preact CLI", "build"), "snowpack": ("Snowpack", "build"), "svelte": ("Svelte", "dist"),
+    "hexo": ("Hexo", "public"), "@ionic/cli": ("Ionic", "www"), "tsup": ("tsup", "dist"),
+}  # fmt: skip
+"""Front-end tools: name, and the folder they build into."""
+
+DEV_SERVERS = frozenset(
+    {
+        "vite", "webpack", "webpack-dev-server", "react-scripts", "next", "nuxt", "nuxi", "astro", "parcel",
+        "eleventy", "@11ty/eleventy", "gatsby", "ng", "vue-cli-service", "snowpack", "browser-sync", "tailwindcss",
+        "gulp", "grunt", "concurrently", "rollup", "svelte-kit", "docusaurus", "vitepress", "vuepress", "rsbuild",
+        "rspack", "remix", "storybook", "esbuild", "tsc", "turbo", "nx", "lerna", "electron", "expo", "react-native",
+        "hexo", "wrangler", "npm-run-all", "run-p", "run-s", "preact", "ember", "live-server", "http-server", "serve",
+        "lite-server", "jest", "vitest", "bun", "bunx", "deno",
+    }
+)  # fmt: skip
+FILE_SERVERS = frozenset({"live-server", "http-server", "serve", "lite-server"})
+RUN_TYPESCRIPT = frozenset(
+    {"tsx", "ts-node", "ts-node-dev", "tsnd", "esno", "jiti", "vite-node", "swc-node", "node-dev"}
+)
