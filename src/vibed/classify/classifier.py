@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import foreign, left_out, node_dependencies, ports
+from vibed.classify import command_line, foreign, left_out, node_dependencies, ports
 from vibed.classify.decision import FAST, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, ClassifyError, DependenciesMissing, NoEntrypoint
 from vibed.classify.needs import Needs
@@ -148,11 +148,11 @@ def _named(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         apart = ("--app-dir", beside) if beside else ()
         kind, argv = "python", (*served, *apart) if asgi else project.python.gunicorn(entrypoint, beside)
     else:
-        named, language = foreign.kind_of(entrypoint)
+        named, language = command_line.kind_of(entrypoint)
         if language:
             raise BadOverride(f"the entrypoint starts {language}, which no template has", hint=foreign.hint(language))
         text = re.sub(r"\$\{?PORT(?::-?\d+)?\}?", str(project.port), entrypoint)
-        kind, argv = named, foreign.as_arguments(text)
+        kind, argv = named, command_line.as_arguments(text)
     if kinds is not None and len(kinds & _GENERAL) == 1 and kind not in kinds:
         kind = next(iter(kinds & _GENERAL))
     if kind is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vibed.classify import foreign
+from vibed.classify import command_line, django_app, foreign
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, NotAWebApp, UnsupportedRuntime
 from vibed.classify.node_scripts import Command, decision
@@ -22,19 +22,19 @@ def worker_module(p: Project) -> Decision | None:
 
 
 def procfile(p: Project) -> Decision | None:
-    command = foreign.procfile(p.tree)
+    command = command_line.procfile(p.tree)
     return None if command is None else _from_command(p, command, "the web line of its Procfile")
 
 
 def _from_command(p: Project, command: str, where: str) -> Decision | None:
-    kind, language = foreign.kind_of(command)
+    kind, language = command_line.kind_of(command)
     if language:
         raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
     if kind is None or (kind == "binary" and re.search(r"\.sh\b", command)):
         # A script may start anything: what lies beside it tells which template has it.
         kind = "python" if p.tree.known(".py") else "node" if p.tree.package is not None else "binary"
     text = re.sub(r"\$\{?PORT(?::-?\d+)?\}?", str(p.port), command)
-    argv = foreign.as_arguments(text)
+    argv = command_line.as_arguments(text)
     # Development tools of Node's that are not in the template: what they wrap is.
     if argv and argv[0] in ("npm", "yarn", "pnpm", "nodemon", "npx", "tsx"):
         found = p.scripts.command(" ".join(argv), 0)
@@ -61,7 +61,7 @@ def two_servers(p: Project) -> Decision | None:
 
 
 def django(p: Project) -> Decision | None:
-    return p.python.django()
+    return django_app.django(p.python)
 
 
 def python_server(p: Project) -> Decision | None:
@@ -158,10 +158,10 @@ def go_server(p: Project) -> Decision | None:
 
 
 def hidden_command(p: Project) -> Decision | None:
-    found = foreign.hidden_command(p.tree)
-    if found is None or foreign.kind_of(found[0]) == (None, None) or foreign.language(p.tree):
+    found = command_line.hidden_command(p.tree)
+    if found is None or command_line.kind_of(found[0]) == (None, None) or foreign.language(p.tree):
         return None
-    kind, language = foreign.kind_of(found[0])
+    kind, language = command_line.kind_of(found[0])
     if language or (kind == "binary" and not _has_program(p, found[0])) or (kind == "go"):
         return None
     files = re.findall(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)\b", found[0])
