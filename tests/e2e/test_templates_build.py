@@ -22,12 +22,12 @@ import pytest
 import pytest_asyncio
 
 from tests.prepare import home as shared_home
-from vibed.runtimes import builder as builder_module
-from vibed.runtimes import debian_packages
-from vibed.runtimes.builder import BuiltTemplate, TemplateBuilder, TemplateUnavailable
+from vibed.runtimes import debian_packages, digests
+from vibed.runtimes.builder import BuiltTemplate, TemplateBuilder, TemplateBuildFailed, TemplateUnavailable
 from vibed.runtimes.commands import output
 from vibed.runtimes.templates import Template, load_templates
-from vibed.runtimes.tools import Tools, sha256_of
+from vibed.runtimes.tool import sha256_of
+from vibed.runtimes.tools import Tools
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
@@ -120,7 +120,7 @@ async def test_a_damaged_image_is_not_ready_and_is_built_again(tmp_path: Path) -
 
 async def test_a_new_agent_is_put_into_the_image_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await a_builder(tmp_path).build("base-debian")
-    monkeypatch.setattr(builder_module, "agent_digest", lambda: "another agent")
+    monkeypatch.setattr(digests, "agent_digest", lambda: "another agent")
     builder = a_builder(tmp_path)
     assert builder.ready("base-debian") is None, "an image with another agent is not usable"
     second = await builder.build("base-debian")
@@ -189,7 +189,7 @@ async def test_a_missing_program_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setattr(debian_packages, "which", lambda program: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(builder_module.TemplateBuildFailed) as failed:
+    with pytest.raises(TemplateBuildFailed) as failed:
         await a_builder(tmp_path).build("base-debian")
     assert "apt-get install" in (failed.value.hint or "") and "mmdebstrap" in (failed.value.hint or "")
 

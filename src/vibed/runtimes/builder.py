@@ -15,11 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import json
-import os
-import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -29,15 +25,17 @@ from typing import Any
 
 from vibed.apps.errors import VibedError
 from vibed.runtimes import commands, debian_packages
-from vibed.runtimes.assembly import Assembly, remove, together, zygote_programs
+from vibed.runtimes.assembly import Assembly, together
+from vibed.runtimes.digests import content_digest, image_digest, runtime_digest
 from vibed.runtimes.exclusive import exclusive
-from vibed.runtimes.templates import Template, builder_version, digest_of, stage_digest
-from vibed.runtimes.tools import Tools, agent_digest, sha256_of
+from vibed.runtimes.images import clear, link, prune, publish
+from vibed.runtimes.templates import Template, builder_version
+from vibed.runtimes.tool import sha256_of
+from vibed.runtimes.tools import Tools
+from vibed.runtimes.trees import remove
 
 BUILD_DEADLINE_S = 1800.0
 _PRUNE_DEADLINE_S = 1.0
-_DYING_S = 5.0
-"""How long a killed program may take to be gone."""
 
 
 class TemplateUnavailable(VibedError):
@@ -131,7 +129,7 @@ class TemplateBuilder:
                 self._runtimes.pop(name, None)
                 present = self.ready(name)
                 if not fresh and present is not None and (present.complete or present.stage >= (stage or 99)):
-                    _link(present.directory)
+                    link(present.directory)
                     return present
                 number = stage or self._next_stage(template, present, fresh)
                 return await self._build(template, number, fresh)
@@ -156,8 +154,8 @@ class TemplateBuilder:
             current = self.ready(name)
             if current is None:
                 return []
-            _link(current.directory)
-            return await asyncio.to_thread(_prune, place, {digest[:16] for digest in (current.digest, *keep)})
+            link(current.directory)
+            return await asyncio.to_thread(prune, place, {digest[:16] for digest in (current.digest, *keep)})
 
     async def verify(self, name: str) -> bool:
         """Whether the newest image is, byte for byte, what was built."""
@@ -175,7 +173,7 @@ class TemplateBuilder:
         log.write_text(
             f"{template.name} stage {number} of {template.last_stage}, builder {builder_version(template.kind)}\n"
         )
-        await asyncio.to_thread(_clear, place)
+        await asyncio.to_thread(clear, place)
         began = time.monotonic()
         staging = Path(tempfile.mkdtemp(dir=place, prefix=".build-"))
         staging.chmod(0o755)
@@ -189,13 +187,13 @@ class TemplateBuilder:
                 manifest = await self._root_image(job, None if fresh else self._seed(template, number))
             else:
                 manifest = await job.libraries()
-            digest = _digest(template, number, manifest["runtime"], manifest["debian"])
+            digest = image_digest(template, number, manifest["runtime"], manifest["debian"])
             manifest |= {
                 "name": template.name,
                 "digest": digest,
                 "definition": template.definition_digest,
                 "stage": number,
-                "content": _content_digest(template, number),
+                "content": content_digest(template, number),
                 "packages": _packages(template, number),
                 "built_at": time.time(),
                 "seconds": round(time.monotonic() - began, 2),
@@ -203,7 +201,7 @@ class TemplateBuilder:
             (staging / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
             job.say("syncing to disk", 0.97)
             final = place / digest[:16]
-            await asyncio.to_thread(_publish, staging, final)
+            await asyncio.to_thread(publish, staging, final)
         finally:
             await asyncio.to_thread(remove, staging)
         job.say("ready", 1.0)
@@ -231,7 +229,7 @@ class TemplateBuilder:
 
     def _seed(self, template: Template, number: int) -> Path | None:
         """The image to start from: the same content up to the highest stage that is not beyond `number`."""
-        wanted = {_content_digest(template, n): n for n in range(1, number + 1)}
+        wanted = {content_digest(template, n): n for n in range(1, number + 1)}
         found = [
             (wanted[manifest["content"]], built.built_at, built.directory)
             for built, manifest in self._images(template)
@@ -276,7 +274,7 @@ class TemplateBuilder:
 
     def _runtime(self, template: Template) -> str:
         if template.name not in self._runtimes:
-            self._runtimes[template.name] = _runtime_digest(template)
+            self._runtimes[template.name] = runtime_digest(template)
         return self._runtimes[template.name]
 
     def _without_content(self, template: Template) -> BuiltTemplate:
@@ -296,100 +294,5 @@ class TemplateBuilder:
             self._on_progress(template, step, fraction)
 
 
-# digests
-
-
-def _content_digest(template: Template, number: int) -> str:
-    """SHA-256 of what decides the root's content, without the agent and what is written anew each time."""
-    digest = hashlib.sha256(f"builder {builder_version(template.kind)} {template.kind} {os.uname().machine}\n".encode())
-    digest.update(f"{template.suite} {' '.join(template.debian)}\n".encode())
-    if template.kind == "go":
-        digest.update(json.dumps(dict(template.env), sort_keys=True).encode())
-    for stage in template.stages[:number]:
-        digest.update(stage_digest(stage).encode())
-    return digest.hexdigest()
-
-
-def _runtime_digest(template: Template) -> str:
-    """SHA-256 of what vibeD itself puts into a root: the agent and the zygote programs; empty without a root."""
-    if not template.has_root:
-        return ""
-    programs = zygote_programs(template)
-    own = digest_of(programs[0].parent, programs) if programs else ""
-    return hashlib.sha256(f"{agent_digest()} {own}".encode()).hexdigest()
-
-
-def _digest(template: Template, number: int, runtime: str, debian: Mapping[str, str]) -> str:
-    facts = [template.definition_digest, str(number), runtime, *(f"{k}={v}" for k, v in sorted(debian.items()))]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
 def _packages(template: Template, number: int) -> dict[str, str]:
     return {name: version for stage in template.stages[:number] for name, version in stage.packages.items()}
-
-
-# files and directories
-
-
-def _publish(staging: Path, final: Path) -> None:
-    """Put a finished image in its place: its content is on the disk before its name is."""
-    for folder, _, files in os.walk(staging):
-        for name in files:
-            path = os.path.join(folder, name)
-            if not Path(path).is_symlink():
-                _sync(path)
-        _sync(folder)
-    if (final / "manifest.json").exists():
-        # the same digest again: a sandbox may be using it, so the one that is there stays if it is whole
-        manifest = json.loads((final / "manifest.json").read_text())
-        image = final / "rootfs.erofs"
-        if not image.exists() or (image.stat().st_size == manifest["size"] and sha256_of(image) == manifest["sha256"]):
-            manifest["built_at"] = json.loads((staging / "manifest.json").read_text())["built_at"]
-            replacement = final / ".manifest.json"
-            replacement.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            replacement.replace(final / "manifest.json")
-            _link(final)
-            return
-    remove(final)
-    staging.rename(final)
-    _link(final)
-    _sync(final.parent)
-
-
-def _link(final: Path) -> None:
-    """Have `current` lead to an image, which may be an earlier one: after going back to an older vibeD."""
-    new = final.parent / ".current"
-    new.unlink(missing_ok=True)
-    new.symlink_to(final.name)
-    new.replace(final.parent / "current")
-
-
-def _prune(place: Path, keep: Collection[str]) -> list[str]:
-    removed = []
-    for folder in sorted(place.iterdir()):
-        if re.fullmatch("[0-9a-f]{16}", folder.name) and folder.name not in keep and not folder.is_symlink():
-            # out of sight first: what is half removed must not be taken for an image
-            folder.rename(tempfile.mkdtemp(dir=place, prefix=".build-"))
-            removed.append(folder.name)
-    for stale in place.glob(".build-*"):
-        shutil.rmtree(stale)
-    return removed
-
-
-def _clear(place: Path) -> None:
-    """Remove what killed builds left; a program of theirs may be dying only now, and write until it is dead."""
-    deadline = time.monotonic() + _DYING_S
-    while stale := list(place.glob(".build-*")):
-        for folder in stale:
-            remove(folder)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.01)
-
-
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

