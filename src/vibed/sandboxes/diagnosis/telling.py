@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vibed.sandboxes.diagnosis.fault import plain
 from vibed.sandboxes.driver import Exit, Run, RunFailed
 
 _MISSING = (
@@ -39,7 +40,6 @@ _HOST = re.compile(
     re.IGNORECASE,
 )
 _PYTHON_FRAME = re.compile(r'File "/app/([^"]+)", line (\d+)')
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _OFFLINE = "let it start without the answer (catch the error), or do without the call"
 _LISTEN = "a web app has to keep running and listen on the port in PORT (8080); bind 0.0.0.0 or 127.0.0.1"
 
@@ -64,11 +64,6 @@ def missing_module(lines: Sequence[str]) -> str | None:
             if match := pattern.search(line):
                 return match[1]
     return None
-
-
-def plain(line: str) -> str:
-    """A line without what colours it on a terminal."""
-    return _ANSI.sub("", line)
 
 
 def called_out(lines: Sequence[str]) -> str | None:

@@ -1,0 +1,11 @@
+"""What went wrong with an app, told so that its author (often an AI agent) knows what to change.
+
+Pure functions of the app's last lines and of how it ended: `finding` chooses the error among what `python_errors`,
+`node_errors`, `go_errors` and `shell_errors` read, `causes` knows what is behind it, `telling` says it.
+"""
+
+from vibed.sandboxes.diagnosis.fault import Fault, Place, plain
+from vibed.sandboxes.diagnosis.finding import error_in, find, last_words
+from vibed.sandboxes.diagnosis.telling import diagnose, exit_of
+
+__all__ = ["Fault", "Place", "diagnose", "error_in", "exit_of", "find", "last_words", "plain"]

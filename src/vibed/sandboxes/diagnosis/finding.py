@@ -1,0 +1,89 @@
+"""The one error among an app's last lines that says why it ended, or why it answered 500."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from vibed.sandboxes.diagnosis import go_errors, node_errors, python_errors, shell_errors
+from vibed.sandboxes.diagnosis.fault import Fault, one_line, prepared
+
+MOST_LINES = 2000
+"""Of the end of an output; what is before them is not read."""
+
+_NOISE = re.compile(
+    r"^\s*$|^Node\.js v\d|^\(Use `node|^\(node:\d+\)|^\s*[\^~}\])]+[,;]?$"
+    r"|^\[[\d :+.,/-]+\] \[\d+\] \[(?:\w+)\] (?:Worker |Shutting down|Reason: |Booting|Starting|Listening"
+    r"|Control socket|Using worker|Handling signal|App failed)"
+    r"|^(?:INFO|DEBUG)\b|^ERROR: +Application startup failed|^WARNING: This is a development server|^Press CTRL"
+    r"|^ ?\* (?:Serving|Debug|Running|Environment)|^(?:Aborted|Segmentation fault|Terminated|Killed|Illegal"
+    r" instruction)\b"
+    r"|^npm (?:ERR!|error|notice|warn)|^error Command failed|ELIFECYCLE|^exit status \d+$|^exited with |^# \S+$"
+    r"|^Exception ignored in|^> |^\[nodemon\]|^make: \*\*\* |^info Visit |too many errors$",
+)
+_SAYS_WRONG = re.compile(
+    r"\b(?:errors?|fatal|critical|panic|missing|required|requires|must|not set|unset|undefined|invalid|fail(?:ed|ure)?"
+    r"|cannot|can't|couldn't|could not|unable|denied|refused|no such|not found|not defined|not available|in use)\b",
+    re.IGNORECASE,
+)
+_ACCESS = re.compile(
+    r'"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) \S+(?: HTTP/[\d.]+)?" \d{3}\b|^(?:GET|POST|PUT|DELETE) /\S* \d{3}\b'
+)
+"""Requests as servers log them: the paths in them say nothing."""
+_GO_TIME = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:\S+\.go:\d+: )?")
+_LAST_STATEMENT = 6
+"""How many lines at the very end may be the reason, when nothing has the form of an error."""
+
+
+def find(lines: Iterable[str]) -> Fault | None:
+    """The error that says why an app ended: the last that has the form of one, or what was said after it."""
+    return _find(prepared(list(lines)[-MOST_LINES:]))
+
+
+def error_in(lines: Iterable[str]) -> str | None:
+    """The app's own error in some lines of its log, in one line, with the file and line of the app's: why a request was
+    answered with 500, for instance. None when nothing there is, or says that it is, an error.
+    """
+    clean = prepared(list(lines)[-MOST_LINES:])
+    found = _find([line for line in clean if not _ACCESS.search(line)])
+    return str(found) if found and (found.place or found.context[1:] or _SAYS_WRONG.search(found.text)) else None
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """What to quote of an output: its error, or the last line that says anything; empty when there is none."""
+    found = find(lines)
+    return str(found) if found else ""
+
+
+def _find(lines: Sequence[str]) -> Fault | None:
+    strong = _strong(lines)
+    words = _last_statement(lines)
+    if strong is None or words is None:
+        return strong or words
+    later = words.start >= strong.end and words.text not in strong.text and strong.text not in words.text
+    return words if later and _SAYS_WRONG.search(words.text) else strong
+
+
+def _strong(lines: Sequence[str]) -> Fault | None:
+    found = [
+        fault
+        for module in (python_errors, node_errors, go_errors, shell_errors)
+        for fault in module.faults(lines)
+        if not (python_errors.ends_only(fault) or _ignored(lines, fault))
+    ]
+    return max(found, key=lambda fault: (fault.end, fault.start), default=None)
+
+
+def _ignored(lines: Sequence[str], fault: Fault) -> bool:
+    """Whether Python wrote the error while it was already ending."""
+    return fault.start > 0 and lines[fault.start - 1].startswith("Exception ignored in")
+
+
+def _last_statement(lines: Sequence[str]) -> Fault | None:
+    """What a program says at its end without the form of an error (`Missing API_TOKEN`)."""
+    said = [n for n, line in enumerate(lines) if not _NOISE.search(line)]
+    if not said:
+        return None
+    wrong = [n for n in said[-_LAST_STATEMENT:] if _SAYS_WRONG.search(lines[n])]
+    at = wrong[-1] if wrong else said[-1]
+    return Fault(at, at + 1, one_line([_GO_TIME.sub("", lines[at])]), None, (lines[at],))
