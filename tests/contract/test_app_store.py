@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from vibed.apps.app import Phase, Resources, Runtime, Start
+from vibed.apps.app import Crash, Phase, Resources, Runtime, Start
 from vibed.apps.errors import (
     AlreadyExists,
     Conflict,
@@ -259,13 +259,17 @@ async def test_a_number_that_no_row_can_have_is_like_any_that_none_has(store: Ap
 
 
 async def test_unsettled_are_those_whose_status_lags_behind(store: AppStore) -> None:
-    for name in ("settled", "lagging", "gone", "starting"):
+    for name in ("settled", "lagging", "gone", "starting", "updating"):
         await store.deploy(new(name))
+    ready = VersionOutcome(1, Phase.READY, "Running", "", {})
     for name, phase in (("settled", Phase.READY), ("gone", Phase.READY), ("starting", Phase.STARTING)):
         app = await store.get(name)
-        await store.record(name, replace(app.status, phase=phase, observed_generation=1))
+        await store.record(name, replace(app.status, phase=phase, observed_generation=1), outcomes=[ready])
+    # another version of it serves, so that the app is Ready, and the wanted one is still on its way
+    app = (await store.deploy(new("updating"))).app
+    await store.record("updating", replace(app.status, phase=Phase.READY, observed_generation=2), outcomes=[ready])
     await store.request_delete("gone")
-    assert {app.app_id for app in await store.unsettled()} == {"lagging", "gone", "starting"}
+    assert {app.app_id for app in await store.unsettled()} == {"lagging", "gone", "starting", "updating"}
 
 
 # the controller's side
@@ -278,6 +282,7 @@ async def test_a_status_is_written_by_whoever_read_the_newest(store: AppStore) -
         replace(
             app.status, phase=Phase.READY, reason="Running", serving_version=1, observed_generation=1,
             isolation="kernel", driver="gvisor", sandbox="s1", restarts=2,
+            last_crash=Crash(1764000000.5, 1, "it exited with status 1.", error="KeyError: 'TOKEN'"),
         ),
     )  # fmt: skip
     assert written is not None and written.revision == app.status.revision + 1

@@ -414,6 +414,36 @@ async def test_a_sandbox_that_dies_is_replaced_and_counted(world: World) -> None
     assert "Crashed" in reasons
 
 
+async def test_the_last_crash_is_in_the_status_and_outlives_the_controller(world: World) -> None:
+    await world.settle(await world.deploy())
+    first = world.driver.made[0]
+    first.exit = Exit(1, None, False, 1764000000.0, ("Traceback (most recent call last):", "KeyError: 'TOKEN'"))
+    first._gone.set()
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    async with asyncio.timeout(5):
+        while (crash := (await world.app()).status.last_crash) is None:
+            await asyncio.sleep(0.01)
+    assert (crash.at, crash.version, crash.oom, crash.error) == (1764000000.0, 1, False, "KeyError: 'TOKEN'")
+    assert crash.message == "it exited with status 1. Its last words: KeyError: 'TOKEN'"
+    world.fleet._keepers.clear()
+    world.fleet.adopt(world.driver.alive)
+    await world.settle(await world.deploy())
+    status = (await world.app()).status
+    assert (status.restarts, status.last_crash) == (1, crash)
+
+
+async def test_what_is_killed_for_memory_is_told_so_and_its_last_lines_are_not_blamed(world: World) -> None:
+    await world.settle(await world.deploy())
+    first = world.driver.made[0]
+    first.exit = Exit(None, "SIGKILL", True, 1764000000.0, ("ValueError: of some request",))
+    first._gone.set()
+    async with asyncio.timeout(5):
+        while (crash := (await world.app()).status.last_crash) is None:
+            await asyncio.sleep(0.01)
+    assert (crash.oom, crash.error) == (True, "")
+    assert crash.message == "it used more memory than its limit and was killed."
+
+
 async def test_a_first_sandbox_that_cannot_be_booted_is_tried_again(world: World) -> None:
     world.driver.boot_fails = 1
     outcome = await world.settle(await world.deploy(), timeout_s=8)

@@ -95,6 +95,20 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """How a run that served ended without having been asked to."""
+
+    at: float
+    version: int
+    message: str
+    """In a sentence or two: how it ended, and the app's own error where there is one."""
+    oom: bool = False
+    """Whether it was killed because it used more memory than its limit."""
+    error: str = ""
+    """The app's own error alone, from its last lines; empty when they say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the controller last saw."""
 
@@ -107,6 +121,9 @@ class Status:
     driver: str = ""
     sandbox: str = ""
     restarts: int = 0
+    """How often a run that served ended by itself, in the app's life."""
+    last_crash: Crash | None = None
+    """The last of them."""
     updated_at: float = 0.0
     revision: int = 0
     """Grows with each write; a writer names the one it read."""

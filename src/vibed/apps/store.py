@@ -122,7 +122,8 @@ class AppStore(Protocol):
         ...
 
     async def unsettled(self) -> Sequence[App]:
-        """Apps whose status lags behind their spec, deleted ones included: what a controller starts with."""
+        """Apps whose status lags behind their spec, or whose wanted version is neither Ready nor Failed, deleted ones
+        included: what a controller starts with."""
         ...
 
     async def version(self, app_id: str, number: int) -> Version:

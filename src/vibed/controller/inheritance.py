@@ -24,7 +24,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
     published = means.markers.published(app.app_id)
     if not (app.version > 1 or app.runs or adopted or published):
         return
-    life.restarts = app.status.restarts
+    life.restarts, life.last_crash = app.status.restarts, app.status.last_crash
     # read first, changed afterwards: when the store does not answer, this is done again
     versions = await _versions_to_last_good(means.store, app.app_id)
     sites = {marker.run: await _site(means, marker) for marker in published if marker.site}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from vibed import records
-from vibed.apps.app import Version
+from vibed.apps.app import Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
 from vibed.controller.decision import HEALTHY_AFTER_S, Stage, Trouble, backoff
@@ -23,7 +23,7 @@ from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
-from vibed.sandboxes.diagnosis import plain
+from vibed.sandboxes.diagnosis.finding import last_words
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
 from vibed.tracing import Step
 
@@ -52,6 +52,7 @@ class Life:
         self.troubles: dict[int, Trouble] = {}
         """By version."""
         self.restarts = 0
+        self.last_crash: Crash | None = None
         self.traces: dict[int, str] = {}
         """What the first runs of versions are a part of, where somebody traces it."""
 
@@ -153,9 +154,11 @@ class Life:
         assert run.sandbox is not None
         self._means.metrics.died(run.sandbox.driver, run.sandbox.template)
         self.restarts += 1
+        message, error = _account(ended)
+        self.last_crash = Crash(ended.at, run.version, message, oom=ended.oom, error=error)
         if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
             self.troubles.pop(run.version, None)
-        await self._failed(run, "Crashed", _exit_sentence(ended), app_fault=False)
+        await self._failed(run, "Crashed", message, app_fault=False)
 
     # Ending
 
@@ -264,7 +267,8 @@ def _sentence(error: VibedError) -> str:
     return f"{text} {error.hint}." if error.hint else text
 
 
-def _exit_sentence(ended: Exit) -> str:
-    # of one that was killed for memory they say nothing about why
-    last = f" Its last words: {plain(ended.tail[-1])}" if ended.tail and not ended.oom else ""
-    return f"{ended.describe()}.{last}"
+def _account(ended: Exit) -> tuple[str, str]:
+    """How it ended, as a message; and the app's own error, empty where its last lines say nothing of why."""
+    # of one that was killed for memory they do not
+    error = last_words(ended.tail) if not ended.oom else ""
+    return f"{ended.describe()}." + (f" Its last words: {error}" if error else ""), error

@@ -76,6 +76,7 @@ class Telling:
             driver=sandbox.driver if sandbox is not None else "",
             sandbox=sandbox.id if sandbox is not None else "",
             restarts=self._life.restarts,
+            last_crash=self._life.last_crash,
         )
         outcomes = self._news_of_versions(version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)

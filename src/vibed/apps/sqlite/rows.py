@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from vibed.apps.app import App, Key, Phase, Resources, Runtime, Start, Status, Version
+from vibed.apps.app import App, Crash, Key, Phase, Resources, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound
 
 APP = """
     a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
     a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts, a.updated_at,
-    a.revision, v.runtime, a.runs
+    a.revision, v.runtime, a.runs, a.last_crash
 """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
@@ -58,7 +58,7 @@ def app(row: Sequence[Any]) -> App:
         status=Status(
             phase=Phase(row[7]), reason=row[8], message=row[9], serving_version=row[10], observed_generation=row[11],
             isolation=row[12], driver=row[13], sandbox=row[14], restarts=row[15], updated_at=row[16],
-            revision=row[17],
+            revision=row[17], last_crash=Crash(**json.loads(row[20])) if row[20] else None,
         ),
         runtime=_runtime(row[18]),
         runs=row[19],

@@ -47,6 +47,7 @@ MIGRATIONS: tuple[str, ...] = (
         secret_sha256 TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, last_used_at REAL
     ) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE apps ADD COLUMN last_crash TEXT NOT NULL DEFAULT ''",
 )
 
 

@@ -93,7 +93,8 @@ class SqliteStore:
                 rows.app(row)
                 for row in db.execute(
                     f"SELECT {rows.APP} {rows.OF} WHERE a.deleted OR a.observed_generation <> a.generation"
-                    " OR a.phase IN ('Pending', 'Claiming', 'Starting') ORDER BY a.last_deployed_at"
+                    " OR a.phase IN ('Pending', 'Claiming', 'Starting') OR v.phase NOT IN ('Ready', 'Failed')"
+                    " ORDER BY a.last_deployed_at"
                 )
             ]
         )

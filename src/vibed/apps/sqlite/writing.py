@@ -101,11 +101,13 @@ def set_status(db: sqlite3.Connection, app_id: str, status: Status) -> Status:
     now = time.time()
     changed = db.execute(
         "UPDATE apps SET phase = ?, reason = ?, message = ?, serving_version = ?, observed_generation = ?,"
-        " isolation = ?, driver = ?, sandbox = ?, restarts = ?, updated_at = ?, revision = revision + 1"
+        " isolation = ?, driver = ?, sandbox = ?, restarts = ?, last_crash = ?, updated_at = ?, revision = revision + 1"
         " WHERE app_id = ? AND revision = ?",
         [
             status.phase.value, status.reason, status.message, status.serving_version, status.observed_generation,
-            status.isolation, status.driver, status.sandbox, status.restarts, now, app_id, status.revision,
+            status.isolation, status.driver, status.sandbox, status.restarts,
+            json.dumps(asdict(status.last_crash)) if status.last_crash is not None else "",
+            now, app_id, status.revision,
         ],
     ).rowcount  # fmt: skip
     if not changed:
