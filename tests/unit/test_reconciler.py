@@ -625,32 +625,68 @@ async def test_a_version_that_was_overtaken_before_anyone_looked_is_told_so(worl
     assert [outcome.phase for outcome in outcomes] == [Phase.FAILED, Phase.READY]
 
 
-async def test_a_version_that_is_stopped_while_connections_move_leaves_the_name_where_it_was(world: World) -> None:
+async def test_a_version_that_is_overtaken_while_connections_move_hands_over_and_is_drained(world: World) -> None:
+    """The old one's supervisor stalls while two deploys follow each other."""
     await world.settle(await world.deploy())
     moving, gate = asyncio.Event(), asyncio.Event()
+    first = world.driver.made[0]
 
-    async def hand_over(heir: Sandbox | None) -> None:
+    async def stalls(heir: Sandbox | None) -> None:
         if heir is not None:
             moving.set()
             await gate.wait()
+            first.heir = heir
 
-    world.driver.made[0].hand_over = hand_over  # type: ignore[method-assign]
+    first.hand_over = stalls  # type: ignore[method-assign]
     second = await world.deploy()
     world.fleet.wake("todo")
     await moving.wait()
-
-    async def slowly(run: Run) -> None:
-        await asyncio.sleep(0.2)
-
-    world.driver.script = slowly  # type: ignore[assignment]
     third = await world.deploy()
     world.fleet.wake("todo")
-    await world.until(lambda: world.serving() == [1])
+    await world.until(lambda: len(world.driver.made) == 3 and world.driver.made[2].endpoint is not None)
+    assert world.serving() == [1], "nobody has seen another"
+    assert world.driver.made[1].exit is None
     gate.set()
     outcome = await world.settle(third)
     assert outcome.phase is Phase.READY and world.serving() == [third]
+    assert world.driver.made[1].heir is world.driver.made[2]
+    await world.until(lambda: len(world.driver.alive) == 1)
+    assert world.driver.made[1].drained
     assert (await world.app()).status.restarts == 0, "nothing crashed"
-    assert (await world.store.version("todo", second)).reason == "Superseded"
+    assert (await world.store.version("todo", second)).phase is Phase.READY
+
+
+async def test_what_serves_hands_over_before_the_name_leads_to_another(world: World) -> None:
+    await world.settle(await world.deploy())
+    led_to: list[list[int]] = []
+
+    async def hand_over(heir: Sandbox | None) -> None:
+        led_to.append(world.serving())
+
+    world.driver.made[0].hand_over = hand_over  # type: ignore[method-assign]
+    await world.settle(await world.deploy())
+    assert led_to == [[1]] and world.serving() == [2]
+
+
+async def test_one_that_is_gone_before_anybody_is_sent_to_it_never_serves_and_fails_with_its_own_words(
+    world: World,
+) -> None:
+    await world.settle(await world.deploy())
+    old = world.driver.made[0]
+    seen: list[int] = []
+
+    async def hand_over(heir: Sandbox | None) -> None:
+        seen.extend(world.serving())
+        if heir is not None:
+            heir.end(1)  # type: ignore[attr-defined]
+            raise HeirUnreachable("it has ended")
+
+    old.hand_over = hand_over  # type: ignore[method-assign]
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.reason) == (Phase.FAILED, "StartFailed")
+    assert "it listened, and at once it exited with status 1. Its last words: last words" in outcome.message
+    assert set(seen) == {1} and world.serving() == [1] and old.exit is None
+    assert (await world.app()).status.serving_version == 1
 
 
 async def test_a_visitor_of_an_app_that_is_deleted_meanwhile_is_told_so_at_once(

@@ -23,6 +23,9 @@ class Stage(StrEnum):
     """Of one run, as the controller sees it."""
 
     STARTING = "starting"
+    SWITCHING = "switching"
+    """The app's name is being led to it: what serves until now is told to hand over. From here on it is drained like
+    any that served, whatever else was deployed meanwhile."""
     SERVING = "serving"
     DRAINING = "draining"
     """It finishes its requests, then it is over."""
@@ -103,6 +106,9 @@ class Purge:
     """Nothing of a deleted app is left: forget it."""
 
 
+COMING = (Stage.STARTING, Stage.SWITCHING)
+"""The stages of a run that is on its way to serve."""
+
 Action = Start | Drain | Stop | Purge
 
 
@@ -154,7 +160,7 @@ def _settled(serving: RunView, seen: Observed) -> Plan:
 def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     trouble = seen.troubles.get(wanted.version)
     proven = seen.last_good is not None and seen.last_good >= wanted.version
-    starting = next((run for run in seen.runs if run.stage is Stage.STARTING and run.version == wanted.version), None)
+    starting = next((run for run in seen.runs if run.stage in COMING and run.version == wanted.version), None)
     superseded = tuple(
         Stop(run.number)
         for run in seen.runs
@@ -236,7 +242,7 @@ def _fall_back(
         )
     if good is None:
         return Plan(stops, Phase.FAILED, reason, failed)
-    if any(run.stage is Stage.STARTING and run.version == good for run in seen.runs):
+    if any(run.stage in COMING and run.version == good for run in seen.runs):
         return Plan(stops, Phase.STARTING, reason, f"{failed} Version {good} is being brought back.")
     trouble = seen.troubles.get(good)
     if trouble is not None and trouble.retry_at > seen.now:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vibed.apps.app import Version
+from vibed.controller.ending import account, how_it_ended
 from vibed.controller.means import Means
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun
-from vibed.sandboxes.driver import Run, RunFailed
+from vibed.sandboxes.driver import HeirUnreachable, Run, RunFailed, SandboxLost
 
 QUIET_STATUS_S = 0.25
 """A start that takes less is not written to the store step by step."""
@@ -57,7 +58,15 @@ async def launch(
     listening = time.perf_counter()
     _unless_leaving(run)
     run.enter("switching")
-    await name.switch_to(run, started.endpoint)
+    try:
+        await name.switch_to(run, started.endpoint)
+    except HeirUnreachable:
+        # it listened, and was gone before anybody was sent to it
+        ended = await how_it_ended(sandbox)
+        message, _ = account(ended)
+        if ended.known:
+            raise RunFailed(f"it listened, and at once {message}", exit=ended) from None
+        raise SandboxLost(f"nothing can be handed over to it: {message}") from None
     _unless_leaving(run)
     switched = time.perf_counter()
     return {

@@ -18,12 +18,12 @@ from vibed.apps.app import Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
 from vibed.controller.decision import HEALTHY_AFTER_S, Stage, Trouble, backoff
+from vibed.controller.ending import account, how_it_ended
 from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
-from vibed.sandboxes.diagnosis.finding import last_words
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
 from vibed.tracing import Step
 
@@ -51,6 +51,8 @@ class Life:
         self.name = Name(means.markers, app_id, self.runs, on_deaf=self._end_deaf)
         self.troubles: dict[int, Trouble] = {}
         """By version."""
+        self.lived: dict[int, Mapping[str, float]] = {}
+        """The versions that went live since this was made, with milliseconds by step."""
         self.restarts = 0
         self.last_crash: Crash | None = None
         self.traces: dict[int, str] = {}
@@ -101,6 +103,7 @@ class Life:
     async def _launch(self, run: LiveRun, version: Version, placement: Placement) -> Mapping[str, float]:
         timings = await launch(self._means, self._app_id, run, version, placement, self.name, on_step=self._wake)
         self.serve(run)
+        self.lived[run.version] = timings
         return timings
 
     def _trace(self, run: LiveRun) -> None:
@@ -127,7 +130,8 @@ class Life:
 
     def serve(self, run: LiveRun) -> None:
         """A run serves from now on, and is watched."""
-        run.stage, run.published = Stage.SERVING, True
+        run.stage = Stage.SERVING
+        self.lived.setdefault(run.version, run.timings)
         run.serving_since = time.monotonic()
         self.runs[run.number] = run
         assert run.sandbox is not None
@@ -145,7 +149,7 @@ class Life:
         await self._crashed(run, await sandbox.wait())
 
     async def _lost(self, run: LiveRun, sandbox: Sandbox) -> None:
-        await self._crashed(run, await _how_it_ended(sandbox))
+        await self._crashed(run, await how_it_ended(sandbox))
 
     async def _crashed(self, run: LiveRun, ended: Exit) -> None:
         if run.stage is not Stage.SERVING:
@@ -154,7 +158,7 @@ class Life:
         assert run.sandbox is not None
         self._means.metrics.died(run.sandbox.driver, run.sandbox.template)
         self.restarts += 1
-        message, error = _account(ended)
+        message, error = account(ended)
         self.last_crash = Crash(ended.at, run.version, message, oom=ended.oom, error=error)
         if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
             self.troubles.pop(run.version, None)
@@ -166,8 +170,8 @@ class Life:
         """Note why a run is over and let the keeper decide what follows."""
         if run.leaving:
             return
-        run.stage = Stage.STOPPING
-        if run.published:
+        was_live, run.stage = run.live, Stage.STOPPING
+        if was_live:
             # one that it has just replaced may not have begun to drain
             self._means.tasks.spawn(self.name.lead_to_newest())
         before = self.troubles.get(run.version)
@@ -214,7 +218,7 @@ class Life:
     def stop(self, number: int) -> None:
         """End a run now, wherever it is: one that is just starting notices when its sandbox goes."""
         run = self.runs[number]
-        begun = run.stage is Stage.STARTING
+        begun = run.coming
         run.stage = Stage.STOPPING
         self._means.look_at_starts()
         self._means.tasks.spawn(self._stop(run, begun=begun))
@@ -253,22 +257,6 @@ def _prune_logs(logs: Path, alive: Collection[Path]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-async def _how_it_ended(sandbox: Sandbox) -> Exit:
-    """What its supervisor says, if that comes soon: the socket goes a moment before the account of why."""
-    try:
-        async with asyncio.timeout(1.0):
-            return await sandbox.wait()
-    except TimeoutError:
-        return Exit(None, None, False, time.time())
-
-
 def _sentence(error: VibedError) -> str:
     text = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
     return f"{text} {error.hint}." if error.hint else text
-
-
-def _account(ended: Exit) -> tuple[str, str]:
-    """How it ended, as a message; and the app's own error, empty where its last lines say nothing of why."""
-    # of one that was killed for memory they do not
-    error = last_words(ended.tail) if not ended.oom else ""
-    return f"{ended.describe()}." + (f" Its last words: {error}" if error else ""), error

@@ -27,26 +27,25 @@ class Name:
         self._on_deaf = on_deaf
 
     def leading(self) -> LiveRun | None:
-        """The run to which the name should lead: one that serves, or is just being switched to."""
-        return max(
-            (
-                run
-                for run in self._runs.values()
-                if run.published and not run.doubted and run.stage in (Stage.STARTING, Stage.SERVING)
-            ),
-            key=lambda run: run.number,
-            default=None,
-        )
+        """The run to which the name should lead: the newest that serves, or is just being switched to."""
+        return max((r for r in self._runs.values() if r.live and not r.doubted), key=lambda r: r.number, default=None)
 
     def leads_somewhere(self) -> bool:
         return bool(self._markers.published(self._app_id))
 
     async def switch_to(self, run: LiveRun, endpoint: Endpoint) -> None:
-        """Have the name lead to a run; returns when no request that begins after it is served by another."""
-        run.published = True
-        self._markers.publish(self._app_id, run.number, run.version, endpoint)
-        if len(self._runs) > 1:
-            await self._hand_over(run)
+        """Have the name lead to a run that listens; returns when no request that begins after it is served by another.
+
+        What serves until now hands over first, at one instant for all that reaches it, and then Caddy is told: the
+        other way round, some of Caddy's connections would mean the new run while others still mean the old one. Raises
+        `HeirUnreachable` when the run is gone already; the name then leads where it did.
+        """
+        run.stage = Stage.SWITCHING
+        deaf = await self._hand_over(run)
+        if self.leading() is run:
+            self._markers.publish(self._app_id, run.number, run.version, endpoint)
+        for other in deaf:
+            self._on_deaf(other)
 
     async def lead_to_newest(self) -> None:
         """Have the name lead to the newest run that serves, if there is one and it does not.
@@ -54,31 +53,56 @@ class Name:
         While it is being switched to another, that one's start does the rest.
         """
         run = self.leading()
-        if run is None or run.stage is Stage.STARTING or run.sandbox is None or run.sandbox.endpoint is None:
+        if run is None or run.stage is Stage.SWITCHING or run.sandbox is None or run.sandbox.endpoint is None:
             return
-        published = self._markers.published(self._app_id)
-        if not published or published[0].run != run.number:
+        if not self._leads_to(run):
             self._markers.publish(self._app_id, run.number, run.version, run.sandbox.endpoint)
-        await self._hand_over(run)
-
-    async def _hand_over(self, run: LiveRun) -> None:
-        """Let the run that the name leads to now have the connections that Caddy keeps to others."""
-        assert run.sandbox is not None
-        for other in list(self._runs.values()):
-            if other.sandbox is None or other.stage not in (Stage.SERVING, Stage.DRAINING):
-                continue
-            if self.leading() is not run:
-                return  # the name leads elsewhere by now, and whoever had it do so hands over to that
-            try:
-                await other.sandbox.hand_over(run.sandbox if other is not run else None)
-            except HeirUnreachable as error:
-                # Whoever waits for the heir's end notices it, and lets the name lead to this one again.
-                log.warning("connections could not move", app=self._app_id, run=other.number, error=error.message)
-            except VibedError as error:
-                if other is run:
-                    continue
-                log.warning("connections could not move", app=self._app_id, run=other.number, error=error.message)
+        try:
+            await run.sandbox.hand_over(None)
+        except VibedError as error:
+            log.warning("connections could not be kept", app=self._app_id, run=run.number, error=error.message)
+        try:
+            for other in await self._hand_over(run):
                 self._on_deaf(other)
+        except HeirUnreachable as error:
+            # Whoever waits for its end notices it, and lets the name lead to another.
+            log.warning("connections could not move", app=self._app_id, run=run.number, error=error.message)
+
+    def _leads_to(self, run: LiveRun) -> bool:
+        published = self._markers.published(self._app_id)
+        return bool(published) and published[0].run == run.number
+
+    async def _hand_over(self, heir: LiveRun) -> list[LiveRun]:
+        """Let `heir` have the connections that Caddy keeps to all others, at the same time, so that one that stalls
+        does not hold up the rest. Returns the one to which the name leads still, if it is deaf: it has to go as soon as
+        the name leads elsewhere. Raises `HeirUnreachable`.
+        """
+        others = [
+            run
+            for run in self._runs.values()
+            if run is not heir and run.sandbox is not None and (run.live or run.stage is Stage.DRAINING)
+        ]
+        told = await asyncio.gather(*(self._give(run, heir) for run in others), return_exceptions=True)
+        for failed in told:
+            if isinstance(failed, BaseException):
+                raise failed
+        return [run for run, heard in zip(others, told, strict=True) if not heard]
+
+    async def _give(self, run: LiveRun, heir: LiveRun) -> bool:
+        assert run.sandbox is not None
+        if self.leading() is not heir:
+            return True  # the name leads elsewhere by now, and whoever had it do so hands over to that
+        try:
+            await run.sandbox.hand_over(heir.sandbox)
+        except HeirUnreachable:
+            if self.leading() is heir:
+                raise
+        except VibedError as error:
+            log.warning("connections could not move", app=self._app_id, run=run.number, error=error.message)
+            if self._leads_to(run):
+                return False
+            self._on_deaf(run)
+        return True
 
     async def dead_ends(self) -> list[int]:
         """The runs to which the name leads though nobody answers there; it does not lead there any more."""

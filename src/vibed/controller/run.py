@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vibed.controller.decision import RunView, Stage
+from vibed.controller.decision import COMING, RunView, Stage
 from vibed.sandboxes.driver import Sandbox
 
 
@@ -23,8 +23,6 @@ class LiveRun:
     sandbox: Sandbox | None = None
     begun: float = field(default_factory=time.monotonic)
     serving_since: float = 0.0
-    published: bool = False
-    """Whether the app's name has led to it; from then on it takes part in handing connections over."""
     doubted: bool = False
     """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -36,6 +34,15 @@ class LiveRun:
     def view(self) -> RunView:
         step = self.entered[-1][0] if self.entered else ""
         return RunView(self.number, self.version, self.stage, step)
+
+    @property
+    def coming(self) -> bool:
+        return self.stage in COMING
+
+    @property
+    def live(self) -> bool:
+        """Whether the app's name may lead to it: it takes part in handing connections over."""
+        return self.stage in (Stage.SWITCHING, Stage.SERVING)
 
     @property
     def leaving(self) -> bool:

@@ -81,7 +81,7 @@ class Telling:
         outcomes = self._news_of_versions(version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
         young = time.monotonic() - QUIET_STATUS_S
-        if not outcomes and any(r.stage is Stage.STARTING and r.begun > young for r in self._life.runs.values()):
+        if not outcomes and any(r.coming and r.begun > young for r in self._life.runs.values()):
             # Most starts are over before anyone could read this; a slow one is written when it has lasted.
             asyncio.get_running_loop().call_later(QUIET_STATUS_S, self._wake)
         elif status != app.status or outcomes:
@@ -101,26 +101,26 @@ class Telling:
         self.outcome, self.seen_generation = outcome, app.generation
         self.rouse()
 
+    def _overtaken(self, number: int) -> VersionOutcome | None:
+        """What became of a version that is not wanted any more; None while that is not certain."""
+        if (timings := self._life.lived.get(number)) is not None:
+            # the newer one came between its first request and this
+            return VersionOutcome(number, Phase.READY, "Running", f"version {number} is serving", timings)
+        if any(run.version == number and run.stage is Stage.SWITCHING for run in self._life.runs.values()):
+            return None
+        if (trouble := self._life.troubles.get(number)) is not None:
+            return VersionOutcome(number, Phase.FAILED, trouble.reason, trouble.message, {})
+        message = "a newer version was deployed before this one was ready"
+        return VersionOutcome(number, Phase.FAILED, "Superseded", message, {})
+
     def _news_of_versions(self, version: Version, plan: Plan, serving: LiveRun | None) -> list[VersionOutcome]:
         """What became of versions since it was last told: of the wanted one, and of any that it overtook."""
-        news = []
-        for earlier, known in self.outcomes.items():
-            if earlier >= version.number or known.phase in (Phase.READY, Phase.FAILED):
-                continue
-            if serving is not None and earlier == plan.serving_version == serving.version:
-                # the newer one came between its first request and this
-                message = f"version {earlier} is serving"
-                news.append(VersionOutcome(earlier, Phase.READY, "Running", message, serving.timings))
-            else:
-                news.append(
-                    VersionOutcome(
-                        earlier,
-                        Phase.FAILED,
-                        "Superseded",
-                        "a newer version was deployed before this one was ready",
-                        {},
-                    )
-                )
+        news = [
+            became
+            for earlier, known in self.outcomes.items()
+            if earlier < version.number and known.phase not in (Phase.READY, Phase.FAILED)
+            if (became := self._overtaken(earlier)) is not None
+        ]
         number = version.number
         trouble = self._life.troubles.get(number)
         if plan.serving_version == number:

@@ -121,6 +121,11 @@ class Exit:
     tail: tuple[str, ...] = ()
     """The app's last lines."""
 
+    @property
+    def known(self) -> bool:
+        """Whether the app ended, or was ended; otherwise its sandbox was lost with all that could tell."""
+        return self.oom or self.code is not None or self.signal is not None
+
     def describe(self) -> str:
         """One sentence for a status message."""
         if self.oom:
