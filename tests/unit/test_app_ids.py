@@ -10,8 +10,8 @@ from vibed.apps import ids
 from vibed.apps.errors import InvalidName
 
 
-@pytest.mark.parametrize("name", ["a", "todo", "my-app-2", "a" * 63])
-def test_a_dns_label_that_begins_with_a_letter_is_a_name(name: str) -> None:
+@pytest.mark.parametrize("name", ["a", "todo", "my-app-2", "2048", "3d-viewer", "0", "a" * 63])
+def test_a_dns_label_is_a_name_also_one_that_begins_with_a_digit(name: str) -> None:
     assert ids.check(name) == name
 
 
@@ -19,7 +19,9 @@ def test_a_dns_label_that_begins_with_a_letter_is_a_name(name: str) -> None:
     ("name", "nearest"),
     [
         ("My App", "my-app"),
-        ("1st", "st"),
+        ("1st!", "1st"),
+        ("-2048", "2048"),
+        ("2048_game", "2048-game"),
         ("a-", "a"),
         ("ünï cödé", "uni-code"),
         ("a" * 64, "a" * 63),

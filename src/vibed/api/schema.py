@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vibed.apps import ids
+
 Phase = Literal["Pending", "Claiming", "Starting", "Ready", "Suspended", "Failed"]
 
 
@@ -44,7 +46,7 @@ class ResourcesRequest(Shape):
 class DeployMetadata(Shape):
     """The `metadata` part of a deploy. What is left out of a redeploy stays as it was; `[]` empties env."""
 
-    name: str = Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")
+    name: str = Field(pattern=f"^{ids.PATTERN.pattern}$")
     runtime: RuntimeRequest | None = None
     env: list[EnvVariable] | None = None
     resources: ResourcesRequest | None = None

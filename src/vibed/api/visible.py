@@ -69,7 +69,7 @@ class VisibleApps:
         version = await self._store.version(app_id, app.version if number is None else number)
         return await self._intake.path(version.source_digest), version.source_digest
 
-    async def delete(self, caller: Caller, app_id: str) -> App:
+    async def delete(self, caller: Caller, app_id: str) -> None:
         """Ask that an app goes away with all it has."""
         await self.get(caller, app_id)
         app = await self._store.request_delete(app_id)
@@ -78,4 +78,3 @@ class VisibleApps:
             await self._link.wake(app_id)
         except VibedError as error:
             log.info("controller_not_woken", app_id=app_id, code=error.error_code)
-        return app

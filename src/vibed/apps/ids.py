@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from vibed.apps.errors import InvalidName
 
-PATTERN = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED = frozenset({"vibed", "api", "www", "localhost"})
 
 
@@ -16,7 +16,7 @@ def nearest(name: str) -> str:
     """The valid id that is nearest to `name`, for a hint; `app` when nothing of it can be kept."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     plain = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-    plain = plain.lstrip("0123456789-")[:63].rstrip("-")
+    plain = plain[:63].rstrip("-")
     if not plain:
         return "app"
     return f"{plain[:59]}-app" if plain in RESERVED else plain
@@ -27,7 +27,7 @@ def check(name: str, reserved: Collection[str] = ()) -> str:
     if not PATTERN.fullmatch(name):
         raise InvalidName(
             f"{name[:80]!r} cannot be an app's name: use 1 to 63 lower-case letters, digits and hyphens, "
-            "starting with a letter and not ending with a hyphen",
+            "the first and the last not a hyphen",
             hint=f"use {nearest(name)!r}",
             details={"nearest": nearest(name)},
         )

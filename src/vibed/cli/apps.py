@@ -104,7 +104,7 @@ def delete(
             raise Usage("deleting an app needs --yes where nobody can be asked")
         if not typer.confirm(f"Delete {app_id} with its versions and logs?", err=True):
             raise typer.Exit(output.FAILED)
-    answer = client.call("DELETE", f"/v1/apps/{app_id}").body
+    client.call("DELETE", f"/v1/apps/{app_id}")
     with Progress(quiet=as_json) as progress:
         deadline = time.monotonic() + 30
         while wait and time.monotonic() < deadline:
@@ -118,6 +118,6 @@ def delete(
                 raise
             time.sleep(0.2)
     if as_json:
-        output.show_json(answer)
+        output.show_json({"app_id": app_id, "deleted": True})
     else:
         sys.stderr.write(f"{app_id} is deleted\n")

@@ -61,8 +61,8 @@ class InProcess:
         )
         return {"items": [app_view(app, self._ctx.config) for app in found], "total": total}
 
-    async def delete(self, app_id: str) -> View:
-        return app_view(await self._ctx.apps.delete(self._caller, app_id), self._ctx.config)
+    async def delete(self, app_id: str) -> None:
+        await self._ctx.apps.delete(self._caller, app_id)
 
     async def logs(self, app_id: str, *, tail: int, after: str | None) -> View:
         await self._ctx.apps.get(self._caller, app_id)

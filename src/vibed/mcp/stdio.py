@@ -79,8 +79,8 @@ class OverHttp:
     async def apps(self, *, q: str | None, limit: int, offset: int) -> View:
         return await self._call("GET", "/v1/apps", q=q, limit=limit, offset=offset)
 
-    async def delete(self, app_id: str) -> View:
-        return await self._call("DELETE", f"/v1/apps/{_segment(app_id)}")
+    async def delete(self, app_id: str) -> None:
+        await asyncio.to_thread(self._client.call, "DELETE", f"/v1/apps/{_segment(app_id)}")
 
     async def logs(self, app_id: str, *, tail: int, after: str | None) -> View:
         return await self._call(

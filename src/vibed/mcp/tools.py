@@ -77,9 +77,7 @@ Path_ = Annotated[
     Field(description="Instead of files: a folder on this machine (.gitignore and .vibedignore are respected)"),
 ]
 ArtifactId = Annotated[str, Field(description="As deploy_artifact or list_artifacts gave it")]
-Name = Annotated[
-    str, Field(description="1 to 63 lower-case letters, digits and hyphens, starting with a letter; part of the URL")
-]
+Name = Annotated[str, Field(description="1 to 63 lower-case letters, digits and hyphens; part of the URL")]
 Language = Annotated[
     str | None,
     Field(

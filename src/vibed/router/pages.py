@@ -107,7 +107,7 @@ def bad_name(host: str) -> Page:
         404,
         "AppNotFound",
         "This address cannot belong to an app",
-        (f"`{host[:100]}` is no valid name: lower-case letters, digits and hyphens, starting with a letter.",),
+        (f"`{host[:100]}` is no valid name: lower-case letters, digits and hyphens, at most 63.",),
         accent="#8250df",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from vibed.api import schema
 from vibed.api.context import caller, context
@@ -42,13 +42,15 @@ async def get_app(request: Request, app_id: str) -> JSONResponse:
 
 
 @router.delete(
-    "/v1/apps/{app_id}", response_model=None, status_code=202, responses={202: {"model": schema.App}, **ERRORS}
+    "/v1/apps/{app_id}",
+    response_model=None,
+    status_code=204,
+    responses={204: {"description": "The app exists no more, for anybody"}, **ERRORS},
 )
-async def delete_app(request: Request, app_id: str) -> JSONResponse:
-    """Takes the app, its versions, events and logs away; its name is free again when that is done."""
-    ctx = context(request)
-    app = await ctx.apps.delete(caller(request), app_id)
-    return JSONResponse(app_view(app, ctx.config), status_code=202)
+async def delete_app(request: Request, app_id: str) -> Response:
+    """Takes the app, its versions, events and logs away; its name is free again a moment later."""
+    await context(request).apps.delete(caller(request), app_id)
+    return Response(status_code=204)
 
 
 @router.get("/v1/apps/{app_id}/versions", response_model=None, responses={200: {"model": schema.Versions}, **ERRORS})
