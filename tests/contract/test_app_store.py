@@ -240,7 +240,7 @@ async def test_lists_are_filtered_by_owner_phase_and_text(store: AppStore) -> No
     await store.deploy(new("todo-list"))
     await store.deploy(new("wiki", "bob"))
     app = await store.get("wiki")
-    await store.record("wiki", replace(app.status, phase=Phase.READY, observed_generation=1))
+    await store.record("wiki", replace(app.status, phase=Phase.READY, serving_version=1, observed_generation=1))
     assert [app.app_id for app in (await store.list(owner="bob"))[0]] == ["wiki"]
     assert [app.app_id for app in (await store.list(phase=Phase.READY))[0]] == ["wiki"]
     assert [app.app_id for app in (await store.list(q="list"))[0]] == ["todo-list"]

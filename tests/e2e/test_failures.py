@@ -175,7 +175,7 @@ def test_a_failed_redeploy_leaves_the_last_good_version_serving(
     failed = second.client.deploy(name, broken)
     assert (failed.number, failed.phase) == (2, "Failed")
     app = second.client.app(name)
-    assert (app["phase"], app["version"], app["serving_version"]) == ("Ready", 2, 1)
+    assert (app["phase"], app["version"], app["serving_version"]) == ("Failed", 2, 1)
     assert "version 2 failed" in app["message"]
     assert "Version 1 still serves" in app["message"]
     assert "version 1" in second.client.visit(name).text

@@ -73,7 +73,7 @@ class ScriptedController:
         self.calls.append((op, message))
         match op:
             case "settle":
-                return await self._settle(message["app_id"], message["version"], message["timeout_s"])
+                return await self.settle(message["app_id"], message["version"], message["timeout_s"])
             case "prepare":
                 return {}
             case "wake":
@@ -87,7 +87,7 @@ class ScriptedController:
                 return {"items": self.templates}
         raise AssertionError(op)
 
-    async def _settle(self, app_id: str, version: int, timeout_s: float) -> dict[str, Any]:
+    async def settle(self, app_id: str, version: int, timeout_s: float) -> dict[str, Any]:
         await asyncio.sleep(min(self.delay_s, timeout_s))
         app = await self._store.get(app_id)
         if app.version != version or self.delay_s > timeout_s:

@@ -84,7 +84,7 @@ class App(Shape):
     app_id: str
     name: str
     owner: str
-    phase: Phase
+    phase: Phase = Field(description="Of `version`; while it is on its way or Failed, `serving_version` may serve")
     reason: str
     message: str
     url: str
@@ -92,7 +92,7 @@ class App(Shape):
     runtime: Runtime
     isolation: str
     version: int = Field(description="The version that should serve")
-    serving_version: int | None = Field(description="The version that serves")
+    serving_version: int | None = Field(description="The version that the url shows")
     settled: bool = Field(description="Nothing is under way for this app")
     restarts: int
     created_at: str
@@ -111,8 +111,10 @@ class Deployed(Shape):
     phase: Phase
     reason: str
     message: str
-    serving_version: int | None
+    serving_version: int | None = Field(description="The version that the url shows")
+    settled: bool = Field(description="Waiting is of no use: it serves, or failed, or another version took its place")
     runtime: Runtime
+    isolation: str = Field(description="Empty until it serves")
     notes: list[str]
     timings: dict[str, float] = Field(description="Milliseconds by step")
 
@@ -123,10 +125,16 @@ class Resources(Shape):
 
 
 class Version(Shape):
+    app_id: str
     version: int
-    phase: Phase
+    phase: Phase = Field(
+        description="How its deploy went, and Ready stays when another takes its place (reason Replaced)"
+    )
     reason: str
     message: str
+    serving: bool = Field(description="Whether the url shows it")
+    serving_version: int | None = Field(description="The version that the url shows")
+    settled: bool = Field(description="Waiting is of no use: it serves, or failed, or another version took its place")
     runtime: Runtime
     source_digest: str
     source_size: int

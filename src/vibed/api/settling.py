@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vibed import records
 from vibed.api.controlling import Controller
@@ -13,6 +13,7 @@ from vibed.api.measures import Measures
 from vibed.api.steps import Steps
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import VibedError
+from vibed.apps.standing import Standing, standing
 from vibed.apps.store import AppStore, Deployed
 from vibed.controller.link import Outcome
 from vibed.tracing import Tracer
@@ -29,12 +30,8 @@ class DeployResult:
     version: Version
     created: bool
     replayed: bool
-    outcome: Outcome
+    standing: Standing
     timings: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        return self.outcome.phase is Phase.READY
 
 
 class Settling:
@@ -52,9 +49,8 @@ class Settling:
         """Wait until the version is durable, and for the controller as long as the answer may take. Never raises what
         the client should not retry on.
         """
-        version = deployed.version
-        if deployed.replayed and version.phase in (Phase.READY, Phase.FAILED):
-            outcome = Outcome(version.phase, version.reason, version.message, version.timings)
+        if deployed.replayed and standing(deployed.app, deployed.version.number, deployed.version.result).final:
+            outcome = Outcome(deployed.version.phase, timings=deployed.version.timings)
             await self._store.sync()
         else:
             timeout_s = self._wait_s
@@ -63,16 +59,34 @@ class Settling:
             outcome, _ = await asyncio.gather(self._settle(deployed, steps, timeout_s), self._store.sync())
         timings = {**steps.ms, **outcome.timings}
         timings["total"] = steps.elapsed_ms()
-        result = DeployResult(deployed.app, version, deployed.created, deployed.replayed, outcome, timings)
+        app, version = await self._as_it_stands(deployed)
+        stands = standing(app, version.number, version.result)
+        if not stands.final and outcome.reason and outcome.phase is not Phase.READY:
+            # what has just begun is told to who waits before it is stored
+            stands = replace(stands, phase=outcome.phase, reason=outcome.reason, message=outcome.message)
+        result = DeployResult(app, version, deployed.created, deployed.replayed, stands, timings)
         if not deployed.replayed:
             # when the answer is on its way
             asyncio.get_running_loop().call_soon(self._note, result)
         return result
 
+    async def _as_it_stands(self, deployed: Deployed) -> tuple[App, Version]:
+        app_id = deployed.app.app_id
+        try:
+            app, version = await self._store.wanted(app_id)
+            if app.created_at != deployed.app.created_at:
+                return deployed.app, deployed.version
+            if version.number != deployed.version.number:
+                version = await self._store.version(app_id, deployed.version.number)
+        except VibedError:
+            # deleted meanwhile, or the store is busy: it was written, and this is how it stood then
+            return deployed.app, deployed.version
+        return app, version
+
     def _note(self, result: DeployResult) -> None:
-        version, outcome = result.version, result.outcome
+        version, stands = result.version, result.standing
         runtime = version.runtime
-        self._measures.deployed(runtime.lane, runtime.template, outcome.phase.value, result.timings)
+        self._measures.deployed(runtime.lane, runtime.template, stands.phase.value, result.timings)
         log.info(
             "deployed",
             app_id=version.app_id,
@@ -80,8 +94,8 @@ class Settling:
             owner=result.app.owner,
             lane=runtime.lane,
             template=runtime.template,
-            phase=outcome.phase.value,
-            reason=outcome.reason,
+            phase=stands.phase.value,
+            reason=stands.reason,
             timings=result.timings,
         )
 
@@ -98,7 +112,6 @@ class Settling:
                 "ControllerRestarting",
                 "the version is stored and will be started as soon as the controller is back; there is no need to "
                 "deploy again",
-                serving_version=deployed.app.status.serving_version,
             )
         except VibedError as error:
             log.warning("settle_failed", app_id=version.app_id, version=version.number, code=error.error_code)
@@ -106,5 +119,4 @@ class Settling:
                 Phase.PENDING,
                 "Accepted",
                 f"the version is stored, but how it stands is not known yet ({error.message})",
-                serving_version=deployed.app.status.serving_version,
             )

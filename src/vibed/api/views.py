@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from vibed.api.settling import DeployResult
 from vibed.apps.app import App, Event, Key, Runtime, Version
+from vibed.apps.standing import of_app, standing
 from vibed.config import Config
 from vibed.controller.link import TemplateFigures
 
@@ -31,15 +33,15 @@ def runtime_view(runtime: Runtime) -> View:
 
 
 def app_view(app: App, config: Config) -> View:
-    """An app."""
-    status = app.status
+    """An app; its phase is that of the version that should serve."""
+    status, stands = app.status, of_app(app)
     return {
         "app_id": app.app_id,
         "name": app.app_id,
         "owner": app.owner,
-        "phase": status.phase.value,
-        "reason": status.reason,
-        "message": status.message,
+        "phase": stands.phase.value,
+        "reason": stands.reason,
+        "message": stands.message,
         "url": config.app_url(app.app_id),
         "status_url": f"{config.api_url}/v1/apps/{app.app_id}",
         "runtime": runtime_view(app.runtime),
@@ -54,13 +56,39 @@ def app_view(app: App, config: Config) -> View:
     }
 
 
-def version_view(version: Version, *, with_env: bool = False) -> View:
-    """One version. Values of env are shown where one version is asked for, to those who may read the source anyway."""
-    view: View = {
+def deploy_view(result: DeployResult, config: Config) -> View:
+    """The answer of every route (and tool) that makes a version."""
+    version, stands = result.version, result.standing
+    return {
+        "app_id": version.app_id,
+        "url": config.app_url(version.app_id),
+        "status_url": f"{config.api_url}/v1/apps/{version.app_id}",
         "version": version.number,
-        "phase": version.phase.value,
-        "reason": version.reason,
-        "message": version.message,
+        "created": result.created,
+        "phase": stands.phase.value,
+        "reason": stands.reason,
+        "message": stands.message,
+        "serving_version": stands.serving_version,
+        "settled": stands.final,
+        "runtime": runtime_view(version.runtime),
+        "isolation": result.app.status.isolation if stands.live else "",
+        "notes": list(version.runtime.notes),
+        "timings": dict(result.timings),
+    }
+
+
+def version_view(app: App, version: Version, *, with_env: bool = False) -> View:
+    """One version. Values of env are shown where one version is asked for, to those who may read the source anyway."""
+    stands = standing(app, version.number, version.result)
+    view: View = {
+        "app_id": version.app_id,
+        "version": version.number,
+        "phase": stands.phase.value,
+        "reason": stands.reason,
+        "message": stands.message,
+        "serving": stands.live,
+        "serving_version": stands.serving_version,
+        "settled": stands.final,
         "runtime": runtime_view(version.runtime),
         "source_digest": version.source_digest,
         "source_size": version.source_size,

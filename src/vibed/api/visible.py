@@ -50,14 +50,14 @@ class VisibleApps:
 
     async def versions(
         self, caller: Caller, app_id: str, *, limit: int = 50, offset: int = 0
-    ) -> tuple[Sequence[Version], int]:
-        """Newest first."""
-        await self.get(caller, app_id)
-        return await self._store.versions(app_id, limit=limit, offset=offset)
+    ) -> tuple[App, Sequence[Version], int]:
+        """The app with its versions, newest first, and how many there are."""
+        app = await self.get(caller, app_id)
+        return app, *await self._store.versions(app_id, limit=limit, offset=offset)
 
-    async def version(self, caller: Caller, app_id: str, number: int) -> Version:
-        await self.get(caller, app_id)
-        return await self._store.version(app_id, number)
+    async def version(self, caller: Caller, app_id: str, number: int) -> tuple[App, Version]:
+        """The app with one of its versions."""
+        return await self.get(caller, app_id), await self._store.version(app_id, number)
 
     async def events(self, app: App, *, after: int, limit: int = 500) -> Sequence[Event]:
         """Of an app that `get` returned."""

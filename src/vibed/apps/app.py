@@ -74,6 +74,15 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """How the deploy of a version went so far; Ready stays when another version takes its place."""
+
+    phase: Phase = Phase.PENDING
+    reason: str = "Accepted"
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One deploy of an app; immutable but for its outcome (`phase`, `reason`, `message`, `timings`)."""
 
@@ -92,6 +101,10 @@ class Version:
     message: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by step: receive, classify, store, claim, inject, start, switch."""
+
+    @property
+    def result(self) -> Result:
+        return Result(self.phase, self.reason, self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +160,8 @@ class App:
     """Of the wanted version."""
     runs: int
     """How many runs were ever begun."""
+    result: Result = Result()
+    """Of the wanted version."""
 
     @property
     def settled(self) -> bool:

@@ -17,9 +17,10 @@ from vibed.apps import ids
 from vibed.cli import output
 from vibed.cli.link import Link, Usage, is_output_name, project_of, read_link, write_link
 from vibed.cli.output import Progress
-from vibed.cli.settled import told, wait_until_settled
+from vibed.cli.settled import told
 from vibed.client.api import Client
 from vibed.client.connection import Refused, Unreachable
+from vibed.client.waiting import wait_until_settled
 
 if TYPE_CHECKING:
     from vibed.sources.pack import Packed
@@ -92,7 +93,7 @@ def deploy(
         except OSError as error:
             progress.note(f"which app this folder is cannot be kept ({error}): deploy with --update the next time")
         if wait:
-            body = wait_until_settled(client, body, progress, timeout_s=timeout)
+            body = wait_until_settled(client, body, progress.say, timeout_s=timeout)
     body["left_out"] = {why: paths for why, paths in left_out.items() if paths}
     status = told(body, as_json=as_json, waited=wait)
     lacking = body["phase"] == "Failed" and body["reason"] == "DependenciesMissing"

@@ -11,8 +11,9 @@ from vibed.cli import output
 from vibed.cli.apps import App, Json
 from vibed.cli.link import Usage, app_or_linked
 from vibed.cli.output import Progress
-from vibed.cli.settled import told, wait_until_settled
+from vibed.cli.settled import told
 from vibed.client.api import Client
+from vibed.client.waiting import wait_until_settled
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live")]
 
@@ -29,7 +30,6 @@ def versions(
     if as_json:
         output.show_json(page)
         return
-    serving = client.get(f"/v1/apps/{app_id}")["serving_version"]
     output.table(
         ("VERSION", "PHASE", "REASON", "TEMPLATE", "BY", "WHEN", ""),
         (
@@ -39,15 +39,15 @@ def versions(
                 item["runtime"]["template"],
                 item["created_by"],
                 f"{output.age(item['created_at'])} ago",
-                ", ".join(_remarks(item, serving)),
+                ", ".join(_remarks(item)),
             ]
             for item in page["items"]
         ),
     )
 
 
-def _remarks(item: dict[str, Any], serving: int | None) -> list[str]:
-    remarks = ["serves"] if item["version"] == serving else []
+def _remarks(item: dict[str, Any]) -> list[str]:
+    remarks = ["serves"] if item["serving"] else []
     if item["rolled_back_from"]:
         remarks.append(f"is version {item['rolled_back_from']} again")
     return remarks
@@ -81,5 +81,5 @@ def _change(client: Client, path: str, body: dict[str, Any], *, wait: bool, as_j
         progress.say("asking")
         answer: dict[str, Any] = client.call("POST", path, body=body, headers=headers).body
         if wait:
-            answer = wait_until_settled(client, answer, progress, timeout_s=900)
+            answer = wait_until_settled(client, answer, progress.say, timeout_s=900)
     raise typer.Exit(told(answer, as_json=as_json, waited=wait))

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator
 from vibed.api import metadata as meta
 from vibed.api.context import Context
 from vibed.api.identity import Caller
-from vibed.api.routes.deploys import deploy_view
 from vibed.api.runlogs import Position
 from vibed.api.steps import Steps
-from vibed.api.views import app_view, template_view, version_view
+from vibed.api.views import app_view, deploy_view, template_view, version_view
 from vibed.mcp.backend import View
 from vibed.sources.store import StagedSource
 
@@ -70,8 +69,8 @@ class InProcess:
         return await self._ctx.logs.page(app_id, after=position, tail=tail, limit=tail)
 
     async def versions(self, app_id: str, *, limit: int) -> View:
-        found, total = await self._ctx.apps.versions(self._caller, app_id, limit=limit)
-        return {"items": [version_view(version) for version in found], "total": total}
+        app, found, total = await self._ctx.apps.versions(self._caller, app_id, limit=limit)
+        return {"items": [version_view(app, version) for version in found], "total": total}
 
     async def rollback(self, app_id: str, version: int) -> View:
         steps = Steps(self._ctx.deployments.tracer)

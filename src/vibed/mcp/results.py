@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 Status = Literal["pending", "deploying", "running", "suspended", "failed"]
+Went = Literal["pending", "deploying", "running", "suspended", "failed", "replaced"]
+"""How a version stands: another has taken its place, after it served."""
 
 _STATUS: dict[str, Status] = {
     "Pending": "pending",
@@ -74,7 +76,7 @@ class VersionInfo(BaseModel):
     """One version of an app."""
 
     version: int
-    status: Status
+    status: Went
     reason: str
     message: str
     target: str
@@ -148,7 +150,8 @@ def from_deploy(body: dict[str, Any], *, notes: list[str] | None = None) -> Arti
         artifact_id=body["app_id"],
         name=body["app_id"],
         url=body["url"],
-        status=status_of(body["phase"]),
+        # one that was replaced in the same moment is not what the url shows
+        status=status_of(body["phase"]) if body["reason"] != "Replaced" else "failed",
         target=body["runtime"]["template"],
         reason=body["reason"],
         message=body["message"],
@@ -156,25 +159,26 @@ def from_deploy(body: dict[str, Any], *, notes: list[str] | None = None) -> Arti
         serving_version=body["serving_version"],
         created=body["created"],
         why=body["runtime"]["why"],
+        isolation=body["isolation"],
         notes=[*body["notes"], *(notes or [])],
     )
 
 
-def from_versions(app: dict[str, Any], page: dict[str, Any]) -> Versions:
+def from_versions(app_id: str, page: dict[str, Any]) -> Versions:
     """From the API's list of versions."""
     return Versions(
-        artifact_id=app["app_id"],
+        artifact_id=app_id,
         versions=[
             VersionInfo(
                 version=item["version"],
-                status=status_of(item["phase"]),
+                status="replaced" if item["reason"] == "Replaced" else status_of(item["phase"]),
                 reason=item["reason"],
                 message=item["message"],
                 target=item["runtime"]["template"],
                 created_at=item["created_at"],
                 created_by=item["created_by"],
                 rolled_back_from=item["rolled_back_from"],
-                serving=item["version"] == app["serving_version"],
+                serving=item["serving"],
             )
             for item in page["items"]
         ],

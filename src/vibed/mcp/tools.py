@@ -292,9 +292,8 @@ class _Tools:
             artifact_id: ArtifactId,
             limit: Annotated[int, Field(ge=1, le=200)] = 20,
         ) -> Versions:
-            backend = self._backend_of(ctx)
-            app = await backend.app(artifact_id)
-            return results.from_versions(app, await backend.versions(artifact_id, limit=limit))
+            page = await self._backend_of(ctx).versions(artifact_id, limit=limit)
+            return results.from_versions(artifact_id, page)
 
         @self._add(
             "List deployment targets",

@@ -57,8 +57,8 @@ async def delete_app(request: Request, app_id: str) -> Response:
 async def list_versions(request: Request, app_id: str, limit: Limit = 50, offset: Offset = 0) -> JSONResponse:
     """Newest first."""
     ctx = context(request)
-    versions, total = await ctx.apps.versions(caller(request), app_id, limit=limit, offset=offset)
-    return JSONResponse({"items": [version_view(version) for version in versions], "total": total})
+    app, versions, total = await ctx.apps.versions(caller(request), app_id, limit=limit, offset=offset)
+    return JSONResponse({"items": [version_view(app, version) for version in versions], "total": total})
 
 
 @router.get(
@@ -69,5 +69,5 @@ async def list_versions(request: Request, app_id: str, limit: Limit = 50, offset
 async def get_version(request: Request, app_id: str, number: int) -> JSONResponse:
     """One version with the values of its env."""
     ctx = context(request)
-    version = await ctx.apps.version(caller(request), app_id, number)
-    return JSONResponse(version_view(version, with_env=True))
+    app, version = await ctx.apps.version(caller(request), app_id, number)
+    return JSONResponse(version_view(app, version, with_env=True))

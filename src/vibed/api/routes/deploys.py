@@ -17,7 +17,7 @@ from vibed.api.errors import InvalidRequest, MetadataMissing
 from vibed.api.settling import DeployResult
 from vibed.api.steps import Steps
 from vibed.api.upload import Upload, read_upload
-from vibed.api.views import runtime_view
+from vibed.api.views import deploy_view
 from vibed.config import Config
 from vibed.sources.store import StagedSource
 
@@ -177,28 +177,9 @@ async def rollback(
     return answer(result, ctx.config)
 
 
-def deploy_view(result: DeployResult, config: Config) -> dict[str, Any]:
-    """The answer of every route (and tool) that makes a version."""
-    version, outcome = result.version, result.outcome
-    return {
-        "app_id": version.app_id,
-        "url": config.app_url(version.app_id),
-        "status_url": f"{config.api_url}/v1/apps/{version.app_id}",
-        "version": version.number,
-        "created": result.created,
-        "phase": outcome.phase.value,
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "serving_version": outcome.serving_version,
-        "runtime": runtime_view(version.runtime),
-        "notes": list(version.runtime.notes),
-        "timings": dict(result.timings),
-    }
-
-
 def answer(result: DeployResult, config: Config) -> JSONResponse:
-    """200 when Ready, else 202."""
-    return JSONResponse(deploy_view(result, config), status_code=200 if result.ready else 202)
+    """200 when it serves, else 202."""
+    return JSONResponse(deploy_view(result, config), status_code=200 if result.standing.live else 202)
 
 
 def _deadline(asked_at: float | None = None) -> float:

@@ -7,16 +7,21 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from vibed.apps.app import App, Crash, Key, Phase, Resources, Runtime, Start, Status, Version
+from vibed.apps.app import App, Crash, Key, Phase, Resources, Result, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound
 
 APP = """
     a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
     a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts, a.updated_at,
-    a.revision, v.runtime, a.runs, a.last_crash
+    a.revision, v.runtime, a.runs, a.last_crash, v.phase, v.reason, v.message
 """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
+PHASE = """
+    CASE WHEN a.serving_version = a.version THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
+    WHEN a.observed_generation <> a.generation THEN 'Pending' WHEN a.phase = 'Ready' THEN 'Starting' ELSE a.phase END
+"""
+"""The phase of the wanted version, as `vibed.apps.standing` says it."""
 
 KEY = "SELECT key_id, owner, admin, label, created_at, last_used_at FROM keys"
 
@@ -62,6 +67,7 @@ def app(row: Sequence[Any]) -> App:
         ),
         runtime=_runtime(row[18]),
         runs=row[19],
+        result=Result(Phase(row[21]), row[22], row[23]),
     )  # fmt: skip
 
 

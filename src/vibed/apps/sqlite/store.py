@@ -69,7 +69,7 @@ class SqliteStore:
             where.append("a.owner = ?")
             values.append(owner)
         if phase is not None:
-            where.append("a.phase = ?")
+            where.append(f"{rows.PHASE} = ?")
             values.append(phase.value)
         if q:
             where.append("a.app_id LIKE ? ESCAPE '!'")
@@ -77,7 +77,7 @@ class SqliteStore:
         condition = " AND ".join(where)
 
         def work(db: sqlite3.Connection) -> tuple[Sequence[App], int]:
-            total: int = db.execute(f"SELECT count(*) FROM apps a WHERE {condition}", values).fetchone()[0]
+            total: int = db.execute(f"SELECT count(*) {rows.OF} WHERE {condition}", values).fetchone()[0]
             found = db.execute(
                 f"SELECT {rows.APP} {rows.OF} WHERE {condition} ORDER BY a.last_deployed_at DESC, a.app_id"
                 " LIMIT ? OFFSET ?",
