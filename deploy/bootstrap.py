@@ -20,6 +20,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCKS = CHECKOUT / "locks" / "vibed"
 MIN_PYTHON = (3, 11)
+ROOM = 2 << 30
+"""Bytes of disk that a first start needs, as `vibed.cli.up.ROOM`."""
+ROOM_FOR = "0.2 GB for Python packages, 0.5 GB for programs and downloads, 1.3 GB for templates"
 
 
 def main(arguments):
@@ -34,6 +37,12 @@ def main(arguments):
     what = arguments[0] if arguments else "up"
     if what == "up":
         home = vibed_home()
+        # before a minute was spent on packages that are then of no use
+        if not (home / "venv" / "vibed.stamp").exists() and (free := room(home)) < ROOM:
+            return fail(
+                "a first start needs 2 GB (%s), and the disk of %s has %.1f GB free" % (ROOM_FOR, home, free / 1e9),
+                "free some space, or set VIBED_HOME to a folder on another disk",
+            )
         python = environment(home / "venv", ["runtime.txt"], install=True)
         return subprocess.call([str(python.parent / "vibed"), "up", "--detach", *arguments[1:]], cwd="/")
     if what in ("down", "clean", "doctor"):
@@ -48,6 +57,13 @@ def main(arguments):
         print(python)
         return 0
     return fail("unknown command %r" % what, "use up, down, clean, doctor or dev")
+
+
+def room(place):
+    """Bytes that are free where `place` is, or will be."""
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def vibed_home():

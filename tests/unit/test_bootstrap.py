@@ -6,9 +6,11 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+
+from vibed.cli import up
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -74,3 +76,31 @@ def test_an_environment_of_another_python_is_made_anew(bootstrap: ModuleType, tm
     assert bootstrap.is_ours(Path(sys.executable))
     assert not bootstrap.is_ours(other)
     assert not bootstrap.is_ours(tmp_path / "none")
+
+
+def test_too_little_disk_is_told_before_anything_is_installed(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VIBED_HOME", str(tmp_path / "not" / "yet" / "there"))
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda path: SimpleNamespace(free=900_000_000))
+    monkeypatch.setattr(bootstrap, "environment", lambda *_, **__: pytest.fail("something was installed"))
+    assert bootstrap.main(["up"]) == 1
+    said = capfd.readouterr().err
+    assert "a first start needs 2 GB" in said and "1.3 GB for templates" in said and "has 0.9 GB free" in said
+    assert not (tmp_path / "not").exists()
+
+
+def test_both_ask_for_the_same_room(bootstrap: ModuleType) -> None:
+    assert (bootstrap.ROOM, bootstrap.ROOM_FOR) == (up.ROOM, up.ROOM_FOR)
+
+
+def test_what_is_installed_comes_up_on_a_disk_with_little_room(
+    bootstrap: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "vibed.stamp").touch()
+    monkeypatch.setenv("VIBED_HOME", str(tmp_path))
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    monkeypatch.setattr(bootstrap, "environment", lambda place, *_, **__: place / "bin" / "python")
+    monkeypatch.setattr(bootstrap.subprocess, "call", lambda argv, **_: 0)
+    assert bootstrap.main(["up"]) == 0

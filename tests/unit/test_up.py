@@ -113,7 +113,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_first_start_needs_room_on_the_disk(layout: Layout) -> None:
     with pytest.raises(up.UpFailed) as caught:
         up._check(Config(layout.home, listen="127.0.0.1:0"), layout, Tools(layout.home))
-    assert "less than 2 GB" in caught.value.message
+    assert "a first start needs 2 GB" in caught.value.message
 
 
 @pytest.mark.usefixtures("little_room")

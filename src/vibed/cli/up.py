@@ -39,7 +39,8 @@ SLOW_S = 300.0
 """How long processes that live have: a machine that is slow, or busy, only takes longer."""
 WELCOME = "welcome"
 ROOM = 2 << 30
-"""Bytes of disk that a first start needs: programs, templates and their downloads."""
+"""Bytes of disk that a first start needs: programs, templates and their downloads. deploy/bootstrap.py asks before."""
+ROOM_FOR = "0.2 GB for Python packages, 0.5 GB for programs and downloads, 1.3 GB for templates"
 _PROGRAMS = ("vibed-agent", "caddy")
 _AGAIN = "run it again; see vibed doctor if that does not help"
 
@@ -151,7 +152,10 @@ def _check(config: Config, layout: Layout, tools: Tools) -> str:
     """
     free = shutil.disk_usage(_existing(config.home)).free
     if free < ROOM and not all(tools.installed(name) for name in _PROGRAMS):
-        raise UpFailed(f"the disk of {config.home} has less than 2 GB free", hint="free some space, or set VIBED_HOME")
+        raise UpFailed(
+            f"a first start needs 2 GB ({ROOM_FOR}), and the disk of {config.home} has {free / 1e9:.1f} GB free",
+            hint="free some space, or set VIBED_HOME to a folder on another disk",
+        )
     if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(stopping.state(layout)):
         with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
