@@ -46,6 +46,9 @@ class Config:
     """Largest unpacked source."""
     max_files: int = 20_000
     """Most files in a source."""
+    owner_storage_mb: int = 2_000
+    """What the sources and unpacked sites of one owner's apps may take together; where a new version needs room, the
+    oldest sources go first."""
     deploy_wait_s: float = 9.5
     """How long `POST /v1/deploy` waits for Ready before it answers 202."""
     start_timeout_s: float = 60.0
@@ -203,7 +206,7 @@ def _validated(config: Config) -> Config:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise InvalidConfiguration(f"{name} must be one of {', '.join(allowed)}, not {getattr(config, name)!r}")
-    for name in ("max_source_mb", "max_expanded_mb", "max_files", "refill_concurrency"):
+    for name in ("max_source_mb", "max_expanded_mb", "max_files", "owner_storage_mb", "refill_concurrency"):
         if getattr(config, name) < 1:
             raise InvalidConfiguration(f"{name} must be at least 1")
     if config.start_concurrency < 0:

@@ -32,6 +32,7 @@ from vibed.apps.sqlite import schema, writing
 from vibed.apps.sqlite.connections import Connections
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.sqlite.writing import EVENTS_KEPT
+from vibed.apps.storage import StorageLimitReached
 from vibed.apps.store import AppStore, Idempotency, NewEvent, NewVersion, VersionOutcome
 
 RUNTIME = Runtime(
@@ -904,3 +905,68 @@ async def test_a_caller_that_gives_up_does_not_leave_half_a_deploy(store: AppSto
             continue
         assert (await store.version(app.app_id, 1)).number == 1
         assert len(await store.events(app.app_id)) == 1
+
+
+async def site(store: AppStore, name: str, digest: str, size: int, unpacked: int = 0, **more: Any) -> Any:
+    runtime = replace(RUNTIME, unpacked=unpacked)
+    return await store.deploy(new(name, digest=digest, source_size=size, runtime=runtime, **more), storage_limit=1_000)
+
+
+async def serves(store: AppStore, name: str, number: int) -> None:
+    app = await store.get(name)
+    status = replace(app.status, phase=Phase.READY, serving_version=number, observed_generation=app.generation)
+    await store.record(name, status, outcomes=[VersionOutcome(number, Phase.READY, "Running", "", {})])
+
+
+async def test_an_owners_apps_take_no_more_than_they_may(store: AppStore) -> None:
+    await site(store, "one", "a" * 64, 100, 500)
+    with pytest.raises(StorageLimitReached, match="'two' would take"):
+        await site(store, "two", "b" * 64, 100, 500)
+    with pytest.raises(NotFound):
+        await store.get("two")
+    await site(store, "two", "b" * 64, 100, 300)
+    await site(store, "other", "c" * 64, 100, 900, owner="bob")
+    assert await store.storage_of(["one", "two", "other", "none"]) == {"one": 600, "two": 400, "other": 1_000}
+
+
+async def test_older_sources_make_way_for_a_new_version_and_are_nobodys_then(store: AppStore) -> None:
+    for number in range(1, 5):
+        assert not (await site(store, "one", str(number) * 64, 250)).dropped
+        await serves(store, "one", number)
+    assert list((await site(store, "one", "5" * 64, 400)).dropped) == ["1" * 64, "2" * 64]
+    assert [version.source_kept for version in (await store.versions("one"))[0]] == [True, True, True, False, False]
+    assert await store.digests_in_use() == {str(number) * 64 for number in (3, 4, 5)}
+    assert not await store.names_source("1" * 64)
+
+
+async def test_a_source_that_another_owner_has_too_is_not_told_to_be_nobodys(store: AppStore) -> None:
+    await site(store, "theirs", "a" * 64, 600, owner="bob")
+    await site(store, "mine", "a" * 64, 600)
+    await site(store, "mine", "b" * 64, 300)
+    await serves(store, "mine", 2)
+    assert (await site(store, "mine", "c" * 64, 500)).dropped == []
+    assert await store.names_source("a" * 64)
+    assert not (await store.version("mine", 1)).source_kept
+
+
+async def test_the_source_of_the_last_good_version_stays_while_its_successors_fail(store: AppStore) -> None:
+    await site(store, "one", "a" * 64, 300)
+    await serves(store, "one", 1)
+    for digit in "bc":
+        await site(store, "one", digit * 64, 300)
+    assert [k.needed for k in sorted(await store.storage("alice"), key=lambda k: k.number)] == [True, False, True]
+    assert list((await site(store, "one", "d" * 64, 300)).dropped) == ["b" * 64]
+    assert (await store.version("one", 1)).source_kept
+
+
+async def test_an_app_that_is_being_deleted_counts_no_more(store: AppStore) -> None:
+    await site(store, "one", "a" * 64, 100, 800)
+    await store.request_delete("one")
+    await site(store, "two", "b" * 64, 100, 800)
+
+
+async def test_of_two_deploys_at_once_that_would_take_too_much_one_is_refused(store: AppStore) -> None:
+    results = await asyncio.gather(
+        *(site(store, f"app-{n}", str(n) * 64, 100, 500) for n in range(3)), return_exceptions=True
+    )
+    assert sorted(isinstance(result, StorageLimitReached) for result in results) == [False, True, True]

@@ -154,7 +154,7 @@ async def test_a_small_archive_is_read_without_asking_a_thread(
 
     def decide(table: ArchiveTable, override: Override) -> Runtime:
         threads.append(threading.current_thread())
-        return cast(Runtime, None)
+        return Runtime("fast", "static-nginx", "static", "", "a page")
 
     path = tmp_path / "source"
     path.write_bytes(archive(files))

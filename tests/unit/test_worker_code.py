@@ -134,7 +134,7 @@ class TestAssets:
     )
     def test_their_folder(self, asked: object, folder: str | None) -> None:
         runtime = Runtime("fast", "workerd", "worker", "w.js", "test", options={"assets": asked})
-        assert worker_code.assets_folder(runtime) == folder
+        assert runtime.site_folder == folder
 
     def test_their_settings(self) -> None:
         options = {"assets": {"directory": "x", "binding": "FILES", "not_found_handling": "single-page-application"}}

@@ -21,6 +21,7 @@ from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
 from vibed.api.edge import App, Edge, error_headers
 from vibed.api.errors import InvalidRequest, MalformedRequest, MethodNotAllowed
+from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Keyring
 from vibed.api.intake import Decide, Intake
 from vibed.api.keyuse import KeyUse
@@ -74,7 +75,8 @@ def create_app(
     measures = Measures()
     stopping = stopping or Stopping()
     intake = Intake(sources, decide, ArchiveLimits.of(config))
-    apps = VisibleApps(store, intake, link)
+    housekeeping = Housekeeping(intake, store)
+    apps = VisibleApps(store, intake, link, housekeeping)
     use = KeyUse(store)
     keyring = Keyring(store, admin_digest, use)
     ctx = Context(
@@ -90,6 +92,7 @@ def create_app(
         measures=measures,
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
+        housekeeping=housekeeping,
     )
     surfaces = [make(ctx) for make in beside]
 

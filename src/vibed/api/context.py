@@ -10,6 +10,7 @@ from fastapi import Request
 from vibed.api.catalog import Catalog
 from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
+from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Caller, Keyring
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
@@ -36,6 +37,7 @@ class Context:
     measures: Measures
     stopping: Stopping
     readiness: Readiness
+    housekeeping: Housekeeping
 
 
 def context(request: Request) -> Context:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
@@ -26,6 +27,7 @@ from vibed.api.visible import VisibleApps
 from vibed.apps import ids
 from vibed.apps.app import App, Resources, Runtime, Version
 from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, VibedError
+from vibed.apps.storage import Kept, make_room
 from vibed.apps.store import AppStore, Deployed, Idempotency, NewVersion
 from vibed.config import Config
 from vibed.sources.errors import SourceMissing
@@ -34,6 +36,8 @@ from vibed.tracing import Tracer
 
 T = TypeVar("T")
 
+_ANNOUNCED_UNSEEN = 1 << 20
+"""Bytes of a site that the controller may unpack before its owner's other apps were looked at."""
 _TRIES = 8
 """How often a deploy that raced with another of the same app is tried again."""
 
@@ -58,6 +62,7 @@ class Deployments:
         self._apps = apps
         self._settling = Settling(config.deploy_wait_s, store, link, tracer, measures)
         self._link = link
+        self._storage_limit = config.owner_storage_mb * 1_000_000
         self._measures = measures
         self._telling: set[asyncio.Task[None]] = set()
         self.intake = intake
@@ -125,6 +130,9 @@ class Deployments:
                     # why it is refused counts, whatever became of the source
                     await asyncio.gather(keeping, return_exceptions=True)
                     raise
+                self.intake.check_room(runtime)
+                if runtime.unpacked > _ANNOUNCED_UNSEEN:
+                    await self._check_storage(app_id, owner, staged, runtime)
                 self._announce(app_id, staged.digest, runtime)
                 with steps.step("store"):
                     await keeping
@@ -136,6 +144,11 @@ class Deployments:
             with contextlib.suppress(VibedError, OSError):
                 await self.intake.drop(staged.digest, self._store)
             raise
+
+    async def _check_storage(self, app_id: str, owner: str, staged: StagedSource, runtime: Runtime) -> None:
+        """What the store will refuse must not be unpacked ahead of it. Raises `StorageLimitReached`."""
+        new = Kept(app_id, 0, staged.digest, staged.size, runtime.unpacked, True, time.time())
+        make_room(await self._store.storage(owner), new, self._storage_limit)
 
     def _announce(self, app_id: str, digest: str, runtime: Runtime) -> None:
         """Let the controller prepare for a version while it is stored."""
@@ -334,8 +347,19 @@ class Deployments:
 
         async def store() -> Deployed:
             with self.intake.holding(new.source_digest):
-                return await self._store.deploy(new, if_exists=if_exists, idempotency=idempotency, expected=before)
+                deployed = await self._store.deploy(
+                    new,
+                    if_exists=if_exists,
+                    idempotency=idempotency,
+                    expected=before,
+                    storage_limit=self._storage_limit,
+                )
+            for digest in deployed.dropped:
+                with contextlib.suppress(VibedError, OSError):  # if not now, then when sources are collected
+                    await self.intake.drop(digest, self._store)
+            return deployed
 
+        self.intake.check_room(new.runtime)
         return await asyncio.shield(store())
 
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:

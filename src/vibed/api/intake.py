@@ -14,6 +14,7 @@ from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
 from vibed.sources.errors import ArchiveError
+from vibed.sources.extraction import unpacked_size
 from vibed.sources.inflate import claimed_size
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
@@ -60,7 +61,14 @@ class Intake:
         return await asyncio.to_thread(self._read_and_decide, path, override, self.limits)
 
     def _read_and_decide(self, path: Path, override: Override, limits: ArchiveLimits) -> Runtime:
-        return self._decide(read_table(path, limits), override)
+        table = read_table(path, limits)
+        runtime = self._decide(table, override)
+        folder = runtime.site_folder
+        return runtime if folder is None else replace(runtime, unpacked=unpacked_size(table, runtime.strip + folder))
+
+    def check_room(self, runtime: Runtime) -> None:
+        """Raises `StorageFull` where the disk has no room for a version that runs so, `StorageFailed`."""
+        self._sources.check_room(runtime.unpacked)
 
     async def decide_again(self, digest: str, override: Override) -> Runtime:
         """Classify a source that is kept. Raises `SourceMissing` as well."""

@@ -14,9 +14,8 @@ from vibed.api.sse import Stopping
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
 from vibed.layout import Layout
+from vibed.sources import room
 
-LEAST_FREE = 64 << 20
-"""Bytes that must be free where sources and the store are."""
 FRESH_S = 0.5
 """The page is public: asked more often than this, it repeats itself."""
 
@@ -47,8 +46,9 @@ class Readiness:
         checks["store"] = await self._store_check()
         try:
             free = await asyncio.to_thread(_write_something, self._layout.sources)
-            enough = free >= LEAST_FREE
-            checks["sources"] = _check(enough, f"writable, {free >> 20} MiB free")
+            enough = free >= room.FLOOR
+            told = f"writable, {free >> 20} MiB free"
+            checks["sources"] = _check(enough, told if enough else f"{told}: deploys need {room.FLOOR >> 20}")
         except OSError as error:
             checks["sources"] = _check(False, os.strerror(error.errno or 0))
         try:
@@ -63,8 +63,7 @@ class Readiness:
     async def _store_check(self) -> dict[str, Any]:
         try:
             await self._store.list(limit=1)
-            # Takes the write lock and commits, with nothing to change.
-            await self._store.record("", None)
+            await self._store.prove()
         except VibedError as error:
             return _check(False, error.error_code)
         return _check(True, "answers and takes writes")
@@ -81,5 +80,4 @@ def _write_something(directory: Path) -> int:
         path.write_bytes(b"\0" * 4096)
     finally:
         path.unlink(missing_ok=True)
-    free = os.statvfs(directory)
-    return free.f_bavail * free.f_frsize
+    return room.free(directory)

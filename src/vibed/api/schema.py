@@ -95,6 +95,7 @@ class App(Shape):
     serving_version: int | None = Field(description="The version that the url shows")
     settled: bool = Field(description="Nothing is under way for this app")
     restarts: int
+    storage_bytes: int | None = Field(description="What its sources and its unpacked site take on the disk")
     created_at: str
     last_deployed_at: str
     updated_at: str
@@ -138,6 +139,7 @@ class Version(Shape):
     runtime: Runtime
     source_digest: str
     source_size: int
+    source_kept: bool = Field(description="False when it made way for newer ones: there is no going back to it")
     env_names: list[str]
     resources: Resources
     created_at: str

@@ -37,7 +37,6 @@ from vibed.sources.store import ServedStore
 
 GRACE_S = 15
 """How long requests that are under way may take when the process is told to end; streams end at once."""
-COLLECT_EVERY_S = 600.0
 _THREADS = 32
 
 log = records.logger("vibed.serve")
@@ -73,13 +72,14 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
             tracer=tracer,
             beside=beside,
         )
+        context: Context = app.state.context
         from vibed.router.activator import create_activator
 
         servers = [
             (_server(app), stack.enter_context(_listening(layout.serve_socket))),
             (_server(create_activator(config, store, link)), stack.enter_context(_listening(layout.activator_socket))),
         ]
-        await stack.enter_async_context(in_background(_collect(app.state.context)))
+        await stack.enter_async_context(in_background(context.housekeeping.run(stopping, store.keep_reserve)))
         await _run(servers, stopping)
 
 
@@ -178,19 +178,6 @@ async def _serve_one(server: _Server, listener: socket.socket, stop: Any) -> Non
         stop()
     if not server.started:
         raise VibedError("the API could not start", code="StartFailed", status=500)
-
-
-async def _collect(ctx: Context) -> None:
-    """Remove sources that no version names, at the start and now and then."""
-    while True:
-        try:
-            removed = await ctx.deployments.intake.collect(ctx.store)
-            if removed:
-                log.info("sources_collected", count=removed)
-        except (VibedError, OSError) as error:
-            log.warning("sources_not_collected", error=str(error))
-        if await ctx.stopping.wait(COLLECT_EVERY_S):
-            return
 
 
 def run(*, beside: Sequence[Beside] = ()) -> None:

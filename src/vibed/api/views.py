@@ -32,7 +32,7 @@ def runtime_view(runtime: Runtime) -> View:
     }
 
 
-def app_view(app: App, config: Config) -> View:
+def app_view(app: App, config: Config, storage_bytes: int | None = None) -> View:
     """An app; its phase is that of the version that should serve."""
     status, stands = app.status, of_app(app)
     return {
@@ -50,6 +50,7 @@ def app_view(app: App, config: Config) -> View:
         "serving_version": status.serving_version,
         "settled": app.settled,
         "restarts": status.restarts,
+        "storage_bytes": storage_bytes,
         "created_at": when(app.created_at),
         "last_deployed_at": when(app.last_deployed_at),
         "updated_at": when(status.updated_at),
@@ -92,6 +93,7 @@ def version_view(app: App, version: Version, *, with_env: bool = False) -> View:
         "runtime": runtime_view(version.runtime),
         "source_digest": version.source_digest,
         "source_size": version.source_size,
+        "source_kept": version.source_kept,
         "env_names": sorted(version.env),
         "resources": {"cpu": version.resources.cpu, "memory_mb": version.resources.memory_mb},
         "created_at": when(version.created_at),

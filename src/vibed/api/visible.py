@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vibed import records
 from vibed.api.controlling import Controller
+from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Caller
 from vibed.api.intake import Intake
 from vibed.apps.app import App, Event, Phase, Version
@@ -19,10 +20,11 @@ log = records.logger("vibed.api")
 class VisibleApps:
     """Every method checks that the caller may see the app. Raises `NotFound`."""
 
-    def __init__(self, store: AppStore, intake: Intake, link: Controller) -> None:
+    def __init__(self, store: AppStore, intake: Intake, link: Controller, housekeeping: Housekeeping) -> None:
         self._store = store
         self._intake = intake
         self._link = link
+        self._housekeeping = housekeeping
 
     async def get(self, caller: Caller, app_id: str) -> App:
         """Raises `NotFound`, also for another's app and for one that is being deleted."""
@@ -47,6 +49,10 @@ class VisibleApps:
                 return (), 0
             owner = caller.owner
         return await self._store.list(owner=owner, phase=phase, q=q, limit=limit, offset=offset)
+
+    async def storage(self, apps: Sequence[App]) -> Mapping[str, int]:
+        """Bytes that each of these apps, which `get` or `list` returned, takes on the disk."""
+        return await self._store.storage_of([app.app_id for app in apps]) if apps else {}
 
     async def versions(
         self, caller: Caller, app_id: str, *, limit: int = 50, offset: int = 0
@@ -78,3 +84,4 @@ class VisibleApps:
             await self._link.wake(app_id)
         except VibedError as error:
             log.info("controller_not_woken", app_id=app_id, code=error.error_code)
+        self._housekeeping.soon()

@@ -6,6 +6,7 @@ Times are Unix seconds.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,6 +63,22 @@ class Runtime:
     """Those of the template's packages that it declares or imports, by the template's names: it waits for an image that
     has them."""
     notes: tuple[str, ...] = ()
+    unpacked: int = 0
+    """Bytes that it takes on the disk beside its source while it serves: a site's files, a worker's assets."""
+
+    @property
+    def site_folder(self) -> str | None:
+        """Worker: the folder of static assets below `strip`, static: that of the site; with its slash (`""`: all of
+        it). None when there is none.
+        """
+        if self.kind == "static":
+            return self.root
+        assets = self.options.get("assets")
+        folder = assets.get("directory") if isinstance(assets, Mapping) else assets
+        if not isinstance(folder, str) or not folder:
+            return None
+        clean = posixpath.normpath(folder).strip("/")
+        return "" if clean == "." else f"{clean}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +118,8 @@ class Version:
     message: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by step: receive, classify, store, claim, inject, start, switch."""
+    source_kept: bool = True
+    """False when its source made way for newer ones (`vibed.apps.storage`)."""
 
     @property
     def result(self) -> Result:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Status, Version
+from vibed.apps.storage import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Deployed:
     """Whether the app is new."""
     replayed: bool
     """Whether an earlier request with the same Idempotency-Key had already done it."""
+    dropped: Sequence[str] = ()
+    """Digests of older sources that made way for it (`vibed.apps.storage`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,15 @@ class AppStore(Protocol):
         if_exists: Literal["update", "fail"] = "update",
         idempotency: Idempotency | None = None,
         expected: App | None = None,
+        storage_limit: int | None = None,
     ) -> Deployed:
         """Add a version and make it the wanted one, in one transaction; `sync` makes it durable. `expected`: the app
-        that the version builds on, as it was read; without it, a name that is free becomes an app.
+        that the version builds on, as it was read; without it, a name that is free becomes an app. `storage_limit`:
+        bytes that the owner's apps may take; where they would take more, older versions lose their sources first.
 
         Raises `NameTaken`, `AlreadyExists`, `IdempotencyMismatch`, `NotFound` (`expected` is gone; another app of its
         name is not it), `Conflict` (its generation is another one; with the code `BeingDeleted` while the old app of
-        that name is still being deleted), `StoreUnavailable`.
+        that name is still being deleted), `StorageLimitReached`, `StoreUnavailable`.
         """
         ...
 
@@ -161,12 +166,24 @@ class AppStore(Protocol):
         """Forget a deleted app, its versions and events; returns source digests that no other app uses."""
         ...
 
+    async def storage(self, owner: str) -> Sequence[Kept]:
+        """What the owner's apps take on the disk, those left out that are being deleted."""
+        ...
+
+    async def storage_of(self, app_ids: Sequence[str]) -> Mapping[str, int]:
+        """Bytes that each of these apps takes on the disk, as far as they exist."""
+        ...
+
+    async def prove(self) -> None:
+        """Write something that changes nothing, the way every write is written. Raises `StoreUnavailable`."""
+        ...
+
     async def names_source(self, digest: str) -> bool:
-        """Whether any version, of any app, has this source."""
+        """Whether any version, of any app, keeps this source."""
         ...
 
     async def digests_in_use(self) -> frozenset[str]:
-        """Every source digest that some version names."""
+        """Every source digest that some version keeps."""
         ...
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:

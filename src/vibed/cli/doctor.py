@@ -9,10 +9,13 @@ import platform
 import shutil
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vibed.apps.sqlite.reserve import Reserve
 from vibed.cli import watchdog
 from vibed.cli.up import client
 from vibed.config import Config, load
@@ -58,6 +61,8 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
     yield _landlock()
     yield _cgroups(layout)
     yield _disk(config)
+    if layout.database.exists():
+        yield _reserve(layout)
     yield from _programs(root)
     tools = Tools(config.home)
     for name in NAMES:
@@ -72,6 +77,7 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
     yield _port(config, layout)
     yield from _processes(layout)
     yield from _templates(config, layout)
+    yield from _storage(config, layout)
 
 
 def _system() -> Finding:
@@ -97,6 +103,10 @@ def _user_namespaces() -> Finding:
             name = path.removeprefix("/proc/sys/").replace("/", ".")
             return Finding("namespaces", False, f"{name} is {refused}", f"sudo sysctl {name}={1 - int(refused)}")
     return Finding("namespaces", True, "user namespaces are allowed")
+
+
+_OWNERS = 5
+"""How many owners are told of, those first whose apps take most."""
 
 
 def _landlock() -> Finding:
@@ -131,6 +141,43 @@ def _disk(config: Config) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free >> 20
     return Finding("disk", free > 4096, f"{free} MB free at {place}", "free at least 4 GB, or set VIBED_HOME elsewhere")
+
+
+def _reserve(layout: Layout) -> Finding:
+    try:
+        held = Reserve(layout.database).held()
+    except OSError as error:
+        return Finding("reserve", False, f"cannot be looked at: {error.strerror}", "", needed=False)
+    return Finding(
+        "reserve",
+        held,
+        "apps can be deleted on a full disk" if held else "was given up, or is not made yet",
+        "free space: it is made again by itself when vibeD runs and more than 80 MB are free",
+        needed=False,
+    )
+
+
+def _storage(config: Config, layout: Layout) -> Iterator[Finding]:
+    """What takes most of an owner's share; nothing while the API does not answer."""
+    owners: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    with suppress(Exception), client(config, layout) as api:
+        while True:
+            told = sum(map(len, owners.values()))
+            page = api.get("/v1/apps", params={"limit": 200, "offset": told}, timeout=5).raise_for_status().json()
+            for app in page["items"]:
+                owners[app["owner"]].append((app["storage_bytes"] or 0, app["app_id"]))
+            if not page["items"] or told + len(page["items"]) >= page["total"]:
+                break
+    for owner, apps in sorted(owners.items(), key=lambda item: -sum(size for size, _ in item[1]))[:_OWNERS]:
+        megabytes = sum(size for size, _ in apps) / 1e6
+        largest = ", ".join(f"{app_id} {size / 1e6:.0f}" for size, app_id in sorted(apps, reverse=True)[:3])
+        yield Finding(
+            f"storage {owner}",
+            megabytes < 0.9 * config.owner_storage_mb,
+            f"{megabytes:.0f} of {config.owner_storage_mb} MB: {largest}",
+            "delete apps that are not needed, or raise owner_storage_mb",
+            needed=False,
+        )
 
 
 def _programs(root: bool) -> Iterator[Finding]:

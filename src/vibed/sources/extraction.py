@@ -11,6 +11,7 @@ import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from vibed.sources import room
 from vibed.sources.errors import CorruptArchive, LinkOutside, TruncatedArchive, quoted, storage_error
 from vibed.sources.inflate import READ, Inflated
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -18,6 +19,8 @@ from vibed.sources.table import ArchiveTable, Entry, Kind
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
+_CHECKED_EVERY = 8 << 20
+"""Bytes between two looks at the room that is left."""
 
 
 def extract(
@@ -41,6 +44,7 @@ def extract(
     try:
         root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            room.check(root, unpacked_size(table, strip))
             writing = _Writing(root, dir_mode, owner)
             count = writing.all(path, table, strip, file_mode, limits)
         finally:
@@ -145,6 +149,7 @@ class _Writing:
         # what is made in a folder with this bit has the folder's group from the beginning (inode(7))
         self._dir_mode = dir_mode | (stat.S_ISGID if owner else 0)
         self._made = {""}
+        self._unchecked = 0
 
     def all(self, path: Path, table: ArchiveTable, strip: str, file_mode: int | None, limits: ArchiveLimits) -> int:
         if self._owner:
@@ -200,6 +205,10 @@ class _Writing:
                 written = os.write(fd, piece)
                 while written < len(piece):
                     written += os.write(fd, piece[written:])
+                self._unchecked += written
+                if self._unchecked > _CHECKED_EVERY:
+                    self._unchecked = 0
+                    room.check(fd)  # others write too
             made = os.fstat(fd)
             if self._owner and (made.st_uid, made.st_gid) != self._owner:
                 os.fchown(fd, *self._owner)
@@ -214,6 +223,11 @@ class _Writing:
             self._file(name, iter(lambda: os.read(fd, _PIECE), b""), mode)
         finally:
             os.close(fd)
+
+
+def unpacked_size(table: ArchiveTable, strip: str = "") -> int:
+    """Bytes that what `extract` would write takes on the disk."""
+    return sum(room.on_disk(entry.size or 1) for entry in table.entries if entry.path.startswith(strip))
 
 
 def file_paths(table: ArchiveTable, strip: str = "") -> Collection[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from vibed.sources import room
 from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, TooLarge, storage_error
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -105,6 +106,7 @@ class ServedStore:
     async def receive(self, chunks: AsyncIterator[bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> StagedSource:
         path = self._incoming / secrets.token_hex(12)
         try:
+            room.check(self._incoming)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise storage_error(error, "receiving the source") from error
@@ -134,6 +136,7 @@ class ServedStore:
             if held >= _BATCH:
                 batch, waiting, held = waiting, [], 0
                 await _in_thread(_take, fd, hashed, batch)
+                room.check(fd)
         if not size:
             raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
         if held <= _INLINE:
@@ -162,6 +165,13 @@ class ServedStore:
         if not path.exists():
             raise SourceMissing(f"there is no source {digest[:12]}…")
         return path
+
+    def check_room(self, wanted: int = 0) -> None:
+        """Raises `StorageFull` when the disk has less room than a deploy needs that takes `wanted` bytes."""
+        try:
+            room.check(self._root, wanted)
+        except OSError as error:
+            raise storage_error(error, "looking at the disk") from error
 
     def path(self, digest: str) -> Path:
         """As `source_path`."""

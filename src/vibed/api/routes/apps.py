@@ -31,14 +31,18 @@ async def list_apps(
     """The caller's apps by last deploy; an admin sees everybody's."""
     ctx = context(request)
     apps, total = await ctx.apps.list(caller(request), owner=owner, phase=phase, q=q, limit=limit, offset=offset)
-    return JSONResponse({"items": [app_view(app, ctx.config) for app in apps], "total": total})
+    sizes = await ctx.apps.storage(apps)
+    items = [app_view(app, ctx.config, sizes.get(app.app_id)) for app in apps]
+    return JSONResponse({"items": items, "total": total})
 
 
 @router.get("/v1/apps/{app_id}", response_model=None, responses={200: {"model": schema.App}, **ERRORS})
 async def get_app(request: Request, app_id: str) -> JSONResponse:
     """One app as it stands."""
     ctx = context(request)
-    return JSONResponse(app_view(await ctx.apps.get(caller(request), app_id), ctx.config))
+    app = await ctx.apps.get(caller(request), app_id)
+    sizes = await ctx.apps.storage([app])
+    return JSONResponse(app_view(app, ctx.config, sizes.get(app_id)))
 
 
 @router.delete(

@@ -31,7 +31,7 @@ _REDEPLOY = frozenset({"runtime", "env", "resources"})
 _PATCH = frozenset({"env", "resources"})
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schema.Error} for status in (400, 401, 403, 404, 409, 413, 421, 422, 429, 503)
+    status: {"model": schema.Error} for status in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503, 507)
 }
 DEPLOYED: dict[int | str, dict[str, Any]] = {
     200: {"model": schema.Deployed, "description": "Ready"},

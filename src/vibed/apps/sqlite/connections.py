@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,10 +23,12 @@ from typing import TypeVar
 
 from vibed.apps.errors import StoreUnavailable
 from vibed.apps.sqlite import schema
+from vibed.apps.sqlite.reserve import Reserve, wants_room
 from vibed.apps.sqlite.schema import create, migrate, write_ahead
 
 T = TypeVar("T")
 
+_RESERVE_EVERY_S = 1.0
 _CHECKPOINT_AFTER = 250
 """Small writes; each is a few pages of the log."""
 
@@ -35,6 +38,9 @@ class Connections:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reserve = Reserve(path)
+        self._reserve_missing = False
+        self._reserve_tried = 0.0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
         self._write_db: sqlite3.Connection | None = None
@@ -56,9 +62,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         try:
             create(path)
-            db._write_db = await loop.run_in_executor(db._writer, db._connect)
-            await loop.run_in_executor(db._writer, write_ahead, db._write_db)
-            await loop.run_in_executor(db._writer, migrate, db._write_db)
+            db._write_db = await loop.run_in_executor(db._writer, db._freeing, db._connect_to_write)
             db._read_db = await loop.run_in_executor(db._reader, db._connect)
             db._loop_db = await loop.run_in_executor(db._reader, db._connect)
             db._loop_db.execute("PRAGMA busy_timeout = 0")
@@ -89,6 +93,42 @@ class Connections:
         db.execute("PRAGMA cache_size = -1024")  # KiB: the kernel has the file in its cache once for all connections
         return db
 
+    def _connect_to_write(self) -> sqlite3.Connection:
+        db = self._connect()
+        try:
+            write_ahead(db)
+            migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _freeing(self, work: Callable[[], T]) -> T:
+        """Work that has to be possible on a full disk: with the reserve's room, where there is no other."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            if not (wants_room(error) and self._reserve.give_up()):
+                raise
+            self._reserve_missing = True
+            return work()
+
+    def _keep_reserve(self) -> None:
+        self._reserve_missing = not self._reserve.keep()
+
+    def _look_after_reserve(self) -> None:
+        """After a write: there may be room again for what was given up."""
+        if self._reserve_missing and time.monotonic() > self._reserve_tried + _RESERVE_EVERY_S:
+            self._reserve_tried = time.monotonic()
+            self._writer.submit(self._keep_reserve)
+
+    async def keep_reserve(self) -> bool:
+        """Make the reserve, if the disk has room for it; returns whether it is there. One that was given up is made
+        again by itself.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._keep_reserve)
+        return not self._reserve_missing
+
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
         for pool, db in ((self._writer, self._write_db), (self._reader, self._read_db)):
@@ -102,13 +142,21 @@ class Connections:
             self._loop_db.close()
         self._write_db = self._read_db = self._loop_db = None
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        def transaction() -> T:
-            assert self._write_db is not None, "the store is closed"
-            self._write_db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            return _transaction(self._write_db, work)
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False, frees: bool = False) -> T:
+        """`frees`: in the end there is more room than before, so that it may use the reserve (`reserve.py`)."""
 
-        return await self._on(self._writer, transaction)
+        def transaction() -> T:
+            db = self._write_db
+            assert db is not None, "the store is closed"
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if frees:
+                return self._freeing(lambda: _transaction(db, work))
+            return _transaction(db, work)
+
+        try:
+            return await self._on(self._writer, transaction)
+        finally:
+            self._look_after_reserve()
 
     async def write_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """For a few rows that need no sync; while another connection writes, the thread waits for it."""
@@ -117,6 +165,7 @@ class Connections:
             result = _transaction(self._loop_db, work)
         except sqlite3.Error:
             return await self.write(work)
+        self._look_after_reserve()
         self._since_checkpoint += 1
         if self._since_checkpoint >= _CHECKPOINT_AFTER:
             self._since_checkpoint = 0
@@ -152,7 +201,7 @@ class Connections:
         except sqlite3.Error as error:
             raise StoreUnavailable(
                 f"the app store cannot be used right now: {error}",
-                hint="free disk space if the disk is full, then try again",
+                hint="if the disk is full, delete apps (that works on a full disk too) or free space, then try again",
             ) from error
 
     def owe_a_sync(self) -> None:

@@ -18,7 +18,7 @@ APP = """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
 PHASE = """
-    CASE WHEN a.serving_version = a.version AND a.phase <> 'Failed' THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
+    CASE WHEN a.serving_version = a.version THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
     WHEN a.observed_generation <> a.generation THEN 'Pending' WHEN a.phase = 'Ready' THEN 'Starting' ELSE a.phase END
 """
 """The phase of the wanted version, as `vibed.apps.standing` says it."""
@@ -76,6 +76,7 @@ def version(row: Sequence[Any]) -> Version:
         app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=_runtime(row[4]),
         env=json.loads(row[5]), resources=Resources(**json.loads(row[6])), created_at=row[7], created_by=row[8],
         rolled_back_from=row[9], phase=Phase(row[10]), reason=row[11], message=row[12], timings=json.loads(row[13]),
+        source_kept=bool(row[14]),
     )  # fmt: skip
 
 

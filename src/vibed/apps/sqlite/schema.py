@@ -48,6 +48,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID;
     """,
     "ALTER TABLE apps ADD COLUMN last_crash TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE versions ADD COLUMN source_kept INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX versions_by_size ON versions (app_id, source_kept, source_size);
+    """,
 )
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 
 from vibed.apps.app import App, Event, Key, Phase, Status, Version
 from vibed.apps.errors import NotFound
-from vibed.apps.sqlite import rows, writing
+from vibed.apps.sqlite import rows, storage, writing
 from vibed.apps.sqlite.connections import Connections
+from vibed.apps.storage import Kept, by_app
 from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome
 
 
@@ -38,10 +39,17 @@ class SqliteStore:
         if_exists: Literal["update", "fail"] = "update",
         idempotency: Idempotency | None = None,
         expected: App | None = None,
+        storage_limit: int | None = None,
     ) -> Deployed:
-        deployed = await self._db.write_now(lambda db: writing.deploy(db, new, if_exists, idempotency, expected))
+        deployed = await self._db.write_now(
+            lambda db: writing.deploy(db, new, if_exists, idempotency, expected, storage_limit)
+        )
         self._db.owe_a_sync()
         return deployed
+
+    async def keep_reserve(self) -> bool:
+        """See `vibed.apps.sqlite.reserve`; returns whether it is there."""
+        return await self._db.keep_reserve()
 
     async def sync(self) -> None:
         await self._db.sync()
@@ -155,7 +163,7 @@ class SqliteStore:
             )
             return rows.get(db, app_id)
 
-        return await self._db.write(work, durable=True)
+        return await self._db.write(work, durable=True, frees=True)
 
     async def purge(self, app_id: str) -> Sequence[str]:
         def work(db: sqlite3.Connection) -> Sequence[str]:
@@ -164,24 +172,27 @@ class SqliteStore:
             ]
             db.execute("DELETE FROM apps WHERE app_id = ? AND deleted = 1", [app_id])
             db.execute("DELETE FROM idempotency WHERE app_id = ?", [app_id])
-            return [
-                digest
-                for digest in digests
-                if db.execute("SELECT 1 FROM versions WHERE source_digest = ? LIMIT 1", [digest]).fetchone() is None
-            ]
+            return [digest for digest in digests if not storage.is_named(db, digest)]
 
-        return await self._db.write(work, durable=True)
+        return await self._db.write(work, durable=True, frees=True)
+
+    async def storage(self, owner: str) -> Sequence[Kept]:
+        return await self._db.read_now(lambda db: storage.of_owner(db, owner))
+
+    async def storage_of(self, app_ids: Sequence[str]) -> Mapping[str, int]:
+        return await self._db.read_now(lambda db: by_app(storage.of_apps(db, app_ids)))
+
+    async def prove(self) -> None:
+        await self._db.write(writing.nothing)
 
     async def names_source(self, digest: str) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            row = db.execute("SELECT 1 FROM versions WHERE source_digest = ? LIMIT 1", [digest]).fetchone()
-            return row is not None
-
-        return await self._db.read_now(work)
+        return await self._db.read_now(lambda db: storage.is_named(db, digest))
 
     async def digests_in_use(self) -> frozenset[str]:
         return await self._db.read(
-            lambda db: frozenset(row[0] for row in db.execute("SELECT DISTINCT source_digest FROM versions"))
+            lambda db: frozenset(
+                row[0] for row in db.execute("SELECT DISTINCT source_digest FROM versions WHERE source_kept")
+            )
         )
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
@@ -232,4 +243,4 @@ class SqliteStore:
             if not db.execute("DELETE FROM keys WHERE key_id = ?", [key_id]).rowcount:
                 raise NotFound(f"there is no key {key_id!r}")
 
-        await self._db.write(work, durable=True)
+        await self._db.write(work, durable=True, frees=True)

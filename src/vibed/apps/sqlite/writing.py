@@ -9,7 +9,9 @@ from dataclasses import asdict, replace
 
 from vibed.apps.app import App, Status
 from vibed.apps.errors import AlreadyExists, Conflict, IdempotencyMismatch, NameTaken
+from vibed.apps.sqlite import storage
 from vibed.apps.sqlite.rows import get, get_version, no_app, wanted
+from vibed.apps.storage import Kept
 from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion
 
 EVENTS_KEPT = 1_000
@@ -22,6 +24,7 @@ def deploy(
     if_exists: str,
     idempotency: Idempotency | None,
     expected: App | None,
+    storage_limit: int | None,
 ) -> Deployed:
     if idempotency is not None:
         earlier = replay(db, new.owner, idempotency)
@@ -46,6 +49,11 @@ def deploy(
             )
         if expected is not None and generation != expected.generation:
             raise Conflict(f"{new.app_id!r} was changed by another deploy", hint="read it again, then retry")
+    dropped: list[str] = []
+    if storage_limit is not None:
+        kept = Kept(new.app_id, 0, new.source_digest, new.source_size, new.runtime.unpacked, True, now)
+        dropped = storage.claim(db, new.owner, kept, storage_limit)
+    if row is not None:
         number = 1 + int(db.execute("SELECT max(number) FROM versions WHERE app_id = ?", [new.app_id]).fetchone()[0])
         db.execute(
             "UPDATE apps SET generation = generation + 1, version = ?, last_deployed_at = ? WHERE app_id = ?",
@@ -59,7 +67,7 @@ def deploy(
             [new.app_id, new.owner, now, now, now],
         )
     db.execute(
-        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'Pending', 'Accepted', '', ?)",
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'Pending', 'Accepted', '', ?, 1)",
         [
             new.app_id, number, new.source_digest, new.source_size, json.dumps(asdict(new.runtime)),
             json.dumps(dict(new.env)), json.dumps(asdict(new.resources)), now, new.created_by, new.rolled_back_from,
@@ -78,7 +86,7 @@ def deploy(
         else f"version {number} accepted: back to version {new.rolled_back_from}"
     )
     add_event(db, new.app_id, NewEvent("Normal", "Accepted", what, number))
-    return Deployed(*wanted(db, new.app_id), created=row is None, replayed=False)
+    return Deployed(*wanted(db, new.app_id), created=row is None, replayed=False, dropped=dropped)
 
 
 def replay(db: sqlite3.Connection, owner: str, idempotency: Idempotency) -> Deployed | None:
@@ -127,3 +135,9 @@ def add_event(db: sqlite3.Connection, app_id: str, new: NewEvent) -> None:
     )
     if seq > EVENTS_KEPT:
         db.execute("DELETE FROM events WHERE app_id = ? AND seq <= ?", [app_id, seq - EVENTS_KEPT])
+
+
+def nothing(db: sqlite3.Connection) -> None:
+    """Write a page as it is: a transaction that changes nothing would commit without touching the disk."""
+    done: int = db.execute("PRAGMA user_version").fetchone()[0]
+    db.execute(f"PRAGMA user_version = {done}")

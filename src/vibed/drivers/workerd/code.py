@@ -147,18 +147,6 @@ def build(
     return code
 
 
-def assets_folder(runtime: Runtime) -> str | None:
-    """The folder of static assets below the source's `strip`, with its slash (`""`: all of it); None when there are
-    none.
-    """
-    assets = runtime.options.get("assets")
-    folder = assets.get("directory") if isinstance(assets, Mapping) else assets
-    if not isinstance(folder, str) or not folder:
-        return None
-    clean = posixpath.normpath(folder).strip("/")
-    return "" if clean == "." else f"{clean}/"
-
-
 def esbuild_arguments(entry: str, runtime: Runtime) -> list[str]:
     """How a worker is bundled: as Wrangler does, for the conditions `workerd`, `worker` and `browser`."""
     arguments = [

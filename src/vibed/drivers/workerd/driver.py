@@ -134,7 +134,7 @@ class WorkerdDriver(SupervisedDriver):
             modules, entry = await self._modules(sandbox, run)
         else:
             modules, entry = {}, ""
-        folder = worker_code.assets_folder(run.runtime)
+        folder = run.runtime.site_folder
         assets = None
         if folder is not None:
             laying = asyncio.get_running_loop().run_in_executor(None, self._lay_out_assets, sandbox.place, run, folder)
