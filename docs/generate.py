@@ -48,14 +48,21 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "The version is stored and is started as soon as the controller is back. Do not deploy again.",
         "wait",
     ),
+    "WaitingForTurn": (
+        "Pending, Ready",
+        "The machine starts a few apps at a time, shared by owner. The message says which of yours are before it.",
+        "wait; end or correct those that hang",
+    ),
     "Crashed": (
         "Starting, Failed, Ready",
-        "A sandbox that served ended by itself. The message says how.",
-        "read the log",
+        "A sandbox that served ended by itself. The message says how. When that was soon after the version went live, "
+        "the version before serves again.",
+        "read the log, deploy a corrected version",
     ),
     "CrashLoop": (
         "Failed",
-        "It served before and now fails again and again. It is tried again by itself, at most every 60 s.",
+        "It served before and now fails again and again. It is tried again by itself, at most every 60 s, and is Ready "
+        "when it has served for a minute.",
         "read the log, deploy a corrected version",
     ),
     "Superseded": ("Failed", "A newer version was deployed before this one was ready.", "nothing"),

@@ -20,7 +20,7 @@ func faultf(code, format string, args ...any) *fault {
 
 const (
 	maxMessage = 4 << 10
-	maxDetails = 64 << 10
+	maxDetails = 256 << 10 // a tail whose every byte needs six in JSON
 )
 
 // asFault makes an error an answer: one without a code is Internal, and what came out of the sandbox is cut to a size

@@ -169,18 +169,26 @@ func TestWorkerLinesAreTakenApart(t *testing.T) {
 	}
 }
 
-func TestATailIsTwentyLinesAndFourKiB(t *testing.T) {
+func TestATailIsBoundedInLinesAndBytes(t *testing.T) {
 	var lines, bytes tail
-	for i := range 30 {
+	for i := range 2 * tailLines {
 		lines.add(itoa(i))
 		bytes.add(strings.Repeat("€", 300))
 	}
-	bytes.add(strings.Repeat("€", 3000))
-	if got := lines.get(); len(got) != 20 || got[19] != "29" {
-		t.Errorf("%v", got)
+	if got := lines.get(); len(got) != tailLines || got[tailLines-1] != itoa(2*tailLines-1) {
+		t.Errorf("%d lines, the last is %q", len(got), got[len(got)-1])
 	}
-	if got := strings.Join(bytes.get(), ""); len(got) > tailBytes || !utf8.ValidString(got) || got == "" {
+	if got := strings.Join(bytes.get(), ""); len(got) > tailBytes || !utf8.ValidString(got) || len(got) < tailBytes/2 {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+func TestOfALongLineTheTailKeepsBothEnds(t *testing.T) {
+	var l tail
+	l.add("TypeError: " + strings.Repeat("€", 100_000) + " the reason")
+	got := l.get()[0]
+	if !strings.HasPrefix(got, "TypeError: ") || !strings.HasSuffix(got, " the reason") || len(got) > tailLine+8 || !utf8.ValidString(got) {
+		t.Errorf("%d bytes: %.40q", len(got), got)
 	}
 }
 
@@ -197,8 +205,8 @@ func TestAnAppsLastWordsAreKeptEvenInAFlood(t *testing.T) {
 	if last.Text != "the reason" || last.Stream != streamErr {
 		t.Errorf("%+v", last)
 	}
-	head := records[len(records)-tailLines-1]
-	if head.Stream != streamSystem || head.Text != fmt.Sprintf("the last %d of them:", tailLines) {
+	head := records[len(records)-floodLast-1]
+	if head.Stream != streamSystem || head.Text != fmt.Sprintf("the last %d of them:", floodLast) {
 		t.Errorf("%+v", head)
 	}
 }
@@ -227,7 +235,7 @@ func TestAWorkersFloodIsCountedWithoutBeingTakenApart(t *testing.T) {
 
 func TestWhatASandboxSaysFitsIntoAnAnswer(t *testing.T) {
 	f := asFault(&fault{Code: "WorkerRejected", Message: strings.Repeat("<", 1<<20), Details: map[string]any{"log": strings.Repeat("x", 1<<20)}})
-	if line := encode(reply{Error: f}); len(line) > 64<<10 {
+	if line := encode(reply{Error: f}); len(line) > 64<<10 { // of the MiB that an answer may have
 		t.Errorf("%d bytes", len(line))
 	}
 	if again := asFault(f); again.Message != f.Message || f.Details != nil {

@@ -20,6 +20,8 @@ const (
 	// Above these, the rest of a second is counted and not kept.
 	floodLines = 2000
 	floodBytes = 1 << 20
+	// floodLast is how many of the lines that were not kept are, after all, when the app ends among them.
+	floodLast = 20
 	// queueBytes is what may wait for a disk that has stalled; the app is never made to wait for it.
 	queueBytes = 4 << 20
 	writeChunk = 64 << 10
@@ -208,7 +210,7 @@ func (l *runLog) drop(line logLine, lines int) {
 		})
 	}
 	l.dropped += lines
-	if len(l.last) == tailLines {
+	if len(l.last) == floodLast {
 		l.last = append(l.last[:0], l.last[1:]...)
 	}
 	l.last = append(l.last, line)
@@ -232,7 +234,7 @@ func (l *runLog) lastWords() {
 			words = append(words, logLine{at: line.at, stream: stream, text: text[:min(len(text), maxText)]})
 		}
 	}
-	if words = words[max(0, len(words)-tailLines):]; len(words) > 0 {
+	if words = words[max(0, len(words)-floodLast):]; len(words) > 0 {
 		l.queue = append(append(l.queue, ourLine(fmt.Sprintf("the last %d of them:", len(words)))), words...)
 	}
 	l.last = nil

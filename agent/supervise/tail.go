@@ -3,11 +3,13 @@ package supervise
 import "sync"
 
 const (
-	tailLines = 20
-	tailBytes = 4 << 10
+	tailLines = 300
+	tailBytes = 32 << 10
+	tailLine  = 4 << 10
 )
 
-// tail keeps the last lines of output: at most 20, at most 4 KiB.
+// tail keeps the last lines of output, from which the reason of an end is told: an error may stand before hundreds of
+// lines of stacks. Of a long line it keeps the beginning and the end, where an error has its name and its reason.
 type tail struct {
 	mu    sync.Mutex
 	lines []string
@@ -15,8 +17,9 @@ type tail struct {
 }
 
 func (t *tail) add(text string) {
-	if len(text) > tailBytes {
-		text = text[len(text)-tailBytes+runeStartAfter(text, len(text)-tailBytes):]
+	if len(text) > tailLine {
+		from := len(text) - tailLine/2
+		text = text[:runeCut(text, tailLine/2)] + " … " + text[from+runeStartAfter(text, from):]
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -70,16 +70,16 @@ def test_a_start_that_a_newer_deploy_has_overtaken_is_stopped() -> None:
 
 
 def test_a_failed_redeploy_leaves_the_last_good_version_serving_and_says_why() -> None:
-    plan = look(2, serving(1, 1), last_good=1, troubles={2: Trouble("StartFailed", "it exited with status 1.")})
+    plan = look(2, serving(1, 1), good={1}, troubles={2: Trouble("StartFailed", "it exited with status 1.")})
     assert plan.actions == ()
     assert (plan.phase, plan.reason, plan.serving_version) == (Phase.READY, "StartFailed", 1)
     assert "version 2 failed: it exited with status 1. Version 1 still serves." in plan.message
 
 
 def test_the_last_good_version_is_brought_back_when_nothing_serves_and_the_wanted_one_failed() -> None:
-    plan = look(2, last_good=1, troubles={2: Trouble("StartFailed", "no.")})
+    plan = look(2, good={1}, troubles={2: Trouble("StartFailed", "no.")})
     assert plan.actions == (Start(1),)
-    again = look(2, starting(3, 1), last_good=1, troubles={2: Trouble("StartFailed", "no.")})
+    again = look(2, starting(3, 1), good={1}, troubles={2: Trouble("StartFailed", "no.")})
     assert again.actions == ()
 
 
@@ -98,14 +98,14 @@ def test_a_version_whose_sandbox_was_lost_is_tried_again_a_few_times() -> None:
 
 def test_a_crash_of_a_proven_version_is_followed_by_a_restart_at_once() -> None:
     crash = Trouble("Crashed", "it exited.", count=1, retry_at=100.0, app_fault=False)
-    plan = look(1, last_good=1, troubles={1: crash})
+    plan = look(1, good={1}, troubles={1: crash})
     assert plan.actions == (Start(1),)
     assert plan.reason == "Restarting"
 
 
 def test_a_crash_loop_backs_off_says_so_and_looks_again_in_time() -> None:
     crash = Trouble("Crashed", "it exited with status 3.", count=4, retry_at=104.0, app_fault=False)
-    plan = look(1, last_good=1, troubles={1: crash})
+    plan = look(1, good={1}, troubles={1: crash})
     assert plan.actions == ()
     assert (plan.phase, plan.reason, plan.look_again_at) == (Phase.FAILED, "CrashLoop", 104.0)
     assert "4 times in a row" in plan.message and "it exited with status 3." in plan.message
@@ -113,7 +113,83 @@ def test_a_crash_loop_backs_off_says_so_and_looks_again_in_time() -> None:
 
 def test_a_version_that_once_served_is_never_given_up() -> None:
     crash = Trouble("StartFailed", "it exited.", count=50, retry_at=100.0, app_fault=True)
-    assert look(1, last_good=1, troubles={1: crash}).actions == (Start(1),)
+    assert look(1, good={1}, troubles={1: crash}).actions == (Start(1),)
+
+
+# a version that does not last
+
+
+def crashed(served_s: float | None, count: int = 1, *, app_fault: bool = True, retry_at: float = 0.0) -> Trouble:
+    return Trouble("Crashed", "it exited with status 1.", count, retry_at, app_fault, served_s)
+
+
+def test_a_version_that_ends_soon_after_it_went_live_gives_way_to_the_one_before() -> None:
+    plan = look(2, good={1, 2}, troubles={2: crashed(3.0)})
+    assert plan.actions == (Start(1),)
+    assert plan.reason == "Crashed"
+    plan = look(2, serving(3, 1), good={1, 2}, troubles={2: crashed(3.0)})
+    assert (plan.actions, plan.phase, plan.reason, plan.serving_version) == ((), Phase.READY, "Crashed", 1)
+    assert plan.message == "version 2 failed: it exited with status 1. Version 1 still serves."
+
+
+def test_a_version_that_ends_once_later_on_is_started_again_and_gives_way_when_that_does_not_help() -> None:
+    assert look(2, good={1, 2}, troubles={2: crashed(30.0)}).actions == (Start(2),)
+    assert look(2, good={1, 2}, troubles={2: crashed(30.0, count=2)}).actions == (Start(1),)
+    again = Trouble("StartFailed", "it exited.", count=2)
+    assert look(2, good={1, 2}, troubles={2: again}).actions == (Start(1),)
+
+
+def test_a_version_that_has_proven_sound_is_never_given_up_for_an_older_one() -> None:
+    assert look(2, good={1, 2}, sound=True, troubles={2: crashed(0.5, count=50)}).actions == (Start(2),)
+
+
+def test_a_sandbox_that_was_lost_is_not_held_against_its_version() -> None:
+    assert look(2, good={1, 2}, troubles={2: crashed(0.5, count=2, app_fault=False)}).actions == (Start(2),)
+
+
+def test_without_an_older_good_version_there_is_nothing_to_go_back_to() -> None:
+    assert look(2, good={2}, troubles={2: crashed(0.5)}).actions == (Start(2),)
+    assert look(1, good={1}, troubles={1: crashed(0.5, count=9)}).actions == (Start(1),)
+
+
+def test_it_goes_back_to_the_newest_that_was_good_and_not_to_one_that_failed() -> None:
+    assert look(5, good={1, 3, 5}, troubles={5: crashed(1.0)}).actions == (Start(3),)
+
+
+def test_the_one_before_is_kept_at_hand_until_the_new_version_has_served_a_while() -> None:
+    young, older = RunView(7, 2, Stage.SERVING, served_s=2.0), serving(3, 1)
+    plan = look(2, older, young, good={1, 2})
+    assert (plan.actions, plan.look_again_at) == ((), 108.0)
+    assert look(2, serving(2, 1), serving(3, 1), young, good={1, 2}).actions == (Drain(2),), "one, not all"
+    proven = RunView(7, 2, Stage.SERVING, served_s=10.0)
+    assert look(2, older, proven, good={1, 2}).actions == (Drain(3),)
+    assert look(2, older, young, good={2}).actions == (Drain(3),), "what is no good is no use"
+    assert look(2, serving(3, 2), young, good={1, 2}).actions == (Drain(3),), "nor is the same version"
+
+
+def test_a_crash_loop_is_told_as_one_until_it_has_served_a_minute() -> None:
+    loop = crashed(2.0, count=4, retry_at=104.0)
+    told = [
+        look(1, good={1}, troubles={1: loop}),
+        look(1, good={1}, troubles={1: crashed(2.0, count=4)}),
+        look(1, starting(9, 1, "starting"), good={1}, troubles={1: loop}),
+        look(1, RunView(9, 1, Stage.SERVING, served_s=59.0), good={1}, troubles={1: loop}),
+    ]
+    assert {(plan.phase, plan.reason) for plan in told} == {(Phase.FAILED, "CrashLoop")}
+    assert [plan.serving_version for plan in told] == [None, None, None, 1]
+    assert told[3].look_again_at == 101.0
+    plan = look(1, RunView(9, 1, Stage.SERVING, served_s=60.0), good={1}, troubles={1: loop})
+    assert (plan.phase, plan.reason) == (Phase.READY, "Running")
+
+
+def test_who_waits_for_a_turn_is_told_so_whether_or_not_an_older_version_serves() -> None:
+    waits = RunView(2, 2, Stage.STARTING, waits_for="1 of your apps is starting (todo)")
+    plan = look(2, waits)
+    assert (plan.phase, plan.reason) == (Phase.PENDING, "WaitingForTurn")
+    assert plan.message == "version 2 waits for its turn: 1 of your apps is starting (todo)"
+    plan = look(2, serving(1, 1), waits, good={1})
+    assert (plan.phase, plan.reason, plan.serving_version) == (Phase.READY, "WaitingForTurn", 1)
+    assert plan.message == "version 1 serves; version 2 waits for its turn: 1 of your apps is starting (todo)"
 
 
 def test_a_template_that_is_being_built_makes_the_app_wait_as_pending() -> None:
@@ -157,7 +233,8 @@ observations = st.builds(
     now=st.just(100.0),
     runs=runs,
     troubles=troubles,
-    last_good=st.none() | st.integers(1, 5),
+    good=st.frozensets(st.integers(1, 5), max_size=3),
+    sound=st.booleans(),
     blocked=st.none() | st.just(("TemplateBuilding", "wait")),
     refused=st.none() | st.just(("DriverUnavailable", "no")),
 )
@@ -175,7 +252,7 @@ def test_the_run_that_serves_is_never_ended_by_a_plan_that_reports_it(want: Want
     newest = max((run for run in seen.runs if run.stage is Stage.SERVING), key=lambda run: run.number)
     assert plan.serving_version == newest.version
     assert Drain(newest.number) not in plan.actions and Stop(newest.number) not in plan.actions
-    assert plan.phase is Phase.READY
+    assert plan.phase is Phase.READY or plan.reason == "CrashLoop"
 
 
 @relaxed
@@ -212,6 +289,6 @@ def test_performing_plans_comes_to_rest(want: Wanted, seen: Observed) -> None:
                 left.pop(action.run, None)
             else:
                 return
-        now = Observed(now.now, tuple(left.values()), now.troubles, now.last_good, now.blocked, now.refused)
+        now = Observed(now.now, tuple(left.values()), now.troubles, now.good, now.blocked, now.refused)
     else:
         raise AssertionError(f"still busy: {plan}")

@@ -19,6 +19,7 @@ from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
+from vibed.controller import decision
 from vibed.controller import life as module
 from vibed.controller.fleet import Fleet
 from vibed.controller.link import Outcome
@@ -189,6 +190,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(module, "RETIRE_AFTER_S", 0.01)
+    monkeypatch.setattr(decision, "PROVING_S", 0.0)
     layout = Layout(tmp_path / "home", tmp_path / "run", Uids(0, rootless=True))
     for folder in (layout.database.parent, layout.apps, layout.ingress, layout.logs):
         folder.mkdir(parents=True)
@@ -957,3 +959,110 @@ async def test_a_run_that_was_overtaken_in_the_queue_takes_no_sandbox(world: Wor
     gate.set()
     assert (await world.settle(5)).phase is Phase.READY
     assert len(world.driver.made) == 2
+
+
+# A version that does not last
+
+
+def crash(sandbox: Scripted, *lines: str) -> None:
+    sandbox.exit = Exit(1, None, False, time.time(), lines)
+    sandbox.state = State.EXITED
+    sandbox._gone.set()
+
+
+async def told(world: World, reason: str, name: str = "todo") -> App:
+    async with asyncio.timeout(5):
+        while (app := await world.app(name)).status.reason != reason:
+            await asyncio.sleep(0.01)
+    return app
+
+
+async def test_a_version_that_dies_right_after_the_switch_gives_way_and_nobody_waits_for_the_old_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "PROVING_S", 10.0)
+    await world.settle(await world.deploy())
+    second = await world.settle(await world.deploy())
+    assert second.phase is Phase.READY and world.serving() == [2]
+    old, new = world.driver.made
+    assert not old.drained
+    crash(new, "Traceback (most recent call last):", "KeyError: 'API_TOKEN'")
+    app = await told(world, "Crashed")
+    assert (app.status.phase, app.status.serving_version) == (Phase.READY, 1)
+    assert "KeyError: 'API_TOKEN'" in app.status.message and "Version 1 still serves." in app.status.message
+    assert world.serving() == [1] and len(world.driver.made) == 2, "the old one was still there"
+    version = await world.store.version("todo", 2)
+    assert (version.phase, version.reason) == (Phase.FAILED, "Crashed")
+    assert (await world.settle(2)).phase is Phase.FAILED
+    assert (await world.settle(await world.deploy())).phase is Phase.READY
+
+
+async def test_it_gives_way_though_the_old_one_is_gone_and_stays_so_after_a_restart(world: World) -> None:
+    await world.settle(await world.deploy())
+    await world.settle(await world.deploy())
+    await world.until(lambda: len(world.driver.alive) == 1)
+    crash(world.driver.alive[0], "one")
+    await world.until(lambda: world.serving() == [2] and len(world.driver.made) == 3)
+    crash(world.driver.alive[0], "two")
+    await world.until(lambda: world.serving() == [1] and len(world.driver.made) == 4)
+    app = await told(world, "Crashed")
+    assert app.status.serving_version == 1
+    world.fleet._keepers.clear()
+    world.fleet.adopt(world.driver.alive)
+    await asyncio.sleep(0.1)
+    assert world.serving() == [1] and len(world.driver.made) == 4
+
+
+async def test_a_version_whose_sandbox_was_lost_is_started_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decision, "PROVING_S", 10.0)
+    await world.settle(await world.deploy())
+    await world.settle(await world.deploy())
+    lost = world.driver.made[1]
+    lost.exit, lost.state = Exit(None, None, False, time.time()), State.EXITED
+    lost._gone.set()
+    await world.until(lambda: len(world.driver.made) == 3 and world.serving() == [2])
+    assert (await world.store.version("todo", 2)).phase is Phase.READY
+
+
+async def test_an_only_version_that_loops_is_a_crash_loop_all_the_time(world: World) -> None:
+    await world.settle(await world.deploy())
+    for number in range(1, 4):
+        await world.until(lambda n=number: len(world.driver.made) == n and world.serving() == [1])  # type: ignore[misc]
+        crash(world.driver.alive[0], "boom")
+    await told(world, "CrashLoop")
+    phases = set()
+    await world.until(lambda: len(world.driver.made) == 4 and world.serving() == [1])
+    for _ in range(30):
+        status = (await world.app()).status
+        phases.add((status.phase, status.reason))
+        await asyncio.sleep(0.01)
+    assert phases == {(Phase.FAILED, "CrashLoop")}
+    assert (await world.app()).status.serving_version == 1
+    assert world.fleet.wake("todo").serves, "visitors reach it all the same"
+
+
+# Nobody starves nobody
+
+
+async def test_one_owners_hanging_apps_delay_no_other_owner_and_their_own_next_is_told_why_it_waits(
+    world: World,
+) -> None:
+    async def script(run: Run) -> None:
+        if run.app_id.startswith("hangs"):
+            await asyncio.Event().wait()
+
+    world.means.starts["gvisor", False] = Starts(4)
+    world.driver.script = script  # type: ignore[assignment]
+    for number in range(12):
+        name = f"hangs-{number:02}"
+        await world.deploy(name)
+        world.fleet.wake(name)
+    await world.until(lambda: len(world.driver.made) == 4)
+    new = NewVersion("theirs", "bob", "bob", "ab" * 32, 10, PYTHON, {}, Resources())
+    await world.store.deploy(new)
+    assert (await world.settle(1, "theirs")).phase is Phase.READY
+    app = await told(world, "WaitingForTurn", "hangs-11")
+    assert app.status.phase is Phase.PENDING
+    assert "4 of your apps are starting (hangs-00, hangs-01, hangs-02 and 1 more)" in app.status.message
+    outcome = await world.settle(1, "hangs-11", timeout_s=0.1)
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "WaitingForTurn")

@@ -45,7 +45,9 @@ def _standing(app: App, number: int, result: Result) -> tuple[Phase, str, str, b
     status = app.status
     looked = status.observed_generation == app.generation
     if status.serving_version == number:
-        return Phase.READY, *_of_the_one_that_serves(app, number), True
+        # one that fails again and again runs in between, and is no more Ready for that
+        loops = number == app.version and status.phase is Phase.FAILED
+        return Phase.FAILED if loops else Phase.READY, *_of_the_one_that_serves(app, number), True
     if result.phase is Phase.FAILED:
         return Phase.FAILED, result.reason, _failed(app, number, result), True
     if number != app.version:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 
+from vibed.classify import shell_text
+from vibed.classify.node_tools import PROGRAMS
 from vibed.classify.tree import Tree
+from vibed.classify.wrappers import unwrapped
 
 COMMANDS = {
     "python": "python", "python3": "python", "gunicorn": "python", "uvicorn": "python", "hypercorn": "python",
@@ -16,7 +19,7 @@ COMMANDS = {
 }  # fmt: skip
 """The kind of app that a command belongs to."""
 
-_AS_MODULES = {
+AS_MODULES = {
     "gunicorn",
     "uvicorn",
     "hypercorn",
@@ -35,6 +38,7 @@ _FOREIGN_COMMANDS = {
     "deno": "Deno", "rscript": "R", "julia": "Julia", "perl": "Perl",
 }  # fmt: skip
 _PROCFILE = re.compile(r"^web[ \t]*:[ \t]*(\S.*)$", re.MULTILINE)
+_PORT = re.compile(r"\$\{?PORT(?::?-\d+)?\}?")
 _CMD = re.compile(r"^(?:CMD|ENTRYPOINT)[ \t]+(\S.*)$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -62,16 +66,8 @@ def hidden_command(tree: Tree) -> tuple[str, str] | None:
 
 def kind_of(command: str) -> tuple[str | None, str | None]:
     """The kind of app that a shell command starts, or the language that is not supported: (kind, language)."""
-    for part in re.split(r"&&|\|\||;|\n", command):
-        try:
-            words = shlex.split(part)
-        except ValueError:
-            words = part.split()
-        while words and (
-            re.match(r"[A-Za-z_]\w*=", words[0]) or words[0] in ("exec", "env", "cd", "nohup", "time", "sudo")
-        ):
-            words = words[2:] if words[0] == "cd" else words[1:]
-        if not words:
+    for words in _simple(command):
+        if not words or words[0] == "cd":
             continue
         first = words[0].rpartition("/")[2]
         if first in COMMANDS or re.fullmatch(r"python3?(\.\d+)?", first):
@@ -81,6 +77,30 @@ def kind_of(command: str) -> tuple[str | None, str | None]:
         if words[0].startswith("./") or first in ("sh", "bash"):
             return "binary", None
     return None, None
+
+
+def _simple(command: str) -> list[tuple[str, ...]]:
+    """The words of each simple command, without what wraps them; by and large where it is more than that."""
+    parts = shell_text.parse(command)
+    if parts is not None:
+        return [unwrapped(part.words).words for part in parts]
+    return [unwrapped(part.split()).words for part in re.split(r"&&|\|\||[;&|\n]", command[: shell_text.LONGEST])]
+
+
+def with_port(text: str, port: int) -> str:
+    """With the number in the place of the variable PORT."""
+    return _PORT.sub(str(port), text)
+
+
+def is_known(program: str) -> bool:
+    """Whether a program by this name is a shell's or a template's, or of a language that is known."""
+    return (
+        program in COMMANDS
+        or program in AS_MODULES
+        or program in PROGRAMS
+        or program.lower() in _FOREIGN_COMMANDS
+        or re.fullmatch(r"python(?:3(?:\.\d+)?)?", program) is not None
+    )
 
 
 def as_arguments(command: str) -> tuple[str, ...] | None:
@@ -93,7 +113,7 @@ def as_arguments(command: str) -> tuple[str, ...] | None:
         return None
     if not words or "=" in words[0]:
         return None
-    if words[0] in _AS_MODULES:
+    if words[0] in AS_MODULES:
         return ("python3", "-m", *words)
     if words[0] == "python":
         words[0] = "python3"

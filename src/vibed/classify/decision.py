@@ -22,6 +22,8 @@ TEMPLATES = {
 """The template of each kind of app."""
 
 FAST = frozenset({"static", "worker"})
+GENERAL = frozenset({"python", "node", "go", "binary"})
+"""The kinds of app of each lane."""
 
 
 class Override(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 from vibed.classify.decision import Decision
 from vibed.classify.python_app import PythonApp
@@ -17,68 +18,114 @@ _ABSTRACT = re.compile(r"^[ \t]{1,40}abstract[ \t]{0,20}=[ \t]{0,20}True", re.MU
 _DEBUG = re.compile(r"^DEBUG[ \t]{0,20}=[ \t]{0,20}(True|False)\b", re.MULTILINE)
 
 
-def django(app: PythonApp) -> Decision | None:
+@dataclass(frozen=True)
+class _Project:
+    """What manage.py and the settings say."""
+
+    tree: Tree
+    manage: str
+    package: str
+    """The package of the settings."""
+    settings: str
+    """The text of every settings file."""
+
+    @property
+    def folder(self) -> str:
+        """Where manage.py lies, with its slash."""
+        return self.manage.removesuffix("manage.py")
+
+    @property
+    def debug(self) -> str:
+        """What DEBUG is set to in the end; empty where that cannot be told."""
+        modes = _DEBUG.findall(self.settings)
+        return modes[-1] if modes else ""
+
+    def migrate(self) -> list[tuple[str, ...]]:
+        """SQLite is made where the app runs, so its tables have to be too."""
+        migrated = "sqlite3" in self.settings and any("/migrations/" in path for path in self.tree.paths)
+        return [("python3", self.manage, "migrate", "--noinput")] if migrated else []
+
+    def collect(self) -> list[tuple[str, ...]]:
+        """Storages with a manifest (WhiteNoise's) answer 500 for every page whose files were not collected."""
+        return [("python3", self.manage, "collectstatic", "--noinput")] if "STATIC_ROOT" in self.settings else []
+
+    def notes(self) -> list[str]:
+        """What a visitor would stumble over."""
+        found = []
+        hosts = _HOSTS.findall(self.settings)
+        if hosts and not _ANY_HOST.search(hosts[-1]) and (self.debug == "False" or re.search(r"\w", hosts[-1])):
+            found.append(
+                "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another"
+                " domain, that with a dot before it), or '*'"
+            )
+        if bare := _without_migrations(self.tree):
+            found.append(
+                f"{', '.join(map(quoted, bare[:5]))}: models without migrations, so that their tables are missing; run"
+                f" python manage.py makemigrations {' '.join(bare[:5])} and deploy the files that it writes"
+            )
+        return found
+
+
+def _project(tree: Tree) -> _Project | None:
     """A project with manage.py, at the root or one folder down."""
-    tree = app.tree
     manage = tree.first(["manage.py", *(f"{top}/manage.py" for top in tree.tops)])
     if manage is None or "django" not in tree.text(manage).lower():
         return None
-    folder = manage.removesuffix("manage.py")
     match = _SETTINGS.search(tree.text(manage))
-    settings = match[1] if match else ""
-    package = settings.split(".")[0]
-    texts = "\n".join(
-        tree.text(path)
-        for path in tree.known(".py")
-        if path.startswith(folder + (package or "?")) and "settings" in path
-    )
-    modes = _DEBUG.findall(texts)
-    debug = modes[-1] if modes else ""
-    notes = []
-    build: list[tuple[str, ...]] = []
-    if "sqlite3" in texts and any("/migrations/" in path for path in tree.paths):
-        build.append(("python3", manage, "migrate", "--noinput"))
-    production = "whitenoise" in texts or app.declares("whitenoise", "gunicorn")
-    wsgi = f"{folder}{package}/wsgi.py"
-    if production and tree.has(wsgi):
-        if "STATIC_ROOT" in texts:
-            build.append(("python3", manage, "collectstatic", "--noinput"))
-        argv = app.gunicorn(f"{package}.wsgi:application", folder.rstrip("/"))
+    package = match[1].split(".")[0] if match else ""
+    inside = manage.removesuffix("manage.py") + (package or "?")
+    texts = [tree.text(path) for path in tree.known(".py") if path.startswith(inside) and "settings" in path]
+    return _Project(tree, manage, package, "\n".join(texts))
+
+
+def django(app: PythonApp) -> Decision | None:
+    """The decision for a project that does not say itself how it is started."""
+    found = _project(app.tree)
+    if found is None:
+        return None
+    notes: list[str] = []
+    build = found.migrate()
+    production = "whitenoise" in found.settings or app.declares("whitenoise", "gunicorn")
+    if production and app.tree.has(f"{found.folder}{found.package}/wsgi.py"):
+        build += found.collect()
+        argv = app.gunicorn(f"{found.package}.wsgi:application", found.folder.rstrip("/"))
         why = (
             "a Django project made for production (WhiteNoise or gunicorn is among its requirements), served by"
             " gunicorn"
         )
-        if "whitenoise" not in texts:
+        if "whitenoise" not in found.settings:
             notes.append("gunicorn serves no static files: without WhiteNoise the admin and your CSS have none")
     else:
-        argv = ("python3", manage, "runserver", "--noreload", f"0.0.0.0:{app.port}")
+        argv = ("python3", found.manage, "runserver", "--noreload", f"0.0.0.0:{app.port}")
         why = "a Django project (manage.py), started by its own server"
-        if debug == "True":
+        if found.debug == "True":
             why += ", which also serves its static files"
         else:
             notes.append(
-                f"{'DEBUG is' if debug else 'where DEBUG is'} False, Django’s own server serves no CSS: add"
+                f"{'DEBUG is' if found.debug else 'where DEBUG is'} False, Django’s own server serves no CSS: add"
                 " WhiteNoise and gunicorn to the requirements"
             )
-    hosts = _HOSTS.findall(texts)
-    if hosts and not _ANY_HOST.search(hosts[-1]) and (debug == "False" or re.search(r"\w", hosts[-1])):
-        notes.append(
-            "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another"
-            " domain, that with a dot before it), or '*'"
-        )
-    if bare := _without_migrations(tree):
-        notes.append(
-            f"{', '.join(map(quoted, bare[:5]))}: models without migrations, so that their tables are missing; run"
-            f" python manage.py makemigrations {' '.join(bare[:5])} and deploy the files that it writes"
-        )
     return Decision(
         kind="python",
         argv=argv,
         entrypoint=" ".join(argv),
         why=f"It is {why}.",
         build=tuple(build),
-        notes=tuple(notes),
+        notes=(*notes, *found.notes()),
     )
+
+
+def prepared(app: PythonApp, decision: Decision) -> Decision:
+    """A decision for a command of the project's own, with what has to be done before it: hosts do it unasked, or by
+    another line of a Procfile."""
+    found = _project(app.tree)
+    command = " ".join(decision.argv) or decision.shell or ""
+    if found is None or not re.search(r"\b(?:wsgi|asgi)\b|manage\.py", command):
+        return decision
+    build = [] if "migrate" in command else found.migrate()
+    if "collectstatic" not in command and "runserver" not in command:
+        build += found.collect()
+    return replace(decision, build=(*decision.build, *build), notes=(*decision.notes, *found.notes()))
 
 
 def _without_migrations(tree: Tree) -> list[str]:

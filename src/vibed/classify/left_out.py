@@ -11,7 +11,13 @@ from vibed.sources.errors import quoted
 
 _COMPOSE = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 _LARGEST_COMPOSE = 64 << 10
-_PROCESS = re.compile(r"^([A-Za-z][\w-]{0,40})[ \t]*:[ \t]*\S", re.MULTILINE)
+_PROCESS = re.compile(r"^([A-Za-z][\w-]{0,40})[ \t]*:[ \t]*(\S.{0,500})", re.MULTILINE)
+_TARGET = re.compile(r"[\w.]+:[\w.()]+")
+_VARIABLES = (".env", "ENV", ".env.production", ".env.local", ".flaskenv", "env.list")
+_READS = re.compile(
+    r"\b(?:dotenv|decouple|environs|environ\.Env|env_file|loadEnvFile|godotenv|dynaconf)\b|['\"/]\.env\b"
+)
+"""What reads a file of variables."""
 _KEY = re.compile(r"""^([ ]{0,40})["']?([\w.-]{1,80})["']?[ ]*:""")
 _APP = frozenset({"app", "web", "api", "backend", "server"})
 _SERVER_FILES = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts", ".go")
@@ -22,14 +28,37 @@ def notes(tree: Tree, decision: Decision) -> tuple[str, ...]:
     """For a server of the general lane; a site and a worker are all there is of them."""
     if decision.lane != "general":
         return ()
-    return tuple(filter(None, (_procfile(tree), _compose(tree), _front_end(tree, decision))))
+    return tuple(
+        filter(
+            None, (_procfile(tree, decision), _variables(tree, decision), _compose(tree), _front_end(tree, decision))
+        )
+    )
 
 
-def _procfile(tree: Tree) -> str:
-    names = [name for name in dict.fromkeys(_PROCESS.findall(tree.text("Procfile"))) if name != "web"][:_MOST]
+def _procfile(tree: Tree, decision: Decision) -> str:
+    """Lines of the Procfile that are processes of their own: not a target that is served (`wsgi: app:app`), nor what
+    is done before the start."""
+    prepared = " ".join(word for step in decision.build for word in step)
+    names = []
+    for name, line in _PROCESS.findall(tree.text("Procfile")):
+        done = name == "release" and re.search(r"manage\.py[ ]+(migrate|collectstatic)\b", line)
+        if name == "web" or _TARGET.fullmatch(line.strip()) or (done and done[1] in prepared):
+            continue
+        names.append(name)
     if not names:
         return ""
-    return f"not started here: {', '.join(names)} of the Procfile"
+    return f"not started here: {', '.join(list(dict.fromkeys(names))[:_MOST])} of the Procfile"
+
+
+def _variables(tree: Tree, decision: Decision) -> str:
+    """A file of variables that nothing reads."""
+    found = tree.first(_VARIABLES)
+    command = " ".join(decision.argv) or decision.shell or ""
+    if found is None or (found != "ENV" and re.search(r"env-file|\bdotenv\b|flask", command)):
+        return ""
+    if found != "ENV" and any(_READS.search(tree.text(path)) for path in tree.known(*_SERVER_FILES)):
+        return ""
+    return f"nothing reads {quoted(found)}: pass the variables that the app needs of it as env"
 
 
 def _compose(tree: Tree) -> str:

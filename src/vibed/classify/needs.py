@@ -48,7 +48,7 @@ class Needs:
     missing: dict[str, str] = field(default_factory=dict)
     """By name: for a person, with what was asked for."""
     unused: list[str] = field(default_factory=list)
-    """Missing ones, for a person, that no file that was looked at imports."""
+    """Missing ones, for a person, that no file that was looked at imports, though one mentions them."""
     pinned: dict[str, str] = field(default_factory=dict)
     """Missing ones that the template has in another version: that version."""
     changes: dict[str, str] = field(default_factory=dict)

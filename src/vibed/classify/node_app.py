@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from vibed.classify.errors import BuildRequired
-from vibed.classify.node_tools import FRAMEWORKS, FRONT_ENDS
+from vibed.classify.node_tools import BUILD_TOOLS, FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree, strings
 from vibed.sources.errors import quoted
 
@@ -22,6 +22,11 @@ _LISTENS = re.compile(
     r"\.listen\s*\(|\bcreateServer\s*\(|\bcreateSecureServer\s*\(|@hono/node-server|WebSocketServer\s*\(|WebSocket\.Server\s*\("
     r"|new\s+Server\s*\(|\bserve\s*\(\s*\{"
 )
+_OWN_SERVER = re.compile(r"\bcreateServer\s*\(|\bhttps?\.Server\s*\(")
+_SPAWNS = re.compile(
+    r"""\b(?:spawn|exec|execa|execSync|spawnSync|fork)\(\s{0,9}['"`](?:npx\s{1,3})?(?:npm\s{1,3}run\s{1,3}dev|vite|webpack|react-scripts|next|parcel|gulp|ng)\b"""
+)
+"""A tool for development that a script starts."""
 _FOREIGN_RUNTIME = re.compile(r"\b(Bun\.serve|Deno\.serve|Deno\.listen)\b|from\s+['\"]https://deno\.land/")
 _IMPORT = re.compile(
     r"(?:(?<![\w'\"`.$])from[ \t\n]{0,20}|\bimport[ \t\n]{0,20}|\brequire[ \t]{0,20}\([ \t\n]{0,20}"
@@ -123,6 +128,16 @@ class NodeApp:
         """Whether the file, or a file of the app that it imports, listens."""
         return any(_LISTENS.search(self.tree.text(found)) for found in self.reached(path))
 
+    def only_builds(self, path: str) -> bool:
+        """Whether the file starts a tool for development and listens itself on nothing: `scripts/start.js` of a front
+        end."""
+        files = self.reached(path) if path else []
+        names = {_package(name) for file in files for name in self.imports(file)}
+        texts = [self.tree.text(file) for file in files]
+        if names & SERVERS or any(_OWN_SERVER.search(text) for text in texts):
+            return False
+        return bool(names & BUILD_TOOLS) or any(_SPAWNS.search(text) for text in texts)
+
     def reached(self, path: str) -> list[str]:
         """The file and the files of the app that it imports, directly or not."""
         if path not in self._reached:
@@ -206,3 +221,7 @@ class NodeApp:
             if re.search(rf"['\"`/]{folder}['\"`/]", text) and folder not in self.tree.folders:
                 return folder
         return None
+
+
+def _package(name: str) -> str:
+    return "/".join(name.split("/")[: 2 if name[0] == "@" else 1])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from vibed.classify import changed
 from vibed.classify.needs import Needs
 from vibed.classify.node_app import NodeApp
-from vibed.sources.errors import quoted
 
 _BUILTINS = frozenset(
     [
@@ -68,26 +68,15 @@ _UNNOTICED = {
     "express-session": 1, "lodash": 4, "dayjs": 1, "express": 4,
 }  # fmt: skip
 """Packages whose major version small apps do not notice, from the one given here on."""
-_OLD_ROUTE = re.compile(
-    r"""\.(?:get|post|put|delete|patch|all|use|options|head|route)\(\s{0,20}['"`]"""
-    r"""((?=[/*(])[^'"`\n]{0,200}?(?:\*(?!\w)|\(|:\w{1,40}\?)[^'"`\n]{0,200})"""
-)
-"""A path that Express 4 understands and Express 5 does not: `*` without a name, brackets, `:name?`."""
-_OLD_CALLS = {
-    "req.params, req.query or req.body": re.compile(r"\b(req\.param\()"),
-    ".delete(": re.compile(r"(\.del\()['\"`]"),
-}
-"""Other calls that Express 5 has no more, by what to write instead."""
 
 
 def dependencies(
-    node: NodeApp, entry: str | None, packages: Mapping[str, str] | None, *, imported_only: bool = False
+    node: NodeApp, entries: Sequence[str], packages: Mapping[str, str] | None, *, imported_only: bool = False
 ) -> Needs:
     """What is declared or imported, compared with `packages`. `imported_only`: what a bundler does not reach is not
     needed."""
     declared = dict(node.dependencies)
-    entries = [entry] if entry else node.entries()
-    files = list(dict.fromkeys(file for start in entries for file in node.reached(start)))
+    files = list(dict.fromkeys(file for start in entries or node.entries() for file in node.reached(start)))
     imported = {name for file in files for name in map(_package_name, node.imports(file)) if name}
     if not declared or imported_only:
         declared = {name: node.all_dependencies.get(name, "*") for name in sorted(imported)}
@@ -100,27 +89,23 @@ def dependencies(
             if name in imported or not _NOT_NEEDED.match(name):
                 found.missing[name] = name if spec in ("*", "", "latest") else f"{name}@{spec}"
         elif not _allows(spec, version):
-            old = _old_express(node, files) if name == "express" and _majors(spec) == {4} else []
+            texts = {file: node.tree.text(file) for file in files} if name in imported else {}
+            old = changed.used(changed.NODE.get(name, ()), texts, (max(_majors(spec), default=0),), _numbers(version))
+            note = f"{name}@{spec} was asked for; the template has {version}"
+            if name == "express" and _majors(spec) == {4}:
+                bodies, others = changed.express_bodies(texts)
+                old += [*changed.express_routes(texts), *bodies]
+                note += ", where req.body is undefined for a request without a body (4: {})" if others else ""
             if name not in imported or (_unnoticed(name, spec) and not old):
-                found.notes.append(f"{name}@{spec} was asked for; the template has {version}")
+                found.notes.append(note)
                 continue
             found.missing[name] = f"{name}@{spec} (the template has {version})"
             if old:
-                found.changes[name] = f"the template has Express {version}: write {', '.join(old[:5])}"
+                shown = "Express" if name == "express" else name
+                found.changes[name] = f"the template has {shown} {version}: write {', '.join(old[:5])}"
             else:
                 found.pinned[name] = version
     return found
-
-
-def _old_express(node: NodeApp, files: list[str]) -> list[str]:
-    """What has to be written otherwise for Express 5 in a source for Express 4."""
-    found: dict[str, None] = {}
-    for file in files:
-        text = node.tree.text(file)
-        changes = [(match[1], _new_route(match[1])) for match in _OLD_ROUTE.finditer(text)]
-        changes += [(match[1], now) for now, call in _OLD_CALLS.items() if (match := call.search(text))]
-        found |= {f"{now} for {quoted(was)} in {quoted(file)}": None for was, now in changes}
-    return list(found)
 
 
 def _unnoticed(name: str, spec: str) -> bool:
@@ -128,11 +113,8 @@ def _unnoticed(name: str, spec: str) -> bool:
     return least is not None and all(major >= least for major in _majors(spec))
 
 
-def _new_route(old: str) -> str:
-    """A path of Express 4 as Express 5 spells it."""
-    path = re.sub(r"/:(\w{1,40})\?", r"{/:\1}", old.replace("(.*)", "*"))
-    path = re.sub(r"^(?=\*)", "/", path).replace("*", "{*path}")
-    return "several paths or a parameter" if path.count("*") > 1 or re.search(r"[()?+]", path) else quoted(path)
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d{1,9}", version.partition("-")[0])[:3])
 
 
 def _majors(spec: str) -> set[int]:

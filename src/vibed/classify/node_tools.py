@@ -48,3 +48,38 @@ FILE_SERVERS = frozenset({"live-server", "http-server", "serve", "lite-server"})
 RUN_TYPESCRIPT = frozenset(
     {"tsx", "ts-node", "ts-node-dev", "tsnd", "esno", "jiti", "vite-node", "swc-node", "node-dev"}
 )
+RUNNERS = frozenset(
+    {
+        *RUN_TYPESCRIPT,
+        "node",
+        "nodemon",
+        "pm2",
+        "pm2-runtime",
+        "forever",
+        "npm",
+        "yarn",
+        "pnpm",
+        "bun",
+        "sh",
+        "bash",
+        "cd",
+    }
+)
+"""What starts a program of the project's own."""
+PROGRAMS = frozenset(
+    {
+        "node", "sh", "bash", "cd", "echo", "printf", "sleep", "mkdir", "cp", "mv", "rm", "ln", "touch", "chmod", "cat",
+        "ls", "test", "[", "true", "false", "export", "set", "exec", "wait", "env", "date", "grep", "sed", "awk",
+        "head", "tail", "tee", "xargs", "find", "tar", "httpd", "trap", "kill", "unset", "source", ".", ":",
+    }
+)  # fmt: skip
+"""What every template for servers brings, beside its language."""
+PARALLEL = frozenset({"concurrently", "conc", "npm-run-all", "npm-run-all2", "run-p", "run-s", "wireit"})
+"""What runs several scripts."""
+BUILD_TOOLS = frozenset(
+    {
+        "vite", "webpack", "webpack-dev-server", "react-dev-utils", "parcel", "@parcel/core", "browser-sync", "esbuild",
+        "rollup", "snowpack", "@rspack/core", "@rsbuild/core", "live-server", "gulp", "metalsmith", "@11ty/eleventy",
+    }
+)  # fmt: skip
+"""What a script imports that serves or builds a front end."""

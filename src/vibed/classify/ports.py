@@ -11,6 +11,9 @@ _OPTION = re.compile(
     r"[\"']?(?:[\w.*\[\]:]{0,60}:)?(\d{2,5})(?![\w.])"
 )
 """A port in a command."""
+_SERVERS = {"gunicorn": 0, "uvicorn": 8000, "flask": 5000, "streamlit": 8501, "runserver": 8000}
+"""Where programs listen that are told nothing; gunicorn does as PORT says."""
+_SERVER = re.compile(rf"(?<![\w./-])({'|'.join(_SERVERS)})(?![\w./-])")
 _READS = re.compile(
     r"""(?i)env(?:iron)?\w{0,12}\b[^\n;]{0,20}?[.\[('"\s]PORT\b|\bPORT\b[^{}\n]{0,60}\}\s{0,3}=\s{0,3}process\.env\b"""
 )
@@ -46,6 +49,8 @@ def expected(command: str, texts: Iterable[str], dockerfile: str, given: int) ->
     `command` starts it, `texts` are its source files, the one that is started first; `given` is what PORT says.
     """
     found = [int(port) for port in _OPTION.findall(command)]
+    if not found and (server := _SERVER.search(command)):
+        found = [_SERVERS[server[1]] or given]
     named: list[int] = []
     for text in texts:
         defaults = [int(match[1]) for match in _DEFAULT.finditer(text) if _is_site(text, match)]

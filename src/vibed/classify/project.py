@@ -12,6 +12,7 @@ from vibed.classify.node_scripts import Scripts
 from vibed.classify.node_tools import SERVERS
 from vibed.classify.python_app import PythonApp
 from vibed.classify.python_source import Sources
+from vibed.classify.script_tools import ScriptTools
 from vibed.classify.site import Site
 from vibed.classify.tree import Tree
 from vibed.classify.worker_app import WorkerApp
@@ -25,10 +26,13 @@ class Project:
         self.tree = tree
         self.templates = templates
         self.port = port
+        self.passed_over: list[str] = []
+        """What said how to start it and could not be followed, in words."""
         self.sources = Sources(tree)
         self.python = PythonApp(tree, self.sources, port)
         self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}))
-        self.scripts = Scripts(self.node)
+        self.scripts = Scripts(self.node, port)
+        self.script_tools = ScriptTools(self.scripts)
         self.worker = WorkerApp(tree, self.node)
         self.go = GoApp(tree)
         self.site = Site(tree)
@@ -47,7 +51,7 @@ class Project:
     @cached_property
     def node_server(self) -> str | None:
         """What makes it a Node server, in words; development tools make none."""
-        if self.scripts.only_development():
+        if self.script_tools.only_development():
             return None
         found = self.node.entry()
         if found:

@@ -143,7 +143,7 @@ class PythonApp:
             reason = "has a __main__ block" if source.has_main else "starts its own server"
             return self._plain(path), f"it {reason}"
         return (
-            self._served(path, interface, target),
+            self.served(path, interface, target),
             (
                 f"it has no __main__ block, so {'uvicorn' if interface == 'asgi' else 'gunicorn'} serves its object"
                 f" ‘{target}’"
@@ -161,7 +161,8 @@ class PythonApp:
         root = self.sources.import_root(path)
         return root if root is not None else "src" if path.startswith("src/") else ""
 
-    def _served(self, path: str, interface: str, target: str) -> tuple[str, ...]:
+    def served(self, path: str, interface: str, target: str) -> tuple[str, ...]:
+        """The command that serves an object of a file; a factory where the file has no object."""
         root = self._root(path)
         factory = not self.sources[path].objects
         name = f"{_module(path, root).removesuffix('.__init__')}:{target}"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from vibed.classify import changed
 from vibed.classify.needs import DATABASES, Needs
 from vibed.classify.python_distributions import DISTRIBUTIONS, NAMESPACES, NOT_NEEDED, SAME, UNNOTICED
 from vibed.classify.python_requirements import Wanted, declared
-from vibed.classify.python_source import Sources, is_standard
+from vibed.classify.python_source import Source, Sources, is_standard
 from vibed.classify.tree import Tree
 
 _DATABASE = re.compile(
@@ -22,40 +23,48 @@ _DATABASE = re.compile(
 """The address of a database server, or the variable that holds it."""
 
 
+_MOST_FILES = 200
+
+
 def dependencies(
-    tree: Tree, sources: Sources, entry: str | None, packages: Mapping[str, str] | None, python: str
+    tree: Tree, sources: Sources, entries: Sequence[str], packages: Mapping[str, str] | None, python: str
 ) -> Needs:
-    """Compare what is declared, or else imported from `entry` on, with `packages` (name to version; None: do not).
+    """Compare what is declared, or else imported from `entries` on, with `packages` (name to version; None: do not).
 
     `python` is the template's version, for environment markers. Raises `BadRequirements`.
     """
     found = Needs()
     wanted, addresses = declared(tree, python)
-    imported = _imported(tree, sources, entry)
+    files = _read(tree, sources, entries)
+    imported = _imported(sources, files)
     if not wanted and not addresses:
         wanted = [Wanted(name, name, SpecifierSet()) for name in sorted(imported - NAMESPACES)]
     have: dict[str, str] = {canonicalize_name(name): version for name, version in (packages or {}).items()}
     used = imported.union(name for want in wanted for name in (want.name, SAME.get(want.name, want.name)))
     found.packages = [name for name in packages or {} if canonicalize_name(name) in used]
+    unused: list[Wanted] = []
     for want in wanted:
         if want.name not in found.names:
             found.names.append(want.name)
         if packages is not None:
-            _compare(want, have, imported, tree, found)
+            _compare(want, have, imported, tree, found, unused)
+            _refuse_changed(want, have, imported, files, tree, found)
+    _settle(tree, unused, found)
     if packages is not None:
         found.missing |= {address: address for address in addresses}
     return found
 
 
-def _compare(want: Wanted, have: Mapping[str, str], imported: set[str], tree: Tree, found: Needs) -> None:
+def _compare(
+    want: Wanted, have: Mapping[str, str], imported: set[str], tree: Tree, found: Needs, unused: list[Wanted]
+) -> None:
     same = SAME.get(want.name, want.name)
     used = same in imported or any(top in imported and want.name.startswith(f"{top}-") for top in NAMESPACES)
     version = have.get(want.name)
     if version is None:
         if same in have:
             return
-        module = next((m for m, d in DISTRIBUTIONS.items() if d == same), want.name.replace("-", "_"))
-        folder = _vendored(tree, module) or _vendored(tree, want.name.replace("-", "_"))
+        folder = _vendored(tree, _module(same)) or _vendored(tree, want.name.replace("-", "_"))
         if folder is not None:
             if folder not in found.vendored:
                 found.vendored.append(folder)
@@ -68,8 +77,7 @@ def _compare(want: Wanted, have: Mapping[str, str], imported: set[str], tree: Tr
             else:
                 found.notes.append(f"{want.shown} was asked for and is not there; nothing was seen that uses it")
         elif not (want.name in NOT_NEEDED or is_standard(want.name)):
-            found.missing[want.name] = want.shown
-            found.unused.append(want.shown)
+            unused.append(want)
         return
     if _satisfied(want.specifier, version):
         return
@@ -78,6 +86,60 @@ def _compare(want: Wanted, have: Mapping[str, str], imported: set[str], tree: Tr
         return
     found.missing[want.name] = f"{want.shown} (the template has {version})"
     found.pinned[want.name] = version
+
+
+def _refuse_changed(
+    want: Wanted,
+    have: Mapping[str, str],
+    imported: set[str],
+    files: Sequence[Source],
+    tree: Tree,
+    found: Needs,
+) -> None:
+    """Whether the source uses what an older version that it asks for had, and the template's has not."""
+    version, changes = have.get(want.name), changed.PYTHON.get(want.name, ())
+    named = [release for part in want.specifier if (release := _release(part.version))]
+    if not (changes and version and named) or want.name in found.missing or _satisfied(want.specifier, version):
+        return
+    texts = {source.path: tree.text(source.path) for source in files}
+    if old := changed.used(changes, texts, max(named), _release(version)):
+        found.missing[want.name] = f"{want.shown} (the template has {version})"
+        found.changes[want.name] = f"the template has {want.name} {version}: write {', '.join(old[:5])}"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    try:
+        return Version(version.removesuffix(".*")).release
+    except InvalidVersion:
+        return ()
+
+
+def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:
+    """Those that nothing imports: missing where the source at least mentions them, told and no more where it does not.
+
+    A parser, a worker class or an engine is often named by a word alone (`BeautifulSoup(page, "lxml")`).
+    """
+    names = {word: want for want in wanted for word in (want.name, want.name.replace("-", "_"), _module(want.name))}
+    if not names:
+        return
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
+    texts = [tree.text(path) for path in (*tree.known(".py"), "Procfile", "gunicorn.conf.py")]
+    mentioned = {names[word].name for text in texts for word in set(pattern.findall(text))}
+    left = []
+    for want in wanted:
+        if want.name in mentioned or not tree.complete:
+            found.missing[want.name] = want.shown
+            found.unused.append(want.shown)
+        else:
+            left.append(want.shown)
+    if left:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        found.notes.append(f"asked for, not there, and used by nothing that was seen: {', '.join(left[:8])}{more}")
+
+
+def _module(distribution: str) -> str:
+    """The name that a distribution is imported by."""
+    return next((m for m, d in DISTRIBUTIONS.items() if d == distribution), distribution.replace("-", "_"))
 
 
 def _asks_for_database(tree: Tree) -> bool:
@@ -121,9 +183,22 @@ def _vendored(tree: Tree, module: str) -> str | None:
     return None
 
 
-def _imported(tree: Tree, sources: Sources, entry: str | None) -> set[str]:
-    """Distributions that the app's files import, from `entry` on; without one, of all files that are known."""
-    files = sources.reached(entry) if entry else [sources[path] for path in tree.known(".py")[:60]]
+def _read(tree: Tree, sources: Sources, entries: Sequence[str]) -> list[Source]:
+    """The files that tell what is used: the entries and what they import; all that are known where that is not the
+    whole of it: without an entry, for Django, whose settings name apps, and for the pages of Streamlit."""
+    files = {source.path: source for entry in entries for source in sources.reached(entry)}
+    tops = {name.partition(".")[0] for source in files.values() for name in source.imports}
+    if not entries or "django" in tops:
+        return [sources[path] for path in tree.known(".py")[:_MOST_FILES]]
+    if "streamlit" in tops:
+        for path in tree.known(".py"):
+            if path.rpartition("/")[0].endswith("pages"):
+                files |= {source.path: source for source in sources.reached(path)}
+    return list(files.values())
+
+
+def _imported(sources: Sources, files: Sequence[Source]) -> set[str]:
+    """Distributions that the files import."""
     found: set[str] = set()
     for source in files:
         for name in source.needed:

@@ -17,6 +17,17 @@ def other_language(p: Project) -> Decision | None:
     raise UnsupportedRuntime(f"it is written in {name}, which no template has", hint=foreign.hint(name))
 
 
+def unknown_start(p: Project) -> Decision | None:
+    text = p.node.scripts.get("start", "")
+    reason = p.script_tools.not_understood() if text else None
+    if reason is None:
+        return None
+    raise NoEntrypoint(
+        f"the start script of package.json, {quoted(text)}, cannot be followed: {reason}",
+        hint="let it start a file of the archive, for example node server.js; or name an entrypoint",
+    )
+
+
 def not_a_server(p: Project) -> Decision | None:
     notebooks = sorted(path for path in p.tree.paths if path.endswith(".ipynb"))
     instead = "make it answer HTTP: with Flask or FastAPI in app.py, or with Streamlit"
@@ -91,6 +102,7 @@ def nothing(p: Project) -> Decision | None:
         )
     shown = p.tree.root[:5]
     seen = f"found {', '.join(map(quoted, shown))}" if shown else "no file is at the root"
+    seen = "; ".join([seen, *p.passed_over])
     raise NoEntrypoint(
         f"nothing says how to start it: {seen}",
         hint=(

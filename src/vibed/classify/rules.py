@@ -6,10 +6,11 @@ A rule answers with a decision, or refuses by raising a `ClassifyError` that say
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vibed.classify import refusals, server_rules, site_rules
-from vibed.classify.decision import Decision
+from vibed.classify.decision import GENERAL, Decision
+from vibed.classify.errors import NoEntrypoint
 from vibed.classify.project import Project
 
 
@@ -160,6 +161,13 @@ RULES: tuple[Rule, ...] = (
         site_rules.index_page,
     ),
     Rule(
+        "unknown-start",
+        None,
+        "scripts.start runs what is neither in the archive nor in the template, nor a tool for development or files",
+        "refused: NoEntrypoint",
+        refusals.unknown_start,
+    ),
+    Rule(
         "site-folder",
         "static",
         "index.html in public/, dist/, build/, docs/ …",
@@ -202,3 +210,22 @@ RULES: tuple[Rule, ...] = (
         refusals.nothing,
     ),
 )
+
+
+def first(project: Project, kinds: frozenset[str] | None) -> Decision:
+    """What the first rule with an answer says; `kinds` leaves out the rules for others."""
+    for rule in RULES:
+        if kinds is not None and not _concerns(rule.kind, kinds):
+            continue
+        decision = rule.apply(project)
+        if decision is None or (kinds is not None and decision.kind not in kinds):
+            continue
+        return replace(decision, rule=rule.name)
+    wanted = " or ".join(sorted(kinds or ()))
+    raise NoEntrypoint(
+        f"nothing in it can be started as {wanted}", hint="name an entrypoint, or leave lane and template to vibeD"
+    )
+
+
+def _concerns(kind: str | None, kinds: frozenset[str]) -> bool:
+    return kind in kinds or (kind == "general" and bool(kinds & GENERAL))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vibed.classify import command_line, django_app, foreign
+from vibed.classify import command_line, django_app, foreign, given_command
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, NotAWebApp, UnsupportedRuntime
-from vibed.classify.node_scripts import Command, decision
+from vibed.classify.node_command import Command, decision
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
 
@@ -23,31 +23,7 @@ def worker_module(p: Project) -> Decision | None:
 
 def procfile(p: Project) -> Decision | None:
     command = command_line.procfile(p.tree)
-    return None if command is None else _from_command(p, command, "the web line of its Procfile")
-
-
-def _from_command(p: Project, command: str, where: str) -> Decision | None:
-    kind, language = command_line.kind_of(command)
-    if language:
-        raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
-    if kind is None or (kind == "binary" and re.search(r"\.sh\b", command)):
-        # A script may start anything: what lies beside it tells which template has it.
-        kind = "python" if p.tree.known(".py") else "node" if p.tree.package is not None else "binary"
-    text = re.sub(r"\$\{?PORT(?::-?\d+)?\}?", str(p.port), command)
-    argv = command_line.as_arguments(text)
-    # Development tools of Node's that are not in the template: what they wrap is.
-    if argv and argv[0] in ("npm", "yarn", "pnpm", "nodemon", "npx", "tsx"):
-        found = p.scripts.command(" ".join(argv), 0)
-        if found:
-            return replace(decision(found, f"It is started by {where}."), entrypoint=command)
-        return None
-    return Decision(
-        kind=kind,
-        argv=argv or (),
-        shell=None if argv else command,
-        entrypoint=command,
-        why=f"It is started by {where}.",
-    )
+    return None if command is None else given_command.decide(p, command, "the web line of its Procfile")
 
 
 def two_servers(p: Project) -> Decision | None:
@@ -102,11 +78,23 @@ def node_start(p: Project) -> Decision | None:
         return None
     if _is_other_program(p):
         return None
-    found = p.scripts.from_start_script()
+    try:
+        found = p.scripts.from_start_script()
+    except BuildRequired as error:
+        developed = p.scripts.from_dev_script()
+        if developed is None:
+            raise
+        command, script = developed
+        _refuse_unbuilt(p, command.file)
+        why = f"It is a Node app: what the script {quoted(script)} of package.json runs needs no build."
+        note = f"not started as its start script says: {error.message}"
+        return decision(replace(command, notes=(*command.notes, note)), why)
     if found is None:
         return None
     command, script = found
-    _refuse_unbuilt(p, command.argv[-1] if command.argv else "")
+    if p.node.only_builds(command.file):
+        return None
+    _refuse_unbuilt(p, command.file)
     return decision(command, f"It is a Node app: the script {quoted(script)} of package.json starts it.")
 
 
@@ -168,7 +156,7 @@ def hidden_command(p: Project) -> Decision | None:
     if files and not any(file.removeprefix("./").removeprefix("/app/") in p.tree.paths for file in files):
         return None
     command = found[0].replace("/usr/src/app/", "").replace("/app/", "")
-    return _from_command(p, command, f"the start command in its {found[1]}")
+    return given_command.decide(p, command, f"the start command in its {found[1]}")
 
 
 def _has_program(p: Project, command: str) -> bool:

@@ -20,7 +20,7 @@ def worker_assets(p: Project) -> Decision | None:
 
 
 def built_site(p: Project) -> Decision | None:
-    served = p.scripts.served_folder()
+    served = p.script_tools.served_folder()
     if served and p.site.page(served):
         return p.site.decide(served, f"The start script serves the files in {quoted(served)}.")
     tool = p.node.front_end()

@@ -12,9 +12,22 @@ from enum import StrEnum
 
 from vibed.apps.app import Phase
 
-HEALTHY_AFTER_S = 60.0
-"""A run that has served this long clears the count of crashes."""
+PROVING_S = 10.0
+"""A version that ends by itself before it has served this long was no good; so long the one before is kept at hand."""
+SOUND_AFTER_S = 60.0
+"""A version of which a run has served this long is sound, and what it does later is bad luck: the count of crashes is
+cleared, and it is never given up for an older one."""
 MAX_BACKOFF_S = 60.0
+BLOCKED_S = 5.0
+"""How often it is looked whether what a version waits for is there, should nobody tell."""
+AGAIN = (
+    f"It is tried again by itself, every {MAX_BACKOFF_S:g} s at the slowest; deploy a corrected version to end this "
+    "sooner."
+)
+RUNS_AGAIN = (
+    f"It runs again, and counts as Ready when it has for {SOUND_AFTER_S:g} s; deploy a corrected version to end this "
+    "sooner."
+)
 LOST_ATTEMPTS = 5
 """How often a version that was never Ready is tried again when its sandbox (not the app) failed."""
 
@@ -42,6 +55,10 @@ class RunView:
     stage: Stage
     step: str = ""
     """Of a starting run: `claiming`, `injecting`, `starting`."""
+    waits_for: str = ""
+    """For whom or what, while it has no turn to start yet."""
+    served_s: float = 0.0
+    """How long it has served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,8 @@ class Trouble:
     retry_at: float = 0.0
     app_fault: bool = True
     """Whether the app (not its sandbox) failed: a version that never served is then not tried again."""
+    served_s: float | None = None
+    """How long the last run of it had served when it ended; None: it never did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +91,10 @@ class Observed:
     runs: tuple[RunView, ...] = ()
     troubles: Mapping[int, Trouble] = field(default_factory=dict)
     """By version."""
-    last_good: int | None = None
-    """The newest version that was ever Ready."""
+    good: frozenset[int] = frozenset()
+    """Versions that were Ready and did not turn out bad since."""
+    sound: bool = False
+    """Whether a run of the wanted version ever served for `SOUND_AFTER_S`."""
     blocked: tuple[str, str] | None = None
     """(reason, message) why the wanted version cannot start yet: its template is being built."""
     refused: tuple[str, str] | None = None
@@ -146,20 +167,39 @@ def _delete(seen: Observed) -> Plan:
 
 
 def _settled(serving: RunView, seen: Observed) -> Plan:
-    actions: list[Action] = []
-    for run in seen.runs:
-        if run is not serving and run.stage is Stage.STARTING:
-            actions.append(Stop(run.number))
-        elif run is not serving and run.stage is Stage.SERVING:
-            actions.append(Drain(run.number))
-    return Plan(
-        tuple(actions), Phase.READY, "Running", f"version {serving.version} is serving", serving_version=serving.version
+    actions: list[Action] = [Stop(run.number) for run in seen.runs if run.stage is Stage.STARTING]
+    others = sorted((run for run in seen.runs if run.stage is Stage.SERVING and run is not serving), key=_by_number)
+    again: list[float] = []
+    if others and _at_hand(others[-1], serving, seen):
+        others.pop()
+        again.append(seen.now + PROVING_S - serving.served_s)
+    actions += [Drain(run.number) for run in others]
+    phase, reason, message = Phase.READY, "Running", f"version {serving.version} is serving"
+    trouble = seen.troubles.get(serving.version)
+    if trouble is not None and _loops(trouble) and serving.served_s < SOUND_AFTER_S:
+        phase, reason = Phase.FAILED, "CrashLoop"
+        message = _failed_so_far(serving.version, trouble, RUNS_AGAIN)
+        again.append(seen.now + SOUND_AFTER_S - serving.served_s)
+    return Plan(tuple(actions), phase, reason, message, serving.version, min(again, default=None))
+
+
+def _by_number(run: RunView) -> int:
+    return run.number
+
+
+def _at_hand(older: RunView, serving: RunView, seen: Observed) -> bool:
+    """Whether an older version is kept, so that going back to it costs no visitor anything."""
+    return (
+        serving.served_s < PROVING_S
+        and not seen.sound
+        and older.version in seen.good
+        and older.version < serving.version
     )
 
 
 def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     trouble = seen.troubles.get(wanted.version)
-    proven = seen.last_good is not None and seen.last_good >= wanted.version
+    lived = wanted.version in seen.good or (trouble is not None and trouble.served_s is not None)
     starting = next((run for run in seen.runs if run.stage in COMING and run.version == wanted.version), None)
     superseded = tuple(
         Stop(run.number)
@@ -171,53 +211,78 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     if seen.refused is not None:
         return _fall_back(wanted, seen, serving, superseded, *seen.refused)
     if starting is not None:
-        if older is not None:
-            return Plan(
-                superseded,
-                Phase.READY,
-                "Updating",
-                f"version {older} serves while version {wanted.version} starts",
-                older,
-            )
-        phase = Phase.CLAIMING if starting.step in ("", "claiming") else Phase.STARTING
-        return Plan(superseded, phase, phase.value, f"version {wanted.version}: {starting.step or 'claiming'}")
-    if trouble is not None and not proven and (trouble.app_fault or trouble.count >= LOST_ATTEMPTS):
+        return _meanwhile(older, superseded, *_on_its_way(starting, trouble, lived=lived))
+    if trouble is not None and _gives_way(trouble, seen, lived=lived, older=_fallback(wanted, seen)):
         return _fall_back(wanted, seen, serving, superseded, trouble.reason, trouble.message)
     if seen.blocked is not None:
-        reason, message = seen.blocked
-        if older is not None:
-            return Plan(superseded, Phase.READY, reason, f"version {older} serves; {message}", older)
-        return Plan(superseded, Phase.PENDING, reason, message)
+        return _meanwhile(older, superseded, Phase.PENDING, *seen.blocked, look_again_at=seen.now + BLOCKED_S)
     if trouble is not None and trouble.retry_at > seen.now:
-        return _wait(wanted, trouble, superseded, older, proven)
-    reason = "Restarting" if trouble is not None else "Starting"
-    return Plan(
-        (*superseded, Start(wanted.version)),
-        Phase.READY if older is not None else Phase.CLAIMING,
-        "Updating" if older is not None else reason,
-        f"version {wanted.version} is being started",
-        older,
-    )
+        phase, reason = _down(trouble, lived=lived)
+        message = _failed_so_far(wanted.version, trouble, AGAIN)
+        return _meanwhile(older, superseded, phase, reason, message, look_again_at=trouble.retry_at)
+    phase, reason = _down(trouble, lived=lived) if trouble is not None else (Phase.CLAIMING, "Starting")
+    message = f"version {wanted.version} is being started"
+    if reason == "CrashLoop" and trouble is not None:
+        message = _failed_so_far(wanted.version, trouble, "It is being started again.")
+    return _meanwhile(older, (*superseded, Start(wanted.version)), phase, reason, message)
 
 
-def _wait(wanted: Wanted, trouble: Trouble, superseded: tuple[Stop, ...], older: int | None, proven: bool) -> Plan:
-    if older is not None:
-        phase, reason = Phase.READY, "Updating"
-    elif proven and trouble.count > 2:
-        phase, reason = Phase.FAILED, "CrashLoop"
-    else:
-        phase, reason = Phase.STARTING, "Restarting"
+def _on_its_way(starting: RunView, trouble: Trouble | None, *, lived: bool) -> tuple[Phase, str, str]:
+    """Phase, reason and message of a version that is starting."""
+    who = f"version {starting.version}"
+    if trouble is not None and lived and _loops(trouble):
+        return Phase.FAILED, "CrashLoop", _failed_so_far(starting.version, trouble, "It is being started again.")
+    if starting.waits_for:
+        return Phase.PENDING, "WaitingForTurn", f"{who} waits for its turn: {starting.waits_for}"
+    phase = Phase.CLAIMING if starting.step in ("", "claiming") else Phase.STARTING
+    return phase, phase.value, f"{who}: {starting.step or 'claiming'}"
+
+
+def _meanwhile(
+    older: int | None,
+    actions: tuple[Action, ...],
+    phase: Phase,
+    reason: str,
+    message: str,
+    *,
+    look_again_at: float | None = None,
+) -> Plan:
+    """How the app stands while the wanted version is in `phase`: an older one that serves makes it Ready."""
+    if older is None:
+        return Plan(actions, phase, reason, message, None, look_again_at)
+    reason = "Updating" if phase is not Phase.PENDING else reason
+    return Plan(actions, Phase.READY, reason, f"version {older} serves; {message}", older, look_again_at)
+
+
+def _down(trouble: Trouble, *, lived: bool) -> tuple[Phase, str]:
+    """Phase and reason of a version that has failed and is tried again."""
+    return (Phase.FAILED, "CrashLoop") if lived and _loops(trouble) else (Phase.STARTING, "Restarting")
+
+
+def _failed_so_far(version: int, trouble: Trouble, then: str) -> str:
     times = "once" if trouble.count == 1 else f"{trouble.count} times in a row"
-    message = (
-        f"version {wanted.version} failed {times}: {trouble.message} It is tried again by itself, every "
-        f"{MAX_BACKOFF_S:g} s at the slowest; deploy a corrected version to end this sooner."
-    )
-    return Plan(superseded, phase, reason, message, older, look_again_at=trouble.retry_at)
+    return f"version {version} failed {times}: {trouble.message} {then}"
+
+
+def _loops(trouble: Trouble) -> bool:
+    return trouble.count > 2
+
+
+def _gives_way(trouble: Trouble, seen: Observed, *, lived: bool, older: int | None) -> bool:
+    """Whether a version that failed is given up. One that never served is when it is its own fault, or nothing helps.
+    One that did serve only makes room for an older one that was good, and only while it has not proven to be sound:
+    when it ended at once, or again.
+    """
+    if not lived:
+        return trouble.app_fault or trouble.count >= LOST_ATTEMPTS
+    if seen.sound or older is None or not trouble.app_fault:
+        return False
+    return trouble.count > 1 or (trouble.served_s is not None and trouble.served_s < PROVING_S)
 
 
 def _fallback(wanted: Wanted, seen: Observed) -> int | None:
-    good = seen.last_good
-    return good if good is not None and good != wanted.version else None
+    """The newest good version besides the wanted one."""
+    return max((number for number in seen.good if number != wanted.version), default=None)
 
 
 def _fall_back(

@@ -118,7 +118,8 @@ class Fleet:
                     if outcome is not None and keeper.telling.seen_generation >= app.generation:
                         if keeper.serves:
                             return replace(outcome, phase=Phase.READY)
-                        if outcome.phase is Phase.FAILED or outcome.reason == "TemplateBuilding":
+                        failed = outcome.phase is Phase.FAILED and not keeper.coming
+                        if failed or outcome.reason == "TemplateBuilding":
                             return outcome
                     if keeper.gone:
                         if (await self._means.store.get(app_id)).deleted:

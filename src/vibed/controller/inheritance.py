@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import NotFound
 from vibed.apps.store import AppStore
-from vibed.controller.decision import Trouble
+from vibed.controller.decision import SOUND_AFTER_S, Trouble
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
@@ -26,9 +27,11 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
         return
     life.restarts, life.last_crash = app.status.restarts, app.status.last_crash
     # read first, changed afterwards: when the store does not answer, this is done again
-    versions = await _versions_to_last_good(means.store, app.app_id)
+    versions = await _versions_to_last_good(means.store, app)
     sites = {marker.run: await _site(means, marker) for marker in published if marker.site}
-    telling.last_good = max((v.number for v in versions if v.phase is Phase.READY), default=None)
+    telling.good = {version.number for version in versions if version.phase is Phase.READY}
+    long_ago = time.time() - SOUND_AFTER_S
+    life.sound = {v.number for v in versions if v.phase is Phase.READY and v.created_at < long_ago}
     for version in versions:
         if version.number < app.version and version.phase not in (Phase.READY, Phase.FAILED):
             telling.outcomes[version.number] = Outcome(version.phase, version.reason, version.message)
@@ -62,11 +65,12 @@ async def _site(means: Means, marker: Marker) -> Sandbox | None:
     return None
 
 
-async def _versions_to_last_good(store: AppStore, app_id: str) -> list[Version]:
-    """The versions from the newest back to the last one that was ever Ready, in pages; all when none was."""
+async def _versions_to_last_good(store: AppStore, app: App) -> list[Version]:
+    """The versions from the wanted one back to the last before it that was Ready, in pages; all when none was."""
     found: list[Version] = []
     while True:
-        page, total = await store.versions(app_id, limit=100, offset=len(found))
+        page, total = await store.versions(app.app_id, limit=100, offset=len(found))
         found += page
-        if not page or len(found) >= total or any(version.phase is Phase.READY for version in page):
+        good = any(version.phase is Phase.READY and version.number != app.version for version in page)
+        if not page or len(found) >= total or good:
             return found

@@ -62,10 +62,14 @@ class Keeper:
         """Whether a run serves, and the name leads to one."""
         return newest_serving(self.life.runs) is not None and self.life.name.leads_somewhere()
 
+    @property
+    def coming(self) -> bool:
+        """Whether a run is on its way to serve."""
+        return any(run.coming for run in self.life.runs.values())
+
     def _waited_for(self, version: int) -> bool:
         """Whether somebody waits for a run of that version: a visitor, or whoever deployed it."""
-        good = self.telling.last_good
-        return self._visitors > 0 or good is None or version > good
+        return self._visitors > 0 or version > max(self.telling.good, default=0)
 
     async def suspect(self) -> None:
         """Caddy could not dial the app's socket: if there is one and nobody answers there, its run is over; if there is
@@ -124,7 +128,8 @@ class Keeper:
             now=time.monotonic(),
             runs=tuple(run.view() for run in self.life.runs.values()),
             troubles=self.life.troubles,
-            last_good=self.telling.last_good,
+            good=frozenset(self.telling.good),
+            sound=app.version in self.life.sound,
             blocked=(placement.reason, placement.message) if isinstance(placement, NotYet) else None,
             refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
         )
@@ -133,7 +138,8 @@ class Keeper:
         match action:
             case Start(version=number):
                 other = wanted.number != number
-                await self.life.begin(await self._means.store.version(self.app_id, number) if other else wanted)
+                version = await self._means.store.version(self.app_id, number) if other else wanted
+                await self.life.begin(version, app.owner)
             case Drain(run=number):
                 self.life.drain(number)
             case Stop(run=number):

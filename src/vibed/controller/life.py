@@ -17,7 +17,7 @@ from vibed import records
 from vibed.apps.app import Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
-from vibed.controller.decision import HEALTHY_AFTER_S, Stage, Trouble, backoff
+from vibed.controller.decision import SOUND_AFTER_S, Stage, Trouble, backoff
 from vibed.controller.ending import account, how_it_ended
 from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
@@ -53,6 +53,8 @@ class Life:
         """By version."""
         self.lived: dict[int, Mapping[str, float]] = {}
         """The versions that went live since this was made, with milliseconds by step."""
+        self.sound: set[int] = set()
+        """The versions of which a run has served for `SOUND_AFTER_S`."""
         self.restarts = 0
         self.last_crash: Crash | None = None
         self.traces: dict[int, str] = {}
@@ -60,13 +62,13 @@ class Life:
 
     # Beginning
 
-    async def begin(self, version: Version) -> None:
+    async def begin(self, version: Version, owner: str) -> None:
         """Start a run of a version beside whatever there is."""
         run = LiveRun(await self._means.store.next_run(self._app_id), version.number)
         self.runs[run.number] = run
-        self._means.tasks.spawn(self._bring_up(run, version))
+        self._means.tasks.spawn(self._bring_up(run, version, owner))
 
-    async def _bring_up(self, run: LiveRun, version: Version) -> None:
+    async def _bring_up(self, run: LiveRun, version: Version, owner: str) -> None:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
         try:
@@ -80,8 +82,13 @@ class Life:
                 busy.enter_context(self._means.pools.deploying())
                 try:
                     async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
-                        wanted=lambda: self._waited_for(run.version), over=lambda: run.leaving
+                        owner=owner,
+                        app_id=self._app_id,
+                        wanted=lambda: self._waited_for(run.version),
+                        over=lambda: run.leaving,
+                        on_wait=lambda why: setattr(run, "waits_for", why),
                     ):
+                        run.waits_for = None
                         run.timings = await self._launch(run, version, placement)
                 finally:
                     # a moment later: whoever waits is answered before the pool is refilled
@@ -102,6 +109,9 @@ class Life:
 
     async def _launch(self, run: LiveRun, version: Version, placement: Placement) -> Mapping[str, float]:
         timings = await launch(self._means, self._app_id, run, version, placement, self.name, on_step=self._wake)
+        if run.version not in self.lived:
+            # what it took until it lived for the first time says nothing of how it does
+            self.troubles.pop(run.version, None)
         self.serve(run)
         self.lived[run.version] = timings
         return timings
@@ -160,13 +170,17 @@ class Life:
         self.restarts += 1
         message, error = account(ended)
         self.last_crash = Crash(ended.at, run.version, message, oom=ended.oom, error=error)
-        if time.monotonic() - run.serving_since > HEALTHY_AFTER_S:
+        served_s = run.served_s
+        if served_s > SOUND_AFTER_S:
+            self.sound.add(run.version)
             self.troubles.pop(run.version, None)
-        await self._failed(run, "Crashed", message, app_fault=False)
+        await self._failed(run, "Crashed", message, app_fault=ended.known, served_s=served_s)
 
     # Ending
 
-    async def _failed(self, run: LiveRun, reason: str, message: str, *, app_fault: bool) -> None:
+    async def _failed(
+        self, run: LiveRun, reason: str, message: str, *, app_fault: bool, served_s: float | None = None
+    ) -> None:
         """Note why a run is over and let the keeper decide what follows."""
         if run.leaving:
             return
@@ -177,7 +191,7 @@ class Life:
         before = self.troubles.get(run.version)
         count = 1 + (before.count if before is not None else 0)
         retry_at = time.monotonic() + backoff(count)
-        self.troubles[run.version] = Trouble(reason, message, count, retry_at, app_fault=app_fault)
+        self.troubles[run.version] = Trouble(reason, message, count, retry_at, app_fault=app_fault, served_s=served_s)
         self._means.metrics.failed(reason)
         self._trace(run)
         log.warning("a run ended", app=self._app_id, run=run.number, version=run.version, reason=reason, count=count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from vibed.apps.store import AppStore
 from vibed.config import Config
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
-from vibed.controller.starts import Starts
+from vibed.controller.starts import PLACE_S, Starts
 from vibed.layout import Layout
 from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Sandbox
@@ -59,9 +58,19 @@ async def _guarded(work: Coroutine[Any, Any, None]) -> None:
         log.exception("a task of the controller failed")
 
 
-def _places(config: Config) -> defaultdict[tuple[str, bool], Starts]:
-    at_once = config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0)))
-    return defaultdict(lambda: Starts(at_once))
+class Places(dict[tuple[str, bool], Starts]):
+    """By driver and by whether there is something to build: a worker, which starts in milliseconds, does not wait for
+    what takes seconds, and that does not wait for compilers, which hold their places while they work.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__()
+        self._at_once = at_once
+
+    def __missing__(self, key: tuple[str, bool]) -> Starts:
+        _, builds = key
+        starts = self[key] = Starts(self._at_once, hold_s=None if builds else PLACE_S)
+        return starts
 
 
 @dataclass(eq=False)
@@ -79,12 +88,10 @@ class Means:
     tracer: Tracer
     source_path: Callable[[str], Path]
     tasks: Tasks = field(default_factory=Tasks)
-    starts: defaultdict[tuple[str, bool], Starts] = field(init=False)
-    """By driver and by whether there is something to build: a worker, which starts in milliseconds, does not wait for
-    what takes seconds, and that does not wait for compilers."""
+    starts: Places = field(init=False)
 
     def __post_init__(self) -> None:
-        self.starts = _places(self.config)
+        self.starts = Places(self.config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0))))
 
     def look_at_starts(self) -> None:
         """Who waits for which start has changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vibed.controller.decision import COMING, RunView, Stage
@@ -25,6 +25,8 @@ class LiveRun:
     serving_since: float = 0.0
     doubted: bool = False
     """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
+    waits_for: Callable[[], str] | None = None
+    """What tells for what it waits, while it has no turn to start yet."""
     timings: Mapping[str, float] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -33,7 +35,13 @@ class LiveRun:
 
     def view(self) -> RunView:
         step = self.entered[-1][0] if self.entered else ""
-        return RunView(self.number, self.version, self.stage, step)
+        waits_for = self.waits_for() if self.waits_for is not None else ""
+        return RunView(self.number, self.version, self.stage, step, waits_for, self.served_s)
+
+    @property
+    def served_s(self) -> float:
+        """How long it has served."""
+        return time.monotonic() - self.serving_since if self.serving_since else 0.0
 
     @property
     def coming(self) -> bool:

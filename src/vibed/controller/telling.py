@@ -20,6 +20,10 @@ REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
 """Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
 
 
+GOOD_KEPT = 8
+"""How many good versions are remembered: the one to go back to, and what may be found bad before it."""
+
+
 class Telling:
     """Of one app: what was last told, and to whom else it has to be. `wake` has the keeper tell again."""
 
@@ -32,8 +36,8 @@ class Telling:
         """Of the app as a whole, as last told."""
         self.outcomes: dict[int, Outcome] = {}
         """Of versions, as last told."""
-        self.last_good: int | None = None
-        """The newest version that was ever told to be Ready."""
+        self.good: set[int] = set()
+        """Versions that were told to be Ready and did not turn out bad since; the newest few."""
         self.seen_generation = 0
         """Of the spec that `outcome` is about."""
         self._seen_version = 0
@@ -97,7 +101,9 @@ class Telling:
         for new in outcomes:
             self.outcomes[new.number] = Outcome(new.phase, new.reason, new.message, new.timings, plan.serving_version)
             if new.phase is Phase.READY:
-                self.last_good = max(new.number, self.last_good or 0)
+                self.good = {*sorted(self.good)[1 - GOOD_KEPT :], new.number}
+            else:
+                self.good.discard(new.number)
         self.outcome, self.seen_generation = outcome, app.generation
         self.rouse()
 
@@ -126,10 +132,10 @@ class Telling:
         if plan.serving_version == number:
             timings = serving.timings if serving is not None else {}
             new = VersionOutcome(number, Phase.READY, "Running", f"version {number} is serving", timings)
-        elif self.last_good is not None and self.last_good >= number:
-            return news
         elif trouble is not None and plan.reason == trouble.reason:
             new = VersionOutcome(number, Phase.FAILED, trouble.reason, trouble.message, {})
+        elif number in self.good:
+            return news
         elif plan.reason in REFUSALS:
             new = VersionOutcome(number, Phase.FAILED, plan.reason, plan.message, {})
         else:

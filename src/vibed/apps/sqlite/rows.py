@@ -18,7 +18,7 @@ APP = """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
 PHASE = """
-    CASE WHEN a.serving_version = a.version THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
+    CASE WHEN a.serving_version = a.version AND a.phase <> 'Failed' THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
     WHEN a.observed_generation <> a.generation THEN 'Pending' WHEN a.phase = 'Ready' THEN 'Starting' ELSE a.phase END
 """
 """The phase of the wanted version, as `vibed.apps.standing` says it."""

@@ -4,8 +4,9 @@ Pure functions of the app's last lines and of how it ended: `finding` chooses th
 `node_errors`, `go_errors` and `shell_errors` read, `causes` knows what is behind it, `telling` says it.
 """
 
+from vibed.sandboxes.diagnosis.about import About
 from vibed.sandboxes.diagnosis.fault import Fault, Place, plain
 from vibed.sandboxes.diagnosis.finding import error_in, find, last_words
-from vibed.sandboxes.diagnosis.telling import diagnose, exit_of
+from vibed.sandboxes.diagnosis.telling import diagnose, exit_of, why_it_ended
 
-__all__ = ["Fault", "Place", "diagnose", "error_in", "exit_of", "find", "last_words", "plain"]
+__all__ = ["About", "Fault", "Place", "diagnose", "error_in", "exit_of", "find", "last_words", "plain", "why_it_ended"]

@@ -1,47 +1,34 @@
-"""What went wrong with an app, told so that its author (often an AI agent) knows what to change.
-
-A pure function of the error and of the app's last lines.
-"""
+"""The error that a run becomes: what happened in a sentence, what to change, and whether trying again helps."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from vibed.sandboxes.diagnosis.fault import plain
+from vibed.sandboxes.diagnosis.about import About, Cause
+from vibed.sandboxes.diagnosis.causes import cause
+from vibed.sandboxes.diagnosis.fault import Fault
+from vibed.sandboxes.diagnosis.finding import find
 from vibed.sandboxes.driver import Exit, Run, RunFailed
 
-_MISSING = (
-    # Python: the top-level package decides; a module of the app's own that is missing has its name in the message too
-    re.compile(r"(?:ModuleNotFoundError|ImportError): No module named '?([A-Za-z_][\w.]*)'?"),
-    # Node: require() and import
-    re.compile(r"Cannot find (?:module|package) '([^'./][^']*)'"),
-    # Go
-    re.compile(r"no required module provides package ([^\s;:]+)"),
-    re.compile(r"cannot find module providing package ([^\s;:]+)"),
-    re.compile(r": cannot find package \"?([\w./-]+)\"?"),
-    # esbuild
-    re.compile(r"Could not resolve \"([^\"./][^\"]*)\""),
-    # workerd
-    re.compile(r"No such module \"(?!node:|cloudflare:)([^\"]+)\""),
-)
-_OWN_FILE = re.compile(r"(?:Cannot find module '|Could not resolve \")(\.{1,2}/[^'\"]+|/app/[^'\"]+)['\"]")
-_VARIABLE = re.compile(r"KeyError: '([A-Z][A-Z0-9_]*)'")
-_ENVIRON = re.compile(r"os\.environ|<frozen os>|getenv|/os\.py")
-_NO_FILE = re.compile(r"can't open file '([^']+)'|No such file or directory: '([^']+)'")
-_NO_NETWORK = re.compile(
-    r"Temporary failure in name resolution|Name or service not known|Failed to resolve"
-    r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|ENETUNREACH|dial tcp: lookup|lookup \S+ on \S+: "
-    r"|Could not resolve host"
-)
-_HOST = re.compile(
-    r"(?:Failed to resolve '|ENOTFOUND |EAI_AGAIN |lookup |resolve host: ?|host=')((?:[\w-]+\.)+[a-z]{2,})",
-    re.IGNORECASE,
-)
-_PYTHON_FRAME = re.compile(r'File "/app/([^"]+)", line (\d+)')
-_OFFLINE = "let it start without the answer (catch the error), or do without the call"
 _LISTEN = "a web app has to keep running and listen on the port in PORT (8080); bind 0.0.0.0 or 127.0.0.1"
+_MEND = "mend it and deploy again: the same again ends the same. The app's log has all that it wrote"
+_CRASHED = {
+    "SIGSEGV": "code of a native library crashed",
+    "SIGABRT": "it ended itself after an error of its runtime",
+    "SIGILL": "it runs an instruction that this processor does not have",
+    "SIGBUS": "code of a native library crashed",
+    "SIGFPE": "code of a native library crashed",
+    "SIGSYS": "it made a system call that a sandbox does not allow",
+    "SIGKILL": "something killed it; most often that is too little memory",
+}
+_STATUSES = {
+    126: "what the start command names cannot be executed",
+    127: "a program of the start command is not there",
+    134: "it ended itself after an error of its runtime",
+    137: "it was killed; most often that is too little memory",
+    139: "code of a native library crashed",
+}
 
 
 def exit_of(wire: Mapping[str, Any] | None) -> Exit | None:
@@ -57,78 +44,52 @@ def exit_of(wire: Mapping[str, Any] | None) -> Exit | None:
     )
 
 
-def missing_module(lines: Sequence[str]) -> str | None:
-    """The module or package that the lines say is not there; the last one, when there are several."""
-    for line in reversed(lines):
-        for pattern in _MISSING:
-            if match := pattern.search(line):
-                return match[1]
-    return None
-
-
-def called_out(lines: Sequence[str]) -> str | None:
-    """What the app did on the network, when that is what it ended with."""
-    for line in reversed(lines[-12:]):
-        if _NO_NETWORK.search(line):
-            host = _HOST.search(line)
-            return f"called {host[1]}" if host else "called another machine"
-    return None
-
-
-def missing_variable(lines: Sequence[str]) -> str | None:
-    """The environment variable whose absence ended a Python app."""
-    for at in range(len(lines) - 1, -1, -1):
-        if (match := _VARIABLE.search(lines[at])) and _ENVIRON.search("\n".join(lines[max(0, at - 8) : at])):
-            return match[1]
-    return None
+def why_it_ended(ended: Exit, about: About) -> tuple[str, str]:
+    """A sentence without its full stop on how an app ended and why, and what to change."""
+    fault = find(ended.tail) if not ended.oom else None
+    found = cause(fault, about) if fault else None
+    if ended.oom:
+        bound = f" ({about.memory_mb} MB)" if about.memory_mb else ""
+        return (
+            f"it used more memory than its limit{bound} and was killed",
+            "have it load less at once, or deploy it with more memory (`resources`)",
+        )
+    return f"{ended.describe()}{_why(fault, found)}{_meant(ended, fault)}", found.hint if found else _MEND
 
 
 def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> RunFailed:
-    """The error that a failed `run` becomes: its code, what happened in one sentence, the cure, the last lines."""
+    """The error that a failed `run` becomes: its code, what happened in one sentence, the cure, how it ended."""
     ended = exit_of(details.get("exit"))
     log = details.get("log") or ()
     text = log.splitlines() if isinstance(log, str) else [str(line) for line in log]
-    lines = [plain(line) for line in (*(ended.tail if ended else text), *message.splitlines())]
-    runtime = run.runtime
-    if module := missing_module(lines):
-        what = {"python": "Python module", "node": "npm package", "worker": "npm package", "go": "Go package"}
-        return RunFailed(
-            f"the app needs the {what.get(runtime.kind, 'module')} {module!r}, which template {runtime.template} "
-            f"does not have and the source does not bring",
-            code="DependenciesMissing",
-            exit=ended,
-            hint=_dependency_hint(runtime.kind),
-        )
-    if variable := missing_variable(lines):
-        return _failed(
-            code,
-            f"the app needs the environment variable {variable}",
-            ended,
-            f"deploy again with it: `--env {variable}=…`, or `env` in the metadata",
-        )
-    if called := called_out(lines):
-        return _failed(code, f"the app {called} when it started, and apps have no network here", ended, _OFFLINE)
-    for line in reversed(lines):
-        if match := _OWN_FILE.search(line):
-            return _failed(code, f"{match[1]} is imported but is not in the source", ended, "add the file, or fix it")
-        if (match := _NO_FILE.search(line)) and (ended is None or ended.code):
-            return _failed(code, f"{match[1] or match[2]} is not there", ended, "check the path; the app runs in /app")
-    if code == "StartTimeout":
-        told = f"the app did not listen on a port within {run.start_timeout_s:g} s"
-        return _failed(code, told + _last(text), ended, _LISTEN)
+    about = About(run.runtime.kind, run.runtime.template, run.limits.memory_mb, run.limits.disk_mb)
+    said = ended.tail if ended else text
+    fault = find([*said, *message.splitlines()] if code not in ("StartTimeout", "StartFailed") else said)
+    # what the agent says of a program that it could not start stands in the message alone
+    fault = fault or find(message.splitlines() if ": run " in message else ())
+    found = cause(fault, about) if fault and not (ended and ended.oom) else None
     if code == "DiskFull":
-        return _failed(
-            code, f"the app does not fit in its {run.limits.disk_mb} MB of disk", ended, "make the source smaller"
-        )
-    if code == "BuildFailed" and ended is not None:
-        return _failed(code, f"{message}{_last(ended.tail)}", ended, "`vibed logs` has all that the build printed")
+        return _failed(code, f"the app does not fit in its {run.limits.disk_mb} MB of disk", ended, "send less")
+    if code in ("InjectFailed", "BundleFailed") and (found is None or found.code != "DependenciesMissing"):
+        return RunFailed(message or code, code=code, exit=ended)
+    if ended is not None and ended.oom:
+        told, hint = why_it_ended(ended, about)
+        return _failed(code, f"the app did not start: {told}", ended, hint)
+    if fault is not None and found is not None and found.complete and code != "StartTimeout":
+        return _failed(found.code or code, f"the app {found.told}{_at(fault)}", ended, found.hint)
+    if code == "StartTimeout":
+        told = f"the app did not listen on a port within {run.start_timeout_s:g} s{_why(fault, found)}"
+        return _failed(code, told, ended, found.hint if found else _LISTEN)
+    if code == "BuildFailed":
+        quoted = f": {fault}" if fault and str(fault) not in message else ""
+        return _failed(code, f"{message}{quoted}", ended, found.hint if found else _MEND)
     if code == "StartFailed" and ended is not None:
-        if ended.code == 0:
+        if ended.code == 0 and fault is None:
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
-        told = f"the app did not start: {ended.describe()}{_last(ended.tail)}{_where(lines)}"
-        return _failed(code, told, ended, None)
+        told, hint = why_it_ended(ended, about)
+        return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint)
     if code == "WorkerRejected":
-        return _failed(code, f"the worker does not start: {message}", ended, None)
+        return _failed(code, f"the worker does not start: {message}", ended, found.hint if found else None)
     return RunFailed(message or code, code=code, exit=ended)
 
 
@@ -136,20 +97,22 @@ def _failed(code: str, message: str, ended: Exit | None, hint: str | None) -> Ru
     return RunFailed(message, code=code, exit=ended, hint=hint)
 
 
-def _last(lines: Sequence[str]) -> str:
-    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {plain(line)[:300]}" if line else ""
+def _why(fault: Fault | None, found: Cause | None) -> str:
+    """The error and what is behind it, to follow a statement of what happened."""
+    if fault is None:
+        return ""
+    if found is None or not found.told:
+        return f": {fault}"
+    return f": it {found.told}{_at(fault)}" if found.complete else f": {str(fault).rstrip('.')}; it {found.told}"
 
 
-def _where(lines: Sequence[str]) -> str:
-    """The line of the app's own that a Python traceback ends in."""
-    frames = [match for line in lines if (match := _PYTHON_FRAME.search(line))]
-    return f" ({frames[-1][1]}, line {frames[-1][2]})" if frames else ""
+def _at(fault: Fault) -> str:
+    return f" ({fault.place})" if fault.place else ""
 
 
-def _dependency_hint(kind: str) -> str:
-    if kind == "python":
-        return "use what the template has (vibed templates lists it), or bring the package's folder in the source"
-    if kind == "go":
-        return "run `go mod vendor` and deploy the vendor folder with the source"
-    return "use what the template has (vibed templates lists it), or bundle the package into the source"
+def _meant(ended: Exit, fault: Fault | None) -> str:
+    """What a signal or a status says, where the app itself said nothing."""
+    if fault is not None:
+        return ""
+    meant = _CRASHED.get(ended.signal or "") or _STATUSES.get(ended.code or 0)
+    return f" ({meant})" if meant else ", and wrote nothing that says why" if not ended.tail else ""

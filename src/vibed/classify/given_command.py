@@ -1,0 +1,134 @@
+"""A start command that the project names itself, in a Procfile or a Dockerfile, as what starts it here."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vibed.classify import command_line, django_app, foreign, shell_text
+from vibed.classify.decision import Decision
+from vibed.classify.errors import UnsupportedRuntime
+from vibed.classify.node_command import decision
+from vibed.classify.project import Project
+from vibed.classify.python_command import another_server, module_call
+from vibed.classify.tree import strings, table
+from vibed.classify.wrappers import Unwrapped, unwrapped
+from vibed.sources.errors import quoted
+
+_NODE = frozenset({"npm", "yarn", "pnpm", "bun", "nodemon", "tsx", "ts-node", "pm2", "pm2-runtime", "concurrently"})
+_EXPANDED = re.compile(r"[$`*?~#!]|\[.*\]|\{.*\}")
+"""What only a shell gives its meaning."""
+_DEEPEST = 3
+
+
+def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | None:
+    """The decision for a command; None where it starts what is not there, which another rule may make.
+
+    Raises `UnsupportedRuntime`, `BuildRequired`.
+    """
+    parts = shell_text.parse(command)
+    text = shell_text.inside_shell(unwrapped(parts[0].words).words) if parts and len(parts) == 1 else None
+    if text and depth < _DEEPEST:
+        return decide(p, text, where, depth + 1)
+    kind, language = command_line.kind_of(command)
+    if language:
+        raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
+    absent = next((word for part in parts or () if (word := _absent(p, part))), None)
+    if absent:
+        p.passed_over.append(f"{where} names {quoted(absent)}, which is not there, and was passed over")
+        return None
+    if kind is None or (kind == "binary" and re.search(r"\.sh\b", command)):
+        # A script may start anything: what lies beside it tells which template has it.
+        kind = "python" if p.tree.known(".py") else "node" if p.tree.package is not None else "binary"
+    why = f"It is started by {where}."
+    inner = [unwrapped(part.words) for part in parts or ()]
+    if any(found.words and found.words[0] in _NODE for found in inner):
+        node = p.scripts.command(command)
+        return replace(decision(node, why), entrypoint=command) if node else None
+    if len(inner) == 1 and depth < _DEEPEST and (script := _script(p, inner[0])):
+        return decide(p, script, where, depth + 1)
+    argv, shell, env = _started(p, command, parts or (), inner)
+    found = Decision(kind=kind, argv=argv, shell=shell, entrypoint=command, why=why, env=env)
+    return django_app.prepared(p.python, found) if kind == "python" else found
+
+
+def _started(
+    p: Project, text: str, parts: Sequence[shell_text.Simple], inner: Sequence[Unwrapped]
+) -> tuple[tuple[str, ...], str | None, dict[str, str]]:
+    """A list of arguments where they say it all, or else a command for a shell; and variables."""
+    words = [command_line.with_port(word, p.port) for word in inner[0].words] if len(inner) == 1 else []
+    if words and not parts[0].redirected and not any(map(_EXPANDED.search, words)):
+        argv = _with_file(p, inner[0], module_call(p.python, p.packages("python-313"), words))
+        if not inner[0].folder:
+            return argv, None, inner[0].env
+        return (), f"cd {shlex.quote(inner[0].folder)} && exec {shlex.join(argv)}", inner[0].env
+    # What wraps a command is cut out of the text; whatever else it says is left to the shell.
+    folders = _folders(parts)
+    for part, found, folder in zip(reversed(parts), reversed(inner), reversed(folders), strict=True):
+        other = another_server(p.python, p.packages("python-313"), found.words, folder)
+        if not (other or found.rewritten or found.skipped > len(found.env)):
+            continue
+        env = "".join(f"{name}={shlex.quote(value)} " for name, value in found.env.items())
+        kept = text[part.starts[found.skipped] : part.end] if found.skipped < len(part.starts) else ""
+        if other or found.rewritten:
+            kept = shlex.join(other or found.words)
+        moved = f"cd {shlex.quote(found.folder)} && " if found.folder else ""
+        text = f"{text[: part.starts[0]]}{moved}{env}{kept}{text[part.end :]}"
+    return (), text, {}
+
+
+def _folders(parts: Sequence[shell_text.Simple]) -> list[str]:
+    """The folder that each simple command runs in; empty for the root."""
+    found, folder = [], ""
+    for part in parts:
+        found.append(folder)
+        if part.words[0] == "cd" and len(part.words) == 2:
+            folder = posixpath.normpath(posixpath.join(folder, part.words[1])).removeprefix(".")
+    return found
+
+
+def _with_file(p: Project, inner: Unwrapped, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Started with the variables of the file that its wrapper was to read, where that is there."""
+    if not inner.env_file or posixpath.normpath(inner.env_file) not in p.tree.paths or argv[:1] != ("python3",):
+        return argv
+    return ("python3", "-m", "dotenv", "-f", inner.env_file, "run", "--", *argv)
+
+
+def _absent(p: Project, part: shell_text.Simple) -> str | None:
+    """The program of a command if neither the template nor the archive has it."""
+    words = unwrapped(part.words).words
+    if not words or "$" in words[0]:
+        return None
+    name = words[0]
+    if "/" not in name:
+        return None if command_line.is_known(name) or _script(p, unwrapped(part.words)) else name
+    path = posixpath.normpath(name.removeprefix("/app/"))
+    beside = name.startswith(("/", "node_modules/", "./node_modules/")) and not name.startswith("/app/")
+    return None if beside or path in p.tree.paths or part.words != words else name
+
+
+def _script(p: Project, inner: Unwrapped) -> str | None:
+    """The command behind a script of a Python project's own (`pipenv run start`, `uv run serve`)."""
+    name = inner.words[0] if inner.words else ""
+    if not inner.runner or command_line.is_known(name):
+        return None
+    if p.tree.has("Pipfile") and (text := strings(p.tree.toml("Pipfile").get("scripts")).get(name)):
+        return text
+    if not p.tree.has("pyproject.toml"):
+        return None
+    data = p.tree.toml("pyproject.toml")
+    tool = table(data.get("tool"))
+    own = table(table(tool.get("pdm")).get("scripts")).get(name)
+    own = table(own).get("cmd") if isinstance(own, dict) else own
+    if isinstance(own, str):
+        return own
+    named = table(data.get("project")).get("scripts"), table(tool.get("poetry")).get("scripts")
+    target = next((found for scripts in named if (found := strings(scripts).get(name))), "")
+    module, _, function = target.partition(":")
+    if not re.fullmatch(r"[\w.]+", module) or not re.fullmatch(r"\w+", function):
+        return None
+    beside = "PYTHONPATH=src " if f"src/{module.partition('.')[0]}" in p.tree.folders else ""
+    return f"{beside}python3 -c 'from {module} import {function}; {function}()'"

@@ -1,0 +1,219 @@
+"""What is behind an error: a table of causes, from the most particular to the most general."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vibed.sandboxes.diagnosis import modules, services, shell_errors, variables
+from vibed.sandboxes.diagnosis.about import About, Cause
+from vibed.sandboxes.diagnosis.fault import Fault
+
+_LISTEN_ONCE = (
+    "have it listen once, on the port in PORT: often a second server starts, or `app.run()` is called beside the server"
+    " that the start command names"
+)
+_WRITABLE = "apps may write in /app, /tmp, /data and $HOME; what they write there ends with the sandbox"
+_ESM = 'a package.json with "type": "module" makes every .js file an ES module'
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A cause that a pattern finds; `{1}` is the pattern's first group, `{memory}` and `{disk}` are the app's limits.
+    Nothing is told where the error's own words say it all.
+    """
+
+    pattern: re.Pattern[str]
+    told: str
+    hint: str
+    anywhere: bool = False
+    """Whether the lines around the error count too, and not only its own words."""
+    complete: bool = False
+
+
+def _row(pattern: str, told: str, hint: str, *, anywhere: bool = False, complete: bool = False) -> _Row:
+    return _Row(re.compile(pattern), told, hint, anywhere, complete)
+
+
+_ROWS = (
+    _row(
+        r"JavaScript heap out of memory|^MemoryError|[Cc]annot allocate memory|ENOMEM|out of memory",
+        "needs more memory than it has ({memory} MB)",
+        "have it load less at once, or deploy it with more memory (`resources`)",
+    ),
+    _row(
+        r"No space left on device|ENOSPC|disk quota exceeded",
+        "has filled its disk ({disk} MB, in memory)",
+        "have it write less, or clear what it does not need",
+    ),
+    _row(
+        r"EADDRINUSE|[Aa]ddress already in use|Port \d+ is (?:already )?in use|Only one usage of each socket",
+        "opens a port that it has opened already",
+        _LISTEN_ONCE,
+        anywhere=True,
+    ),
+    _row(
+        r"listen EACCES: permission denied \S*?:?(\d+)|bind: permission denied",
+        "may not open a port below 1024",
+        "listen on the port in PORT (8080)",
+    ),
+    _row(
+        r"(?:Read-only file system|EROFS)[^'\"]*(?:['\"]([^'\"]+)['\"])?|[Rr]ead-only file system",
+        "writes where it cannot",
+        _WRITABLE,
+    ),
+    _row(r"(?:PermissionError|EACCES|permission denied).*['\"](/[^'\"]+)['\"]", "may not use {1}", _WRITABLE),
+    _row(
+        r"Invalid HTTP_HOST header: '([^']+)'|You must set settings\.ALLOWED_HOSTS",
+        "",
+        "allow it in Django's settings: `ALLOWED_HOSTS = ['*']`, or the host of the app's URL",
+    ),
+    _row(
+        r"TemplateDoesNotExist: (\S+)|TemplateNotFound: (\S+)|Failed to lookup view \"([^\"]+)\"",
+        "",
+        "send the file in the folder where the framework looks (`templates/`: Flask and Django; `views/`: Express)",
+    ),
+    _row(
+        r"no such table: (\S+)|relation \"([^\"]+)\" does not exist",
+        "",
+        "create it when the app starts (`CREATE TABLE IF NOT EXISTS …`, `db.create_all()`, `python manage.py migrate`"
+        " before the server): a database is empty in each new sandbox",
+    ),
+    _row(
+        r"unsupported locale setting",
+        "",
+        "use C.UTF-8, the one that is; `babel` or your own code can format numbers and dates",
+    ),
+    _row(
+        r"secretOrPrivateKey must have a value|secret option required for sessions|supabaseUrl is required",
+        "is given a secret that is undefined, most likely from an environment variable that is not set",
+        "deploy again with that variable among the app's environment variables, or give it a default",
+    ),
+    _row(
+        r"TypeError: Invalid URL",
+        "makes a URL of something that is none: of `undefined`, where an environment variable is not set",
+        "deploy again with that variable among the app's environment variables, or give it a default",
+    ),
+    _row(
+        r"(?:require|module|exports) is not defined in ES module scope",
+        "mixes `require` and ES modules",
+        f"use `import`, or name the file .cjs: {_ESM}",
+    ),
+    _row(
+        r"Cannot use import statement outside a module|Unexpected token 'export'",
+        "uses `import` in a file that is not an ES module",
+        'name the file .mjs, or put "type": "module" into package.json',
+    ),
+    _row(
+        r"ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX|ERR_INVALID_TYPESCRIPT_SYNTAX",
+        "uses TypeScript that has to be compiled (enum, namespace, parameter properties)",
+        "node only strips types: write it without (`const X = { … } as const`), or deploy the compiled JavaScript",
+    ),
+    _row(
+        r"Error loading ASGI app\. (?:Could not import|Attribute)|Failed to find (?:attribute|Flask application)"
+        r"|Failed to parse '|Application object must be callable",
+        "is not where the start command says",
+        "name the file and the object in it (`main:app` is `app` in main.py)",
+    ),
+    _row(
+        r"go\.mod requires go >= (\S+)",
+        "",
+        "lower the `go` line of go.mod to the template's version",
+    ),
+    _row(r"too many open files|EMFILE|ENFILE", "has too many files or connections open", "close what it does not use"),
+    _row(
+        r"Resource temporarily unavailable|can't start new thread|EAGAIN$|[Cc]annot fork",
+        "starts more processes or threads than it may have",
+        "start fewer workers: one or two do for an app of one processor",
+    ),
+    _row(
+        r"(?:: error: |^Missing |^Invalid value|No such option|unrecognized arguments|unknown flag)",
+        "",
+        "mend the start command",
+    ),
+    _row(
+        r"(?:^|[.\w]*)(?:SyntaxError|IndentationError|TabError)|syntax error",
+        "",
+        "mend that line",
+    ),
+)
+_NO_FILE = re.compile(
+    r"can't open file '([^']+)'|No such file or directory: '([^']+)'|no such file or directory, \w+ '([^']+)'"
+    r"|open (\S+): no such file or directory|File does not exist: (\S+)|pattern (\S+): no matching files found"
+    r"|No module named (\S+)$|Failed to load '([^']+)'"
+)
+
+
+def cause(fault: Fault, about: About) -> Cause | None:
+    """What is behind an error, where that is known."""
+    for known in (_program, modules.missing, variables.variable, _file, services.unreachable, _table):
+        if found := known(fault, about):
+            return found
+    return None
+
+
+def _table(fault: Fault, about: About) -> Cause | None:
+    for row in _ROWS:
+        match = row.pattern.search(fault.text)
+        if match is None and row.anywhere:
+            match = row.pattern.search("\n".join(fault.context))
+        if match is not None:
+            groups = next((group for group in match.groups() if group), "")
+            told = row.told.replace("{1}", groups[:100] or "that file")
+            told = told.replace("{memory}", str(about.memory_mb or "its")).replace(
+                "{disk}", str(about.disk_mb or "its")
+            )
+            return Cause(told.replace(" (its MB)", "").replace("its MB, ", ""), row.hint, complete=row.complete)
+    return None
+
+
+def _file(fault: Fault, about: About) -> Cause | None:
+    if (match := _NO_FILE.search(fault.text)) is None:
+        return None
+    name = next(group for group in match.groups() if group)[:200].rstrip(".,")
+    if name.startswith("/data"):
+        hint = "create it first: /data is empty in each new sandbox"
+    elif name.startswith("/") and not name.startswith("/app/"):
+        hint = "use a path relative to the app (it runs in /app), and send the file"
+    else:
+        hint = "send it, or mend the path: the app runs in /app"
+    return Cause(f"looks for {name}, which is not there", hint, complete=True)
+
+
+def _program(fault: Fault, about: About) -> Cause | None:
+    if (found := shell_errors.program(fault)) is None:
+        return None
+    what, why = found
+    lowered = why.lower()
+    if "unbound" in lowered or "parameter" in lowered:
+        return None
+    if "permission denied" in lowered and about.kind == "go" and what.startswith("/"):
+        return Cause("is built to no program: its package is not `main`", "write `package main` with a `func main()`")
+    if "permission denied" in lowered:
+        return Cause(
+            f"may not run {what}: it is not executable",
+            f"send it with its mode (chmod +x {what}), or start it by its interpreter (`sh {what}`, `python {what}`)",
+            complete=True,
+        )
+    if "exec format" in lowered or "cannot execute binary" in lowered:
+        return Cause(
+            f"cannot run {what}: it is a program for another kind of machine, or a script without its first line `#!`",
+            "build it for Linux on x86-64 (GOOS=linux GOARCH=amd64), or give the script its `#!/bin/sh`",
+            complete=True,
+        )
+    return Cause(f"cannot be started: the program {what} is not there", _program_hint(what, about), complete=True)
+
+
+def _program_hint(what: str, about: About) -> str:
+    name = what.rpartition("/")[2]
+    if name in ("poetry", "uv", "pipenv", "pdm", "hatch", "rye", "conda"):
+        return f"{name} is not in the template: leave `{name} run` out of the start command, what it runs is there"
+    if name in ("npm", "npx", "yarn", "pnpm", "bun", "bunx", "corepack"):
+        return f"{name} is not in the template: write into the start command what it runs (`node server.js`)"
+    if "/" in what or name.endswith((".sh", ".py", ".js")):
+        return (
+            "send it with the others, or mend the start command: nothing builds it here. A script whose first line"
+            " names an interpreter that is not there (or ends in a carriage return) looks the same"
+        )
+    template = f" {about.template}" if about.template else ""
+    return f"mend the start command, or choose a template that has it: {name} is not in the template{template}"

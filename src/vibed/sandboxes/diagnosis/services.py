@@ -1,0 +1,115 @@
+"""Other machines and servers that an app called: databases that are not there, hosts that cannot be reached."""
+
+from __future__ import annotations
+
+import re
+
+from vibed.sandboxes.diagnosis.about import About, Cause
+from vibed.sandboxes.diagnosis.fault import Fault
+
+_PORTS = {
+    5432: "PostgreSQL",
+    3306: "MySQL",
+    1433: "SQL Server",
+    1521: "Oracle",
+    6379: "Redis",
+    27017: "MongoDB",
+    5672: "RabbitMQ",
+    9092: "Kafka",
+    9200: "Elasticsearch",
+    11211: "memcached",
+    11434: "Ollama",
+    2379: "etcd",
+    8086: "InfluxDB",
+    8123: "ClickHouse",
+    4222: "NATS",
+    19530: "Milvus",
+    6333: "Qdrant",
+}
+_NAMES = {
+    "postgres": "PostgreSQL",
+    "postgresql": "PostgreSQL",
+    "pg": "PostgreSQL",
+    "mysql": "MySQL",
+    "mariadb": "MySQL",
+    "redis": "Redis",
+    "mongo": "MongoDB",
+    "mongodb": "MongoDB",
+    "rabbitmq": "RabbitMQ",
+    "kafka": "Kafka",
+    "elasticsearch": "Elasticsearch",
+    "memcached": "memcached",
+    "ollama": "Ollama",
+    "db": "a database server",
+    "database": "a database server",
+}
+_REFUSED = re.compile(
+    r"ECONNREFUSED|[Cc]onnection refused|actively refused|Can't connect to (?:local )?(?:MySQL|server)"
+)
+_PORT = re.compile(
+    r"(?::|port[=: ]+|, ?|\()(5432|3306|1433|1521|6379|27017|5672|9092|9200|11211|11434|2379|8086|8123"
+    r"|4222|19530|6333)\b"
+)
+_SPOKEN = re.compile(
+    r"\b(postgres(?:ql)?|psycopg2?|mysql|pymysql|redis|mongo(?:db)?|pymongo|rabbitmq|amqp|ollama)\b", re.I
+)
+_SOCKET = re.compile(r"/var/run/(postgresql|mysqld)/|/tmp/(mysql)\.sock")
+_NO_NETWORK = re.compile(
+    r"Temporary failure in name resolution|Name or service not known|nodename nor servname|Failed to resolve"
+    r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|[Nn]etwork unreachable|ENETUNREACH|EHOSTUNREACH"
+    r"|dial tcp: lookup|lookup \S+ on \S+: |[Cc]ould not resolve host|could not translate host name"
+    r"|No address associated with hostname|dial tcp \S+: connect: network is unreachable"
+)
+_HOST = re.compile(
+    r"(?:Failed to resolve '|Cannot connect to host |ENOTFOUND |EAI_AGAIN |lookup |resolve host(?: name)?:? ?\"?|host='"
+    r"|host name \"|hostname: '|connecting to |https?://)((?:[\w-]+\.)*[\w-]+)",
+    re.IGNORECASE,
+)
+_OWN_NAME = re.compile(r"gethostbyname\(\s*(?:socket\.)?gethostname|lookup\(os\.hostname|getfqdn")
+_OFFLINE = "let it start without the answer (catch the error), or do without the call: trying again does not help"
+_USE = {
+    "Redis": "keep what it held in memory or in SQLite",
+    "memcached": "keep what it held in memory",
+    "Ollama": "apps cannot run a model server beside them, nor call one",
+}
+
+
+def unreachable(fault: Fault, about: About) -> Cause | None:
+    """The cause, when the error is about something on the network."""
+    text = "\n".join((*fault.context, fault.text))
+    if _REFUSED.search(text) and (service := _service(text)):
+        return _no_server(service)
+    if not _NO_NETWORK.search(text):
+        if _REFUSED.search(fault.text):
+            return Cause(
+                "called a port of its own machine on which nothing listens",
+                "nothing but the app itself runs in its sandbox: start what it calls from the app, or do without",
+            )
+        return None
+    if _OWN_NAME.search("\n".join(fault.context)):
+        return Cause("looked up its machine's own name", "use localhost or 127.0.0.1 in its place")
+    host = next((str(m[1]) for m in _HOST.finditer(fault.text + "\n" + text) if not _is_address(m[1])), "")
+    if host.lower() in _NAMES:
+        return _no_server(_NAMES[host.lower()])
+    called = f"called {host}" if "." in host else "called another machine"
+    return Cause(f"{called} when it started, and apps have no network here", _OFFLINE, complete=True)
+
+
+def _service(text: str) -> str:
+    if match := _PORT.search(text):
+        return _PORTS[int(match[1])]
+    if match := _SOCKET.search(text):
+        return "PostgreSQL" if match[1] == "postgresql" else "MySQL"
+    if match := _SPOKEN.search(text):
+        word = match[1].lower().removeprefix("py").replace("psycopg2", "postgres").replace("psycopg", "postgres")
+        return _NAMES.get(word.replace("amqp", "rabbitmq"), "a database server")
+    return ""
+
+
+def _no_server(service: str) -> Cause:
+    use = _USE.get(service, "use SQLite, in a file of the app's own")
+    return Cause(f"needs {service}, and no such server runs beside an app or can be reached from it", use)
+
+
+def _is_address(host: str) -> bool:
+    return bool(re.fullmatch(r"[\d.]+", host)) or host.lower() in ("name", "host", "the")

@@ -1,0 +1,97 @@
+"""Environment variables whose absence ended an app, as the libraries of each language say it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from vibed.sandboxes.diagnosis.about import About, Cause
+from vibed.sandboxes.diagnosis.fault import Fault
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_KEY_ERROR = re.compile(rf"KeyError: '({_NAME})'")
+_ENVIRON = re.compile(r"os\.environ|<frozen os>|getenv|/os\.py|\benviron\[")
+# a name as variables are written, where a sentence says that it is missing
+_CAPITALS = re.compile(r"(?<![\w\[.])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?![\w\]])")
+_MISSING = re.compile(
+    r"\b(?:not set|isn't set|missing|required|requires|must be (?:set|defined|provided|specified|given)|must have|unset"
+    r"|not defined|undefined|is empty|be empty|not found|not provided|not specified|unbound variable|parameter not set"
+    r"|declare it|please (?:set|provide|add|define)|you must set|set the|provide|not configured|no value)\b",
+    re.IGNORECASE,
+)
+_SPOKEN = (
+    re.compile(rf"environment variable not found: ({_NAME})"),
+    re.compile(rf"^(?:\w+\.)*UndefinedValueError: ({_NAME}) not found"),
+    re.compile(rf"ImproperlyConfigured: Set the ({_NAME}) environment variable"),
+    re.compile(rf"(?:^|: )({_NAME}): (?:unbound variable|parameter not set)"),
+    re.compile(
+        r"[Ee]nv(?:ironment)?(?: var(?:iable)?s?)?:? \W?([A-Z][A-Z0-9_]*)\W? (?:is |was )?(?:not|missing|unset)"
+    ),
+    re.compile(r"\b([A-Z][A-Z0-9_]*)\W? env(?:ironment)? var(?:iable)? (?:is |was )?(?:not|missing|unset|must)"),
+)
+_NO_VARIABLE = re.compile(
+    r"^(?:ERR_|E[A-Z]+$)|_(?:ERROR|FAILED|NOT_FOUND|EXCEPTION|SYNTAX|REJECTION|ASSERTION)$|^(?:MODULE|ALLOWED_HOSTS"
+    r"|INSTALLED_APPS|ROOT_URLCONF|DJANGO_SETTINGS_MODULE|STATIC_ROOT|LC_[A-Z]+|LD_LIBRARY_PATH|HTTP_HOST)"
+)
+_READS = re.compile(rf"(?:os\.getenv\(|os\.environ\.get\(|process\.env\.|process\.env\[|os\.Getenv\()[\"'`]?({_NAME})")
+_ABSENT = re.compile(r"NoneType|None\b|undefined|null|Invalid URL|must have a value|is required|Received an instance")
+_PYDANTIC = re.compile(r"validation errors? for (\w+)")
+_FIELD = re.compile(rf"^({_NAME})$")
+_ZOD = re.compile(r"\"path\": \[\s*\"([A-Z][A-Z0-9_]+)\"\s*\][^}]*received undefined")
+_SECRET_KEY = re.compile(r"The SECRET_KEY setting must not be empty")
+
+
+def variable(fault: Fault, about: About) -> Cause | None:
+    """The cause, when the error is about variables that are not set."""
+    if names := _surely(fault):
+        listed = " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+        plural = "s" if len(names) > 1 else ""
+        return Cause(
+            f"needs the environment variable{plural} {listed}",
+            f"deploy again with {'them' if plural else 'it'} among the app's environment variables, or have the app do"
+            f" without",
+            complete=True,
+        )
+    if name := _perhaps(fault):
+        return Cause(
+            f"probably needs the environment variable {name}, which is not set",
+            "deploy again with it among the app's environment variables, or give it a default",
+        )
+    return None
+
+
+def _surely(fault: Fault) -> list[str]:
+    text, context = fault.text, "\n".join(fault.context)
+    if (match := _KEY_ERROR.search(text)) and _ENVIRON.search(context):
+        return [match[1]]
+    if _PYDANTIC.search(text) and "pydantic_settings" in context:
+        return _fields(fault.context)
+    if found := list(dict.fromkeys(_ZOD.findall(context))):
+        return [str(name) for name in found[:5]]
+    for pattern in _SPOKEN:
+        if match := pattern.search(text):
+            return [match[1]]
+    if _SECRET_KEY.search(text):
+        return ["SECRET_KEY"]
+    if _MISSING.search(text):
+        named = [name for name in dict.fromkeys(_CAPITALS.findall(text)) if not _NO_VARIABLE.search(name)]
+        return named[:5]
+    return []
+
+
+def _perhaps(fault: Fault) -> str | None:
+    """A variable that the line reads in which something absent was used."""
+    if not _ABSENT.search(fault.text) and "'undefined'" not in "\n".join(fault.context):
+        return None
+    reads = [match[1] for line in fault.context if (match := _READS.search(line))]
+    return reads[-1] if reads else None
+
+
+def _fields(lines: Sequence[str]) -> list[str]:
+    """pydantic-settings: the names of the fields, as variables (any case is taken)."""
+    return [
+        match[1].upper()
+        for line, following in itertools.pairwise(lines)
+        if (match := _FIELD.match(line)) and "Field required" in following
+    ][:5]
