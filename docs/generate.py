@@ -97,7 +97,7 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         "app",
         False,
     ),
-    "StartTimeout": ("The app did not listen within `start_timeout_s`.", "app", False),
+    "StartTimeout": ("The app did not listen, or took no connection, within `start_timeout_s`.", "app", False),
     "DiskFull": ("The source does not fit into the disk bound of the sandbox.", "app", False),
     "AlreadyClaimed": ("The sandbox was claimed before: each runs once.", "vibeD", False),
     "BeingDeleted": ("An app of this name is still being taken away. Its name is free in a moment.", "vibeD", True),

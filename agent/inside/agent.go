@@ -39,6 +39,7 @@ type agent struct {
 	limits  Limits
 	pid     int
 	port    int
+	site    site
 	exit    *exitStatus
 	done    chan struct{} // closed when the app has ended
 	zygotes []*zygote

@@ -131,6 +131,7 @@ func (a *agent) stop(grace time.Duration) {
 		a.killAll(syscall.SIGKILL)
 		return
 	}
+	a.relay.hold(nil) // a server that drains would wait for it
 	_ = syscall.Kill(-pid, syscall.SIGTERM)
 	select {
 	case <-a.done:

@@ -2,11 +2,10 @@ package inside
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 )
 
-const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+const kernelTable = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 7 1 0000000000000000 100 0 0 10 0
    1: 0100007F:AD83 0100007F:1388 01 00000000:00000000 00:00000000 00000000     0        0 13 1 0000000000000000 20 4 30 10 -1
    2: 00000000000000000000000001000000:0BB8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 9 1 0 100 0 0 10 0
@@ -15,31 +14,11 @@ const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->whe
 
 func TestTheKernelsTableIsRead(t *testing.T) {
 	var got string
-	for _, s := range parseTable([]byte(table)) {
-		got += fmt.Sprintf("%s by %d; ", s.addr, s.uid)
+	for _, s := range listeners(parseTable([]byte(kernelTable))) {
+		got += fmt.Sprintf("%s by %d, inode %d; ", s.addr, s.uid, s.inode)
 	}
-	if got != "127.0.0.1:5000 by 1000; [::1]:3000 by 1000; " {
+	if got != "127.0.0.1:5000 by 1000, inode 7; [::1]:3000 by 1000, inode 9; " {
 		t.Error(got)
-	}
-}
-
-func TestTheWantedPortWinsThenTheLowestThatIsNotEphemeral(t *testing.T) {
-	sockets := func(ports ...uint16) (out []socket) {
-		for _, p := range ports {
-			out = append(out, socket{netip.AddrPortFrom(netip.IPv4Unspecified(), p), 1000})
-		}
-		return out
-	}
-	for _, c := range []struct {
-		ports []uint16
-		want  int
-	}{{[]uint16{3000, 8080, 80}, 8080}, {[]uint16{5000, 3000, 40000}, 3000}, {[]uint16{45000, 40000}, 40000}, {[]uint16{45000, 9000}, 9000}} {
-		if got, ok := choose(sockets(c.ports...), 8080); !ok || got != c.want {
-			t.Errorf("%v: %d", c.ports, got)
-		}
-	}
-	if _, ok := choose(nil, 8080); ok {
-		t.Error("a port without a socket")
 	}
 }
 

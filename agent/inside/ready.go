@@ -2,69 +2,155 @@ package inside
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
-const settle = 30 * time.Millisecond
+// started is what is told of an app that serves.
+type started struct {
+	Port int    `json:"port"`
+	Note string `json:"note,omitempty"` // why this one, where there was a choice
+}
 
-// await returns the port once the app listens.
-func (a *agent) await(wanted int, timeout time.Duration) (int, error) {
+// await returns once a request would be answered: the app listens, and one of its processes has taken a connection.
+func (a *agent) await(site site, timeout time.Duration) (started, error) {
 	deadline := time.Now().Add(timeout)
 	pause := time.Millisecond
 	var since time.Time
 	var candidate int
+	var knock *knock
+	var workers *turnover
+	defer func() { knock.drop() }()
 	for {
 		sockets := a.sockets()
-		if port, ok := choose(sockets, wanted); ok {
-			if port != candidate {
-				candidate, since = port, time.Now()
+		open := listeners(sockets)
+		port, listens := site.choose(portsOf(open))
+		if port != candidate {
+			candidate, since = port, time.Now()
+			workers = &turnover{last: since}
+			knock.drop()
+			knock = nil
+			pause = time.Millisecond
+		}
+		if listens && time.Since(since) >= site.wait(port) {
+			if knock != nil && hearing(knock.conn) == broken {
+				knock.drop()
+				knock = nil
 			}
-			if port == wanted || time.Since(since) >= settle {
-				a.serveOn(port, sockets)
-				if port != wanted {
-					go a.prefer(wanted, port)
+			if knock == nil {
+				if knock = knockAt(port, targets(open, port)); knock != nil {
+					sockets = a.sockets()
 				}
-				return port, nil
 			}
-			pause = 5 * time.Millisecond
+			if knock != nil && knock.answered(sockets) {
+				held := knock
+				knock = nil
+				a.serveOn(port, open, held)
+				go a.follow(site, port)
+				return started{port, site.why(port, portsOf(open))}, nil
+			}
+			if n := workers.ended(a.who, inodesOf(open, port)); n >= tooMany {
+				return started{}, a.giveUp(port, n)
+			}
 		}
 		if time.Now().After(deadline) {
-			go a.later(wanted)
-			return 0, &wireError{504, "StartTimeout", fmt.Sprintf("the app did not listen on any port within %s", timeout), nil}
+			go a.later(site)
+			return started{}, timedOut(open, timeout)
 		}
 		select {
 		case <-a.done:
 			a.mu.Lock()
 			exit := a.exit
 			a.mu.Unlock()
-			return 0, &wireError{422, "StartFailed", "the app ended before it listened on a port: " + exit.String(), exit}
+			return started{}, &wireError{status: 422, Code: "StartFailed", Message: "the app ended before it served: " + exit.String(), Exit: exit}
 		case <-time.After(pause):
 		}
 		pause = min(pause+pause/4, 20*time.Millisecond)
 	}
 }
 
-// sockets lists who listens, without sockets of uids that are not the app's where the kernel tells uids.
-func (a *agent) sockets() []socket {
-	if !a.init {
-		return a.ownSockets()
+func timedOut(open []socket, timeout time.Duration) *wireError {
+	if len(open) == 0 {
+		return &wireError{status: 504, Code: "StartTimeout", Message: fmt.Sprintf("the app did not listen on any port within %s", timeout)}
 	}
-	return listening()
+	var told []string
+	for _, p := range portsOf(open) {
+		told = append(told, strconv.Itoa(p))
+	}
+	return &wireError{status: 504, Code: "StartTimeout", Details: map[string]any{"listening": portsOf(open)},
+		Message: fmt.Sprintf("the app listens on port %s, but no process of it took a connection within %s", strings.Join(told, ", "), timeout)}
 }
 
-// ownSockets is for an agent that is not alone in its network (tests).
-func (a *agent) ownSockets() []socket {
-	var out []socket
-	for _, s := range listening() {
-		if s.uid == a.who.UID {
-			out = append(out, s)
+// giveUp ends an app that would go on for ever without serving.
+func (a *agent) giveUp(port, ended int) error {
+	why := fmt.Sprintf("the app listens on port %d, but its workers end before they serve a request (%d have)", port, ended)
+	a.out.system("%s", why)
+	a.mu.Lock()
+	pid := a.pid
+	a.mu.Unlock()
+	if pid != 0 {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+	a.killAll(syscall.SIGKILL)
+	return &wireError{status: 422, Code: "StartFailed", Message: why, Details: map[string]any{"listening": []int{port}}}
+}
+
+// tooMany workers that end one after the other will not be followed by one that serves.
+const tooMany = 4
+
+// turnover counts processes that shared the app's socket and are gone.
+type turnover struct {
+	last  time.Time
+	alive map[int]bool
+	gone  int
+}
+
+const turnoverEvery = 100 * time.Millisecond
+
+func (t *turnover) ended(who Identity, inodes []uint64) int {
+	if time.Since(t.last) < turnoverEvery {
+		return t.gone
+	}
+	now := map[int]bool{}
+	for _, pid := range holders(who, inodes) {
+		now[pid] = true
+	}
+	for pid := range t.alive {
+		if !now[pid] {
+			t.gone++
 		}
 	}
-	return out
+	t.last, t.alive = time.Now(), now
+	return t.gone
 }
 
-func (a *agent) serveOn(port int, sockets []socket) {
-	a.relay.point(targets(sockets, port))
+func portsOf(open []socket) []int {
+	found := map[int]bool{}
+	for _, s := range open {
+		found[int(s.addr.Port())] = true
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// sockets lists the sandbox's sockets, without those of uids that are not the app's where the agent is not alone (tests).
+func (a *agent) sockets() []socket {
+	all := table()
+	if a.init {
+		return all
+	}
+	return slices.DeleteFunc(all, func(s socket) bool { return s.state == stateListening && s.uid != a.who.UID })
+}
+
+// serveOn relays to a port from now on; held, if there is one, is a connection that the app has already taken.
+func (a *agent) serveOn(port int, open []socket, held *knock) {
+	a.relay.point(targets(open, port))
+	if held != nil {
+		a.keep(held, inodesOf(open, port))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state != "exited" {
@@ -72,33 +158,78 @@ func (a *agent) serveOn(port int, sockets []socket) {
 	}
 }
 
-// prefer lets a listener on PORT that comes later take over: some servers open a port for metrics first.
-func (a *agent) prefer(wanted, current int) {
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+// keep leaves the connection for the first request. A worker of several is not to wait on it: such servers know
+// connections on which nothing comes, and some have a watchdog for workers that wait.
+func (a *agent) keep(held *knock, inodes []uint64) {
+	if hearing(held.conn) != silent {
+		held.drop() // it has spoken first: it may be about to close
+		return
+	}
+	a.relay.hold(held.conn)
+	go func() {
+		if len(holders(a.who, inodes)) > 1 {
+			a.relay.hold(nil)
+		}
+	}()
+}
+
+// follow looks on for a while: some servers open a port for metrics first, and their own much later.
+func (a *agent) follow(site site, current int) {
+	end := time.Now().Add(2 * time.Minute)
+	for pause := 100 * time.Millisecond; time.Now().Before(end); pause = min(2*pause, 5*time.Second) {
 		select {
 		case <-a.done:
 			return
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(pause):
 		}
-		sockets := a.sockets()
-		if port, ok := choose(sockets, wanted); ok && port == wanted && port != current {
-			a.serveOn(port, sockets)
-			return
+		open := listeners(a.sockets())
+		ports := portsOf(open)
+		port, ok := site.choose(ports)
+		if !ok || port == current || slices.Contains(ports, current) && site.rank(port) >= site.rank(current) {
+			continue
 		}
+		held := a.answered(port, open, end)
+		if held == nil {
+			continue
+		}
+		a.serveOn(port, open, held)
+		why := site.why(port, ports)
+		if why == "" {
+			why = fmt.Sprintf("listens on %d now", port)
+		}
+		a.out.system("no longer %d: the app %s", current, why)
+		current = port
 	}
 }
 
+// answered waits until the app takes a connection on a port; nil when it does not.
+func (a *agent) answered(port int, open []socket, until time.Time) *knock {
+	k := knockAt(port, targets(open, port))
+	for k != nil && time.Now().Before(until) && hearing(k.conn) != broken {
+		if k.answered(a.sockets()) {
+			return k
+		}
+		select {
+		case <-a.done:
+			until = time.Time{}
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	k.drop()
+	return nil
+}
+
 // later goes on looking after a start has timed out: the supervisor decides what becomes of the app.
-func (a *agent) later(wanted int) {
+func (a *agent) later(site site) {
 	for {
 		select {
 		case <-a.done:
 			return
 		case <-time.After(500 * time.Millisecond):
 		}
-		sockets := a.sockets()
-		if port, ok := choose(sockets, wanted); ok {
-			a.serveOn(port, sockets)
+		open := listeners(a.sockets())
+		if port, ok := site.choose(portsOf(open)); ok {
+			a.serveOn(port, open, nil)
 			return
 		}
 	}
@@ -107,13 +238,13 @@ func (a *agent) later(wanted int) {
 // look is asked for when the app's port does not answer: a server that restarts may listen elsewhere.
 func (a *agent) look() {
 	a.mu.Lock()
-	port, running := a.port, a.state == "running"
+	site, running := a.site, a.state == "running"
 	a.mu.Unlock()
 	if !running {
 		return
 	}
-	sockets := a.sockets()
-	if chosen, ok := choose(sockets, port); ok {
-		a.serveOn(chosen, sockets)
+	open := listeners(a.sockets())
+	if port, ok := site.choose(portsOf(open)); ok {
+		a.serveOn(port, open, nil)
 	}
 }

@@ -12,13 +12,42 @@ import (
 type relay struct {
 	mu      sync.RWMutex
 	targets []string
-	again   func() // asks for a new look at who listens
+	held    *net.TCPConn // one that the app has taken and on which nothing was sent yet
+	again   func()       // asks for a new look at who listens
 }
 
 func (r *relay) point(targets []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.targets = targets
+	r.swap(nil)
+}
+
+// hold keeps a connection for the first that comes, in place of the one that is held, which is closed.
+func (r *relay) hold(c *net.TCPConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.swap(c)
+}
+
+func (r *relay) swap(c *net.TCPConn) {
+	if r.held != nil {
+		_ = r.held.Close()
+	}
+	r.held = c
+}
+
+// first takes the connection that is held, if the app has not closed it meanwhile.
+func (r *relay) first() *net.TCPConn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.held
+	r.held = nil
+	if c != nil && hearing(c) != silent {
+		_ = c.Close()
+		return nil
+	}
+	return c
 }
 
 func (r *relay) serve(l net.Listener) {
@@ -37,8 +66,13 @@ func (r *relay) serve(l net.Listener) {
 
 func (r *relay) dial() *net.TCPConn {
 	r.mu.RLock()
-	targets := r.targets
+	targets, held := r.targets, r.held != nil
 	r.mu.RUnlock()
+	if held {
+		if c := r.first(); c != nil {
+			return c
+		}
+	}
 	for _, t := range targets {
 		if c, err := net.DialTimeout("tcp", t, 10*time.Second); err == nil {
 			return c.(*net.TCPConn) // TCP_NODELAY is Go's default

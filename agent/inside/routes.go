@@ -35,7 +35,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 func refuse(w http.ResponseWriter, err error) {
 	var e *wireError
 	if !errors.As(err, &e) {
-		e = &wireError{500, "Internal", err.Error(), nil}
+		e = refusal(500, "Internal", err.Error(), nil)
 	}
 	answer(w, e.status, e)
 }
@@ -43,7 +43,7 @@ func refuse(w http.ResponseWriter, err error) {
 func body(r *http.Request, v any) error {
 	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, 1<<20))
 	if err := d.Decode(v); err != nil && err != io.EOF {
-		return &wireError{400, "BadRequest", err.Error(), nil}
+		return refusal(400, "BadRequest", err.Error(), nil)
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (a *agent) claim(w http.ResponseWriter, r *http.Request) {
 	a.claimed, a.entropy, a.limits = true, c.Entropy, c.Limits
 	a.mu.Unlock()
 	if claimed {
-		refuse(w, &wireError{409, "AlreadyClaimed", "a sandbox is claimed once", nil})
+		refuse(w, refusal(409, "AlreadyClaimed", "a sandbox is claimed once", nil))
 		return
 	}
 	if c.Hostname != "" {
@@ -115,7 +115,7 @@ func (a *agent) inject(w http.ResponseWriter, r *http.Request) {
 	limit := a.limits.DiskBytes
 	a.mu.Unlock()
 	if busy {
-		refuse(w, &wireError{409, "AlreadyInjected", "one source at a time, before the start", nil})
+		refuse(w, refusal(409, "AlreadyInjected", "one source at a time, before the start", nil))
 		return
 	}
 	// A collection in the middle of it costs more than the garbage of some thousand headers; the memory limit stays.
@@ -136,9 +136,9 @@ func (a *agent) inject(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		answer(w, http.StatusOK, result)
 	case errors.As(err, &e) && e.Code == unpack.DiskFull:
-		refuse(w, &wireError{413, "DiskFull", e.Error(), nil})
+		refuse(w, refusal(413, "DiskFull", e.Error(), nil))
 	default:
-		refuse(w, &wireError{422, "InjectFailed", err.Error(), nil})
+		refuse(w, refusal(422, "InjectFailed", err.Error(), nil))
 	}
 }
 
@@ -148,12 +148,12 @@ func (a *agent) start(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	port, err := a.run(s)
+	serves, err := a.run(s)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	answer(w, http.StatusOK, map[string]int{"port": port})
+	answer(w, http.StatusOK, serves)
 	// What the injection and the start needed goes back once the app has had its first moments for itself.
 	time.AfterFunc(3*time.Second, debug.FreeOSMemory)
 }
@@ -187,7 +187,7 @@ func (a *agent) logs(w http.ResponseWriter, r *http.Request) {
 	a.reading = true
 	a.mu.Unlock()
 	if taken {
-		refuse(w, &wireError{409, "LogsTaken", "the logs have one reader", nil})
+		refuse(w, refusal(409, "LogsTaken", "the logs have one reader", nil))
 		return
 	}
 	defer func() {

@@ -52,20 +52,25 @@ func environ(env map[string]string) []string {
 // wireError is a refusal with a stable code.
 type wireError struct {
 	status  int
-	Code    string      `json:"code"`
-	Message string      `json:"message"`
-	Exit    *exitStatus `json:"exit,omitempty"`
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+	Exit    *exitStatus    `json:"exit,omitempty"`
+	Details map[string]any `json:"details,omitempty"`
+}
+
+func refusal(status int, code, message string, exit *exitStatus) *wireError {
+	return &wireError{status: status, Code: code, Message: message, Exit: exit}
 }
 
 func (e *wireError) Error() string { return e.Code + ": " + e.Message }
 
 // run is POST /start: build steps, the app, and the wait for its port.
-func (a *agent) run(s startSpec) (int, error) {
+func (a *agent) run(s startSpec) (started, error) {
 	if (len(s.Argv) == 0) == (s.Shell == "") {
-		return 0, &wireError{422, "StartFailed", "start needs either argv or shell", nil}
+		return started{}, refusal(422, "StartFailed", "start needs either argv or shell", nil)
 	}
 	if s.UID != 0 && s.UID != a.who.UID && !a.who.Same {
-		return 0, &wireError{422, "StartFailed", fmt.Sprintf("this sandbox was booted for uid %d, not %d", a.who.UID, s.UID), nil}
+		return started{}, refusal(422, "StartFailed", fmt.Sprintf("this sandbox was booted for uid %d, not %d", a.who.UID, s.UID), nil)
 	}
 	if s.Port == 0 {
 		s.Port = defaultPort
@@ -77,12 +82,12 @@ func (a *agent) run(s startSpec) (int, error) {
 	a.mu.Lock()
 	if a.started {
 		a.mu.Unlock()
-		return 0, &wireError{409, "AlreadyStarted", "an app is started once", nil}
+		return started{}, refusal(409, "AlreadyStarted", "an app is started once", nil)
 	}
 	if a.state == "exited" {
 		exit := a.exit
 		a.mu.Unlock()
-		return 0, &wireError{422, "StartFailed", "stopped before it was started", exit}
+		return started{}, refusal(422, "StartFailed", "stopped before it was started", exit)
 	}
 	a.started, a.state, a.port = true, "starting", 0
 	if s.Limits != nil {
@@ -92,6 +97,7 @@ func (a *agent) run(s startSpec) (int, error) {
 	a.zygotes = nil
 	a.mu.Unlock()
 
+	pages := site{s.Port, s.ExpectedPorts}
 	base := a.baseEnv(s.Port)
 	kind, target := warmable(s, base)
 	env := base
@@ -101,7 +107,7 @@ func (a *agent) run(s startSpec) (int, error) {
 	for _, step := range s.Build {
 		if err := a.build(step, environ(env), limits, timeout); err != nil {
 			a.finish(err.(*wireError).Exit)
-			return 0, err
+			return started{}, err
 		}
 	}
 	var chosen *zygote
@@ -123,7 +129,7 @@ func (a *agent) run(s startSpec) (int, error) {
 		code := 0
 		status := &exitStatus{Code: &code}
 		a.finish(status)
-		return 0, &wireError{422, "StartFailed", "stopped before it was started", status}
+		return started{}, refusal(422, "StartFailed", "stopped before it was started", status)
 	}
 	if chosen != nil {
 		if pid, exit, err = a.wake(chosen, orders{s.Argv, env, a.appDir, entropy}, limits); err != nil {
@@ -144,16 +150,16 @@ func (a *agent) run(s startSpec) (int, error) {
 		code := 127
 		status := &exitStatus{Code: &code}
 		a.finish(status)
-		return 0, &wireError{422, "StartFailed", "the app could not be started: " + err.Error(), status}
+		return started{}, refusal(422, "StartFailed", "the app could not be started: "+err.Error(), status)
 	}
 	a.mu.Lock()
-	a.pid = pid
+	a.pid, a.site = pid, pages
 	a.mu.Unlock()
 	if a.isStopped() {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 	}
 	go a.watch(pid, exit)
-	return a.await(s.Port, timeout)
+	return a.await(pages, timeout)
 }
 
 func (a *agent) isStopped() bool {
@@ -202,11 +208,11 @@ func prlimit(pid, resource int, n uint64) error {
 // build runs one step to its end.
 func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) error {
 	if len(argv) == 0 {
-		return &wireError{422, "StartFailed", "an empty build step", nil}
+		return refusal(422, "StartFailed", "an empty build step", nil)
 	}
 	pid, exit, err := a.spawn(a.out, "build", "build", command{argv: argv, env: env, dir: a.appDir, extra: -1, limits: limits})
 	if err != nil {
-		return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q: %v", argv[0], err), nil}
+		return refusal(422, "BuildFailed", fmt.Sprintf("build step %q: %v", argv[0], err), nil)
 	}
 	a.mu.Lock()
 	a.pid = pid
@@ -219,12 +225,12 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 		a.pid = 0
 		a.mu.Unlock()
 		if status.Code == nil || *status.Code != 0 {
-			return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q ended with %s", argv[0], status), &status}
+			return refusal(422, "BuildFailed", fmt.Sprintf("build step %q ended with %s", argv[0], status), &status)
 		}
 		return nil
 	case <-timer.C:
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		status := <-exit
-		return &wireError{422, "BuildFailed", fmt.Sprintf("build step %q took longer than %s", argv[0], timeout), &status}
+		return refusal(422, "BuildFailed", fmt.Sprintf("build step %q took longer than %s", argv[0], timeout), &status)
 	}
 }

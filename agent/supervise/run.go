@@ -42,6 +42,7 @@ type runRequest struct {
 
 type runAnswer struct {
 	Port    *int       `json:"port"`
+	Note    string     `json:"note,omitempty"` // why this port, where the app listens on several
 	Timings runTimings `json:"timings"`
 }
 
@@ -110,8 +111,9 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 	s.log.Store(l)
 	var timings runTimings
 	var port *int
+	var note string
 	if s.spec.Kind == kindAgent {
-		port, err = s.runAgent(req, begun, &timings)
+		port, note, err = s.runAgent(req, begun, &timings)
 	} else {
 		err = s.runWorker(req, begun, &timings)
 	}
@@ -135,10 +137,10 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 	if s.spec.Kind == kindWorker {
 		go s.watchWorker()
 	}
-	return &runAnswer{Port: port, Timings: timings}, nil
+	return &runAnswer{Port: port, Note: note, Timings: timings}, nil
 }
 
-func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings) (*int, error) {
+func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings) (*int, string, error) {
 	s.follows.Store(true)
 	go s.follow()
 	entropy := make([]byte, 64)
@@ -153,10 +155,10 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 		"hostname": req.AppID, "entropy": hex.EncodeToString(entropy), "time": unixSeconds(time.Now()), "limits": limits,
 	})
 	if err != nil {
-		return nil, s.lost("InjectFailed", "claim", err)
+		return nil, "", s.lost("InjectFailed", "claim", err)
 	}
 	if status != http.StatusOK {
-		return nil, agentFault("InjectFailed", answer)
+		return nil, "", agentFault("InjectFailed", answer)
 	}
 	timings.Claim = s.stage("claimed", begun)
 
@@ -165,9 +167,9 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 	defer cancel()
 	if err := s.agent.inject(ctx, req.Source, req.Strip); err != nil {
 		if s.died.Err() != nil {
-			return nil, s.lost("InjectFailed", "inject", err)
+			return nil, "", s.lost("InjectFailed", "inject", err)
 		}
-		return nil, err
+		return nil, "", err
 	}
 	timings.Inject = sinceMS(injecting)
 	s.stage("injected", begun)
@@ -180,22 +182,26 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 	status, answer, err = s.agent.post(ctx, "/start", req.Start)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, faultf("StartTimeout", "the agent did not answer in time")
+		return nil, "", faultf("StartTimeout", "the agent did not answer in time")
 	case err != nil:
-		return nil, s.lost("StartFailed", "start", err)
+		return nil, "", s.lost("StartFailed", "start", err)
 	case status == http.StatusGatewayTimeout:
-		return nil, agentFault("StartTimeout", answer)
+		return nil, "", agentFault("StartTimeout", answer)
 	case status != http.StatusOK:
-		return nil, agentFault("StartFailed", answer)
+		return nil, "", agentFault("StartFailed", answer)
 	}
 	var listening struct {
-		Port int `json:"port"`
+		Port int    `json:"port"`
+		Note string `json:"note"`
 	}
 	if err := json.Unmarshal(answer, &listening); err != nil {
-		return nil, faultf("StartFailed", "the agent's answer makes no sense: %v", err)
+		return nil, "", faultf("StartFailed", "the agent's answer makes no sense: %v", err)
 	}
 	timings.Start = sinceMS(starting)
-	return &listening.Port, nil
+	if listening.Note != "" {
+		s.log.Load().system("the app %s", listening.Note)
+	}
+	return &listening.Port, listening.Note, nil
 }
 
 func startTimeout(start json.RawMessage) time.Duration {

@@ -294,6 +294,77 @@ async def test_an_app_that_never_listens_times_out(on: Bench, subject: Subject) 
     assert await gone(on) == []
 
 
+GUNICORN = Start(("python3", "-m", "gunicorn", "-b", "0.0.0.0:8080", "--threads", "8", "app:app"))
+WSGI = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+"""
+
+
+@general
+async def test_a_master_that_listens_before_its_workers_have_loaded_the_app_is_not_ready(
+    on: Bench, subject: Subject
+) -> None:
+    files = {"app.py": "import time\ntime.sleep(1.5)\nprint('loaded', flush=True)\n" + WSGI}
+    app = await subject.start(on, subject.driver(on), subject.run(on, files, start=GUNICORN))
+    assert "loaded" in app.texts("stdout")
+    assert (await app.get()).body == "served"
+
+
+@general
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("import os\nos.environ['API_TOKEN']", "the app needs the environment variable API_TOKEN"),
+        ("import nothing_that_exists", "the app needs the Python module 'nothing_that_exists'"),
+    ],
+    ids=["variable", "module"],
+)
+async def test_what_a_worker_needs_is_told_although_its_master_listened(
+    on: Bench, subject: Subject, server: str, told: str
+) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, {"app.py": server}, start=GUNICORN))
+    assert failed.value.message.startswith(told)
+    assert failed.value.exit is not None
+    assert await gone(on) == []
+
+
+@general
+async def test_an_app_that_listens_and_never_serves_times_out_with_that(on: Bench, subject: Subject) -> None:
+    files = {"app.py": "import socket, time\ns = socket.create_server(('', 8080))\ntime.sleep(60)"}
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), subject.run(on, files, timeout_s=1))
+    assert failed.value.error_code == "StartTimeout"
+    assert "listens on port 8080, but no process of it took a connection" in failed.value.message
+
+
+@general
+async def test_the_pages_are_served_although_another_port_opens_first(on: Bench, subject: Subject) -> None:
+    files = {
+        "app.py": """
+import http.server, threading, time
+class Pages(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + self.server.name)
+def serve(port, name):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Pages)
+    server.name = name
+    server.serve_forever()
+threading.Thread(target=serve, args=(9100, b"metrics"), daemon=True).start()
+time.sleep(1)
+serve(5000, b"pages")
+"""
+    }
+    start = Start(("python3", "app.py"), expected_ports=(5000,))
+    app = await subject.start(on, subject.driver(on), subject.run(on, files, start=start))
+    assert (await app.get()).body == "pages"
+    assert app.started.port == 5000
+    assert app.started.note.startswith("listens on 5000 and 9100: 5000 is served, since ")
+    assert any("5000 is served" in text for text in app.texts("system"))
+
+
 @general
 async def test_a_missing_module_is_named(on: Bench, subject: Subject) -> None:
     with pytest.raises(RunFailed) as failed:

@@ -54,6 +54,12 @@ def test_a_serving_version_that_is_wanted_is_ready() -> None:
     assert plan == Plan((), Phase.READY, "Running", "version 2 is serving", 2)
 
 
+def test_what_its_owner_should_know_of_how_it_is_served_is_told() -> None:
+    note = "listens on 3000 and 8081: 3000 is served, since the source starts its site there"
+    plan = look(2, RunView(5, 2, Stage.SERVING, note=note))
+    assert plan.message == f"version 2 is serving; it {note}"
+
+
 def test_a_redeploy_starts_beside_the_old_version_which_goes_on_serving() -> None:
     plan = look(2, serving(1, 1))
     assert plan.actions == (Start(2),)

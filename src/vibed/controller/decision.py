@@ -59,6 +59,13 @@ class RunView:
     """For whom or what, while it has no turn to start yet."""
     served_s: float = 0.0
     """How long it has served."""
+    note: str = ""
+    """Of a serving run: what its owner should know of how it is served; the rest of a sentence."""
+
+    @property
+    def told(self) -> str:
+        """Of a serving run, in words."""
+        return f"version {self.version} is serving{f'; it {self.note}' if self.note else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ def _settled(serving: RunView, seen: Observed) -> Plan:
         others.pop()
         again.append(seen.now + PROVING_S - serving.served_s)
     actions += [Drain(run.number) for run in others]
-    phase, reason, message = Phase.READY, "Running", f"version {serving.version} is serving"
+    phase, reason, message = Phase.READY, "Running", serving.told
     trouble = seen.troubles.get(serving.version)
     if trouble is not None and _loops(trouble) and serving.served_s < SOUND_AFTER_S:
         phase, reason = Phase.FAILED, "CrashLoop"

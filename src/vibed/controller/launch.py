@@ -55,6 +55,7 @@ async def launch(
         log_dir=means.layout.run_log(app_id, run.number),
         on_stage=on_stage,
     )
+    run.note = started.note
     listening = time.perf_counter()
     _unless_leaving(run)
     run.enter("switching")

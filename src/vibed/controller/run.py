@@ -28,6 +28,8 @@ class LiveRun:
     waits_for: Callable[[], str] | None = None
     """What tells for what it waits, while it has no turn to start yet."""
     timings: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    """Which of several ports is served, and why; the rest of a sentence."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def enter(self, step: str) -> None:
@@ -36,7 +38,7 @@ class LiveRun:
     def view(self) -> RunView:
         step = self.entered[-1][0] if self.entered else ""
         waits_for = self.waits_for() if self.waits_for is not None else ""
-        return RunView(self.number, self.version, self.stage, step, waits_for, self.served_s)
+        return RunView(self.number, self.version, self.stage, step, waits_for, self.served_s, self.note)
 
     @property
     def served_s(self) -> float:

@@ -131,7 +131,8 @@ class Telling:
         trouble = self._life.troubles.get(number)
         if plan.serving_version == number:
             timings = serving.timings if serving is not None else {}
-            new = VersionOutcome(number, Phase.READY, "Running", f"version {number} is serving", timings)
+            told = serving.view().told if serving is not None else f"version {number} is serving"
+            new = VersionOutcome(number, Phase.READY, "Running", told, timings)
         elif trouble is not None and plan.reason == trouble.reason:
             new = VersionOutcome(number, Phase.FAILED, trouble.reason, trouble.message, {})
         elif number in self.good:

@@ -207,6 +207,8 @@ class Started:
     port: int | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds: claim, bundle, inject, start."""
+    note: str = ""
+    """Why this port, where the app listens on several: the rest of a sentence that begins with the app."""
 
 
 class Sandbox(Protocol):

@@ -171,7 +171,12 @@ class Supervised:
         self._endpoint = Endpoint(socket)
         self._state = State.RUNNING
         timings = {str(k): float(v) for k, v in (answer.get("timings") or {}).items()}
-        return Started(self._endpoint, answer.get("port") or None, {"bundle": prepared, **timings})
+        return Started(
+            self._endpoint,
+            answer.get("port") or None,
+            {"bundle": prepared, **timings},
+            str(answer.get("note") or ""),
+        )
 
     async def hand_over(self, heir: Sandbox | None) -> None:
         """Let `heir` have the proxy's connections. Raises `HeirUnreachable`, `SandboxLost`."""

@@ -12,6 +12,7 @@ from vibed.sandboxes.diagnosis.finding import find
 from vibed.sandboxes.driver import Exit, Run, RunFailed
 
 _LISTEN = "a web app has to keep running and listen on the port in PORT (8080); bind 0.0.0.0 or 127.0.0.1"
+_SERVE = "it, or each of its workers, is still busy with something before it serves: do less at import, or do it later"
 _MEND = "mend it and deploy again: the same again ends the same. The app's log has all that it wrote"
 _CRASHED = {
     "SIGSEGV": "code of a native library crashed",
@@ -78,8 +79,12 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     if fault is not None and found is not None and found.complete and code != "StartTimeout":
         return _failed(found.code or code, f"the app {found.told}{_at(fault)}", ended, found.hint)
     if code == "StartTimeout":
-        told = f"the app did not listen on a port within {run.start_timeout_s:g} s{_why(fault, found)}"
-        return _failed(code, told, ended, found.hint if found else _LISTEN)
+        within = f"within {run.start_timeout_s:g} s{_why(fault, found)}"
+        if ports := details.get("listening"):
+            opened = ", ".join(map(str, ports))
+            told = f"the app listens on port {opened}, but no process of it took a connection {within}"
+            return _failed(code, told, ended, found.hint if found else _SERVE)
+        return _failed(code, f"the app did not listen on a port {within}", ended, found.hint if found else _LISTEN)
     if code == "BuildFailed":
         quoted = f": {fault}" if fault and str(fault) not in message else ""
         return _failed(code, f"{message}{quoted}", ended, found.hint if found else _MEND)
@@ -88,6 +93,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
             return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
         told, hint = why_it_ended(ended, about)
         return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint)
+    if code == "StartFailed" and fault is not None and details.get("listening"):
+        return _failed(code, f"{message}{_why(fault, found)}", ended, found.hint if found else _MEND)
     if code == "WorkerRejected":
         return _failed(code, f"the worker does not start: {message}", ended, found.hint if found else None)
     return RunFailed(message or code, code=code, exit=ended)
