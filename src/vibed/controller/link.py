@@ -15,6 +15,10 @@ from typing import Any
 from vibed.apps.app import Phase, Runtime
 from vibed.wire import Connection, Disconnected
 
+GRACE_S = 0.3
+"""How much later than the time that it was given a controller's answer may come. With what a deploy waits by default
+(`deploy_wait_s`) that is less than the ten seconds in which it is answered, whatever has become of the controller."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -59,16 +63,21 @@ class ControllerLink:
         self._connecting = asyncio.Lock()
 
     async def _call(self, op: str, *, timeout: float, **arguments: object) -> dict[str, Any]:
+        """`timeout` bounds all of it: the kernel connects to a process that is stopped, too."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await (await self._connected()).call(op, timeout=None, **arguments)
+        except TimeoutError as error:
+            raise Disconnected(f"the controller did not answer {op!r} in {timeout:g} s") from error
+
+    async def _connected(self) -> Connection:
         connection = self._connection
         if connection is None or connection.closed.done():
             async with self._connecting:
                 if self._connection is None or self._connection.closed.done():
                     self._connection = await Connection.open(self._socket, timeout=2.0)
                 connection = self._connection
-        try:
-            return await connection.call(op, timeout=timeout, **arguments)
-        except TimeoutError as error:
-            raise Disconnected(f"the controller did not answer {op!r} in {timeout:g} s") from error
+        return connection
 
     async def wake(self, app_id: str) -> None:
         """Say that an app's spec has changed."""
@@ -93,11 +102,11 @@ class ControllerLink:
         what the version's runs are a part (`vibed.tracing`).
         """
         wanted: dict[str, Any] = {"app_id": app_id, "version": version, "timeout_s": timeout_s, "trace": trace}
-        return _outcome(await self._call("settle", timeout=timeout_s + 5.0, **wanted))
+        return _outcome(await self._call("settle", timeout=timeout_s + GRACE_S, **wanted))
 
     async def ensure(self, app_id: str, *, timeout_s: float) -> Outcome:
         """Bring an app up whose name leads nowhere; Ready: it reaches it now."""
-        return _outcome(await self._call("ensure", app_id=app_id, timeout_s=timeout_s, timeout=timeout_s + 5.0))
+        return _outcome(await self._call("ensure", app_id=app_id, timeout_s=timeout_s, timeout=timeout_s + GRACE_S))
 
     async def templates(self) -> Sequence[TemplateFigures]:
         """Every template with real figures."""
