@@ -52,6 +52,9 @@ func NewHeir(connections, dial Dialer) (*Heir, error) {
 	return &Heir{conn: local, pool: to, http2: newGRPC(dial, nil, &to.heads)}, nil
 }
 
+// Forget closes an heir to which nothing was handed over.
+func (h *Heir) Forget() { h.close() }
+
 func (h *Heir) close() {
 	h.conn.Close()
 	h.pool.close()
@@ -84,9 +87,19 @@ func (h *Heir) give(fd int) error {
 // HandOver lets the heir have every connection on which no request is under way, now and from now on; it returns when
 // those that were idle have moved. What is under way is finished here. Nil takes it back: this ingress serves again.
 func (in *Ingress) HandOver(heir *Heir) (moved int) {
+	in.LetHave(heir)
+	return in.Moved(heir)
+}
+
+// LetHave is the first half of HandOver: from now on what begins here is the heir's.
+func (in *Ingress) LetHave(heir *Heir) {
 	if before := in.heir.Swap(heir); before != nil {
 		before.close()
 	}
+}
+
+// Moved is the other half: it waits until what was idle has moved, or is another's business.
+func (in *Ingress) Moved(heir *Heir) int {
 	if heir == nil {
 		return 0
 	}

@@ -125,6 +125,7 @@ type request struct {
 	GraceS    *float64        `json:"grace_s"`
 	To        string          `json:"to"`
 	Socket    string          `json:"socket"`
+	Order     int64           `json:"order"`
 }
 
 // request answers one line, when it is done; the next one is read meanwhile.
@@ -168,7 +169,7 @@ func (c *control) perform(asked *request, line []byte) (any, error) {
 	case "drain":
 		return c.s.drain(*or(asked.DeadlineS, 60))
 	case "hand_over":
-		return c.s.handOver(asked.To, asked.Socket)
+		return c.s.handOver(asked.To, asked.Socket, asked.Order)
 	case "stop":
 		return struct{}{}, c.s.stop(*or(asked.GraceS, 5))
 	case "requests":

@@ -29,6 +29,7 @@ const (
 // runRequest is the op run.
 type runRequest struct {
 	AppID   string          `json:"app_id"`
+	AppKey  string          `json:"app_key"`
 	Version int             `json:"version"`
 	Run     int             `json:"run"`
 	Socket  string          `json:"socket"`
@@ -98,7 +99,7 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 			return false
 		}
 		st.State = stateInjecting
-		st.Run = &runState{AppID: req.AppID, Version: req.Version, Run: req.Run, LogDir: req.LogDir, Socket: req.Socket}
+		st.Run = &runState{req.AppID, req.AppKey, req.Version, req.Run, req.LogDir, req.Socket}
 		return true
 	})
 	if !claimed {
@@ -309,21 +310,40 @@ func (s *sandbox) pause(d time.Duration) bool {
 const connectionsSocket = "connections.sock"
 
 // handOver lets the sandbox whose directory and ingress socket are given have the proxy's connections; an empty directory
-// takes that back.
-func (s *sandbox) handOver(dir, socket string) (handedOver, error) {
+// takes that back. A supervisor that was stopped finds several such requests when it goes on, and works on all at once: the
+// one with the highest order is the last word.
+func (s *sandbox) handOver(dir, socket string, order int64) (handedOver, error) {
 	in := s.front()
 	if in == nil {
 		return handedOver{}, faultf("NotRunning", "nothing runs here that has connections")
 	}
-	if dir == "" {
-		in.HandOver(nil)
+	var heir *ingress.Heir
+	if dir != "" {
+		var err error
+		connections := &appSocket{path: filepath.Join(dir, connectionsSocket)}
+		if heir, err = ingress.NewHeir(connections.dial, (&appSocket{path: socket}).dial); err != nil {
+			return handedOver{}, faultf("HeirUnreachable", "the sandbox that takes over: %v", err)
+		}
+	}
+	if !s.letHave(in, heir, order) {
 		return handedOver{}, nil
 	}
-	heir, err := ingress.NewHeir((&appSocket{path: filepath.Join(dir, connectionsSocket)}).dial, (&appSocket{path: socket}).dial)
-	if err != nil {
-		return handedOver{}, faultf("HeirUnreachable", "the sandbox that takes over: %v", err)
+	return handedOver{Moved: in.Moved(heir)}, nil
+}
+
+// letHave tells whether this was the last word.
+func (s *sandbox) letHave(in *ingress.Ingress, heir *ingress.Heir, order int64) bool {
+	s.handing.Lock()
+	defer s.handing.Unlock()
+	if order < s.handed {
+		if heir != nil {
+			heir.Forget()
+		}
+		return false
 	}
-	return handedOver{Moved: in.HandOver(heir)}, nil
+	s.handed = order
+	in.LetHave(heir)
+	return true
 }
 
 type handedOver struct {

@@ -50,6 +50,9 @@ type sandbox struct {
 	dead    context.CancelFunc
 	exited  chan struct{} // closed after state exited has been made known
 
+	handing sync.Mutex
+	handed  int64 // the order of the last hand_over
+
 	claimed  atomic.Bool
 	follows  atomic.Bool
 	followed chan struct{} // closed when the agent has no more of the app's output

@@ -497,6 +497,38 @@ func TestTheProxysConnectionsAreHandedOverToTheNextVersion(t *testing.T) {
 	}
 }
 
+func TestOfSeveralHandOversTheLastWordCountsInWhateverOrderTheyAreHeard(t *testing.T) {
+	old, over, next := newBed(t, kindAgent), newBed(t, kindAgent), newBed(t, kindAgent)
+	for _, b := range []*bed{old, over, next} {
+		b.warm().ok(b.runRequest("serve"))
+	}
+	control := old.connect()
+	tell := func(to *bed, order int) {
+		control.ok(map[string]any{"op": "hand_over", "to": to.dir, "socket": to.path("app.a.sock"), "order": order})
+	}
+	tell(next, 2)
+	tell(over, 1)
+	control.ok(map[string]any{"op": "hand_over", "to": "", "socket": "", "order": 1})
+	resp, err := old.http().Get("http://todo/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for b, want := range map[*bed]float64{old: 0, over: 0, next: 1} {
+		if got := b.connect().ok(map[string]any{"op": "requests"})["total"]; got != want {
+			t.Errorf("%s has seen %v requests, not %v", b.dir, got, want)
+		}
+	}
+	tell(over, 3)
+	if resp, err = old.http().Get("http://todo/"); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := over.connect().ok(map[string]any{"op": "requests"})["total"]; got != 1.0 {
+		t.Errorf("the later word was not heard: %v", got)
+	}
+}
+
 func TestNothingIsHandedOverBeforeAnAppRuns(t *testing.T) {
 	newBed(t, kindAgent).warm().refused(map[string]any{"op": "hand_over", "to": "/x", "socket": "/x"}, "NotRunning")
 }

@@ -71,7 +71,7 @@ class Scripted:
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         assert self.claimed is None, "claimed twice"
-        self.claimed = Claimed(run.app_id, run.version, run.number)
+        self.claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         on_stage("claimed")
         outcome = self._driver.script(run)
         waiting = asyncio.ensure_future(outcome)
@@ -595,6 +595,21 @@ async def test_a_sandbox_of_an_earlier_app_of_that_name_never_serves_the_new_one
     await world.settle(version)
     await world.until(lambda: left.exit is not None)
     assert [sandbox.claimed and sandbox.claimed.number for sandbox in world.driver.alive] == [1]
+
+
+async def test_nor_does_one_whose_run_has_the_number_of_one_of_the_new_apps(world: World) -> None:
+    """Its sandbox could not be ended when the old app was deleted, and was found again by a later controller."""
+    left = await orphan(world, "todo", 1)
+    left.claimed = Claimed("todo", 1, 1, "1764000000.5")
+    version = await world.deploy()
+    await world.store.next_run("todo")
+    world.fleet.adopt([left])
+    await world.settle(version)
+    await world.until(lambda: left.exit is not None)
+    (new,) = world.driver.alive
+    assert new.claimed is not None
+    assert new.claimed.number == 2
+    assert new.claimed.app_key == repr((await world.app()).created_at)
 
 
 async def test_a_site_serves_on_however_many_later_versions_failed(

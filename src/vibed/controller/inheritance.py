@@ -13,7 +13,7 @@ from vibed.controller.decision import SOUND_AFTER_S, Trouble
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
-from vibed.controller.run import LiveRun
+from vibed.controller.run import LiveRun, app_key
 from vibed.controller.telling import REFUSALS, Telling
 from vibed.router.markers import Marker
 from vibed.sandboxes.driver import Sandbox
@@ -40,9 +40,10 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
     for sandbox in adopted:
         assert sandbox.claimed is not None
         run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
-        if sandbox.endpoint is None or sandbox.exit is not None or run.number > app.runs:
+        another = sandbox.claimed.app_key not in ("", app_key(app)) or run.number > app.runs
+        if sandbox.endpoint is None or sandbox.exit is not None or another:
             # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of
-            # an earlier app of this name, whose runs had numbers that this one's have not reached.
+            # an earlier app of this name, that was deleted while the sandbox could not be.
             means.markers.forget(app.app_id, run.number)
             means.tasks.spawn(destroy(sandbox))
             continue

@@ -139,7 +139,7 @@ class Keeper:
             case Start(version=number):
                 other = wanted.number != number
                 version = await self._means.store.version(self.app_id, number) if other else wanted
-                await self.life.begin(version, app.owner)
+                await self.life.begin(version, app)
             case Drain(run=number):
                 self.life.drain(number)
             case Stop(run=number):

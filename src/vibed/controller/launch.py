@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from vibed.apps.app import Version
+from vibed.apps.app import App, Version
 from vibed.controller.ending import account, how_it_ended
 from vibed.controller.means import Means
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
-from vibed.controller.run import LiveRun
+from vibed.controller.run import LiveRun, app_key
 from vibed.sandboxes.driver import HeirUnreachable, Run, RunFailed, SandboxLost
 
 QUIET_STATUS_S = 0.25
@@ -20,7 +20,7 @@ QUIET_STATUS_S = 0.25
 
 async def launch(
     means: Means,
-    app_id: str,
+    app: App,
     run: LiveRun,
     version: Version,
     placement: Placement,
@@ -48,11 +48,11 @@ async def launch(
     _unless_leaving(run)
     claimed = time.perf_counter()
     if placement.driver != "static":
-        means.markers.make_room(app_id)
+        means.markers.make_room(app.app_id)
     started = await sandbox.run(
-        _order(means, app_id, run, version, placement),
-        socket=means.markers.socket(app_id, run.number, run.version),
-        log_dir=means.layout.run_log(app_id, run.number),
+        _order(means, app, run, version, placement),
+        socket=means.markers.socket(app.app_id, run.number, run.version),
+        log_dir=means.layout.run_log(app.app_id, run.number),
         on_stage=on_stage,
     )
     run.note = started.note
@@ -83,12 +83,13 @@ def _unless_leaving(run: LiveRun, why: str = "it was stopped while it started") 
         raise RunFailed(why, code="Stopped")
 
 
-def _order(means: Means, app_id: str, run: LiveRun, version: Version, placement: Placement) -> Run:
+def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Placement) -> Run:
     config, runtime = means.config, version.runtime
     if not config.warm_processes:
         runtime = replace(runtime, start=replace(runtime.start, warm=False))
     return Run(
-        app_id=app_id,
+        app_id=app.app_id,
+        app_key=app_key(app),
         version=run.version,
         number=run.number,
         source=means.source_path(version.source_digest),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from vibed import records
-from vibed.apps.app import Crash, Version
+from vibed.apps.app import App, Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
 from vibed.controller.decision import SOUND_AFTER_S, Stage, Trouble, backoff
@@ -62,13 +62,13 @@ class Life:
 
     # Beginning
 
-    async def begin(self, version: Version, owner: str) -> None:
+    async def begin(self, version: Version, app: App) -> None:
         """Start a run of a version beside whatever there is."""
         run = LiveRun(await self._means.store.next_run(self._app_id), version.number)
         self.runs[run.number] = run
-        self._means.tasks.spawn(self._bring_up(run, version, owner))
+        self._means.tasks.spawn(self._bring_up(run, version, app))
 
-    async def _bring_up(self, run: LiveRun, version: Version, owner: str) -> None:
+    async def _bring_up(self, run: LiveRun, version: Version, app: App) -> None:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
         try:
@@ -76,20 +76,20 @@ class Life:
             if not isinstance(placement, Placement):
                 raise RunFailed(placement.message, code=placement.reason)
             if placement.driver == "static":
-                run.timings = await self._launch(run, version, placement)
+                run.timings = await self._launch(run, version, placement, app)
             else:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._means.pools.deploying())
                 try:
                     async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
-                        owner=owner,
+                        owner=app.owner,
                         app_id=self._app_id,
                         wanted=lambda: self._waited_for(run.version),
                         over=lambda: run.leaving,
                         on_wait=lambda why: setattr(run, "waits_for", why),
                     ):
                         run.waits_for = None
-                        run.timings = await self._launch(run, version, placement)
+                        run.timings = await self._launch(run, version, placement, app)
                 finally:
                     # a moment later: whoever waits is answered before the pool is refilled
                     asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
@@ -107,8 +107,8 @@ class Life:
         finally:
             run.over.set()
 
-    async def _launch(self, run: LiveRun, version: Version, placement: Placement) -> Mapping[str, float]:
-        timings = await launch(self._means, self._app_id, run, version, placement, self.name, on_step=self._wake)
+    async def _launch(self, run: LiveRun, version: Version, placement: Placement, app: App) -> Mapping[str, float]:
+        timings = await launch(self._means, app, run, version, placement, self.name, on_step=self._wake)
         if run.version not in self.lived:
             # what it took until it lived for the first time says nothing of how it does
             self.troubles.pop(run.version, None)

@@ -105,7 +105,7 @@ class Site:
             raise SandboxLost("this sandbox was claimed before", code="AlreadyClaimed", retryable=False)
         began = time.perf_counter()
         self._state = State.INJECTING
-        self._claimed = Claimed(run.app_id, run.version, run.number)
+        self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         on_stage("claimed")
         try:
             place = await self._driver.unpacked(run)

@@ -84,6 +84,8 @@ class Run:
     limits: Limits
     mounts: Sequence[Mount] = ()
     start_timeout_s: float = 60.0
+    app_key: str = ""
+    """Which app of that id: one that is deleted and made anew is another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,8 @@ class Claimed:
     app_id: str
     version: int
     number: int
+    app_key: str = ""
+    """As in `Run`; empty when it was claimed by a vibeD that did not say."""
 
 
 @dataclass(frozen=True, slots=True)

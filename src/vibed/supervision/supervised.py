@@ -139,7 +139,7 @@ class Supervised:
         if self.state is not State.WARM:
             raise SandboxLost(f"sandbox {self.id} ended before it was given anything to run")
         self._used = True
-        self._claimed = Claimed(run.app_id, run.version, run.number)
+        self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         self._log_dir = log_dir
         self._on_stage = on_stage
         began = time.perf_counter()
@@ -154,6 +154,7 @@ class Supervised:
                 "run",
                 run.start_timeout_s + 60,
                 app_id=run.app_id,
+                app_key=run.app_key,
                 version=run.version,
                 run=run.number,
                 socket=str(socket),
@@ -180,13 +181,14 @@ class Supervised:
 
     async def hand_over(self, heir: Sandbox | None) -> None:
         """Let `heir` have the proxy's connections. Raises `HeirUnreachable`, `SandboxLost`."""
-        told = {"to": "", "socket": ""}
+        # the clock of this boot: supervisors live no longer, and vibeD's processes share it
+        told: dict[str, object] = {"to": "", "socket": "", "order": time.monotonic_ns()}
         if heir is not None:
             if not isinstance(heir, Supervised):
                 return
             if heir.endpoint is None:
                 raise HeirUnreachable(f"sandbox {heir.id} has ended")
-            told = {"to": str(heir.place.folder), "socket": str(heir.endpoint.path)}
+            told |= {"to": str(heir.place.folder), "socket": str(heir.endpoint.path)}
         try:
             await self._call("hand_over", _HAND_OVER_S, **told)
         except wire.WireError as error:
@@ -255,7 +257,7 @@ class Supervised:
         self._state = State(state["state"])
         if run := state.get("run"):
             self._used = True
-            self._claimed = Claimed(run["app_id"], int(run["version"]), int(run["run"]))
+            self._claimed = Claimed(run["app_id"], int(run["version"]), int(run["run"]), str(run.get("app_key") or ""))
             self._log_dir = Path(run["log_dir"])
             if self._state in (State.RUNNING, State.DRAINING):
                 self._endpoint = Endpoint(Path(run["socket"]))
