@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import unix_connect
@@ -25,7 +27,7 @@ async def on(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def serve(
-    on: Bench, files: Mapping[str, str], entry: str = "worker.js", options: Mapping[str, object] | None = None
+    on: Bench, files: Mapping[str, str | bytes], entry: str = "worker.js", options: Mapping[str, object] | None = None
 ) -> Running:
     run = workerd.run(on, files, options=options)
     runtime = replace(run.runtime, entrypoint=entry)
@@ -80,6 +82,117 @@ class TestBundling:
         assert failed.value.error_code == "DependenciesMissing"
         assert "'left-pad'" in failed.value.message
         assert "'@scope/other'" in failed.value.message
+
+
+ADD = base64.b64decode("AGFzbQEAAAABBwFgAn9/AX8DAgEABwcBA2FkZAAACgkBBwAgACABags=")
+"""A WebAssembly module that exports `add`."""
+
+
+class TestModulesThatAreNoJavaScript:
+    @pytest.mark.parametrize("entry", ["worker.js", "src/worker.ts"])
+    async def test_web_assembly_data_and_text_are_imported_as_under_wrangler(self, on: Bench, entry: str) -> None:
+        folder = entry.rpartition("/")[0]
+        typed = ": WebAssembly.Module" if entry.endswith("ts") else ""
+        source = f"""
+            import add from "./lib/add.wasm";
+            import data from "./lib/three.bin";
+            import page from "./page.html";
+            const module{typed} = add;
+            export default {{ async fetch() {{
+                const {{ exports }} = new WebAssembly.Instance(module);
+                const bytes = data instanceof ArrayBuffer ? new Uint8Array(data).join() : "no ArrayBuffer";
+                return new Response(`${{exports.add(2, 40)}} ${{bytes}} ${{page}}`);
+            }} }};
+        """
+        beside = {"lib/add.wasm": ADD, "lib/three.bin": bytes([1, 2, 3]), "page.html": "<p>"}
+        files = {(f"{folder}/{name}" if folder else name): content for name, content in beside.items()}
+        app = await serve(on, {entry: source, **files}, entry)
+        assert (await app.get()).body == "42 1,2,3 <p>"
+
+    async def test_a_name_with_a_query_and_one_from_another_folder(self, on: Bench) -> None:
+        source = 'export { default as add } from "../wasm/add.wasm?module";'
+        worker = """
+            import { add } from "./inner";
+            export default { fetch: () => new Response(String(new WebAssembly.Instance(add).exports.add(1, 1))) };
+        """
+        files = {"src/worker.ts": worker, "src/inner.ts": source, "wasm/add.wasm": ADD}
+        app = await serve(on, files, "src/worker.ts")
+        assert (await app.get()).body == "2"
+
+    async def test_one_that_is_not_there_is_told(self, on: Bench) -> None:
+        source = 'import add from "./add.wasm"; export default { fetch() { return new Response(String(add)) } }'
+        with pytest.raises(RunFailed, match=r"add\.wasm.*not in the source") as failed:
+            await serve(on, {"worker.ts": source}, "worker.ts")
+        assert failed.value.error_code == "BundleFailed"
+
+
+class TestCache:
+    WORKER = """
+        const cache = caches.default;
+        export default { async fetch(request) {
+            const url = new URL(request.url);
+            const named = url.searchParams.get("cache");
+            const place = named ? await caches.open(named) : cache;
+            const key = "https://example.com" + url.pathname;
+            const what = request.headers.get("do");
+            if (what === "DELETE") return Response.json(await place.delete(key));
+            if (what !== "PUT") {
+                const init = { headers: request.headers };
+                return (await place.match(new Request(key, init))) ?? new Response("miss", { status: 404 });
+            }
+            const headers = JSON.parse(url.searchParams.get("headers") ?? "{}");
+            const response = new Response("x".repeat(Number(url.searchParams.get("size") ?? 5)), { headers });
+            try {
+                await place.put(key, response);
+                return new Response("put");
+            } catch (error) {
+                return new Response(String(error), { status: 400 });
+            }
+        } };
+    """
+
+    async def test_what_is_put_is_matched_until_it_is_deleted_and_each_cache_is_its_own(self, on: Bench) -> None:
+        app = await serve(on, {"worker.js": self.WORKER})
+        assert (await app.get("/a")).body == "miss"
+        headers = quote('{"cache-control":"max-age=60","etag":"\\"e\\""}')
+        assert (await app.get(f"/a?headers={headers}", Do="PUT")).body == "put"
+        found = await app.get("/a")
+        assert (found.status, found.body, found.headers["cf-cache-status"]) == (200, "xxxxx", "HIT")
+        assert (await app.get("/a")).body == "xxxxx"
+        assert (await app.get("/a", If_None_Match='W/"e"')).status == 304
+        part = await app.get("/a", Range="bytes=1-2")
+        assert (part.status, part.body, part.headers["content-range"]) == (206, "xx", "bytes 1-2/5")
+        assert (await app.get("/a?cache=other")).body == "miss"
+        assert (await app.get("/a", Do="DELETE")).body == "true"
+        assert (await app.get("/a", Do="DELETE")).body == "false"
+        assert (await app.get("/a")).body == "miss"
+
+    @pytest.mark.parametrize("headers", ['{"cache-control":"no-store"}', '{"cache-control":"private, max-age=9"}',
+        '{"set-cookie":"a=b"}', '{"cache-control":"max-age=0"}'])  # fmt: skip
+    async def test_what_says_that_it_is_not_to_be_kept_is_not(self, on: Bench, headers: str) -> None:
+        app = await serve(on, {"worker.js": self.WORKER})
+        assert (await app.get(f"/a?headers={quote(headers)}", Do="PUT")).body == "put"
+        assert (await app.get("/a")).body == "miss"
+        vary = quote('{"vary":"*"}')
+        assert "Vary" in (await app.get(f"/a?headers={vary}", Do="PUT")).body
+
+    async def test_it_is_bounded_and_the_longest_unused_go_first(self, on: Bench) -> None:
+        app = await serve(on, {"worker.js": self.WORKER})
+        for number in range(8):
+            assert (await app.get(f"/{number}?size=3000000", Do="PUT")).body == "put"
+            assert (await app.get("/0", Range="bytes=0-0")).body == "x"
+        assert (await app.get("/1", Range="bytes=0-0")).body == "miss"
+        assert (await app.get("/7", Range="bytes=0-0")).body == "x"
+        await app.get("/large?size=5000000", Do="PUT")
+        assert (await app.get("/large")).body == "miss"
+
+    async def test_a_service_worker_has_it_too(self, on: Bench) -> None:
+        source = """addEventListener("fetch", (event) => event.respondWith((async () => {
+            await caches.default.put(event.request.url, new Response("kept"));
+            return caches.default.match(event.request.url);
+        })()));"""
+        app = await serve(on, {"worker.js": source})
+        assert (await app.get("/x")).body == "kept"
 
 
 class TestForms:
@@ -193,6 +306,26 @@ class TestAssets:
         assert (await app.get("/some/route", Sec_Fetch_Mode="navigate")).body == "index"
         assert (await app.get("/api/x", Sec_Fetch_Mode="navigate")).body == "from the worker"
         assert (await app.get("/some/route")).body == "from the worker"
+
+    async def test_the_rules_that_they_bring_are_followed_and_what_configures_a_host_is_not_served(
+        self, on: Bench
+    ) -> None:
+        rules = {
+            "public/_redirects": "/old /about 302\n/blog/* https://blog.example/:splat\n/app/* /docs/ 200\n",
+            "public/_headers": "/*\n  X-A: 1\n/a.css\n  X-A: 2\n  Cache-Control: immutable\n",
+            "public/wrangler.toml": "secret",
+            "public/.env": "KEY=1",
+        }
+        app = await serve(on, {**self.FILES, **rules}, options={"assets": {"directory": "public"}})
+        old = await app.get("/old?q=1")
+        assert (old.status, old.headers["location"]) == (302, "/about?q=1")
+        assert (await app.get("/blog/a%20b")).headers["location"] == "https://blog.example/a%20b"
+        assert (await app.get("/app/orders/7")).body == "docs"
+        style = await app.get("/a.css")
+        assert (style.headers["x-a"], style.headers["cache-control"]) == ("1, 2", "immutable")
+        assert "x-a" not in (await app.get("/api/x")).headers
+        for path in ("/_redirects", "/_headers", "/wrangler.toml", "/.env"):
+            assert (await app.get(path)).body == "from the worker", path
 
     async def test_a_folder_that_is_not_in_the_source_is_told(self, on: Bench) -> None:
         with pytest.raises(RunFailed, match="dist/"):

@@ -146,6 +146,8 @@ class TestAssets:
             "html_handling": "auto-trailing-slash",
             "not_found_handling": "single-page-application",
             "run_worker_first": False,
+            "redirects": [],
+            "headers": [],
         }
         assert built["mainModule"] == ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
 from vibed.sources import room
@@ -32,11 +32,13 @@ def extract(
     file_mode: int | None = None,
     dir_mode: int = 0o755,
     owner: tuple[int, int] | None = None,
+    without: Container[str] = frozenset(),
     limits: ArchiveLimits = DEFAULT_LIMITS,
 ) -> int:
     """Write the archive at `path` below `dest`, which must not exist and whose parent must be trusted.
 
-    Members outside `strip` (a folder, with its slash) are left out, the others lose it. `file_mode` None keeps the
+    Members outside `strip` (a folder, with its slash) are left out, the others lose it; so are the files that `without`
+    names by what is left. `file_mode` None keeps the
     archive's permission bits. `owner` is (uid, gid). Returns the number of files. When anything fails, `dest` is
     removed again. Raises `ArchiveError`, `StorageFull`, `StorageFailed`; `FileExistsError` when `dest` exists."""
     _check_strip(strip)
@@ -46,7 +48,7 @@ def extract(
         try:
             room.check(root, unpacked_size(table, strip))
             writing = _Writing(root, dir_mode, owner)
-            count = writing.all(path, table, strip, file_mode, limits)
+            count = writing.all(path, table, strip, file_mode, without, limits)
         finally:
             os.close(root)
     except OSError as error:
@@ -151,7 +153,15 @@ class _Writing:
         self._made = {""}
         self._unchecked = 0
 
-    def all(self, path: Path, table: ArchiveTable, strip: str, file_mode: int | None, limits: ArchiveLimits) -> int:
+    def all(
+        self,
+        path: Path,
+        table: ArchiveTable,
+        strip: str,
+        file_mode: int | None,
+        without: Container[str],
+        limits: ArchiveLimits,
+    ) -> int:
         if self._owner:
             os.fchown(self._root, *self._owner)
         os.fchmod(self._root, self._dir_mode)
@@ -165,6 +175,8 @@ class _Writing:
                 if entry.kind is Kind.DIRECTORY:
                     if name:
                         self._directory(name)
+                elif name in without:
+                    continue
                 elif entry.kind is Kind.LINK:
                     links.append((name, entry))
                 else:

@@ -19,7 +19,8 @@ _MANIFESTS = frozenset(
         "package.json", "pyproject.toml", "Procfile", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "go.mod",
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
         "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
-        "docker-compose.yaml", "compose.yml", "compose.yaml",
+        "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
+        "firebase.json", "staticwebapp.config.json",
     }
 )  # fmt: skip
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})

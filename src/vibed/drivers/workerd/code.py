@@ -7,6 +7,7 @@ its import statements.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import posixpath
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Runtime
+from vibed.classify.host_rules import Rules
+from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.sandboxes.driver import RunFailed
 
 MAIN = "__vibed_main__.js"
 SERVICE_WORKER = "__vibed_service_worker__.js"
 BUNDLE = "__vibed_bundle__.js"
+CACHE = "__vibed_cache__.js"
 NEWEST_DATE = "2026-11-17"
 """The latest compatibility date that the pinned workerd knows."""
 DEFAULT_DATE = "2026-11-01"
@@ -43,6 +47,9 @@ _REQUIRE = re.compile(r"\brequire\s*\(|\bmodule\.exports\b")
 _FETCH_LISTENER = re.compile(r"\baddEventListener\s*\(\s*['\"]fetch['\"]")
 _BUILT_IN = ("cloudflare:", "node:", "workerd:")
 _MAX_MODULES = 500
+TEXTS = (".txt", ".html", ".sql", ".md")
+BINARIES = {".wasm": "wasm", ".bin": "data"}
+"""What Wrangler makes modules of besides JavaScript, and the kind of module that a worker gets."""
 
 
 @cache
@@ -54,7 +61,7 @@ def shim(heap_mb: int) -> dict[str, str]:
     """The files of the shim itself, by name."""
     return {
         "shim.capnp": _shipped("shim.capnp").replace("@HEAP_MB@", str(heap_mb)),
-        "shim.js": _shipped("shim.js"),
+        "shim.js": _shipped("shim.js").replace("@TYPES@", json.dumps(TYPES)).replace("@UNKNOWN@", json.dumps(UNKNOWN)),
     }
 
 
@@ -70,8 +77,11 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
         content = files.get(name)
         if content is None or len(modules) >= _MAX_MODULES:
             return None
-        if kind in (".txt", ".html", ".sql", ".md"):
+        if kind in TEXTS:
             modules[name] = {"text": content.decode("utf-8", "replace")}
+            continue
+        if kind in BINARIES:
+            modules[name] = binary(kind, content)
             continue
         if kind not in (".js", ".mjs"):
             return None
@@ -84,6 +94,8 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
                 continue
             if not wanted.startswith(("./", "../")):
                 return None
+            if "?" in wanted:
+                return None  # `./a.wasm?module`: the module has that name, and the file has not
             waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
         if name != entry and _REQUIRE.search(text):
             return None
@@ -91,6 +103,38 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
             return None
         modules[name] = {"js": text}
     return modules
+
+
+def binary(kind: str, content: bytes) -> dict[str, object]:
+    """A module that is no text, by its extension; the shim turns it into bytes again."""
+    return {BINARIES[kind]: base64.b64encode(content).decode()}
+
+
+def with_binaries(code: str, files: Mapping[str, bytes]) -> dict[str, object]:
+    """The modules of a bundle that still imports files of the source that are no text. Raises `RunFailed`.
+
+    esbuild leaves such names as they were written in whatever file, so that a file is found by the end of its path.
+    """
+    modules: dict[str, object] = {}
+    for number, wanted in enumerate(dict.fromkeys(_imports(code))):
+        path = wanted.partition("?")[0]
+        kind = posixpath.splitext(path)[1]
+        if kind not in BINARIES or wanted.startswith(_BUILT_IN):
+            continue
+        tail = posixpath.normpath(path).lstrip("./")
+        found = {content for name, content in files.items() if name == tail or name.endswith(f"/{tail}")}
+        if len(found) != 1:
+            raise RunFailed(
+                f"the worker imports {wanted!r}, "
+                + ("which is not in the source" if not found else "and several files of the source end like this"),
+                code="BundleFailed",
+                hint=f"bring {tail} along with the source" if not found else "give each a name of its own",
+            )
+        name = f"__vibed_{number}{kind}"
+        modules[name] = binary(kind, found.pop())
+        importing = re.compile(rf"""(\b(?:from|import)\s*+\(?\s*+)(['"]){re.escape(wanted)}\2""")
+        code = importing.sub(rf"\1\2./{name}\2", code)
+    return {BUNDLE: {"js": code}, **modules}
 
 
 def _imports(text: str) -> Iterator[str]:
@@ -121,8 +165,11 @@ def build(
     modules: Mapping[str, object],
     entry: str,
     assets: Mapping[str, str] | None,
+    rules: Rules | None = None,
 ) -> dict[str, object]:
-    """The worker code. `assets` maps the paths of static files to their etags. Raises `RunFailed`."""
+    """The worker code. `assets` maps the paths of static files to their etags, `rules` are what these bring along.
+    Raises `RunFailed`.
+    """
     options = runtime.options
     code: dict[str, object] = {
         "compatibilityDate": _date(options.get("compatibility_date")),
@@ -135,14 +182,18 @@ def build(
         code["modules"] = {**modules, **_main(entry, modules)}
         code["mainModule"] = MAIN
     if assets is not None:
+        rules = rules or Rules()
         given = options.get("assets")
         settings: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
         code["assets"] = {
             "files": dict(assets),
             "binding": settings.get("binding") or "ASSETS",
             "html_handling": settings.get("html_handling") or "auto-trailing-slash",
-            "not_found_handling": settings.get("not_found_handling") or "none",
+            "not_found_handling": settings.get("not_found_handling")
+            or ("single-page-application" if rules.single_page else "none"),
             "run_worker_first": settings.get("run_worker_first") or False,
+            "redirects": [rule.data() for rule in rules.redirects if not rule.is_fallback],
+            "headers": [rule.data() for rule in rules.headers],
         }
     return code
 
@@ -160,11 +211,8 @@ def esbuild_arguments(entry: str, runtime: Runtime) -> list[str]:
         "--external:cloudflare:*",
         "--external:node:*",
         "--external:workerd:*",
-        "--loader:.txt=text",
-        "--loader:.html=text",
-        "--loader:.sql=text",
-        "--loader:.md=text",
-        "--loader:.bin=binary",
+        *(f"--loader:{kind}=text" for kind in TEXTS),
+        *(f"--external:*{kind}{query}" for kind in BINARIES for query in ("", "?module")),
         '--define:process.env.NODE_ENV="production"',
         "--keep-names",
         "--log-limit=20",
@@ -190,12 +238,13 @@ def _main(entry: str, modules: Mapping[str, object]) -> dict[str, object]:
     text = str(module["js"]) if isinstance(module, Mapping) else ""
     as_service_worker = not _EXPORT.search(text) and bool(_FETCH_LISTENER.search(text))
     # service workers register while they are evaluated, so the module that listens comes first
+    cache = {CACHE: {"js": _shipped("cache.js")}}
     main = _shipped("main.js").replace("@MODULE@", f"./{entry}")
     if as_service_worker:
         main = main.replace("@PRELUDE@", f'import {{ handler as listened }} from "./{SERVICE_WORKER}";')
         main = main.replace("@HANDLER@", "listened")
-        return {MAIN: {"js": main}, SERVICE_WORKER: {"js": _shipped("service_worker.js")}}
-    return {MAIN: {"js": main.replace("@PRELUDE@", "").replace("@HANDLER@", "app.default")}}
+        return {MAIN: {"js": main}, SERVICE_WORKER: {"js": _shipped("service_worker.js")}, **cache}
+    return {MAIN: {"js": main.replace("@PRELUDE@", "").replace("@HANDLER@", "app.default")}, **cache}
 
 
 def _date(value: object) -> str:

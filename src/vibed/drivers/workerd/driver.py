@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Runtime
+from vibed.classify.host_rules import Rules, host_rules
+from vibed.classify.tree import decoded
+from vibed.classify.unpublished import unpublished
 from vibed.drivers import probing
 from vibed.drivers.ahead import Ahead
 from vibed.drivers.workerd import code as worker_code
@@ -41,6 +44,7 @@ _DEFAULT = Limits(cpus=1.0, memory_mb=192, pids=64, disk_mb=128)
 _HEAP_MB = 96
 """What JavaScript objects may take; the group bounds everything else (ArrayBuffers are outside V8's heap)."""
 _MAX_SOURCE_BYTES = 8 << 20
+_MAX_BINARY_BYTES = 32 << 20
 
 
 class WorkerdDriver(SupervisedDriver):
@@ -56,7 +60,7 @@ class WorkerdDriver(SupervisedDriver):
         self._assets = host.layout.sites / boot / ".assets"
         self._libraries = _libraries()
         self._ahead: Ahead[dict[str, object] | None] = Ahead()
-        self._laying: dict[str, asyncio.Future[dict[str, str]]] = {}
+        self._laying: dict[str, asyncio.Future[tuple[dict[str, str], Rules]]] = {}
         """By sandbox: the thread that unpacks its assets."""
 
     async def probe(self) -> Probe:
@@ -135,13 +139,14 @@ class WorkerdDriver(SupervisedDriver):
         else:
             modules, entry = {}, ""
         folder = run.runtime.site_folder
-        assets = None
+        assets: dict[str, str] | None = None
+        rules = Rules()
         if folder is not None:
             laying = asyncio.get_running_loop().run_in_executor(None, self._lay_out_assets, sandbox.place, run, folder)
             self._laying[sandbox.place.id] = laying
             laying.add_done_callback(lambda _: self._laying.pop(sandbox.place.id))
-            assets = await asyncio.shield(laying)
-        code = worker_code.build(run.runtime, run.env, modules, entry, assets)
+            assets, rules = await asyncio.shield(laying)
+        code = worker_code.build(run.runtime, run.env, modules, entry, assets, rules)
         path = sandbox.place.folder / "worker.json"
         path.touch(0o600)
         path.write_text(json.dumps(code))
@@ -177,7 +182,14 @@ class WorkerdDriver(SupervisedDriver):
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
-        return worker_code.bundled(await bundle(self.host, root, run, entry)), worker_code.BUNDLE
+        modules = worker_code.bundled(await bundle(self.host, root, run, entry))
+        module = modules[worker_code.BUNDLE]
+        assert isinstance(module, Mapping)
+        text = str(module["js"])
+        if any(f"{kind}{end}" in text for kind in worker_code.BINARIES for end in ('"', "?")):
+            files = await asyncio.to_thread(_binaries, run.source, run.runtime.strip, self.host.limits)
+            modules = worker_code.with_binaries(text, files)
+        return modules, worker_code.BUNDLE
 
     def _reading(
         self, source: Path, strip: str, entrypoint: str
@@ -185,21 +197,41 @@ class WorkerdDriver(SupervisedDriver):
         what = (source, strip, entrypoint.removeprefix("./"))
         return what, partial(_plain, *what, self.host.limits)
 
-    def _lay_out_assets(self, place: Place, run: Run, folder: str) -> dict[str, str]:
+    def _lay_out_assets(self, place: Place, run: Run, folder: str) -> tuple[dict[str, str], Rules]:
+        """Blocking: unpack them; returns their etags by path, and the rules that they bring."""
         prefix = run.runtime.strip + folder
         try:
             limits = self.host.limits
             table = read_table(run.source, limits)
-            names = file_paths(table, prefix)
+
+            def text(path: str) -> str:
+                return decoded(table.texts.get(prefix + path, b""))
+
+            names = frozenset(file_paths(table, prefix))
             if not names:
                 raise RunFailed(f"the folder of static assets, {folder!r}, is not in the source", code="InjectFailed")
+            entry = run.runtime.entrypoint.removeprefix("./")
+            code = {entry.removeprefix(folder)} if entry.startswith(folder) else set()
+            links = frozenset(entry.target[len(prefix) :] for entry in table.entries if entry.target)
+            left_out = (unpublished(names, text) | code) - links
             owner = (place.uid, place.uid) if self.host.privileged else None
             into = self._assets / place.id / "site"
-            extract(run.source, table, into, strip=prefix, file_mode=0o440, dir_mode=0o550, owner=owner, limits=limits)
+            extract(
+                run.source,
+                table,
+                into,
+                strip=prefix,
+                file_mode=0o440,
+                dir_mode=0o550,
+                owner=owner,
+                without=left_out,
+                limits=limits,
+            )
         except ArchiveError as error:
             raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
         version = run.source.name[:12]
-        return {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names))}
+        etags = {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names - left_out))}
+        return etags, host_rules(text, "")
 
 
 def _plain(source: Path, strip: str, entry: str, limits: ArchiveLimits) -> dict[str, object] | None:
@@ -220,6 +252,20 @@ def _plain(source: Path, strip: str, entry: str, limits: ArchiveLimits) -> dict[
     if entry not in files:
         raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
     return worker_code.plain(files, entry)
+
+
+def _binaries(source: Path, strip: str, limits: ArchiveLimits) -> dict[str, bytes]:
+    """Blocking: the files of a source that can be modules without being text."""
+    try:
+        files = iter_files(source, read_table(source, limits), strip=strip, limits=limits)
+        found = {name: content for name, content in files if name.endswith(tuple(worker_code.BINARIES))}
+    except ArchiveError as error:
+        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+    if sum(map(len, found.values())) > _MAX_BINARY_BYTES:
+        raise RunFailed(
+            f"the worker's .wasm and .bin files have more than {_MAX_BINARY_BYTES >> 20} MB", code="BundleFailed"
+        )
+    return found
 
 
 def _libraries() -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
 // The main module of every worker: the app's own module, with its errors told in the log. `@MODULE@` is the app's.
+import "./__vibed_cache__.js";
 @PRELUDE@
 import * as app from "@MODULE@";
 import { WorkerEntrypoint } from "cloudflare:workers";

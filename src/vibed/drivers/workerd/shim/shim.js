@@ -13,11 +13,17 @@ function load(env, ctx) {
       compatibilityDate: code.compatibilityDate,
       compatibilityFlags: code.compatibilityFlags,
       mainModule: code.mainModule,
-      modules: code.modules,
+      modules: Object.fromEntries(Object.entries(code.modules).map(([name, module]) => [name, asModule(module)])),
       env: bindings,
       globalOutbound: null,
     };
   });
+}
+
+// JSON has no bytes: they come in base64.
+function asModule(module) {
+  const kind = module.wasm ? "wasm" : module.data ? "data" : null;
+  return kind ? { [kind]: Uint8Array.from(atob(module[kind]), (letter) => letter.charCodeAt(0)).buffer } : module;
 }
 
 // Loads a worker that is forgotten at once, so that the app's does not pay for what happens only the first time.
@@ -124,6 +130,8 @@ async function serveAsset(env, request, orFallback) {
     return null;
   }
   const found = resolve(path, code.assets.html_handling ?? "auto-trailing-slash");
+  const ruled = await redirected(env, request, url, path, found !== null);
+  if (ruled) return ruled;
   if (found?.redirect) {
     // relative: whether the browser came by http or https is not known here
     return new Response(null, { status: 307, headers: { location: encodeURI(found.redirect) + url.search } });
@@ -139,6 +147,49 @@ async function serveAsset(env, request, orFallback) {
     }
   }
   return null;
+}
+
+// Rules that the assets bring (_redirects, _headers), as vibed.classify.host_rules has understood them.
+
+function groupsOf(rule, path) {
+  if (rule.path !== undefined) return path === rule.path || path === `${rule.path}/` ? [] : null;
+  rule.expression ??= new RegExp(rule.pattern);
+  return rule.expression.exec(path)?.slice(1) ?? null;
+}
+
+async function redirected(env, request, url, path, isFile) {
+  for (const rule of code.assets.redirects) {
+    const groups = rule.force || !isFile ? groupsOf(rule, path) : null;
+    if (!groups) continue;
+    const filled = (change) => rule.to.map((part) => (typeof part === "number" ? change(groups[part] ?? "") : part)).join("");
+    if (rule.status >= 300 && rule.status < 400) {
+      let to = filled((text) => text.split("/").map(encodeURIComponent).join("/"));
+      if (to.startsWith("/")) to = `/${to.replace(/^\/+/, "")}`;
+      const [place, fragment] = to.split("#", 2);
+      const whole = place.includes("?") ? place : place + url.search;
+      if (whole === url.pathname + url.search) continue;
+      const location = fragment === undefined ? whole : `${whole}#${fragment}`;
+      return new Response(null, { status: rule.status, headers: { location } });
+    }
+    const target = filled((text) => text).split("?")[0].replace(/\/+$/, "");
+    const file = [target, `${target}.html`, `${target}/index.html`].find((name) => has(name));
+    return file ? respond(env, request, file, rule.status) : new Response("Not Found\n", { status: 404 });
+  }
+  return null;
+}
+
+function dress(headers, path) {
+  const touched = new Set();
+  for (const rule of code.assets.headers) {
+    if (!groupsOf(rule, path)) continue;
+    for (const name of rule.unset) headers.delete(name);
+    for (const [name, value] of rule.set) {
+      const key = name.toLowerCase();
+      if (touched.has(key) && key === "set-cookie") headers.append(name, value);
+      else headers.set(name, touched.has(key) && headers.has(name) ? `${headers.get(name)}, ${value}` : value);
+      touched.add(key);
+    }
+  }
 }
 
 const has = (path) => Object.hasOwn(code.assets.files, path.slice(1));
@@ -169,6 +220,7 @@ async function respond(env, request, file, status) {
     "accept-ranges": "bytes",
     etag,
   });
+  dress(headers, decodeURIComponent(new URL(request.url).pathname));
   if (status === 200 && request.headers.get("if-none-match")?.includes(etag)) {
     return new Response(null, { status: 304, headers });
   }
@@ -199,18 +251,9 @@ function rangeOf(header, size) {
   return first <= last && first < size ? [first, last] : null;
 }
 
-const TYPES = {
-  html: "text/html; charset=utf-8", htm: "text/html; charset=utf-8", css: "text/css; charset=utf-8",
-  js: "text/javascript; charset=utf-8", mjs: "text/javascript; charset=utf-8", json: "application/json",
-  map: "application/json", webmanifest: "application/manifest+json", txt: "text/plain; charset=utf-8",
-  md: "text/markdown; charset=utf-8", csv: "text/csv; charset=utf-8", xml: "application/xml", svg: "image/svg+xml",
-  png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif", webp: "image/webp", avif: "image/avif",
-  ico: "image/x-icon", bmp: "image/bmp", woff: "font/woff", woff2: "font/woff2", ttf: "font/ttf", otf: "font/otf",
-  mp3: "audio/mpeg", wav: "audio/wav", ogg: "audio/ogg", m4a: "audio/mp4", mp4: "video/mp4", webm: "video/webm",
-  mov: "video/quicktime", pdf: "application/pdf", zip: "application/zip", gz: "application/gzip",
-  wasm: "application/wasm", glb: "model/gltf-binary", gltf: "model/gltf+json",
-};
+const TYPES = @TYPES@;
 
 function typeOf(file) {
-  return TYPES[file.slice(file.lastIndexOf(".") + 1).toLowerCase()] ?? "application/octet-stream";
+  const name = file.slice(file.lastIndexOf("/") + 1);
+  return TYPES[name.includes(".") ? name.slice(name.lastIndexOf(".") + 1).toLowerCase() : ""] ?? @UNKNOWN@;
 }
