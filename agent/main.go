@@ -1,5 +1,5 @@
 // Command vibed-agent is vibeD's one static binary beside Python: supervisor of a sandbox, agent inside it,
-// the launcher that confines a process, and the unpacker of sources. docs/reference/supervisor.md is its contract.
+// the launcher that confines a process, the unpacker of sources, and the server of sites with rules. docs/reference/supervisor.md is its contract.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 
 	"vibed.dev/agent/confine"
 	"vibed.dev/agent/inside"
+	"vibed.dev/agent/sites"
 	"vibed.dev/agent/supervise"
 	"vibed.dev/agent/unpack"
 )
@@ -18,6 +19,7 @@ var Version = "dev"
 var modes = map[string]func(args []string) int{
 	"agent":     inside.Main,
 	"confine":   confine.Main,
+	"sites":     sites.Main,
 	"supervise": supervise.Main,
 	"unpack":    unpack.Main,
 	"version":   func([]string) int { fmt.Println(Version); return 0 },
@@ -29,6 +31,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

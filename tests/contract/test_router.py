@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.prepare import home
+from vibed.classify.host_rules import host_rules
 from vibed.config import Config
+from vibed.drivers.media_types import TYPES, UNKNOWN
+from vibed.drivers.site_facts import FILE, Facts
 from vibed.layout import Layout, Uids
 from vibed.router.caddyfile import caddyfile
 from vibed.router.markers import Markers
@@ -60,6 +64,21 @@ class Router:
     """Requests that the activator got."""
     activate: Callable[[str], Awaitable[bytes]] | None = None
     servers: list[asyncio.Server] = field(default_factory=list)
+    site_server: asyncio.subprocess.Process | None = None
+
+    async def serve_sites(self) -> None:
+        """Start the site server, as the watchdog does."""
+        told = {"socket": str(self.layout.sites_socket), "apps": str(self.layout.apps), "types": TYPES}
+        config = self.layout.runtime / "sites.json"
+        config.write_text(json.dumps({**told, "unknown": UNKNOWN}))
+        before = self.layout.sites_socket.exists() and self.layout.sites_socket.stat().st_ino
+        agent = str(Tools(home()).path("vibed-agent"))
+        self.site_server = await asyncio.create_subprocess_exec(
+            agent, "sites", str(config), stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(20):
+            while not self.layout.sites_socket.exists() or self.layout.sites_socket.stat().st_ino == before:
+                await asyncio.sleep(0.01)
 
     async def app(self, app_id: str, run: int, says: bytes) -> None:
         """An app that answers `says` and the length of what it was sent."""
@@ -126,8 +145,12 @@ async def router() -> AsyncIterator[Router]:
             await asyncio.sleep(0.02)
         else:
             raise AssertionError((base / "caddy.log").read_text()[-2000:])
+        await made.serve_sites()
         yield made
     finally:
+        if made.site_server is not None and made.site_server.returncode is None:
+            made.site_server.kill()
+            await made.site_server.wait()
         process.terminate()
         await process.wait()
         for server in made.servers:
@@ -250,16 +273,33 @@ async def test_an_api_that_dies_in_the_middle_is_a_503_that_says_so(router: Rout
     assert (said.status_code, said.json()["code"]) == (503, "VibedUnavailable")
 
 
-def site(router: Router, run: int, files: dict[str, str], *, spa: bool = False) -> None:
+def site(
+    router: Router, run: int, files: dict[str, str], *, spa: bool = False, ruled: bool = False, base: str = ""
+) -> None:
+    """Publish a site; `ruled` has the site server answer for it, whether it needs that or not."""
     folder = router.layout.home / f"site-{run}"
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    router.markers.publish("site", run, run, Endpoint(folder, site=True, spa=spa))
+    facts = Facts.of(files, host_rules(lambda path: files.get(path, ""), ""))
+    said = replace(facts, ruled=ruled or facts.ruled).text(spa=spa, base=base)
+    if said is not None:
+        (folder / FILE).write_text(said)
+    router.markers.publish("site", run, run, Endpoint(folder, site=True, spa=spa, ruled=said is not None))
 
 
-async def test_a_site_has_folder_indexes_clean_addresses_and_its_own_404_page(router: Router) -> None:
-    site(router, 1, {"index.html": "home", "docs/index.html": "docs", "about.html": "about", "404.html": "custom"})
+either = pytest.mark.parametrize("ruled", [False, True], ids=["caddy", "site-server"])
+"""Who answers makes no difference where the site says nothing."""
+
+
+@either
+async def test_a_site_has_folder_indexes_clean_addresses_and_its_own_404_page(router: Router, ruled: bool) -> None:
+    site(
+        router,
+        1,
+        {"index.html": "home", "docs/index.html": "docs", "about.html": "about", "404.html": "custom"},
+        ruled=ruled,
+    )
     assert (await router.ask("site.localhost", "/")).text == "home"
     assert (await router.ask("site.localhost", "/docs/")).text == "docs"
     assert (await router.ask("site.localhost", "/about")).text == "about"
@@ -267,9 +307,12 @@ async def test_a_site_has_folder_indexes_clean_addresses_and_its_own_404_page(ro
     assert (missing.status_code, missing.text) == (404, "custom")
 
 
-async def test_a_site_that_appears_while_its_visitor_is_held_is_served_as_any_other(router: Router) -> None:
+@either
+async def test_a_site_that_appears_while_its_visitor_is_held_is_served_as_any_other(
+    router: Router, ruled: bool
+) -> None:
     async def activate(head: str) -> bytes:
-        site(router, 1, {"index.html": "just in time"})
+        site(router, 1, {"index.html": "just in time"}, ruled=ruled)
         return ACTIVATED
 
     router.activate = activate
@@ -291,34 +334,43 @@ async def test_a_switch_from_one_kind_of_app_to_another_is_seen_at_once(router: 
     assert (await router.ask("site.localhost")).text == "server again 0"
 
 
-async def test_a_single_page_app_answers_every_route_with_its_index(router: Router) -> None:
-    site(router, 1, {"index.html": "spa", "app.js": "js"}, spa=True)
+@either
+async def test_a_single_page_app_answers_every_route_with_its_index(router: Router, ruled: bool) -> None:
+    site(router, 1, {"index.html": "spa", "app.js": "js"}, spa=True, ruled=ruled)
     assert (await router.ask("site.localhost", "/orders/7")).text == "spa"
     assert (await router.ask("site.localhost", "/app.js")).text == "js"
 
 
-async def test_a_site_never_shows_dotfiles_or_a_folder_listing(router: Router) -> None:
-    site(router, 1, {"index.html": "x", ".env": "KEY=1", "a/.git/config": "y", "b/c.txt": "z", ".well-known/ok": "ok"})
+@either
+async def test_a_site_never_shows_dotfiles_or_a_folder_listing(router: Router, ruled: bool) -> None:
+    site(
+        router,
+        1,
+        {"index.html": "x", ".env": "KEY=1", "a/.git/config": "y", "b/c.txt": "z", ".well-known/ok": "ok"},
+        ruled=ruled,
+    )
     for path in ("/.env", "/a/.git/config", "/b/", "/%2eenv", "/b/../.env", "/..%2f..%2fetc/passwd"):
         assert (await router.ask("site.localhost", path)).status_code in (400, 404), path
     assert (await router.ask("site.localhost", "/.well-known/ok")).text == "ok"
 
 
-async def test_a_browser_asks_again_for_a_site_so_that_a_redeploy_is_seen(router: Router) -> None:
-    site(router, 1, {"index.html": "one"})
+@either
+async def test_a_browser_asks_again_for_a_site_so_that_a_redeploy_is_seen(router: Router, ruled: bool) -> None:
+    site(router, 1, {"index.html": "one"}, ruled=ruled)
     first = await router.ask("site.localhost")
     assert first.headers["Cache-Control"] == "no-cache"
-    site(router, 2, {"index.html": "two"})
+    site(router, 2, {"index.html": "two"}, ruled=ruled)
     again = await router.ask("site.localhost", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.text) == (200, "two")
 
 
+@either
 @pytest.mark.parametrize("spa", [False, True])
 async def test_a_folder_without_its_slash_leads_to_the_folder_so_that_its_relative_files_are_found(
-    router: Router, spa: bool
+    router: Router, spa: bool, ruled: bool
 ) -> None:
     files = {"index.html": "home", "calculator/index.html": "calc", "calculator/a.js": "js", "a b/ü/index.html": "odd"}
-    site(router, 1, files, spa=spa)
+    site(router, 1, files, spa=spa, ruled=ruled)
     for path, to in (
         ("/calculator", "/calculator/"),
         ("/calculator?x=1&y=a%20b", "/calculator/?x=1&y=a%20b"),
@@ -333,8 +385,11 @@ async def test_a_folder_without_its_slash_leads_to_the_folder_so_that_its_relati
     assert (await router.ask("site.localhost", "/a%20b/%C3%BC")).status_code == 308
 
 
-async def test_a_page_or_file_with_a_slash_too_many_leads_to_it(router: Router) -> None:
-    site(router, 1, {"index.html": "home", "about.html": "about", "about/team.html": "team", "x.css": "css"})
+@either
+async def test_a_page_or_file_with_a_slash_too_many_leads_to_it(router: Router, ruled: bool) -> None:
+    site(
+        router, 1, {"index.html": "home", "about.html": "about", "about/team.html": "team", "x.css": "css"}, ruled=ruled
+    )
     for path, to in (("/about/", "/about"), ("/about/team/?q=1", "/about/team?q=1"), ("/x.css/", "/x.css")):
         answer = await router.ask("site.localhost", path)
         assert (answer.status_code, answer.headers["Location"]) == (308, to)
@@ -342,8 +397,9 @@ async def test_a_page_or_file_with_a_slash_too_many_leads_to_it(router: Router) 
     assert (await router.ask("site.localhost", "/about.html")).text == "about"
 
 
-async def test_a_page_goes_before_a_folder_of_its_name(router: Router) -> None:
-    site(router, 1, {"index.html": "home", "docs.html": "page", "docs/index.html": "folder"})
+@either
+async def test_a_page_goes_before_a_folder_of_its_name(router: Router, ruled: bool) -> None:
+    site(router, 1, {"index.html": "home", "docs.html": "page", "docs/index.html": "folder"}, ruled=ruled)
     assert (await router.ask("site.localhost", "/docs")).text == "page"
     assert (await router.ask("site.localhost", "/docs/")).text == "folder"
 
@@ -367,8 +423,9 @@ TYPED = {
 }
 
 
-async def test_types_are_of_a_table_of_ours_and_not_of_the_hosts(router: Router) -> None:
-    site(router, 1, {"index.html": "home", **dict.fromkeys(TYPED, "x")})
+@either
+async def test_types_are_of_a_table_of_ours_and_not_of_the_hosts(router: Router, ruled: bool) -> None:
+    site(router, 1, {"index.html": "home", **dict.fromkeys(TYPED, "x")}, ruled=ruled)
     for name, kind in TYPED.items():
         answer = await router.ask("site.localhost", f"/{name}", method="HEAD")
         assert answer.headers["Content-Type"] == kind, name
@@ -376,8 +433,11 @@ async def test_types_are_of_a_table_of_ours_and_not_of_the_hosts(router: Router)
     assert (await router.ask("site.localhost", "/")).headers["Content-Type"] == "text/html; charset=utf-8"
 
 
-async def test_what_a_site_has_no_page_for_is_404_whatever_the_request_asks_of_a_page(router: Router) -> None:
-    site(router, 1, {"index.html": "home", "404.html": "custom page", "empty/x.txt": "x"})
+@either
+async def test_what_a_site_has_no_page_for_is_404_whatever_the_request_asks_of_a_page(
+    router: Router, ruled: bool
+) -> None:
+    site(router, 1, {"index.html": "home", "404.html": "custom page", "empty/x.txt": "x"}, ruled=ruled)
     for path in ("/nope", "/nope/", "/empty/", "/empty", "/index.html/x", "/.git/config"):
         answer = await router.ask("site.localhost", path, headers={"Range": "bytes=0-2", "If-None-Match": "*"})
         assert (answer.status_code, answer.text) == (404, "custom page"), path
@@ -386,6 +446,43 @@ async def test_what_a_site_has_no_page_for_is_404_whatever_the_request_asks_of_a
         answer = await router.ask("site.localhost", path, method="POST", content=b"x")
         assert answer.status_code in (404, 405)
         assert "AppUnreachable" not in answer.text
+
+
+async def test_the_rules_that_a_site_brings_for_its_host_are_followed(router: Router) -> None:
+    files = {
+        "index.html": "home",
+        "new.html": "new",
+        "app/index.html": "app",
+        "_redirects": "/old /new\n/docs/* https://docs.example/:splat 302\n/app/* /app/index.html 200\n/* /new 404",
+        "_headers": "/*\n  X-Frame-Options: DENY\n/new\n  Cache-Control: public, max-age=60",
+    }
+    site(router, 1, files)
+    old = await router.ask("site.localhost", "/old?q=1")
+    assert (old.status_code, old.headers["Location"]) == (301, "/new?q=1")
+    assert (await router.ask("site.localhost", "/docs/a/b")).headers["Location"] == "https://docs.example/a/b"
+    assert (await router.ask("site.localhost", "/app/orders/7")).text == "app"
+    missing = await router.ask("site.localhost", "/nope")
+    assert (missing.status_code, missing.text) == (404, "new")
+    new = await router.ask("site.localhost", "/new")
+    assert (new.text, new.headers["X-Frame-Options"], new.headers["Cache-Control"]) == (
+        "new", "DENY", "public, max-age=60",
+    )  # fmt: skip
+    again = await router.ask("site.localhost", "/new", headers={"If-None-Match": new.headers["ETag"]})
+    assert again.status_code == 304
+
+
+async def test_a_site_with_rules_outlives_its_server_and_a_client_cannot_ask_for_anothers(router: Router) -> None:
+    site(router, 1, {"index.html": "home", "_headers": "/*\n  X-A: b"})
+    for _ in range(3):
+        answer = await router.ask("site.localhost", headers={"X-Vibed-Site": "/other/1-1.r"})
+        assert (answer.text, answer.headers["X-A"]) == ("home", "b")
+        assert router.site_server is not None
+        router.site_server.kill()
+        await router.site_server.wait()
+        # while there is none, whoever asks is held by the activator as for any app that cannot be dialled
+        assert (await router.ask("site.localhost")).text == "no app"
+        await router.serve_sites()
+    assert (await router.ask("site.localhost")).text == "home"
 
 
 @pytest.mark.parametrize("host", ["*.localhost", "?.localhost", "[a].localhost", "..localhost", "a.b.localhost"])

@@ -78,6 +78,47 @@ def test_a_single_page_app_keeps_its_route_over_a_reload(vibed: Instance, apps: 
     assert errors == []
 
 
+COUNTED = "import { word } from './word.js'; document.querySelector('h1').textContent = word;"
+
+
+def test_a_folder_opened_without_its_slash_finds_its_own_files(vibed: Instance, apps: Apps, page: Page) -> None:
+    app = apps.ready(
+        {
+            "index.html": "<!doctype html><link rel=icon href=data:,><h1>home</h1>",
+            "calculator/index.html": "<!doctype html><link rel=icon href=data:,><h1></h1>"
+            "<script type=module src=main.js></script>",
+            "calculator/main.js": COUNTED,
+            "calculator/word.js": "export const word = 'calculates';",
+        }
+    )
+    errors = _errors(page)
+    page.goto(vibed.client.url(app, "/calculator"))
+    expect(page.get_by_role("heading")).to_have_text("calculates")
+    assert page.url == vibed.client.url(app, "/calculator/")
+    assert errors == []
+
+
+def test_a_site_built_for_a_prefix_is_no_blank_page(vibed: Instance, apps: Apps, page: Page) -> None:
+    index = (
+        "<!doctype html><link rel=icon href=data:,><div id=root></div>"
+        '<script type=module src="/my-repo/assets/main.js"></script>'
+    )
+    # as a router of a single-page app has it: it knows routes below its prefix only
+    main = """
+        const at = location.pathname;
+        const route = at.startsWith('/my-repo/') ? at.slice(8) : 'a path of nobody';
+        document.querySelector('#root').innerHTML = `<h1>${route}</h1>`;
+    """
+    app = apps.ready({"index.html": index, "assets/main.js": main, "package.json": "{}"})
+    errors = _errors(page)
+    page.goto(vibed.client.url(app))
+    expect(page.get_by_role("heading")).to_have_text("/")
+    assert page.url == vibed.client.url(app, "/my-repo/")
+    page.goto(vibed.client.url(app, "/my-repo/orders/7"))
+    expect(page.get_by_role("heading")).to_have_text("/orders/7")
+    assert errors == []
+
+
 @pytest.mark.parametrize(
     ("folder", "template"),
     [("worker-assets", "workerd"), ("python-websocket", "python-313"), ("node-ws-chat", "node-24")],

@@ -109,3 +109,19 @@ def test_a_deleted_site_is_gone_and_its_name_is_free(vibed: Instance, apps: Apps
 
     eventually(again, "the name can be taken again")
     assert "version 2" in vibed.client.visit(app).text
+
+
+def test_rules_that_a_site_brings_are_followed_told_and_not_published(vibed: Instance, apps: Apps) -> None:
+    rules = "/old /new\n/fn/* /.netlify/functions/:splat 200\n"
+    files = {"index.html": "home", "new.html": "new", "_redirects": rules, "_headers": "/*\n  X-Frame-Options: DENY\n"}
+    answer = vibed.client.post_deploy(app := apps.name(), files)
+    (note,) = answer.json()["notes"]
+    assert note.startswith("_redirects line 2 is not followed")
+    page = vibed.client.visit(app, "/old", follow_redirects=True)
+    assert (page.text, page.headers["x-frame-options"]) == ("new", "DENY")
+    for path in ("/_redirects", "/_headers", "/.vibed.json"):
+        assert vibed.client.visit(app, path).status_code == 404, path
+    # the next version has none, and Caddy answers for it again
+    vibed.client.deploy_ready(app, {"index.html": "plain"})
+    page = vibed.client.visit(app)
+    assert (page.text, "x-frame-options" in page.headers) == ("plain", False)

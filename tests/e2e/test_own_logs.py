@@ -12,7 +12,7 @@ from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
 from tests.e2e.waiting import eventually
 
-PROCESSES = ("watchdog", "caddy", "controller", "serve")
+PROCESSES = ("watchdog", "caddy", "sites", "controller", "serve")
 
 
 @pytest.mark.parametrize("name", PROCESSES)

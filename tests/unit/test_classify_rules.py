@@ -240,7 +240,6 @@ REFUSED = [
     ("assets that are missing", {"wrangler.toml": 'main = "w.js"\nassets = { directory = "dist" }', "w.js": WORKER}, "BuildRequired", "dist"),
     ("wrangler without an entry", {"wrangler.toml": 'name = "x"', "README.md": ""}, "NoEntrypoint", "main ="),
     ("a start script of a program that is not there", {"package.json": pkg(scripts={"start": "make serve"}), "pages/index.html": PAGE}, "NoEntrypoint", "make"),
-    ("several pages", {"a.html": PAGE, "b.html": PAGE}, "NoEntrypoint", "index.html"),
     ("pictures", {"a.png": b"\x89PNG", "b.pdf": b"%PDF"}, "NoEntrypoint", "index.html"),
     ("one text", {"README.md": "# hi"}, "NoEntrypoint", "app.py"),
     ("two Python servers", {"one.py": FLASK + MAIN, "two.py": FLASK + MAIN}, "AmbiguousProject", "one.py"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -182,7 +183,7 @@ async def test_what_an_earlier_controller_had_half_written_or_half_removed_goes(
         (left / "css").mkdir(parents=True)
     later = StaticDriver(layout)
     await later.adopt()
-    await until(lambda: not half.exists() and not list(earlier.folder.rglob(".gone*")))
+    await until(lambda: not half.exists() and not any(".gone" in place for place, _, _ in os.walk(earlier.folder)))
     assert later.find("a", 1) is not None
     await later.close()
 
@@ -191,3 +192,63 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+SITE = {"index.html": "hi", "_redirects": "/old /new", ".env": "KEY=1", "a.js": "x", "package.json": "{}"}
+
+
+async def served(layout: Layout, tmp_path: Path, files: dict[str, str], **options: object) -> tuple[Path, bool]:
+    run = site_run(archive(tmp_path, files))
+    driver = StaticDriver(layout)
+    sandbox = await driver.boot("static-nginx")
+    run = replace(run, runtime=replace(run.runtime, spa=False, options=options))
+    started = await sandbox.run(run, socket=Path("/unused"), log_dir=Path("/unused"), on_stage=lambda stage: None)
+    found = StaticDriver(layout).find("a", 1)
+    assert found is not None
+    assert found.endpoint is not None
+    assert found.endpoint.ruled == started.endpoint.ruled, "a later controller thinks otherwise of it"
+    return started.endpoint.path, started.endpoint.ruled
+
+
+async def test_what_configures_a_host_is_not_even_unpacked_and_rules_make_it_the_site_servers(
+    layout: Layout, tmp_path: Path
+) -> None:
+    place, ruled = await served(layout, tmp_path, SITE)
+    assert sorted(path.name for path in place.iterdir()) == [".vibed.json", "a.js", "index.html"]
+    facts = place / ".vibed.json"
+    assert json.loads(facts.read_text())["redirects"] == [
+        {"path": "/old", "to": ["/new"], "status": 301, "force": False}
+    ]
+    assert facts.stat().st_mode & 0o777 == 0o640
+    assert facts.stat().st_gid == (place / "a.js").stat().st_gid
+    assert ruled
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "ruled"),
+    [
+        ({"a.js": ""}, {}, False),
+        ({"404.html": ""}, {}, False),
+        ({"_redirects": "/* /index.html 200"}, {}, False),
+        ({"a.js": "", "data.js.gz": ""}, {}, False),
+        ({"a.js": "", "a.js.gz": ""}, {}, True),
+        ({"de/404.html": ""}, {}, True),
+        ({"Build/g.loader.js": "", "Build/g.wasm.br": ""}, {}, True),
+        ({"_headers": "/*\n  X-A: b"}, {}, True),
+        ({"a.js": ""}, {"base": "/repo/"}, True),
+        # nobody's own facts count
+        ({".vibed.json": "{}"}, {}, False),
+    ],
+)
+async def test_only_a_site_that_is_more_than_files_is_the_site_servers(
+    layout: Layout, tmp_path: Path, files: dict[str, str], options: dict[str, object], ruled: bool
+) -> None:
+    assert (await served(layout, tmp_path, {"index.html": "hi", **files}, **options))[1] == ruled
+
+
+async def test_a_folder_of_pages_begins_with_their_list(layout: Layout, tmp_path: Path) -> None:
+    place, _ = await served(layout, tmp_path, {"a&b.html": "", "two words.html": "", "404.html": ""}, listing=True)
+    page = (place / "index.html").read_text()
+    assert '<a href="./a%26b.html">a&amp;b.html</a>' in page
+    assert '<a href="./two%20words.html">' in page
+    assert "404" not in page

@@ -11,7 +11,7 @@ from vibed.sources.errors import quoted
 
 
 def other_language(p: Project) -> Decision | None:
-    name = foreign.language(p.tree)
+    name = foreign.language(p.tree, finished_page=p.site.finished())
     if name is None:
         return None
     raise UnsupportedRuntime(f"it is written in {name}, which no template has", hint=foreign.hint(name))

@@ -178,7 +178,7 @@ RULES: tuple[Rule, ...] = (
         "single-page",
         "static",
         "one HTML file, whatever its name",
-        "a static site with that page first; several: refused, NoEntrypoint",
+        "a static site with that page first; several: with a list of them first",
         site_rules.single_page,
     ),
     Rule(

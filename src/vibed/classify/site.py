@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from vibed.classify import other_hosts
 from vibed.classify.decision import Decision
+from vibed.classify.host_rules import Rules, host_rules, netlify_settings
 from vibed.classify.tree import Tree
+from vibed.classify.unpublished import functions
 from vibed.sources.errors import quoted
 
 OUTPUTS = (
-    "dist", "build", "out", "_site", "_static", "public", ".output/public", "dist/client", "dist/browser",
+    "dist", "build", "build/web", "out", "_site", "_static", "public", ".output/public", "dist/client", "dist/browser",
     "build/client", "www", "site", "docs", "static", "htdocs", "html", "src", "web", "website", "frontend", "client",
     "app", "docs/.vitepress/dist", ".vitepress/dist", "_build/html", "docs/_build/html", "build/html", "client/dist",
     "client/build", "frontend/dist", "frontend/build",
 )  # fmt: skip
 """Where an index.html may be, the likeliest first."""
 
+LISTING = "listing"
+"""The option of a site whose first page is made when it is unpacked."""
+
 BUILT = (
-    "dist", "build", "out", "_site", ".output/public", "dist/client", "dist/browser", "build/client",
+    "dist", "build", "build/web", "out", "_site", ".output/public", "dist/client", "dist/browser", "build/client",
     ".vitepress/dist", "docs/.vitepress/dist", "_build/html", "build/html", "client/dist", "client/build",
     "frontend/dist", "frontend/build", "public",
 )  # fmt: skip
@@ -39,7 +45,6 @@ _BABEL_SCRIPT = re.compile(
     r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?text/(?:babel|jsx)\b[^<>]{0,400}>""", re.IGNORECASE
 )
 """A script that Babel, where the page loads it, compiles in the browser."""
-_REWRITE_ALL = re.compile(r"^/\*\s+/(?:index\.html)?\s+200", re.MULTILINE)
 _TEMPLATING = re.compile(r"%PUBLIC_URL%|^---\r?\n|\{%|\{\{", re.MULTILINE)
 
 
@@ -65,6 +70,13 @@ class Site:
     def _angular(self) -> str | None:
         found = sorted(p for p in self.tree.paths if re.fullmatch(r"dist/[^/]+(/browser)?/index\.html", p))
         return found[-1].removesuffix("/index.html") if found and len({p.split("/")[1] for p in found}) == 1 else None
+
+    def finished(self) -> bool:
+        """Whether there is a page, at the root or where a build puts it, that a browser can show as it is."""
+        page = self.page("")
+        if page and not self.is_source(page) and not is_template(self.tree.text(page)):
+            return True
+        return self.built() is not None
 
     def somewhere(self) -> str | None:
         """A folder with an index page."""
@@ -109,10 +121,17 @@ class Site:
             entrypoint=index, why=why, notes=self._notes(prefix),
         )  # fmt: skip
 
+    def listed(self, folder: str, why: str) -> Decision:
+        """The decision for a folder of pages of which none is the first: that is a list of them."""
+        prefix = f"{folder}/" if folder else ""
+        decision = self.decide(folder, why, spa=False, page=f"{prefix}index.html")
+        note = "the first page is a list of the pages; call the one to show first index.html"
+        return replace(decision, options={LISTING: True}, notes=(note, *decision.notes))
+
     def _is_spa(self, folder: str, index: str) -> bool:
         """A page that a script fills, and no other page that could be asked for."""
         prefix = f"{folder}/" if folder else ""
-        if _REWRITE_ALL.search(self.tree.text(f"{prefix}_redirects")):
+        if self._rules(prefix).single_page or other_hosts.single_page(self.tree):
             return True
         apart = (index, f"{prefix}404.html", f"{prefix}200.html")
         others = [path for path in self.tree.pages if path.startswith(prefix) and path not in apart]
@@ -136,11 +155,23 @@ class Site:
                 return ""
         return f"/{tops.pop()}/" if len(tops) == 1 else ""
 
+    def _rules(self, prefix: str) -> Rules:
+        return host_rules(self.tree.text, prefix, netlify_settings(self.tree.text("netlify.toml")))
+
     def _notes(self, prefix: str) -> tuple[str, ...]:
-        hidden = [path for path in self.tree.inside(prefix) if ".env" in path and path.rpartition("/")[2][:4] == ".env"]
-        if hidden:
-            return (f"{quoted(hidden[0])} is in the folder that is served; remove it if it holds secrets",)
-        return ()
+        notes = list(self._rules(prefix).notes)
+        notes += other_hosts.unfollowed(self.tree)
+        beside = functions(self.tree.paths, self.tree.text)
+        if prefix:
+            inside = frozenset(path.removeprefix(prefix) for path in self.tree.inside(prefix))
+            beside += [f"{prefix}{path}" for path in functions(inside, lambda path: self.tree.text(prefix + path))]
+        if beside:
+            shown = ", ".join(map(quoted, beside[:5])) + (f" and {len(beside) - 5} more" if len(beside) > 5 else "")
+            notes.append(
+                f"functions of other hosts do not run here, and their source is not published: {shown}; what the pages"
+                " ask of them is answered by a worker (worker.js with assets) or a server in Node or Python"
+            )
+        return tuple(notes)
 
 
 def is_template(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vibed.classify.decision import Decision
-from vibed.classify.errors import BuildRequired, NoEntrypoint
+from vibed.classify.errors import BuildRequired
 from vibed.classify.project import Project
 from vibed.classify.site import is_template
 from vibed.sources.errors import quoted
@@ -122,11 +122,9 @@ def single_page(p: Project) -> Decision | None:
         folder, _, name = pages[0].rpartition("/")
         return p.site.decide(folder, f"It is a static site: {quoted(name)} is its only page.", page=pages[0], spa=False)
     if pages and not _has_code(p):
-        raise NoEntrypoint(
-            f"there are {len(pages)} pages and none is called index.html",
-            hint="rename the one to show first to index.html",
-            details={"candidates": pages[:20]},
-        )
+        folders = {page.rpartition("/")[0] for page in pages}
+        folder = folders.pop() if len(folders) == 1 else ""
+        return p.site.listed(folder, f"It is a static site: it has {len(pages)} pages, and none is called index.html.")
     return None
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BadConfiguration, BuildRequired, NoEntrypoint, UnsupportedBinding, UnsupportedRuntime
+from vibed.classify.host_rules import host_rules
 from vibed.classify.node_app import NodeApp
+from vibed.classify.site import BUILT
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
 
@@ -39,6 +41,12 @@ _FETCH_EXPORT = re.compile(
 )
 _DEFAULT_EXPORT = re.compile(r"\bexport\s{1,20}default\b|\bas\s{1,20}default\b")
 _LISTENER = re.compile(r"\baddEventListener\s{0,20}\(\s{0,20}['\"]fetch['\"]")
+_IN_A_BROWSER = re.compile(
+    r"\bskipWaiting\b|\bclients\s{0,20}\.\s{0,20}(?:claim|matchAll|openWindow|get)\b|\bself\s{0,20}\.\s{0,20}registration\b"
+    r"|\bimportScripts\s{0,20}\(|\bcaches\s{0,20}\.\s{0,20}(?:open|match|keys|has|delete)\b"
+    r"|\baddEventListener\s{0,20}\(\s{0,20}['\"](?:install|activate|push|sync|notificationclick)['\"]"
+)
+"""What only a page's service worker says."""
 _SERVER_LIBRARY = re.compile(r"from\s{1,20}['\"](hono|hono/[\w/]+|itty-router|itty-router/[\w/]+)['\"]")
 _DEV = re.compile(
     r"\bwrangler\s+(?:dev|deploy|publish)\s+(?:-{1,2}[\w-]+(?:[= ][\w.][\w.-]*)?\s+)*([\w./-]+\.(?:ts|js|mjs|tsx|jsx))"
@@ -84,9 +92,15 @@ class WorkerApp:
                     ),
                 )
             return self._decide(path, f"{self.file} names {quoted(path)} as the worker’s entry")
-        if self._assets() or self.settings.get("pages_build_output_dir"):
-            return None
         entry = self._unnamed()
+        if self._assets() or self.settings.get("pages_build_output_dir"):
+            output = self.settings.get("pages_build_output_dir")
+            folder = posixpath.normpath(output) if isinstance(output, str) else "."
+            if decision := self._pages_worker([folder if folder != "." else ""]):
+                return decision
+            # a script beside assets may be the page's own: it takes more than its name
+            named = self._scripted()
+            return self._decide(named, f"its scripts name {quoted(named)} as the worker’s entry") if named else None
         if entry is None:
             raise NoEntrypoint(
                 f"{self.file} names no entry (main), and no file looks like one",
@@ -94,11 +108,17 @@ class WorkerApp:
             )
         return self._decide(entry, f"{self.file} makes it a worker, and {quoted(entry)} is its entry")
 
-    def _unnamed(self) -> str | None:
+    def _scripted(self) -> str | None:
+        """The entry that a script gives to wrangler."""
         for script in ("dev", "start", "deploy", "publish"):
             match = _DEV.search(self.node.scripts.get(script, ""))
             if match and posixpath.normpath(match[1]) in self.tree.paths:
                 return posixpath.normpath(match[1])
+        return None
+
+    def _unnamed(self) -> str | None:
+        if named := self._scripted():
+            return named
         main = self.node.package.get("main")
         if isinstance(main, str) and posixpath.normpath(main) in self.tree.paths:
             return posixpath.normpath(main)
@@ -126,23 +146,50 @@ class WorkerApp:
 
     def unconfigured(self) -> Decision | None:
         """A worker module without wrangler's file: `worker.js`, or a module whose default export has `fetch`."""
+        if decision := self._pages_worker(("", *BUILT)):
+            return decision
         for name in _NAMES:
             for extension in _EXTENSIONS:
                 path = f"{name}.{extension}"
-                if path not in self.tree.paths or not self._is_worker(path):
+                if path not in self.tree.paths or not self._is_worker(path) or self._is_of_a_page(path):
                     continue
                 if self.node.serves(path):
                     continue
                 return self._decide(path, f"{quoted(path)} is a worker: it {self._form(path)}")
         return None
 
+    def _pages_worker(self, folders: Iterable[str]) -> Decision | None:
+        """`_worker.js` in a folder of pages, as Cloudflare Pages has it: it gets every request, and the pages as its
+        assets.
+        """
+        for folder in folders:
+            prefix = f"{folder}/" if folder else ""
+            path = f"{prefix}_worker.js"
+            if path in self.tree.paths and self._is_worker(path):
+                pages = [page for page in self.tree.pages if page.startswith(prefix)]
+                missing = "404-page" if f"{prefix}404.html" in pages else "single-page-application"
+                assets = {"directory": folder or ".", "run_worker_first": True, "not_found_handling": missing}
+                why = f"{quoted(path)} is a worker: it {self._form(path)}"
+                return self._decide(path, why, assets if pages else None)
+        return None
+
     def _is_worker(self, path: str) -> bool:
         text = self.tree.text(path)
-        if _LISTENER.search(text) and "caches.open" not in text and "skipWaiting" not in text:
+        if _LISTENER.search(text) and not _IN_A_BROWSER.search(text):
             return True
         if not _DEFAULT_EXPORT.search(text):
             return False
         return bool(_FETCH_EXPORT.search(text) or _SERVER_LIBRARY.search(text))
+
+    def _is_of_a_page(self, path: str) -> bool:
+        """Whether a page registers it, as its service worker or to work beside it: then it runs in the browser."""
+        name = re.escape(path.rpartition("/")[2])
+        registers = re.compile(
+            rf"""(?:serviceWorker\s{{0,20}}\.\s{{0,20}}register|new\s{{1,20}}(?:Shared)?Worker)\s{{0,20}}\(\s{{0,20}}"""
+            rf"""(?:new\s{{1,20}}URL\s{{0,20}}\(\s{{0,20}})?['"`][^'"`\n]{{0,200}}(?<![\w-]){name}"""
+        )
+        readable = (*self.tree.pages, *self.tree.known(".js", ".mjs", ".ts", ".tsx", ".jsx"))
+        return any(registers.search(self.tree.text(other)) for other in readable if other != path)
 
     def _form(self, path: str) -> str:
         text = self.tree.text(path)
@@ -153,7 +200,7 @@ class WorkerApp:
     def _assets(self) -> dict[str, Any]:
         return table(self.settings.get("assets"))
 
-    def _decide(self, path: str, why: str) -> Decision:
+    def _decide(self, path: str, why: str, assets: Mapping[str, Any] | None = None) -> Decision:
         self._refuse_bindings(path)
         options: dict[str, object] = {}
         for key in ("compatibility_date", "compatibility_flags"):
@@ -163,8 +210,8 @@ class WorkerApp:
         variables = table(self.settings.get("vars"))
         if variables:
             options["vars"] = variables
-        assets = self._assets()
-        notes = []
+        assets = assets or self._assets()
+        notes: list[str] = []
         if assets:
             folder = assets.get("directory")
             if isinstance(folder, str):
@@ -175,7 +222,9 @@ class WorkerApp:
                         hint="run the build and deploy that folder with the rest",
                         details={"output": clean},
                     )
-            options["assets"] = assets
+                prefix = "" if clean == "." else f"{clean}/"
+                notes += host_rules(self.tree.text, prefix).notes
+            options["assets"] = dict(assets)
         if self.settings.get("env"):
             notes.append(f"the environments in {self.file} are not looked at; the top level counts")
         if table(self.settings.get("triggers")).get("crons"):

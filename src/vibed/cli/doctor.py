@@ -204,7 +204,7 @@ def _processes(layout: Layout) -> Iterator[Finding]:
     yield Finding(
         "watchdog", keeper is not None, f"pid {keeper}" if keeper else "not running", "vibed up", needed=False
     )
-    for name in ("caddy", "controller", "serve"):
+    for name in ("caddy", "sites", "controller", "serve"):
         pid = running[name].pid if name in running else 0
         cure = f"vibed up; its log is {layout.own_logs / f'{name}.log'}"
         yield Finding(f"process {name}", bool(pid), f"pid {pid}" if pid else "not running", cure, needed=False)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from vibed import __version__
 from vibed.config import Config, InvalidConfiguration
+from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
 from vibed.spreading import spread
@@ -194,12 +195,18 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     if not layout.uids.rootless:
         serve = _confined(layout, agent, "serve", _serve_spec(config, layout, env), serve)
         proxy = _confined(layout, agent, "caddy", _caddy_spec(layout, caddy, quiet), proxy)
+    told = {"socket": str(layout.sites_socket), "apps": str(layout.apps), "types": TYPES, "unknown": UNKNOWN}
+    _replace(runtime / "sites.json", json.dumps(told), 0o644)
+    sites = [str(agent), "sites", str(runtime / "sites.json")]
+    if not layout.uids.rootless:
+        sites = _confined(layout, agent, "sites", _sites_spec(layout, agent), sites)
     # Everything that a process reads once, at its start; the key as a digest, since the plan is no place for it.
     key = hashlib.sha256(layout.admin_key.read_bytes()).hexdigest()
     code = f"{_code_digest()} {config!r} {key}"
     return {
         "commands": [
             _command(layout, "caddy", proxy, quiet, (runtime / "Caddyfile").read_text()),
+            _command(layout, "sites", sites, {}, (runtime / "sites.json").read_text()),
             _command(layout, "controller", [*python, "controller"], env, code),
             _command(layout, "serve", serve, env, code),
         ],
@@ -274,6 +281,19 @@ def _caddy_spec(layout: Layout, caddy: Path, env: Mapping[str, str]) -> dict[str
         "namespaces": ["mount", "ipc", "uts"],
         "hostname": "vibed-caddy",
         "env": dict(env),
+    }
+
+
+def _sites_spec(layout: Layout, agent: Path) -> dict[str, object]:
+    """As Caddy, whose files it reads and who alone may connect to it; it needs no network."""
+    read = [agent, layout.runtime / "sites.json", layout.apps, layout.sites]
+    return {
+        **_process(
+            layout.uids.caddy, [*_system(), *_binds(read, ro=True), *_binds([layout.sites_socket.parent], ro=False)]
+        ),
+        "namespaces": ["mount", "net", "ipc", "uts"],
+        "hostname": "vibed-sites",
+        "env": {},
     }
 
 

@@ -273,7 +273,7 @@ class _OwnLogs:
     """What vibeD's processes write from now on."""
 
     def __init__(self, layout: Layout) -> None:
-        self._from = {layout.own_logs / f"{name}.log": 0 for name in ("controller", "serve", "caddy")}
+        self._from = {layout.own_logs / f"{name}.log": 0 for name in ("controller", "serve", "sites", "caddy")}
         for path in self._from:
             with suppress(OSError):
                 self._from[path] = path.stat().st_size

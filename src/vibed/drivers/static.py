@@ -17,11 +17,18 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from vibed.apps.errors import VibedError
+from vibed.classify.host_rules import host_rules, netlify_settings
+from vibed.classify.site import LISTING
+from vibed.classify.tree import decoded
+from vibed.classify.unpublished import unpublished
 from vibed.drivers.ahead import Ahead
+from vibed.drivers.listing import listing
+from vibed.drivers.site_facts import FILE, Facts
 from vibed.layout import Layout
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -39,7 +46,7 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sources.errors import ArchiveError
-from vibed.sources.extraction import extract
+from vibed.sources.extraction import extract, file_paths
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.reader import read_table
 from vibed.spreading import spread
@@ -51,6 +58,15 @@ _GONE = ".gone."
 """How the names of folders begin that are being removed."""
 _LINGER_S = 5.0
 """How long a request that the proxy had routed before the switch may still look up a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """A folder that is no run's yet, and what its files say."""
+
+    place: Path
+    facts: Facts
+    pages: tuple[str, ...]
 
 
 class Site:
@@ -130,7 +146,8 @@ class Site:
 
     def serve(self, place: Path, index: str, spa: bool, claimed: Claimed | None = None) -> None:
         self._claimed = claimed or self._claimed
-        self._endpoint = Endpoint(place, site=True, index=index, spa=spa)
+        ruled = (place / FILE).exists()
+        self._endpoint = Endpoint(place, site=True, index=index, spa=spa, ruled=ruled)
         self._state = State.RUNNING
 
     async def hand_over(self, heir: Sandbox | None) -> None:
@@ -211,7 +228,7 @@ class StaticDriver:
 
     def prepare(self, prospect: Prospect) -> None:
         """Unpack the site."""
-        self._ahead.begin(*self._work(prospect.app_id, prospect.source, prospect.strip + prospect.root))
+        self._ahead.begin(*self._work(prospect.app_id, prospect.source, prospect.strip, prospect.root))
 
     async def adopt(self) -> Sequence[Sandbox]:
         """None: a site is taken over by `find` when it is asked for. What was half written, and other boots' sites, are
@@ -274,10 +291,17 @@ class StaticDriver:
 
     async def unpacked(self, run: Run) -> Path:
         """The folder of a run's site, complete. Raises `ArchiveError`, `RunFailed`, OSError."""
-        fresh = await self._ahead.take(*self._work(run.app_id, run.source, run.runtime.strip + run.runtime.root))
+        runtime = run.runtime
+        made = await self._ahead.take(*self._work(run.app_id, run.source, runtime.strip, runtime.root))
+        fresh = made.place
         name = f"{run.number:010d}-v{run.version}-{run.source.name[:12]}"
         try:
-            _name_index(fresh, run.runtime.index)
+            if runtime.options.get(LISTING):
+                self._give(fresh / "index.html", listing(run.app_id, made.pages))
+            _name_index(fresh, runtime.index)
+            said = made.facts.text(spa=runtime.spa, base=str(runtime.options.get("base", "")))
+            if said is not None:
+                self._give(fresh / FILE, said)
             try:
                 return fresh.rename(self._folder_for(run.app_id) / name)
             except FileNotFoundError:
@@ -287,14 +311,26 @@ class StaticDriver:
             await asyncio.to_thread(_remove, fresh)
             raise
 
-    def _work(self, app_id: str, source: Path, prefix: str) -> tuple[Hashable, Callable[[], Path]]:
-        return (app_id, source, prefix), partial(self._unpack, app_id, source, prefix)
+    def _work(self, app_id: str, source: Path, strip: str, root: str) -> tuple[Hashable, Callable[[], _Unpacked]]:
+        return (app_id, source, strip, root), partial(self._unpack, app_id, source, strip, root)
 
-    def _unpack(self, app_id: str, source: Path, prefix: str) -> Path:
+    def _unpack(self, app_id: str, source: Path, strip: str, root: str) -> _Unpacked:
         """Blocking: write a site to a folder that is nobody's yet."""
         self._folder_for(app_id)
         fresh = self._fresh / f"{app_id}.{secrets.token_hex(6)}"
         table = read_table(source, self._limits)
+        prefix = strip + root
+
+        def text(path: str) -> str:
+            return decoded(table.texts.get(prefix + path, b""))
+
+        paths = frozenset(file_paths(table, prefix))
+        left_out = unpublished(paths, text)
+        # what a link ends at is published under the link's name, and copied from there
+        links = {entry.path[len(prefix) :]: entry.target[len(prefix) :] for entry in table.entries if entry.target}
+        left_out = left_out - frozenset(links.values()) | {FILE, *(name for name, to in links.items() if to == FILE)}
+        netlify = netlify_settings(decoded(table.texts.get(f"{strip}netlify.toml", b"")))
+        facts = Facts.of(paths - left_out, host_rules(text, "", netlify))
         files = extract(
             source,
             table,
@@ -303,16 +339,25 @@ class StaticDriver:
             file_mode=0o640,
             dir_mode=0o750,
             owner=self._owner,
+            without=left_out,
             limits=self._limits,
         )
         if not files:
             _remove(fresh)
             raise RunFailed(f"the source has no file below {prefix!r}", code="InjectFailed")
-        return fresh
+        return _Unpacked(fresh, facts, tuple(path for path in paths - left_out if path.endswith((".html", ".htm"))))
 
-    def _throw_away(self, fresh: Path) -> None:
-        _remove(fresh)
-        app = self.folder / fresh.name.rpartition(".")[0]
+    def _give(self, path: Path, text: str) -> None:
+        """Write a file of ours beside those of a site."""
+        path.write_text(text)
+        path.chmod(0o640)
+        there = path.stat()
+        if (there.st_uid, there.st_gid) != self._owner:
+            os.chown(path, *self._owner)
+
+    def _throw_away(self, made: _Unpacked) -> None:
+        _remove(made.place)
+        app = self.folder / made.place.name.rpartition(".")[0]
         with contextlib.suppress(OSError):
             app.rmdir()  # made for it, unless there is something in it
 

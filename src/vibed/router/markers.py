@@ -4,9 +4,10 @@ In `apps`, the folder that Caddy looks into, an app is either of two:
 
 - `<app id>.sock`, a link to the ingress socket of the run that serves. Replacing the link is the switch: whoever dials
   after it reaches the new run, and the connections that Caddy keeps to the old one move (agent/ingress/moving.go);
-- `<app id>/<key>-<version>.s` for a site, `.p` for a single-page app, with the directory as the link of the same name
-  and `.d`. A key has a fixed width and sorts newest first, so that Caddy's `file` matcher, which takes the first match
-  of a sorted glob, always finds the newest. Creating the marker, an empty file, is the switch.
+- `<app id>/<key>-<version>.s` for a site, `.p` for a single-page app, `.r` for a site with rules, which is the site
+  server's to answer for (agent/sites), with the directory as the link of the same name and `.d`. A key has a fixed
+  width and sorts newest first, so that Caddy's `file` matcher, which takes the first match of a sorted glob, always
+  finds the newest. Creating the marker, an empty file, is the switch.
 
 Caddy looks for sites first. Both switches are atomic for each request and need no reload. The sockets themselves are in
 `ingress`, apart from the sites: for an app without a site, Caddy's glob then ends at a folder that is not there.
@@ -23,12 +24,12 @@ from pathlib import Path
 
 from vibed.sandboxes.driver import Endpoint
 
-SITES = "sp"
-"""The kinds of sites, as Caddy looks for them: `*.[sp]`."""
+SITES = "prs"
+"""The kinds of sites, as Caddy looks for them: `*.[prs]`."""
 _ENDINGS = tuple(f".{kind}" for kind in SITES)
 
 _LAST = 10**9 - 1
-_SITE = re.compile(r"(\d{9})-(\d+)\.[sp]")
+_SITE = re.compile(r"(\d{9})-(\d+)\.[prs]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Marker:
     def endpoint(self) -> Endpoint:
         """Where requests go while this marker is the first."""
         if self.site:
-            return Endpoint((self.path.parent / f"{self.path.name}.d"), site=True, spa=self.path.suffix == ".p")
+            place = self.path.parent / f"{self.path.name}.d"
+            return Endpoint(place, site=True, spa=self.path.suffix == ".p", ruled=self.path.suffix == ".r")
         return Endpoint(self.path)
 
 
@@ -74,7 +76,8 @@ class Markers:
         """Switch: every request that begins after this goes to `endpoint`."""
         before = self.published(app_id)
         if endpoint.site:
-            name = f"{_LAST - run:09d}-{version}.{'p' if endpoint.spa else 's'}"
+            kind = "r" if endpoint.ruled else "p" if endpoint.spa else "s"
+            name = f"{_LAST - run:09d}-{version}.{kind}"
             marker = Marker(app_id, run, version, self._folder(self._apps, app_id) / name)
             _link(marker.path.with_name(f"{name}.d"), endpoint.path)
             os.close(os.open(marker.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))

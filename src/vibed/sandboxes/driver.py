@@ -110,6 +110,8 @@ class Endpoint:
     site: bool = False
     index: str = "index.html"
     spa: bool = False
+    ruled: bool = False
+    """Whether the site is more than files, so that the site server answers for it (agent/sites)."""
 
 
 @dataclass(frozen=True, slots=True)
