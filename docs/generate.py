@@ -48,6 +48,11 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "The version is stored and is started as soon as the controller is back. Do not deploy again.",
         "wait",
     ),
+    "MemoryShort": (
+        "Pending, Ready",
+        "The machine has too little memory left to start another app. It starts by itself when there is more.",
+        "delete apps that are not needed; ask the operator",
+    ),
     "WaitingForTurn": (
         "Pending, Ready",
         "The machine starts a few apps at a time, shared by owner. The message says which of yours are before it.",

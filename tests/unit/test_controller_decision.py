@@ -6,22 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vibed.apps.app import Phase
-from vibed.controller.decision import (
-    LOST_ATTEMPTS,
-    MAX_BACKOFF_S,
-    Drain,
-    Observed,
-    Plan,
-    Purge,
-    RunView,
-    Stage,
-    Start,
-    Stop,
-    Trouble,
-    Wanted,
-    backoff,
-    decide,
-)
+from vibed.controller.decision import Drain, Observed, Plan, Purge, RunView, Stage, Start, Stop, Wanted, decide
+from vibed.controller.trouble import LOST_ATTEMPTS, MAX_BACKOFF_S, Trouble, backoff
 
 
 def starting(number: int, version: int, step: str = "") -> RunView:

@@ -19,11 +19,12 @@ from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
-from vibed.controller import decision
+from vibed.controller import decision, trouble
 from vibed.controller import life as module
 from vibed.controller.fleet import Fleet
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means
+from vibed.controller.memory import Memory
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.starts import Starts
@@ -187,10 +188,16 @@ class World:
         return [marker.version for marker in self.markers.published(name)]
 
 
+def proving(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """How long a new version has to last before the one before is let go."""
+    for one in (decision, trouble):
+        monkeypatch.setattr(one, "PROVING_S", seconds)
+
+
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(module, "RETIRE_AFTER_S", 0.01)
-    monkeypatch.setattr(decision, "PROVING_S", 0.0)
+    proving(monkeypatch, 0.0)
     layout = Layout(tmp_path / "home", tmp_path / "run", Uids(0, rootless=True))
     for folder in (layout.database.parent, layout.apps, layout.ingress, layout.logs):
         folder.mkdir(parents=True)
@@ -995,7 +1002,7 @@ async def told(world: World, reason: str, name: str = "todo") -> App:
 async def test_a_version_that_dies_right_after_the_switch_gives_way_and_nobody_waits_for_the_old_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decision, "PROVING_S", 10.0)
+    proving(monkeypatch, 10.0)
     await world.settle(await world.deploy())
     second = await world.settle(await world.deploy())
     assert second.phase is Phase.READY and world.serving() == [2]
@@ -1029,7 +1036,7 @@ async def test_it_gives_way_though_the_old_one_is_gone_and_stays_so_after_a_rest
 
 
 async def test_a_version_whose_sandbox_was_lost_is_started_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decision, "PROVING_S", 10.0)
+    proving(monkeypatch, 10.0)
     await world.settle(await world.deploy())
     await world.settle(await world.deploy())
     lost = world.driver.made[1]
@@ -1081,3 +1088,33 @@ async def test_one_owners_hanging_apps_delay_no_other_owner_and_their_own_next_i
     assert "4 of your apps are starting (hangs-00, hangs-01, hangs-02 and 1 more)" in app.status.message
     outcome = await world.settle(1, "hangs-11", timeout_s=0.1)
     assert (outcome.phase, outcome.reason) == (Phase.PENDING, "WaitingForTurn")
+
+
+async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_by_itself(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "BLOCKED_S", 0.05)
+    meminfo = tmp_path / "meminfo"
+    world.means.memory = Memory(meminfo)
+
+    def left(mb: int) -> None:
+        meminfo.write_text(f"MemTotal:       2048000 kB\nMemFree: 1 kB\nMemAvailable:   {mb << 10} kB\n")
+
+    left(1000)
+    await world.settle(await world.deploy())
+    left(90)
+    outcome = await world.settle(await world.deploy())
+    assert (outcome.phase, outcome.reason, outcome.serving_version) == (Phase.STARTING, "MemoryShort", 1)
+    assert "90 MB of memory left and keeps 128 MB free" in outcome.message
+    outcome = await world.settle(await world.deploy("other"), "other")
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "MemoryShort")
+    assert len(world.driver.made) == 1
+    left(200)
+    await world.until(lambda: world.serving() == [2] and world.serving("other") == [1])
+
+
+def test_where_the_kernel_does_not_say_what_is_available_nothing_is_short(tmp_path: Path) -> None:
+    for text in ("", "MemTotal: 1 kB\n", "MemAvailable: lots\nMemTotal: 1\n"):
+        (tmp_path / "meminfo").write_text(text)
+        assert Memory(tmp_path / "meminfo").shortage() is None
+    assert Memory(tmp_path / "nothing").shortage() is None

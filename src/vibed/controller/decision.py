@@ -11,25 +11,21 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vibed.apps.app import Phase
+from vibed.controller.trouble import (
+    AGAIN,
+    PROVING_S,
+    RUNS_AGAIN,
+    SOUND_AFTER_S,
+    Trouble,
+    failed_so_far,
+    gives_way,
+    loops,
+)
 
-PROVING_S = 10.0
-"""A version that ends by itself before it has served this long was no good; so long the one before is kept at hand."""
-SOUND_AFTER_S = 60.0
-"""A version of which a run has served this long is sound, and what it does later is bad luck: the count of crashes is
-cleared, and it is never given up for an older one."""
-MAX_BACKOFF_S = 60.0
 BLOCKED_S = 5.0
 """How often it is looked whether what a version waits for is there, should nobody tell."""
-AGAIN = (
-    f"It is tried again by itself, every {MAX_BACKOFF_S:g} s at the slowest; deploy a corrected version to end this "
-    "sooner."
-)
-RUNS_AGAIN = (
-    f"It runs again, and counts as Ready when it has for {SOUND_AFTER_S:g} s; deploy a corrected version to end this "
-    "sooner."
-)
-LOST_ATTEMPTS = 5
-"""How often a version that was never Ready is tried again when its sandbox (not the app) failed."""
+SLOW = ("TemplateBuilding", "MemoryShort")
+"""Reasons for which a version waits and that may last: nobody is kept waiting for its end."""
 
 
 class Stage(StrEnum):
@@ -66,20 +62,6 @@ class RunView:
     def told(self) -> str:
         """Of a serving run, in words."""
         return f"version {self.version} is serving{f'; it {self.note}' if self.note else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """How the latest attempts of one version failed."""
-
-    reason: str
-    message: str
-    count: int = 1
-    retry_at: float = 0.0
-    app_fault: bool = True
-    """Whether the app (not its sandbox) failed: a version that never served is then not tried again."""
-    served_s: float | None = None
-    """How long the last run of it had served when it ended; None: it never did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +134,6 @@ class Plan:
     look_again_at: float | None = None
 
 
-def backoff(crashes: int) -> float:
-    """Seconds until the next attempt after so many failures in a row: 0, 1, 2, 4 … 60."""
-    return 0.0 if crashes <= 1 else min(MAX_BACKOFF_S, 2.0 ** (crashes - 2))
-
-
 def decide(wanted: Wanted, seen: Observed) -> Plan:
     """The plan for one app."""
     if wanted.deleted:
@@ -183,9 +160,9 @@ def _settled(serving: RunView, seen: Observed) -> Plan:
     actions += [Drain(run.number) for run in others]
     phase, reason, message = Phase.READY, "Running", serving.told
     trouble = seen.troubles.get(serving.version)
-    if trouble is not None and _loops(trouble) and serving.served_s < SOUND_AFTER_S:
+    if trouble is not None and loops(trouble) and serving.served_s < SOUND_AFTER_S:
         phase, reason = Phase.FAILED, "CrashLoop"
-        message = _failed_so_far(serving.version, trouble, RUNS_AGAIN)
+        message = failed_so_far(serving.version, trouble, RUNS_AGAIN)
         again.append(seen.now + SOUND_AFTER_S - serving.served_s)
     return Plan(tuple(actions), phase, reason, message, serving.version, min(again, default=None))
 
@@ -219,26 +196,26 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
         return _fall_back(wanted, seen, serving, superseded, *seen.refused)
     if starting is not None:
         return _meanwhile(older, superseded, *_on_its_way(starting, trouble, lived=lived))
-    if trouble is not None and _gives_way(trouble, seen, lived=lived, older=_fallback(wanted, seen)):
+    if trouble is not None and gives_way(trouble, sound=seen.sound, lived=lived, older=_fallback(wanted, seen)):
         return _fall_back(wanted, seen, serving, superseded, trouble.reason, trouble.message)
     if seen.blocked is not None:
         return _meanwhile(older, superseded, Phase.PENDING, *seen.blocked, look_again_at=seen.now + BLOCKED_S)
     if trouble is not None and trouble.retry_at > seen.now:
         phase, reason = _down(trouble, lived=lived)
-        message = _failed_so_far(wanted.version, trouble, AGAIN)
+        message = failed_so_far(wanted.version, trouble, AGAIN)
         return _meanwhile(older, superseded, phase, reason, message, look_again_at=trouble.retry_at)
     phase, reason = _down(trouble, lived=lived) if trouble is not None else (Phase.CLAIMING, "Starting")
     message = f"version {wanted.version} is being started"
     if reason == "CrashLoop" and trouble is not None:
-        message = _failed_so_far(wanted.version, trouble, "It is being started again.")
+        message = failed_so_far(wanted.version, trouble, "It is being started again.")
     return _meanwhile(older, (*superseded, Start(wanted.version)), phase, reason, message)
 
 
 def _on_its_way(starting: RunView, trouble: Trouble | None, *, lived: bool) -> tuple[Phase, str, str]:
     """Phase, reason and message of a version that is starting."""
     who = f"version {starting.version}"
-    if trouble is not None and lived and _loops(trouble):
-        return Phase.FAILED, "CrashLoop", _failed_so_far(starting.version, trouble, "It is being started again.")
+    if trouble is not None and lived and loops(trouble):
+        return Phase.FAILED, "CrashLoop", failed_so_far(starting.version, trouble, "It is being started again.")
     if starting.waits_for:
         return Phase.PENDING, "WaitingForTurn", f"{who} waits for its turn: {starting.waits_for}"
     phase = Phase.CLAIMING if starting.step in ("", "claiming") else Phase.STARTING
@@ -263,28 +240,7 @@ def _meanwhile(
 
 def _down(trouble: Trouble, *, lived: bool) -> tuple[Phase, str]:
     """Phase and reason of a version that has failed and is tried again."""
-    return (Phase.FAILED, "CrashLoop") if lived and _loops(trouble) else (Phase.STARTING, "Restarting")
-
-
-def _failed_so_far(version: int, trouble: Trouble, then: str) -> str:
-    times = "once" if trouble.count == 1 else f"{trouble.count} times in a row"
-    return f"version {version} failed {times}: {trouble.message} {then}"
-
-
-def _loops(trouble: Trouble) -> bool:
-    return trouble.count > 2
-
-
-def _gives_way(trouble: Trouble, seen: Observed, *, lived: bool, older: int | None) -> bool:
-    """Whether a version that failed is given up. One that never served is when it is its own fault, or nothing helps.
-    One that did serve only makes room for an older one that was good, and only while it has not proven to be sound:
-    when it ended at once, or again.
-    """
-    if not lived:
-        return trouble.app_fault or trouble.count >= LOST_ATTEMPTS
-    if seen.sound or older is None or not trouble.app_fault:
-        return False
-    return trouble.count > 1 or (trouble.served_s is not None and trouble.served_s < PROVING_S)
+    return (Phase.FAILED, "CrashLoop") if lived and loops(trouble) else (Phase.STARTING, "Restarting")
 
 
 def _fallback(wanted: Wanted, seen: Observed) -> int | None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from vibed.apps import ids
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound
+from vibed.controller.decision import SLOW
 from vibed.controller.keeper import Keeper
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
@@ -84,7 +85,7 @@ class Fleet:
                     if outcome is not None and outcome.phase in (Phase.READY, Phase.FAILED):
                         keeper.life.traces.pop(version, None)
                         return outcome
-                    if outcome is not None and outcome.reason == "TemplateBuilding":
+                    if outcome is not None and outcome.reason in SLOW:
                         return outcome
                     if keeper.gone:
                         told = keeper.telling.outcome
@@ -119,7 +120,7 @@ class Fleet:
                         if keeper.serves:
                             return replace(outcome, phase=Phase.READY)
                         failed = outcome.phase is Phase.FAILED and not keeper.coming
-                        if failed or outcome.reason == "TemplateBuilding":
+                        if failed or outcome.reason in SLOW:
                             return outcome
                     if keeper.gone:
                         if (await self._means.store.get(app_id)).deleted:

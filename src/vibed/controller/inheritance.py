@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import NotFound
 from vibed.apps.store import AppStore
-from vibed.controller.decision import SOUND_AFTER_S, Trouble
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
 from vibed.controller.run import LiveRun, app_key
 from vibed.controller.telling import REFUSALS, Telling
+from vibed.controller.trouble import SOUND_AFTER_S, Trouble
 from vibed.router.markers import Marker
 from vibed.sandboxes.driver import Sandbox
 

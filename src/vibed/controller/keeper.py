@@ -19,7 +19,7 @@ from vibed.controller.decision import Action, Drain, Observed, Plan, Purge, Stag
 from vibed.controller.inheritance import take_over
 from vibed.controller.life import Life
 from vibed.controller.means import Means, destroy
-from vibed.controller.placement import NotYet, Refusal
+from vibed.controller.placement import NotYet, Placement, Refusal
 from vibed.controller.run import newest_serving
 from vibed.controller.telling import Telling
 from vibed.sandboxes.driver import Sandbox
@@ -124,15 +124,23 @@ class Keeper:
     def _look(self, app: App, version: Version) -> Observed:
         self.telling.heard_of(app.version)
         placement = None if app.deleted else self._means.placements.place(version.runtime, version.resources)
+        blocked = (placement.reason, placement.message) if isinstance(placement, NotYet) else None
+        if isinstance(placement, Placement) and placement.driver != "static" and self._would_start(version):
+            shortage = self._means.memory.shortage()
+            blocked = ("MemoryShort", shortage) if shortage is not None else None
         return Observed(
             now=time.monotonic(),
             runs=tuple(run.view() for run in self.life.runs.values()),
             troubles=self.life.troubles,
             good=frozenset(self.telling.good),
             sound=app.version in self.life.sound,
-            blocked=(placement.reason, placement.message) if isinstance(placement, NotYet) else None,
+            blocked=blocked,
             refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
         )
+
+    def _would_start(self, version: Version) -> bool:
+        """Whether a run of that version may have to be begun."""
+        return not any(run.version == version.number and not run.leaving for run in self.life.runs.values())
 
     async def _act(self, app: App, wanted: Version, action: Action) -> None:
         match action:
@@ -163,6 +171,5 @@ class Keeper:
         return (
             plan.phase in (Phase.READY, Phase.FAILED)
             and plan.look_again_at is None
-            and plan.reason != "TemplateBuilding"
             and all(run.stage is Stage.SERVING and run.is_site for run in self.life.runs.values())
         )

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from vibed import records
-from vibed.controller.preparation import DRIVER_TOOLS
+from vibed.controller.remembering import DRIVER_TOOLS
 from vibed.controller.roots import BuiltRoots
 from vibed.drivers.process import mounted_images
 from vibed.layout import Layout

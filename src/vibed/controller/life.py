@@ -17,13 +17,14 @@ from vibed import records
 from vibed.apps.app import App, Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
-from vibed.controller.decision import SOUND_AFTER_S, Stage, Trouble, backoff
+from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
 from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
+from vibed.controller.trouble import SOUND_AFTER_S, Trouble, backoff
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
 from vibed.tracing import Step
 

@@ -13,6 +13,7 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
+from vibed.controller.memory import Memory
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.starts import PLACE_S, Starts
@@ -88,6 +89,7 @@ class Means:
     tracer: Tracer
     source_path: Callable[[str], Path]
     tasks: Tasks = field(default_factory=Tasks)
+    memory: Memory = field(default_factory=Memory)
     starts: Places = field(init=False)
 
     def __post_init__(self) -> None:

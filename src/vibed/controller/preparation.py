@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.config import Config
 from vibed.controller.placement import Placements
+from vibed.controller.remembering import DRIVER_TOOLS, RememberedProbes
 from vibed.controller.roots import BuiltRoots
 from vibed.drivers import probing
 from vibed.runtimes.builder import TemplateBuilder
@@ -33,12 +33,6 @@ RETRY_S = (30.0, 120.0, 600.0, 1800.0)
 """The pauses before what failed is tried again; the last one repeats."""
 CONFIRM_S = (1.0, 5.0)
 """The pauses before a driver that worked is tried again, and only then thought not to."""
-DRIVER_TOOLS: Mapping[str, tuple[str, ...]] = {
-    "static": (),
-    "workerd": ("vibed-agent", "workerd", "esbuild"),
-    "gvisor": ("vibed-agent", "runsc"),
-    "process": ("vibed-agent",),
-}
 
 
 class Preparation:
@@ -66,7 +60,7 @@ class Preparation:
         self._drivers = drivers
         self._placements = placements
         self._pools = pools
-        self._memory = memory
+        self._remembered = RememberedProbes(memory, tools)
         self._on_ready = on_ready
         rank = {name: place for place, name in enumerate(ORDER)}
         wanted = [t for t in templates.values() if not config.templates or t.name in config.templates]
@@ -95,7 +89,7 @@ class Preparation:
         the first app comes back; it is probed again all the same, in the background.
         """
         there = []
-        known = self._remembered()
+        known = self._remembered.probes()
         for template in self._templates:
             driver = self._placements.driver_of(template)
             if template.unavailable:
@@ -108,36 +102,6 @@ class Preparation:
             else:
                 self._placements.building(template.name, "waiting for its turn")
         return there
-
-    def _remembered(self) -> dict[str, Probe]:
-        try:
-            kept = json.loads(self._memory.read_text())
-            return {
-                driver: Probe(True, Isolation(probe["isolation"]), probe["detail"])
-                for driver, probe in kept.items()
-                if probe["tools"] == self._tool_versions(driver)
-                and all(self._tools.installed(name) for name in DRIVER_TOOLS.get(driver, ()))
-            }
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-
-    def _remember(self, driver: str, probe: Probe) -> None:
-        kept: dict[str, object] = {}
-        with contextlib.suppress(OSError, ValueError):
-            kept = json.loads(self._memory.read_text())
-        kept.pop(driver, None)
-        if probe.ok:
-            kept[driver] = {
-                "isolation": probe.isolation.value,
-                "detail": probe.detail,
-                "tools": self._tool_versions(driver),
-            }
-        fresh = self._memory.with_suffix(".new")
-        fresh.write_text(json.dumps(kept))
-        fresh.replace(self._memory)
-
-    def _tool_versions(self, driver: str) -> list[str]:
-        return [self._tools.version(name) for name in DRIVER_TOOLS.get(driver, ())]
 
     async def run(self) -> None:
         """Make everything ready; returns when all that can be is. A part that fails does not stop the others, and is
@@ -290,7 +254,7 @@ class Preparation:
             probe = await self._run_probe(driver)
         self._placements.probed(driver, probe)
         with contextlib.suppress(OSError):
-            self._remember(driver, probe)
+            self._remembered.keep(driver, probe)
         log.info("probed", driver=driver, ok=probe.ok, isolation=probe.isolation.value, detail=probe.detail)
         future.set_result(None)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.store import NewEvent, VersionOutcome
-from vibed.controller.decision import Plan, Stage
+from vibed.controller.decision import SLOW, Plan, Stage
 from vibed.controller.launch import QUIET_STATUS_S
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
@@ -141,7 +141,7 @@ class Telling:
             new = VersionOutcome(number, Phase.FAILED, plan.reason, plan.message, {})
         else:
             phase = Phase.STARTING if plan.phase is Phase.READY else plan.phase
-            if number in self.outcomes or plan.reason == "TemplateBuilding":
+            if number in self.outcomes or plan.reason in SLOW:
                 new = VersionOutcome(number, phase, plan.reason, plan.message, {})
             else:
                 self.outcomes[number] = Outcome(phase, plan.reason, plan.message)
