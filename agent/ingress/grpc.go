@@ -88,3 +88,5 @@ func headCost(head http.Header) (cost int64) {
 
 // unheard is why the other side cannot have heard of a request.
 type unheard struct{ error }
+
+func (u unheard) Unwrap() error { return u.error }

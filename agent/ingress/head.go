@@ -75,8 +75,9 @@ func plain(s string) bool {
 	return true
 }
 
-// copyResponseHead copies the app's headers to the client. A header that the app did not send stays away: net/http would
-// guess a Content-Type.
+// copyResponseHead copies the app's headers to the client. Where the app names no type, net/http would guess one, and so
+// would the proxy before us, in the visitor's face: a style sheet that is called text/plain is not applied. An empty one is
+// no type to a browser, and is guessed at by nobody on the way.
 func copyResponseHead(dst http.Header, resp *http.Response) {
 	named := connectionNamed(resp.Header)
 	for name, values := range resp.Header {
@@ -86,6 +87,9 @@ func copyResponseHead(dst http.Header, resp *http.Response) {
 	}
 	if _, ok := dst["Content-Type"]; !ok {
 		dst["Content-Type"] = nil
+		if resp.ContentLength != 0 && resp.StatusCode >= 200 && resp.StatusCode != http.StatusNoContent && resp.StatusCode != http.StatusNotModified {
+			dst["Content-Type"] = []string{""}
+		}
 	}
 	for name := range resp.Trailer {
 		dst["Trailer"] = append(dst["Trailer"], name)

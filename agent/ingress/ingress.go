@@ -52,6 +52,8 @@ type Ingress struct {
 	server *http.Server
 	most   int64 // maxOpen
 
+	bodyIdle time.Duration
+
 	open, upgraded, total, last, moved atomic.Int64
 	draining                           atomic.Bool
 	heir                               atomic.Pointer[Heir]
@@ -64,7 +66,7 @@ type Ingress struct {
 // New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
-	in := &Ingress{pool: newPool(dial), most: maxOpen, tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
+	in := &Ingress{pool: newPool(dial), most: maxOpen, bodyIdle: bodyIdle, tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
 	in.grpc = newGRPC(dial, errorLog, &in.pool.heads)
 	if errorLog == nil {
 		errorLog = log.New(io.Discard, "", 0)

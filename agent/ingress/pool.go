@@ -18,9 +18,10 @@ import (
 
 const (
 	maxIdle = 1024
-	// idleLife is shorter than the shortest keep-alive timeout that common servers have (gunicorn: 2 s, Node and uvicorn:
-	// 5 s), so that we, not the app, close an idle connection: when the app does, a request may just be on its way.
-	idleLife = 1500 * time.Millisecond
+	// idleLife is half of the shortest keep-alive timeout that servers are given (1 s; gunicorn has 2 s, Node and uvicorn
+	// 5 s): when the app closes an idle connection, a request may just be on its way, and would be lost. Nothing tells us
+	// that it was not read, so it could not be sent again. A connection that nobody has used for so long is not worth it.
+	idleLife = 500 * time.Millisecond
 	// maxResponseHead bounds the head of one response, maxHeads all that are held at the same time. What an app sends is
 	// held in our memory, which is not the sandbox's; headLine is what a line of a head takes there besides its bytes.
 	maxResponseHead = 128 << 10

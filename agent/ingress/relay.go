@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 )
 
@@ -22,7 +23,11 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 		return
 	}
 	ctx, upgrade := r.Context(), upgradeProtocol(r)
-	small, err := smallBody(r)
+	small, err := in.smallBody(w, r)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		tooSlow(w)
+		return
+	}
 	if err != nil {
 		// The client went away, or lied about its body, before the app had heard of the request.
 		panic(http.ErrAbortHandler)
@@ -40,16 +45,27 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	if small == nil && r.ContentLength != 0 {
 		up = startUpload(w, r, c)
 	}
+	answered := up.watch(in.bodyIdle)
 	resp, err := answer(w, r, c, up)
+	answered()
 	defer c.pool.heads.Add(-c.head) // as it is now: the connection may be another request's by then
 	if err != nil {
 		c.Close()
 		if ctx.Err() != nil || up.clientFailed() {
-			up.settle(w)
+			up.stop(w)
 			panic(http.ErrAbortHandler)
 		}
+		if up != nil && up.stalled.Load() {
+			tooSlow(w)
+			up.stop(w)
+			return
+		}
+		if up.pending() {
+			w.Header().Set("Connection", "close")
+			up.settle()
+		}
 		unreachable(w, err, true)
-		up.settle(w)
+		up.stop(w)
 		return
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
@@ -62,10 +78,22 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	up.refused() // a no-op unless the client still waits to be told to send its body
 	copyResponseHead(w.Header(), resp)
 	announced := len(resp.Trailer)
+	var settle func()
+	if up.pending() {
+		w.Header().Set("Connection", "close") // a part of the body may be left in it
+		switch settle = up.settle; {
+		case bodiless(r, resp):
+			settle()
+			settle = nil
+		case resp.ContentLength == 0:
+			w.Header().Del("Content-Length") // so that there is an end that can wait
+		}
+	}
 	w.WriteHeader(resp.StatusCode)
-	if err := copyBody(w, c, resp); err != nil {
+	if err := copyBody(w, c, resp, settle); err != nil {
 		c.Close()
-		up.settle(w)
+		http.NewResponseController(w).Flush() // what has come is the client's
+		up.stop(w)
 		panic(http.ErrAbortHandler)
 	}
 	if len(resp.Trailer) > 0 {
@@ -77,7 +105,12 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	} else {
 		c.pool.put(c, resp.Header.Get("Keep-Alive"))
 	}
-	up.settle(w)
+	up.stop(w)
+}
+
+// bodiless responses end with their head.
+func bodiless(r *http.Request, resp *http.Response) bool {
+	return r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified
 }
 
 // send writes the head of the request, and the whole body when it is small, to a connection of the app. It takes another
@@ -148,15 +181,20 @@ func answer(w http.ResponseWriter, r *http.Request, c *appConn, up *upload) (*ht
 }
 
 // copyBody streams the response. What has arrived is flushed before we wait for more, so that an event stream is not held
-// back; a response that is complete is left to net/http, which sends head and body in one write.
-func copyBody(w http.ResponseWriter, c *appConn, resp *http.Response) error {
+// back; a response that is complete is left to net/http, which sends head and body in one write. settle, if it is not nil,
+// is called before the last byte, or before the end where that is told apart.
+func copyBody(w http.ResponseWriter, c *appConn, resp *http.Response, settle func()) error {
+	control := http.NewResponseController(w)
 	if resp.Body == http.NoBody {
+		if settle != nil {
+			control.Flush()
+			settle()
+		}
 		return nil
 	}
-	flusher, _ := w.(http.Flusher)
-	if resp.ContentLength < 0 && c.r.Buffered() == 0 && flusher != nil {
+	if resp.ContentLength < 0 && c.r.Buffered() == 0 {
 		// Headers of an event stream must not wait for its first event.
-		flusher.Flush()
+		control.Flush()
 	}
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
@@ -165,19 +203,32 @@ func copyBody(w http.ResponseWriter, c *appConn, resp *http.Response) error {
 	for {
 		n, err := resp.Body.Read(buf)
 		total += int64(n)
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); werr != nil {
+		rest := buf[:n]
+		if settle != nil && n > 0 && total == resp.ContentLength {
+			if _, werr := w.Write(rest[:n-1]); werr != nil {
+				return werr
+			}
+			control.Flush()
+			settle()
+			rest, settle = rest[n-1:], nil
+		}
+		if len(rest) > 0 {
+			if _, werr := w.Write(rest); werr != nil {
 				return werr
 			}
 		}
 		if err == io.EOF {
+			if settle != nil {
+				control.Flush()
+				settle()
+			}
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("the app broke off its response: %w", err)
 		}
-		if total != resp.ContentLength && flusher != nil {
-			flusher.Flush()
+		if total != resp.ContentLength {
+			control.Flush()
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,22 +14,33 @@ const (
 	smallBodyLimit = 2 << 10
 	// continuePatience is how long an app may ignore "Expect: 100-continue", as many do, before the body is sent anyway.
 	continuePatience = time.Second
-	// settlePatience is how long a client may go on sending a body that nobody reads any more, after its response.
-	settlePatience = 2 * time.Second
+	// bodyIdle is how long a request's body may pause as long as the app has not answered; then it is the app's affair.
+	bodyIdle = time.Minute
+	// lingerQuiet and lingerFor bound how long the end of an early response waits for the client's body: until nothing
+	// has come for so long, and where the app reads no more of it, for so long in all.
+	lingerQuiet = time.Second
+	lingerFor   = 30 * time.Second
 )
 
 // smallBody reads the body when it is known to be small and the client is not waiting for permission to send it.
-func smallBody(r *http.Request) ([]byte, error) {
+func (in *Ingress) smallBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength <= 0 || r.ContentLength > smallBodyLimit || r.Header["Expect"] != nil {
 		return nil, nil
 	}
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Now().Add(in.bodyIdle))
 	body := make([]byte, r.ContentLength)
 	_, err := io.ReadFull(r.Body, body)
+	if err == nil {
+		control.SetReadDeadline(time.Time{})
+	}
 	return body, err
 }
 
 // upload streams a request body to the app while the response is awaited or already on its way: an app may answer, and
-// hang up, before it has read everything. A nil upload is a request without one.
+// hang up, before it has read everything. What it does not want is read all the same and thrown away, because many
+// clients look for a response only when they have sent their request, and a proxy that is still sending when the
+// connection is closed may miss the response. A nil upload is a request without one.
 type upload struct {
 	r        *http.Request
 	c        *appConn
@@ -36,6 +48,10 @@ type upload struct {
 	done     chan struct{}
 	complete bool
 	client   error
+	came     atomic.Int64 // bytes from the client
+	sending  atomic.Bool  // the app is slow, not the client
+	unwanted atomic.Bool  // the app has hung up
+	stalled  atomic.Bool  // the client has sent nothing for too long
 }
 
 func startUpload(w http.ResponseWriter, r *http.Request, c *appConn) *upload {
@@ -66,9 +82,10 @@ func (u *upload) run() {
 	chunked := u.r.ContentLength < 0
 	for {
 		n, err := u.r.Body.Read(buf)
-		if n > 0 && u.write(buf[:n], chunked) != nil {
-			// The app does not want it. What it has answered is read by the other side of this request.
-			return
+		u.came.Add(int64(n))
+		if n > 0 && !u.unwanted.Load() && u.write(buf[:n], chunked) != nil {
+			// What it has answered is read by the other side of this request.
+			u.unwanted.Store(true)
 		}
 		if err == io.EOF {
 			break
@@ -80,13 +97,15 @@ func (u *upload) run() {
 			return
 		}
 	}
-	if chunked && u.writeEnd() != nil {
+	if u.unwanted.Load() || chunked && u.writeEnd() != nil {
 		return
 	}
 	u.complete = true
 }
 
 func (u *upload) write(p []byte, chunked bool) error {
+	u.sending.Store(true)
+	defer u.sending.Store(false)
 	w := u.c.w
 	if chunked {
 		fmt.Fprintf(w, "%x\r\n", len(p))
@@ -127,17 +146,49 @@ func (u *upload) allow(send bool) {
 	}
 }
 
-// finished tells whether the app was sent all of the body, waiting a moment for the last write to be accounted.
-func (u *upload) finished() bool {
+// watch ends the wait for an app's answer, by hanging up, when the client stops sending; it is over when answered is called.
+func (u *upload) watch(idle time.Duration) (answered func()) {
 	if u == nil {
-		return true
+		return func() {}
+	}
+	over := make(chan struct{})
+	go func() {
+		for seen := u.came.Load(); ; {
+			select {
+			case <-over:
+				return
+			case <-u.done:
+				return
+			case <-time.After(idle):
+			}
+			came := u.came.Load()
+			if came == seen && !u.sending.Load() {
+				u.stalled.Store(true)
+				u.c.Close()
+				return
+			}
+			seen = came
+		}
+	}()
+	return func() { close(over) }
+}
+
+// pending tells that the client still sends, or could; what has just been read is accounted for in a moment.
+func (u *upload) pending() bool {
+	if u == nil {
+		return false
 	}
 	select {
 	case <-u.done:
-		return u.complete
-	case <-time.After(5 * time.Millisecond):
 		return false
+	case <-time.After(5 * time.Millisecond):
+		return true
 	}
+}
+
+// finished tells whether the app was sent all of the body.
+func (u *upload) finished() bool {
+	return u == nil || !u.pending() && u.complete
 }
 
 func (u *upload) clientFailed() bool {
@@ -152,9 +203,35 @@ func (u *upload) clientFailed() bool {
 	}
 }
 
-// settle returns when nobody reads the client's body any more, as net/http requires of a handler that ends. A client that
-// neither sends nor closes is cut off after its response.
-func (u *upload) settle(w http.ResponseWriter) {
+// settle waits for the client's body, as long as it comes: the end of a response is what a client and the proxy before us
+// take for the end of the exchange.
+func (u *upload) settle() {
+	if u == nil {
+		return
+	}
+	begun, seen := time.Now(), u.came.Load()
+	for {
+		select {
+		case <-u.done:
+			return
+		case <-time.After(lingerQuiet):
+		}
+		switch came := u.came.Load(); {
+		case u.unwanted.Load() && time.Since(begun) > lingerFor:
+			return
+		case came != seen:
+			seen = came
+		case u.sending.Load():
+			u.c.Close() // it neither reads nor hangs up
+		default:
+			return
+		}
+	}
+}
+
+// stop returns when nobody reads the client's body any more, as net/http requires of a handler that ends. Part of it may
+// then be left in the connection, which therefore has to end with this response.
+func (u *upload) stop(w http.ResponseWriter) {
 	if u == nil {
 		return
 	}
@@ -165,14 +242,8 @@ func (u *upload) settle(w http.ResponseWriter) {
 	}
 	u.c.Close()
 	u.refused()
-	select {
-	case <-u.done:
-		return
-	case <-time.After(settlePatience):
-	}
 	control := http.NewResponseController(w)
 	control.Flush()
 	control.SetReadDeadline(time.Unix(1, 0))
 	<-u.done
-	panic(http.ErrAbortHandler)
 }

@@ -37,7 +37,7 @@ func (a *appSocket) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFSOCK {
-		return nil, fmt.Errorf("%s is not a socket but has mode %o: refused", a.path, st.Mode)
+		return nil, fmt.Errorf("what is there is not a socket but has mode %o: refused", st.Mode)
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(fd))

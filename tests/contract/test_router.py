@@ -22,7 +22,7 @@ from vibed.config import Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.drivers.site_facts import FILE, Facts
 from vibed.layout import Layout, Uids
-from vibed.router.caddyfile import caddyfile
+from vibed.router import caddyfile
 from vibed.router.markers import Markers
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Endpoint
@@ -80,6 +80,8 @@ class Router:
             while not self.layout.sites_socket.exists() or self.layout.sites_socket.stat().st_ino == before:
                 await asyncio.sleep(0.01)
 
+    clients: list[asyncio.StreamWriter] = field(default_factory=list)
+
     async def app(self, app_id: str, run: int, says: bytes) -> None:
         """An app that answers `says` and the length of what it was sent."""
 
@@ -109,16 +111,22 @@ class Router:
 
 @pytest.fixture
 async def router() -> AsyncIterator[Router]:
+    async with running() as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Router]:
     caddy = Tools(home()).path("caddy")
     base = Path(tempfile.mkdtemp(prefix="vr"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = Config(base / "home", listen=f"127.0.0.1:{port}")
+    config = Config(base / "home", listen=f"127.0.0.1:{port}", max_source_mb=1)
     layout = Layout(base / "home", base / "run", Uids(os.getuid(), rootless=True))
     for folder in (layout.apps, layout.ingress, layout.serve_socket.parent, layout.fallback_socket.parent):
         folder.mkdir(parents=True)
-    (base / "Caddyfile").write_text(caddyfile(config, layout))
+    (base / "Caddyfile").write_text(caddyfile.caddyfile(config, layout))
     made = Router(layout, config, Markers(layout.apps, layout.ingress))
 
     async def api(head: bytes, body: bytes) -> bytes:
@@ -151,6 +159,8 @@ async def router() -> AsyncIterator[Router]:
         if made.site_server is not None and made.site_server.returncode is None:
             made.site_server.kill()
             await made.site_server.wait()
+        for client in made.clients:
+            client.transport.abort()
         process.terminate()
         await process.wait()
         for server in made.servers:
@@ -490,3 +500,158 @@ async def test_a_strange_host_finds_no_app(router: Router, host: str) -> None:
     await router.app("a", 1, b"a")
     answer = await router.ask(host)
     assert answer.status_code in (400, 404)
+
+
+async def converse(
+    router: Router, host: str, head: str, pieces: AsyncIterator[bytes] | None = None
+) -> tuple[bytes, asyncio.StreamReader]:
+    """Send a request as it is written here, and go on sending; the head of the answer, and the rest of it to read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+    router.clients.append(writer)
+    writer.write(head.replace("HOST", f"{host}:{router.config.port}").replace("\n", "\r\n").encode() + b"\r\n\r\n")
+
+    async def send() -> None:
+        with contextlib.suppress(OSError):
+            async for piece in pieces or _nothing():
+                writer.write(piece)
+                await writer.drain()
+
+    sending = asyncio.create_task(send())
+    try:
+        async with asyncio.timeout(20):
+            return await reader.readuntil(b"\r\n\r\n"), reader
+    finally:
+        sending.cancel()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for piece in ():
+        yield piece
+
+
+async def _for_ever(piece: bytes, *, every_s: float) -> AsyncIterator[bytes]:
+    while True:
+        yield piece
+        await asyncio.sleep(every_s)
+
+
+async def test_a_body_that_is_too_large_for_the_api_is_refused_before_the_api_hears_of_it(router: Router) -> None:
+    reached = []
+
+    async def api(head: bytes, body: bytes) -> bytes:
+        reached.append(head)
+        return b"api"
+
+    router.servers.append(await serve(router.layout.serve_socket, api))
+    for length in ("2000001", "99999999999999"):
+        head, reader = await converse(
+            router, "localhost", f"POST /v1/deploy HTTP/1.1\nHost: HOST\nContent-Length: {length}\nConnection: close"
+        )
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert b"BodyTooLarge" in await reader.read()
+    assert reached == []
+
+
+async def test_a_body_in_chunks_that_becomes_too_large_for_the_api_is_a_413(router: Router) -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            pass
+
+    router.layout.serve_socket.unlink()
+    router.servers.append(await asyncio.start_unix_server(swallow, str(router.layout.serve_socket)))
+    for writer in open_connections["api.sock"]:
+        writer.transport.abort()
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    head, reader = await converse(
+        router,
+        "localhost",
+        "POST /v1/deploy HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked",
+        _for_ever(chunk, every_s=0),
+    )
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"BodyTooLarge" in await reader.read(400)
+
+
+async def test_who_goes_on_sending_to_the_api_is_answered_all_the_same(router: Router) -> None:
+    """An answer that the API gives before the end of a body (401, say) is there at once."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nwho?")
+
+    router.layout.serve_socket.unlink()
+    router.servers.append(await asyncio.start_unix_server(refuses, str(router.layout.serve_socket)))
+    for writer in open_connections["api.sock"]:
+        writer.transport.abort()
+    head, reader = await converse(
+        router,
+        "localhost",
+        "POST /v1/apps HTTP/1.1\nHost: HOST\nContent-Length: 100000",
+        _for_ever(b"x", every_s=0.05),
+    )
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert await reader.readexactly(4) == b"who?"
+
+
+async def test_an_answer_of_a_known_length_is_passed_on_as_it_comes(router: Router) -> None:
+    seen = asyncio.Event()
+
+    async def trickles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        await seen.wait()
+        writer.write(b"half")
+
+    router.markers.make_room("slow")
+    path = router.markers.socket("slow", 1, 1)
+    router.servers.append(await asyncio.start_unix_server(trickles, str(path)))
+    router.markers.publish("slow", 1, 1, Endpoint(path))
+    _, reader = await converse(router, "slow.localhost", "GET / HTTP/1.1\nHost: HOST")
+    async with asyncio.timeout(20):
+        assert await reader.readexactly(4) == b"half"
+        seen.set()
+        assert await reader.readexactly(4) == b"half"
+
+
+async def test_an_app_whose_backlog_is_full_is_waited_for_and_nobody_else_is_asked(router: Router) -> None:
+    router.markers.make_room("busy")
+    path = router.markers.socket("busy", 1, 1)
+    listener = socket.socket(socket.AF_UNIX)
+    with contextlib.ExitStack() as others:
+        listener.bind(str(path))
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other = others.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                other.connect(str(path))
+        router.markers.publish("busy", 1, 1, Endpoint(path))
+        asking = asyncio.create_task(router.ask("busy.localhost", "/pay", method="POST", content=b"y" * 300_000))
+        done, _ = await asyncio.wait([asking], timeout=0.5)
+        assert not done, asking.result().text
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(300_000)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npaid" if body else b"")
+
+        listener.setblocking(False)
+        router.servers.append(await asyncio.start_unix_server(answer, sock=listener, backlog=100))
+        assert (await asking).text == "paid"
+    assert router.asked == []
+
+
+async def test_nothing_is_asked_twice_of_an_api_that_dies_in_the_middle(router: Router) -> None:
+    seen: list[bytes] = []
+
+    async def answer(head: bytes, body: bytes) -> bytes:
+        seen.append(head)
+        raise OSError("gone")
+
+    router.servers.append(await serve(router.layout.serve_socket, answer))
+    for writer in open_connections["api.sock"]:
+        writer.transport.abort()
+    for method in ("GET", "POST"):
+        assert (await router.ask("localhost", method=method)).status_code == 503
+    assert len(seen) == 2

@@ -7,13 +7,27 @@ once, by Caddy, and one that has reached an app is never replayed. While vibeD i
 Retry-After. The second look is Caddy's handling of an error, whose status it would give to a file that it serves then: a
 site is therefore served with an explicit 200, and whole. A socket that cannot be dialled is nothing to report (any name
 that is no app's is one), so Caddy's log of failed requests is off: who answers instead has a log of its own.
+
+The proxy is transparent: what Caddy would change unasked is switched off here, and what it changes all the same is
+listed in docs/reference/proxy.md, whose table `tests/e2e/test_proxy_conformance.py` holds.
 """
 
 from __future__ import annotations
 
+import json
+
 from vibed.config import Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
+
+HEAD = "64KiB"
+"""The largest head of a request. Apps' own limits are below it (Node 16 KiB), the ingress' above."""
+APP_BODY_IDLE = "5m"
+"""How long the body of a request to an app may pause, once it has begun to answer (before, the ingress is stricter); a
+gRPC stream for ever."""
+API_BODY_IDLE = "1m"
+"""The same for the API, which is stricter itself. Where Caddy's own limit ends a request there is no answer to it, and
+the connection stays until the client ends it: so it is never the first, and bounds what follows an early answer."""
 
 _TEMPLATE = """\
 {
@@ -28,8 +42,11 @@ _TEMPLATE = """\
 	}
 	servers {
 		protocols h1 h2c
+		enable_full_duplex
+		max_header_size @HEAD@
 		timeouts {
 			read_header 30s
+			read_body_idle -1s
 			idle 5m
 		}
 	}
@@ -41,10 +58,17 @@ _TEMPLATE = """\
 		try_files /{labels.@LABEL@}/*.[prs]
 	}
 	handle @site-{args[0]} {
+		timeouts {
+			read_timeout @APP_BODY_IDLE@
+		}
 		@ruled vars_regexp {http.matchers.file.relative} [.]r$
 		handle @ruled {
 			reverse_proxy unix/@SITES@ {
 				header_up X-Vibed-Site {http.matchers.file.relative}
+				flush_interval -1
+				transport http {
+					compression off
+				}
 			}
 		}
 		@spa vars_regexp {http.matchers.file.relative} [.]p$
@@ -55,14 +79,44 @@ _TEMPLATE = """\
 			import files {args[0]} pages
 		}
 	}
-	handle {
-		@grpc header Content-Type application/grpc*
-		reverse_proxy @grpc unix/@APPS@/{labels.@LABEL@}.sock {
+	@grpc-{args[0]} header Content-Type application/grpc*
+	handle @grpc-{args[0]} {
+		reverse_proxy unix/@APPS@/{labels.@LABEL@}.sock {
+			import proxied-{args[0]}
 			transport http {
 				versions h2c
+				compression off
 			}
 		}
-		reverse_proxy unix/@APPS@/{labels.@LABEL@}.sock
+	}
+	handle {
+		timeouts {
+			read_timeout @APP_BODY_IDLE@
+		}
+		reverse_proxy unix/@APPS@/{labels.@LABEL@}.sock {
+			import proxied-{args[0]}
+			transport http {
+				compression off
+				expect_continue_timeout 5s
+			}
+		}
+	}
+}
+
+(proxied-first) {
+	flush_interval -1
+}
+
+(proxied-again) {
+	flush_interval -1
+	lb_try_duration 5s
+	lb_try_interval 20ms
+	import never-twice
+}
+
+(never-twice) {
+	lb_retry_match {
+		method NONE
 	}
 }
 
@@ -166,6 +220,7 @@ _TEMPLATE = """\
 	reverse_proxy unix/@ACTIVATOR@ unix/@FALLBACK@ {
 		lb_policy first
 		lb_retries 1
+		import never-twice
 		fail_duration 1s
 		method GET
 		rewrite /?
@@ -174,6 +229,10 @@ _TEMPLATE = """\
 		header_up -X-Vibed-*
 		header_up -Range
 		header_up -If-*
+		header_up -Expect
+		transport http {
+			compression off
+		}
 		@activated status 204
 		handle_response @activated {
 			import app again
@@ -181,29 +240,63 @@ _TEMPLATE = """\
 	}
 }
 
-http:// {
-	bind unix/@FALLBACK@|0600
-	header Retry-After 2
+(said) {
 	header Cache-Control no-store
 	header Content-Type application/json
-	respond `{"code":"VibedUnavailable","message":"vibeD is restarting","details":{"retryable":true,"hint":"try again in a few seconds"}}` 503
+}
+
+(later) {
+	import said
+	header Retry-After 2
+}
+
+http:// {
+	bind unix/@FALLBACK@|0600
+	import later
+	respond `@RESTARTING@` 503
 }
 
 @API_HOSTS@ {
 	bind @BIND@
-	reverse_proxy unix/@SERVE@ {
-		flush_interval -1
-		transport http {
-			keepalive 60s
+	@large expression `{http.request.header.Content-Length} != "" && int({http.request.header.Content-Length}) > @LARGEST@`
+	handle @large {
+		import said
+		respond `@TOO_LARGE@` 413
+	}
+	handle {
+		request_body {
+			max_size @LARGEST@
+		}
+		timeouts {
+			read_timeout @API_BODY_IDLE@
+		}
+		reverse_proxy unix/@SERVE@ {
+			flush_interval -1
+			lb_try_duration 2s
+			lb_try_interval 50ms
+			import never-twice
+			transport http {
+				keepalive 60s
+				compression off
+				expect_continue_timeout 5s
+			}
 		}
 	}
 	handle_errors {
-		header Retry-After 2
-		header Cache-Control no-store
-		header Content-Type application/json
+		@outgrown expression `{http.error.status_code} == 413`
+		handle @outgrown {
+			import said
+			respond `@TOO_LARGE@` 413
+		}
 		@restarting expression `{http.error.message}.contains("dial ")`
-		respond @restarting `{"code":"VibedUnavailable","message":"vibeD is restarting","details":{"retryable":true,"hint":"try again in a few seconds"}}` 503
-		respond `{"code":"VibedUnavailable","message":"vibeD went away during the request","details":{"retryable":true,"hint":"try again in a few seconds; a deploy with an Idempotency-Key is safe to repeat"}}` 503
+		handle @restarting {
+			import later
+			respond `@RESTARTING@` 503
+		}
+		handle {
+			import later
+			respond `@WENT_AWAY@` 503
+		}
 	}
 }
 
@@ -211,6 +304,10 @@ http://*.@DOMAIN@:@PORT@ {
 	bind @BIND@
 	import app first
 	handle_errors {
+		@busy expression `{http.error.message}.contains("resource temporarily unavailable")`
+		handle @busy {
+			import app again
+		}
 		@absent expression `{http.error.status_code} == 502 && {http.error.message}.contains("dial ")`
 		handle @absent {
 			request_header -Range
@@ -225,25 +322,50 @@ http://*.@DOMAIN@:@PORT@ {
 			respond "404: this site has no such page" {err.status_code}
 		}
 		handle {
-			header Retry-After 2
-			header Content-Type application/json
-			respond `{"code":"AppUnreachable","message":"the app did not answer","details":{"retryable":true}}` {err.status_code}
+			import said
+			respond `@UNREACHABLE@` {err.status_code}
 		}
 	}
 }
 
 http://:@PORT@ {
 	bind @BIND@
-	header Content-Type application/json
-	respond `{"code":"UnknownHost","message":"nothing is served under this name","details":{"retryable":false,"hint":"apps are at <id>.@DOMAIN@:@PORT@, the API at @DOMAIN@:@PORT@"}}` 404
+	import said
+	respond `@UNKNOWN_HOST@` 404
 }
 """
+
+
+def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) -> str:
+    """The body of an error, as the API has them."""
+    details: dict[str, object] = {"retryable": retryable}
+    if hint:
+        details["hint"] = hint
+    return json.dumps({"code": code, "message": message, "details": details})
 
 
 def caddyfile(config: Config, layout: Layout) -> str:
     """The Caddyfile of one vibeD."""
     hosts = [config.domain, "127.0.0.1", "[::1]"]
+    largest = 2 * config.max_source_mb * 1_000_000  # what is somewhat too large the API itself refuses, by its route
+    place = f"{config.domain}:{config.port}"
     values = {
+        "HEAD": HEAD,
+        "APP_BODY_IDLE": APP_BODY_IDLE,
+        "API_BODY_IDLE": API_BODY_IDLE,
+        "LARGEST": str(largest),
+        "RESTARTING": _error("VibedUnavailable", "vibeD is restarting", "try again in a few seconds", retryable=True),
+        "WENT_AWAY": _error(
+            "VibedUnavailable",
+            "vibeD went away during the request",
+            "try again in a few seconds; a deploy with an Idempotency-Key is safe to repeat",
+            retryable=True,
+        ),
+        "TOO_LARGE": _error("BodyTooLarge", f"the body has more than {largest} bytes", "send less"),
+        "UNREACHABLE": _error("AppUnreachable", "the connection to the app broke before it answered"),
+        "UNKNOWN_HOST": _error(
+            "UnknownHost", "nothing is served under this name", f"apps are at <id>.{place}, the API at {place}"
+        ),
         "APPS": str(layout.apps),
         "ACTIVATOR": str(layout.activator_socket),
         "FALLBACK": str(layout.fallback_socket),
