@@ -111,8 +111,13 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         "app",
         True,
     ),
+    "RequestTimeout": (
+        "Of the ingress: the body of the request stopped coming for a minute before the app had answered.",
+        "visitor",
+        True,
+    ),
     "TooManyOpenRequests": (
-        "Of the ingress: 4,096 requests and WebSockets of this app are open already.",
+        "Of the ingress: 2,048 requests and WebSockets of this app are open already.",
         "app",
         True,
     ),

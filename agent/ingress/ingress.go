@@ -28,8 +28,8 @@ const (
 	quietPeriod = 100 * time.Millisecond
 	drainPoll   = 5 * time.Millisecond
 	// maxOpen bounds the requests and WebSockets that are open at the same time: each takes some 40 KB of memory that is
-	// not the sandbox's.
-	maxOpen = 4096
+	// not the sandbox's, and two of the proxy's descriptors, of which there are at least 20,000 for everybody.
+	maxOpen = 2048
 	// closePatience is what answering 502 takes, with a margin.
 	closePatience = 250 * time.Millisecond
 )
