@@ -48,6 +48,11 @@ def main(arguments):
     if what in ("down", "clean", "doctor"):
         program = vibed_home() / "venv" / "bin" / "vibed"
         if not program.exists():
+            if what == "clean" and any((vibed_home() / name).exists() for name in ("state", "templates", "tools")):
+                return fail(
+                    "vibeD is not installed below %s any more, but the folder is there" % vibed_home(),
+                    "see what is in it; to remove it: rm -r %s" % vibed_home(),
+                )
             print("vibeD is not installed below %s: nothing to do" % vibed_home())
             return 0
         return subprocess.call([str(program), what, *arguments[1:]], cwd="/")

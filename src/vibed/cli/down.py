@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from vibed.cli import installation
+from vibed.cli.removing import remove_but_last
 from vibed.cli.stopping import end_sandboxes, stop_watchdog
 from vibed.config import Config, load
 from vibed.layout import Layout
@@ -18,9 +20,9 @@ def down(*, keep_apps: bool = False) -> int:
     """Stop vibeD's processes and, unless `keep_apps`, the sandboxes; data stays. Returns the exit status."""
     config, layout = _where()
     was_up = stop_watchdog(layout)
-    ended = 0 if keep_apps else end_sandboxes(layout)
+    ended, left = (0, []) if keep_apps else end_sandboxes(layout)
     print(f"vibeD at {config.home} {'stopped' if was_up else 'was not running'}; {ended} sandboxes ended")
-    return 0
+    return _told(left)
 
 
 def clean(*, yes: bool = False) -> int:
@@ -32,20 +34,34 @@ def clean(*, yes: bool = False) -> int:
             print("nothing was changed")
             return 1
     stop_watchdog(layout)
-    end_sandboxes(layout)
-    installation.remove_runtime(layout)
+    _, left = end_sandboxes(layout)
+    left += installation.remove_runtime(layout)
     for folder in layout.above_runtime:
         with suppress(OSError):
             folder.rmdir()  # unless another vibeD is there
     link = Path("/usr/local/bin/vibed")
     if link.is_symlink() and str(link.readlink()).startswith(f"{config.home}/"):
-        link.unlink()
+        try:
+            link.unlink()
+        except OSError as error:
+            left.append(f"{link}: {error.strerror}")
     _forget_client(config)
     if packages := debian_packages.remove(config.home) if os.geteuid() == 0 else "":
         print(packages)
-    shutil.rmtree(config.home, ignore_errors=True)
-    print(f"removed {config.home} and {layout.runtime}")
-    return 0
+    left += remove_but_last(config.home, "venv")
+    gone = [path for path in (config.home, layout.runtime) if not os.path.lexists(path)]
+    if gone:
+        print(f"removed {' and '.join(map(str, gone))}")
+    return _told(left)
+
+
+def _told(left: Sequence[str]) -> int:
+    """Say what could not be removed; returns the exit status."""
+    for what in dict.fromkeys(left):
+        sys.stderr.write(f"not removed: {what}\n")
+    if left:
+        sys.stderr.write("see to what is in the way (a file system that is read-only?), then run it again\n")
+    return 1 if left else 0
 
 
 def _where() -> tuple[Config, Layout]:

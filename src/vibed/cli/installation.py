@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vibed import __version__
+from vibed.cli.removing import remove
 from vibed.config import Config, InvalidConfiguration
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
@@ -119,11 +120,11 @@ def hand_over(layout: Layout) -> None:
         os.chown(layout.admin_key, serve, serve)
 
 
-def remove_runtime(layout: Layout) -> None:
-    """Remove the runtime directory. What it held must have ended."""
+def remove_runtime(layout: Layout) -> list[str]:
+    """Remove the runtime directory; returns what stays. What it held must have ended."""
     if not layout.uids.rootless:
         mounts.unmount_below(layout.runtime)
-    shutil.rmtree(layout.runtime, ignore_errors=True)
+    return remove([layout.runtime])
 
 
 def _folder(path: Path, mode: int, uid: int, gid: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from vibed.cli import watchdog
+from vibed.cli.removing import remove
 from vibed.layout import Layout
 from vibed.processes import start_time
 
@@ -53,13 +53,14 @@ def stop_processes(layout: Layout) -> bool:
     return bool(left)
 
 
-def end_sandboxes(layout: Layout) -> int:
-    """End every sandbox and remove its group, mounts and folder; returns how many there were."""
+def end_sandboxes(layout: Layout) -> tuple[int, list[str]]:
+    """End every sandbox and remove its group, mounts and folder; returns how many there were, and what stays."""
     # only here: nothing else in a command line needs the drivers
     from vibed.drivers.teardown import end_all
     from vibed.runtimes.tools import Tools
 
     ended = asyncio.run(end_all(layout, Tools(layout.home)))
-    shutil.rmtree(layout.apps, ignore_errors=True)
-    shutil.rmtree(layout.ingress, ignore_errors=True)
-    return ended
+    left = remove([layout.apps, layout.ingress])
+    with suppress(OSError):
+        left += [f"{folder}: the sandbox could not be ended" for folder in layout.sandboxes.iterdir()]
+    return ended, left

@@ -175,7 +175,9 @@ def _change_uids(layout: Layout) -> int:
     A sandbox that lives cannot change: its supervisor gives its sockets and logs to those of before, for good.
     """
     stopping.stop_watchdog(layout)
-    ended = stopping.end_sandboxes(layout)
+    ended, left = stopping.end_sandboxes(layout)
+    if left:
+        raise UpFailed(f"what runs as the uids of before cannot be ended: {'; '.join(left)}", hint=_AGAIN)
     installation.hand_over(layout)
     return ended
 
