@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from api_harness import ADMIN_KEY, Running, refused, running
 
+from vibed.api import body as body_module
 from vibed.api import edge, schema
 from vibed.api.identity import WrongKeys
 from vibed.apps.errors import StoreUnavailable, VibedError
@@ -262,7 +263,8 @@ async def test_a_settings_change_bounds_its_body_itself_too(api: Running, monkey
 async def test_the_rest_of_a_body_is_read_before_a_refusal(
     api: Running, monkeypatch: pytest.MonkeyPatch, chunks: int | None, length: int | None, read: int, closes: bool
 ) -> None:
-    monkeypatch.setattr(edge, "LINGER_S", 0.05)
+    monkeypatch.setattr(body_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(body_module, "LINGER_S", 0.05)
     sent: list[dict[str, Any]] = []
     received = 0
 

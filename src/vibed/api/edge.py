@@ -6,7 +6,6 @@ a 500 with a request id; its traceback is in vibeD's log only.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import secrets
@@ -15,7 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from vibed import records
-from vibed.api.errors import BodyTooLarge, CrossOrigin, Misdirected, TooManyAttempts, Unauthorized
+from vibed.api.body import Body
+from vibed.api.errors import CrossOrigin, Misdirected, TooManyAttempts, Unauthorized
 from vibed.api.identity import Keyring
 from vibed.api.measures import Measures
 from vibed.apps.errors import VibedError
@@ -29,8 +29,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LARGEST_JSON = 256 * 1024
 """Bytes of a body on every route that does not stream."""
-LINGER_S = 10.0
-"""How long the rest of a body is read when the answer is known before its end."""
 
 log = records.logger("vibed.api")
 
@@ -80,28 +78,42 @@ class Edge:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status = 0
+        lingers = replaced = False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, lingers
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message.get("headers", ()))
                 present = {name.lower() for name, _ in headers}
                 headers += [(name, value) for name, value in _HEADERS if name not in present]
                 headers.append((b"x-request-id", request_id.encode()))
-                if not await body.finish():
+                if lingers := not await body.finish():
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
+            elif lingers and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.linger()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
+        async def answering(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and body.failure is not None:
+                # whatever a handler takes it for
+                replaced = True
+                await _answer(sending, body.failure)
+            elif not replaced:
+                await sending(message)
+
         limit = None if self._bounds_itself(scope) else LARGEST_JSON
-        body = _Body(scope, receive, limit, self._largest_discarded)
+        body = Body(scope, receive, limit, self._largest_discarded)
         try:
             with records.about(request_id=request_id):
                 try:
                     await self._admit(scope)
                     body.check_length()
-                    await self._app(scope, body.receive, sending)
+                    await self._app(scope, body.receive, answering)
                 except VibedError as error:
                     if status:
                         raise
@@ -200,55 +212,3 @@ async def _answer(send: Send, error: VibedError) -> None:
         }
     )
     await send({"type": "http.response.body", "body": body})
-
-
-class _Body:
-    """A request's body: counts its bytes; `limit` None leaves that to the handler."""
-
-    def __init__(self, scope: Scope, receive: Receive, limit: int | None, largest_discarded: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._largest_discarded = largest_discarded
-        self._seen = 0
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        self._length = int(length) if length.isdigit() else 0
-        self._ended = not self._length and b"transfer-encoding" not in headers
-
-    def check_length(self) -> None:
-        """Raises `BodyTooLarge` before a byte is read when the request says that it is."""
-        if self._limit is not None and self._length > self._limit:
-            self._refuse()
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] != "http.request":
-            self._ended = True
-            return message
-        self._seen += len(message.get("body", b""))
-        self._ended = not message.get("more_body", False)
-        if self._limit is not None and self._seen > self._limit:
-            self._refuse()
-        return message
-
-    async def finish(self) -> bool:
-        """Read what is left before the answer is sent, within bounds. False when some of it stays unread.
-
-        A client (Caddy is one) that still writes when the connection is closed may see the broken connection and not
-        the answer: a wrong key would look like a vibeD that is down.
-        """
-        if self._ended:
-            return True
-        if self._length > self._largest_discarded:
-            return False
-        self._limit = None
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while not self._ended and self._seen <= self._largest_discarded:
-                    await self.receive()
-        except TimeoutError:
-            return False
-        return self._ended
-
-    def _refuse(self) -> None:
-        raise BodyTooLarge(f"the body has more than {self._limit} bytes", hint="send less")

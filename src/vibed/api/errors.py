@@ -84,7 +84,7 @@ class BodyTooLarge(VibedError):
 
 
 class UploadTimeout(VibedError):
-    """The client stopped sending in the middle of its upload."""
+    """The client stopped sending in the middle of its body, or sent it too slowly."""
 
     code = "UploadTimeout"
     status = 408

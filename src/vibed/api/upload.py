@@ -6,7 +6,6 @@ order; a part that is not known, or comes twice, is refused.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -21,13 +20,11 @@ from multipart import (  # type: ignore[import-untyped]
 )
 from starlette.requests import Request
 
-from vibed.api.errors import BodyTooLarge, MalformedRequest, UploadTimeout
+from vibed.api.errors import BodyTooLarge, MalformedRequest
 from vibed.api.metadata import LARGEST_METADATA
 
 OVERHEAD = 64 * 1024
 """Bytes of boundaries and part headers."""
-IDLE_S = 30.0
-"""How long a client may be silent in the middle of its upload."""
 
 _HINT = 'curl: -F \'metadata={"name": "my-app"};type=application/json\' -F source=@source.tar.gz'
 
@@ -55,8 +52,8 @@ async def read_upload(
 ) -> Upload[Staged]:
     """Read the whole body; `receive` takes the source's bytes while they come.
 
-    Whatever goes wrong, nothing that was staged is left. Raises `MalformedRequest`, `BodyTooLarge`, `UploadTimeout`,
-    starlette's `ClientDisconnect`, and what `receive` raises.
+    Whatever goes wrong, nothing that was staged is left. Raises `MalformedRequest`, `BodyTooLarge`, starlette's
+    `ClientDisconnect`, and what reading the body (`vibed.api.body`) and `receive` raise.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get("boundary")
@@ -132,15 +129,7 @@ class _Reading:
             raise MalformedRequest(f"the multipart body cannot be read: {error}", hint=_HINT) from error
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        stream = self._request.stream()
-        while True:
-            try:
-                async with asyncio.timeout(IDLE_S):
-                    chunk = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise UploadTimeout(f"nothing came for {IDLE_S:g} s in the middle of the upload") from error
+        async for chunk in self._request.stream():
             if chunk:
                 yield chunk
 
