@@ -212,6 +212,11 @@ def http_api() -> str:
               [reasons and errors](reasons-and-errors.md). Every answer has `X-Request-ID`.
             - **Streams** (`logs`, `events`) are server-sent events; `Last-Event-ID` (or `after=`) goes on behind that line without
               a gap or a repeat. `format=json` gives one page instead.
+            - **Bodies.** A client may be silent for 30 s in the middle of its body, and a body may take 60 s and a second more
+              for each 16 KiB: else 408 `UploadTimeout`. A refusal that is known before a body's end is sent without waiting
+              for it, with `Connection: close`.
+            - **At once** a key may have 600 requests, of these 200 deploys and 250 streams: else 429 `TooManyAtOnce` with
+              `Retry-After`. What arrives at the same time for one owner takes no more than `owner_storage_mb`.
             - **Idempotency-Key** on whatever makes a version: a retried request is one deploy, for 24 hours.
             - **200 and 202.** A deploy is stored for good in both cases. 200: the version serves. 202: not yet, or it failed;
               `phase`, `reason` and `message` say which.

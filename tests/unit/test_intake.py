@@ -60,7 +60,7 @@ class World:
         async def chunks() -> AsyncIterator[bytes]:
             yield content
 
-        return await self.intake.receive(chunks())
+        return await self.intake.receive(chunks(), "alice")
 
     async def deployed(self, content: bytes) -> None:
         """A deploy from its first byte to its answer."""

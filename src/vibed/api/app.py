@@ -74,7 +74,7 @@ def create_app(
     """HTTP under /v1, and the surfaces beside it. What is passed in is the caller's to close."""
     measures = Measures()
     stopping = stopping or Stopping()
-    intake = Intake(sources, decide, ArchiveLimits.of(config))
+    intake = Intake(sources, decide, ArchiveLimits.of(config), config.owner_storage_mb * 1_000_000)
     housekeeping = Housekeeping(intake, store)
     apps = VisibleApps(store, intake, link, housekeeping)
     use = KeyUse(store)

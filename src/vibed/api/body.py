@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, ClassVar
 
 from vibed.api.errors import BodyTooLarge, UploadTimeout
 from vibed.apps.errors import VibedError
@@ -29,10 +29,14 @@ PATIENCE_S = 1.0
 """How long the rest of a body is read before the answer."""
 LINGER_S = 10.0
 """How long after it."""
+LINGERING = 500
+"""How many do that at once; of others the connection is closed with the answer."""
 
 
 class Body:
     """Of one request; `limit` None leaves the count to the handler."""
+
+    _lingering: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -85,8 +89,13 @@ class Body:
         return self._ended
 
     async def linger(self) -> None:
-        """After the answer: let it reach a client that still sends."""
-        await self._discard(LINGER_S)
+        """After the answer: let it reach a client that still sends. Nobody needs a key for that, so few may."""
+        if Body._lingering < LINGERING:
+            Body._lingering += 1
+            try:
+                await self._discard(LINGER_S)
+            finally:
+                Body._lingering -= 1
 
     async def _discard(self, seconds: float) -> None:
         try:

@@ -10,14 +10,16 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import ExitStack
 from typing import Any
 
 from vibed import records
 from vibed.api.body import Body
-from vibed.api.errors import CrossOrigin, Misdirected, TooManyAttempts, Unauthorized
+from vibed.api.errors import CrossOrigin, Misdirected, TooManyAtOnce, TooManyAttempts, Unauthorized
 from vibed.api.identity import Keyring
 from vibed.api.measures import Measures
+from vibed.api.shares import Shares
 from vibed.apps.errors import VibedError
 from vibed.config import Config
 
@@ -47,7 +49,7 @@ def error_headers(error: VibedError) -> dict[str, str]:
     headers = {}
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = 'Bearer realm="vibed"'
-    if isinstance(error, TooManyAttempts):
+    if isinstance(error, TooManyAttempts | TooManyAtOnce):
         headers["retry-after"] = str(max(1, round(float(str(error.extra.get("retry_after_s", 1))))))
     elif error.may_retry and error.http_status in (429, 503, 507):
         headers["retry-after"] = "2"
@@ -65,6 +67,7 @@ class Edge:
         self._keyring = keyring
         self._measures = measures
         self._streaming = streaming
+        self._shares = Shares()
         self._hosts = _hosts(config)
         # Twice what a deploy may have: a source that is somewhat too large is told so, too.
         self._largest_discarded = 2 * config.max_source_mb * 1_000_000
@@ -112,8 +115,12 @@ class Edge:
             with records.about(request_id=request_id):
                 try:
                     await self._admit(scope)
-                    body.check_length()
-                    await self._app(scope, body.receive, answering)
+                    with ExitStack() as held:
+                        if caller := state.get("caller"):
+                            for kind in _kinds(scope):
+                                held.enter_context(self._shares.hold(caller.key_id, kind))
+                        body.check_length()
+                        await self._app(scope, body.receive, answering)
                 except VibedError as error:
                     if status:
                         raise
@@ -162,6 +169,15 @@ class Edge:
             scope["state"]["caller"] = await self._keyring.authenticate(
                 headers.get(b"authorization"), _address(scope, headers)
             )
+
+
+def _kinds(scope: Scope) -> Iterator[str]:
+    """What of the shared a request holds while it lasts."""
+    yield "requests"
+    if scope["method"] == "POST" and scope["path"].endswith(("/deploy", "/redeploy")):
+        yield "uploads"
+    elif scope["method"] == "GET" and scope["path"].endswith(("/logs", "/events")):
+        yield "streams"
 
 
 def _hosts(config: Config) -> frozenset[str]:

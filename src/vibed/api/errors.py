@@ -20,6 +20,14 @@ class TooManyAttempts(VibedError):
     retryable = True
 
 
+class TooManyAtOnce(VibedError):
+    """One key has as many requests, uploads or streams open as it may have."""
+
+    code = "TooManyAtOnce"
+    status = 429
+    retryable = True
+
+
 class Forbidden(VibedError):
     """The key is good but is not allowed to do this."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from vibed.api.errors import TooManyAtOnce
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
@@ -37,16 +39,42 @@ class Intake:
     only be one whose deploy is on its way, was refused, or died in between: `collect` removes the last two.
     """
 
-    def __init__(self, sources: ServedStore, decide: Decide, limits: ArchiveLimits) -> None:
+    def __init__(
+        self, sources: ServedStore, decide: Decide, limits: ArchiveLimits, storage_limit: int = sys.maxsize
+    ) -> None:
+        """`storage_limit`: bytes that one owner's apps may take."""
         self._sources = sources
         self._decide = decide
         self.limits = limits
         self._held: Counter[str] = Counter()
+        self._storage_limit = storage_limit
+        self._arriving: Counter[str] = Counter()
         self._watching: list[set[str]] = []
 
-    async def receive(self, chunks: AsyncIterator[bytes]) -> StagedSource:
-        """Stream a source to disk while hashing it."""
-        return await self._sources.receive(chunks, self.limits)
+    async def receive(self, chunks: AsyncIterator[bytes], owner: str) -> StagedSource:
+        """Stream a source to disk while hashing it. What arrives for one owner at the same time takes no more than
+        their apps may. Raises `TooManyAtOnce` as well.
+        """
+        mine = 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal mine
+            async for chunk in chunks:
+                mine += len(chunk)
+                self._arriving[owner] += len(chunk)
+                if self._arriving[owner] > self._storage_limit:
+                    raise TooManyAtOnce(
+                        f"more than {self._storage_limit // 1_000_000:,} MB are being uploaded for {owner!r}",
+                        hint="upload one source after the other",
+                    )
+                yield chunk
+
+        try:
+            return await self._sources.receive(counted(), self.limits)
+        finally:
+            self._arriving[owner] -= mine
+            if not self._arriving[owner]:
+                del self._arriving[owner]
 
     async def discard(self, staged: StagedSource) -> None:
         """Forget a source that was received and not kept."""

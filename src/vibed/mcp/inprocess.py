@@ -49,7 +49,7 @@ class InProcess:
             yield source
 
         with steps.step("receive"):
-            return await self._ctx.deployments.intake.receive(chunks())
+            return await self._ctx.deployments.intake.receive(chunks(), self._caller.owner)
 
     async def app(self, app_id: str) -> View:
         return app_view(await self._ctx.apps.get(self._caller, app_id), self._ctx.config)

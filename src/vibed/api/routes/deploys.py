@@ -187,12 +187,12 @@ def _deadline(asked_at: float | None = None) -> float:
 
 
 async def _upload(request: Request, steps: Steps) -> Upload[StagedSource]:
-    intake = context(request).deployments.intake
+    intake, owner = context(request).deployments.intake, caller(request).owner
     with steps.step("receive"):
         return await read_upload(
             request,
             largest_source=intake.limits.compressed,
-            receive=intake.receive,
+            receive=lambda chunks: intake.receive(chunks, owner),
             discard=intake.discard,
         )
 
