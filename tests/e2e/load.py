@@ -10,9 +10,11 @@ import hashlib
 import random
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from types import TracebackType
 
 import httpx
@@ -33,6 +35,7 @@ class Seen:
     began: float
     version: int
     error: str = ""
+    ended: float = 0.0
 
 
 @dataclass(slots=True)
@@ -86,6 +89,20 @@ class Load:
     def stale(self) -> list[Seen]:
         return [one for one in self.seen if not one.error and one.version < self._least(one.began)]
 
+    def behind(self, order: Mapping[int, int]) -> list[Seen]:
+        """Exchanges that began after another had been answered by a later version, in the `order` in which they became
+        versions: the strictest that visitors can observe.
+        """
+        good = [one for one in self.seen if not one.error]
+        ends = sorted((one.ended, order[one.version]) for one in good)
+        newest = list(accumulate((number for _, number in ends), max))
+        found = []
+        for one in good:
+            before = bisect_left(ends, (one.began, 0))
+            if before and newest[before - 1] > order[one.version]:
+                found.append(one)
+        return found
+
     def _least(self, at: float) -> int:
         return max((version for when, version in self._switches if when <= at), default=0)
 
@@ -100,7 +117,8 @@ class Load:
             while not self._ending.is_set():
                 began = time.monotonic()
                 try:
-                    self.seen.append(Seen(kind, began, await exchange(http)))
+                    version = await exchange(http)
+                    self.seen.append(Seen(kind, began, version, ended=time.monotonic()))
                 except (AssertionError, OSError, httpx.HTTPError, websockets.WebSocketException) as error:
                     self.seen.append(Seen(kind, began, 0, f"{type(error).__name__}: {error}"[:300]))
                 self._progress.set()

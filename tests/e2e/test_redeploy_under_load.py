@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 import websockets
@@ -58,6 +63,68 @@ async def test_nor_when_versions_follow_each_other_faster_than_the_old_ones_end(
             await asyncio.sleep(0.07 + 0.01 * (version % 8))
     assert not running.failed, f"{len(running.failed)} of {len(running.seen)}: {running.failed[:5]}"
     assert not running.stale, f"{len(running.stale)} of {len(running.seen)}: {running.stale[:5]}"
+
+
+@contextlib.contextmanager
+def stalled(vibed: Instance, name: str) -> Iterator[None]:
+    """The supervisor of the run that serves hears nothing meanwhile."""
+    states = [json.loads(path.read_text()) for path in vibed.layout.sandboxes.glob("s*/state.json")]
+    own = [state for state in states if state["state"] == "running" and state["run"]["app_id"] == name]
+    pid = max(own, key=lambda state: int(state["run"]["run"]))["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+STORMS = [
+    pytest.param("workerd", samples.worker, 20, id="worker"),
+    pytest.param("python-313", samples.python, 6, id="python"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("template", "sample", "deploys"), STORMS)
+async def test_nor_in_a_storm_of_redeploys_while_what_serves_is_stalled(
+    vibed: Instance, apps: Apps, template: str, sample: Callable[[object], samples.Files], deploys: int
+) -> None:
+    vibed.client.wait_for_template(template)
+    name = apps.name()
+    numbers = {}
+    marks = itertools.count(1)
+
+    async def deploy() -> None:
+        mark = next(marks)
+        answer = await asyncio.to_thread(vibed.client.post_deploy, name, sample(mark))
+        assert answer.status_code in (200, 202), answer.text
+        numbers[mark] = int(answer.json()["version"])
+
+    await deploy()
+    async with Load(vibed.client, name, get=2, post=1, websocket=1) as load, asyncio.TaskGroup() as storm:
+        await load.quiet_until(3)
+        with stalled(vibed, name):
+            for _ in range(2):
+                storm.create_task(deploy())
+                await asyncio.sleep(0.7)
+        await load.quiet_until(3)
+        for number in range(deploys):
+            storm.create_task(deploy())
+            await asyncio.sleep(0.1)
+            if number % 8 == 5:
+                with stalled(vibed, name):
+                    await asyncio.sleep(1.0)
+    last = max(numbers.values())
+    versions = vibed.client.ask("GET", f"/v1/apps/{name}/versions?limit=100")["items"]
+    assert vibed.client.settled(name, last)["phase"] == "Ready"
+    assert not load.failed, f"{len(load.failed)} of {len(load.seen)}: {load.failed[:5]}"
+    behind = load.behind(numbers)
+    assert not behind, f"{len(behind)} of {len(load.seen)}: {behind[:5]}"
+    answered = {numbers[one.version] for one in load.seen}
+    failed = {item["version"]: item["reason"] for item in versions if item["phase"] == "Failed"}
+    assert set(failed.values()) <= {"Superseded"}
+    assert not answered & failed.keys(), "it answered, and is told never to have been ready"
 
 
 @pytest.mark.parametrize(("template", "sample"), [("workerd", samples.worker), ("python-313", samples.python)])
