@@ -18,6 +18,7 @@ from bench import sources, web
 from bench.harness import Bench
 from bench.instance import Instance, NotLive
 from bench.report import Row, none_of
+from bench.storm import Storm
 
 KINDS: dict[str, tuple[sources.Source, tuple[str, ...]]] = {
     "static": (sources.static, ("GET",)),
@@ -73,7 +74,23 @@ def measure(bench: Bench) -> Row:
         row.notes += [f"{kind}: {said}" for said in seen.said]
         row.verdicts.append(none_of(f"{kind}: 0 failed", dict(seen.failed)))
         row.verdicts.append(none_of(f"{kind}: 0 stale", dict(seen.stale)))
+    for kind, source, switches in (("worker", sources.worker, 1000), ("python", sources.python, 100)):
+        _storm(bench, row, kind, source, bench.count(switches, 20))
     return row
+
+
+def _storm(bench: Bench, row: Row, kind: str, source: sources.Source, switches: int) -> None:
+    name = f"storm-{kind}-{secrets.token_hex(2)}"
+    storm = Storm(bench.instance, name, source)
+    storm.run(switches)
+    row.figures[f"{kind}, storm: switches"] = storm.live
+    row.figures[f"{kind}, storm: requests"] = len(storm.answers) + len(storm.failures)
+    row.notes += [f"{kind}, storm: {said}" for said in storm.failures[:6]]
+    row.verdicts.append(none_of(f"{kind}, storm: 0 failed", {"request": len(storm.failures)}))
+    row.verdicts.append(none_of(f"{kind}, storm: 0 stale", {"request": storm.stale}))
+    with bench.instance.connect() as api:
+        bench.instance.delete(api, name)
+    bench.instance.wait_gone([name], wait_s=90)
 
 
 def _measure(
