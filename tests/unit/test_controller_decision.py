@@ -159,6 +159,13 @@ def test_the_one_before_is_kept_at_hand_until_the_new_version_has_served_a_while
     assert look(2, serving(3, 2), young, good={1, 2}).actions == (Drain(3),), "nor is the same version"
 
 
+def test_in_a_storm_of_deploys_what_was_overtaken_is_let_go_before_the_last_one_serves() -> None:
+    overtaken = [RunView(number, number, Stage.SERVING, served_s=0.1) for number in (2, 3, 4)]
+    plan = look(5, serving(1, 1), *overtaken, starting(5, 5), good={1, 2, 3, 4})
+    assert plan.actions == (Drain(1), Drain(2)), "the newest serves, one is kept"
+    assert plan.serving_version == 4
+
+
 def test_a_crash_loop_is_told_as_one_until_it_has_served_a_minute() -> None:
     loop = crashed(2.0, count=4, retry_at=104.0)
     told = [

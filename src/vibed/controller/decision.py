@@ -152,12 +152,9 @@ def _delete(seen: Observed) -> Plan:
 
 def _settled(serving: RunView, seen: Observed) -> Plan:
     actions: list[Action] = [Stop(run.number) for run in seen.runs if run.stage is Stage.STARTING]
-    others = sorted((run for run in seen.runs if run.stage is Stage.SERVING and run is not serving), key=_by_number)
-    again: list[float] = []
-    if others and _at_hand(others[-1], serving, seen):
-        others.pop()
-        again.append(seen.now + PROVING_S - serving.served_s)
-    actions += [Drain(run.number) for run in others]
+    drains, kept = _let_go(serving, seen)
+    actions += drains
+    again = [seen.now + PROVING_S - serving.served_s] if kept else []
     phase, reason, message = Phase.READY, "Running", serving.told
     trouble = seen.troubles.get(serving.version)
     if trouble is not None and loops(trouble) and serving.served_s < SOUND_AFTER_S:
@@ -167,8 +164,12 @@ def _settled(serving: RunView, seen: Observed) -> Plan:
     return Plan(tuple(actions), phase, reason, message, serving.version, min(again, default=None))
 
 
-def _by_number(run: RunView) -> int:
-    return run.number
+def _let_go(serving: RunView | None, seen: Observed) -> tuple[tuple[Drain, ...], bool]:
+    """What serves besides the newest and is of no more use; and whether one is kept at hand."""
+    others = [run for run in seen.runs if run.stage is Stage.SERVING and run is not serving]
+    newest = max(others, key=lambda run: run.number, default=None)
+    kept = serving is not None and newest is not None and _at_hand(newest, serving, seen)
+    return tuple(Drain(run.number) for run in others if not (kept and run is newest)), kept
 
 
 def _at_hand(older: RunView, serving: RunView, seen: Observed) -> bool:
@@ -185,11 +186,12 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     trouble = seen.troubles.get(wanted.version)
     lived = wanted.version in seen.good or (trouble is not None and trouble.served_s is not None)
     starting = next((run for run in seen.runs if run.stage in COMING and run.version == wanted.version), None)
-    superseded = tuple(
+    superseded: tuple[Action, ...] = tuple(
         Stop(run.number)
         for run in seen.runs
         if run.stage is Stage.STARTING and run.version not in (wanted.version, _fallback(wanted, seen))
     )
+    superseded += _let_go(serving, seen)[0]
     older = serving.version if serving is not None else None
 
     if seen.refused is not None:
@@ -252,7 +254,7 @@ def _fall_back(
     wanted: Wanted,
     seen: Observed,
     serving: RunView | None,
-    stops: tuple[Stop, ...],
+    stops: tuple[Action, ...],
     reason: str,
     message: str,
 ) -> Plan:
@@ -260,9 +262,8 @@ def _fall_back(
     good = _fallback(wanted, seen)
     failed = f"version {wanted.version} failed: {message}"
     if serving is not None:
-        leftovers = tuple(Drain(run.number) for run in seen.runs if run.stage is Stage.SERVING and run is not serving)
         return Plan(
-            (*stops, *leftovers),
+            stops,
             Phase.READY,
             reason,
             f"{failed} Version {serving.version} still serves.",
