@@ -20,6 +20,7 @@ import (
 // agent is the whole state. mu guards the fields below it and is never held while anything is waited for.
 type agent struct {
 	appDir, home string
+	hosts        string // the file
 	who          Identity
 	templateEnv  map[string]string
 	nulls        int
@@ -57,6 +58,8 @@ func Main(args []string) int {
 	appSocket := flags.String("app-socket", "/run/vibed/app.sock", "where connections to the app arrive")
 	appDir := flags.String("app", "/app", "the source, working directory of the app")
 	home := flags.String("home", "/home/app", "home directory of the app")
+	data := flags.String("data", "/run/data", "what the app finds as /data when no data comes")
+	hosts := flags.String("hosts", "/run/etc/hosts", "the names of this machine, where /etc/hosts leads")
 	uid := flags.Int("uid", defaultUID, "uid and gid of the app")
 	zygotes := flags.String("zygotes", "/etc/vibed/zygotes.json", "warm processes of the template")
 	env := flags.String("env", "/etc/vibed/env.json", "environment variables of the template")
@@ -76,7 +79,7 @@ func Main(args []string) int {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetDumpable, 0, 0)
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
 
-	a := &agent{appDir: *appDir, home: *home, who: identity(*uid), reaper: newReaper(), out: newOutput(), relay: &relay{},
+	a := &agent{appDir: *appDir, home: *home, hosts: *hosts, who: identity(*uid), reaper: newReaper(), out: newOutput(), relay: &relay{},
 		init: os.Getpid() == 1, state: "warm", nobodyLeft: make(chan struct{}, 1), done: make(chan struct{})}
 	a.relay.again = a.look
 	a.reaper.onReaped = func() {
@@ -97,6 +100,10 @@ func Main(args []string) int {
 			return fail(err)
 		}
 	}
+	if err := a.own(*data); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fail(err)
+	}
+	a.nameHosts()
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // all: as PID 1, and against an app of the same uid
 	specs, err := readZygotes(*zygotes)

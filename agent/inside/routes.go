@@ -89,6 +89,7 @@ func (a *agent) claim(w http.ResponseWriter, r *http.Request) {
 	}
 	if c.Hostname != "" {
 		_ = syscall.Sethostname([]byte(c.Hostname)) // not allowed everywhere, and only a name
+		a.nameHosts(c.Hostname)
 	}
 	if c.Entropy != "" {
 		if f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0); err == nil {

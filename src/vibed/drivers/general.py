@@ -1,8 +1,9 @@
 """What the drivers of the general lane share: the layout inside a sandbox and the order to start an app.
 
 Inside there is the template's root, read-only; `/app` (the source), `/home/app`, `/tmp` and `/dev/shm` in memory, each
-bounded; `/run/vibed` with the agent's sockets; and `/layers`, a slot below which a claim's mounts appear. `/data` is a
-link to `/layers/.data` in every root image: so app data, too, can come into a sandbox that is already warm.
+bounded; `/run/vibed` with the agent's sockets; `/run/etc` with what of `/etc` a claim decides; and `/layers`, a slot
+below which a claim's mounts appear. `/data` is a link to `/layers/.data` in every root image: so app data, too, can
+come into a sandbox that is already warm. Without any, that is a link to `/run/data`, in memory as the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from vibed.supervision.roots import Root
 AGENT = "/usr/lib/vibed/vibed-agent"
 APP_UID = 1000
 NOFILE = 4096
+_NO_DATA = "/run/data"
+_ETC_BYTES = 64 << 10
 _OVERHEAD_MB = 48
 """The agent, its warm processes' shared part, and what surrounds them."""
 
@@ -48,7 +51,18 @@ def agent_sockets(place: Place) -> dict[str, object]:
 def tmpfs_sizes(limits: Limits) -> dict[str, tuple[int, str]]:
     """Bytes and mode of the writable directories. Files are in memory, so what they may take is part of the bounds."""
     disk = limits.disk_mb << 20
-    return {"/app": (disk, "0755"), "/home/app": (disk // 4, "0755"), "/tmp": (disk // 2, "1777")}
+    return {
+        "/app": (disk, "0755"),
+        "/home/app": (disk // 4, "0755"),
+        "/tmp": (disk // 2, "1777"),
+        _NO_DATA: (disk // 2, "0755"),
+        "/run/etc": (_ETC_BYTES, "0755"),
+    }
+
+
+def begin_slot(slot: Path) -> None:
+    """What an app finds as /data until a claim brings data: a directory that ends with the sandbox. Raises OSError."""
+    (slot / ".data").symlink_to(_NO_DATA)
 
 
 def memory_bytes(limits: Limits) -> int:

@@ -73,6 +73,8 @@ class GVisorDriver(SupervisedDriver):
         (bundle / "config.json").chmod(0o644)
         if self.host.privileged:
             os.chown(folder / "in", place.uid, place.uid)
+        else:
+            general.begin_slot(folder / "slot")
         entries = [
             {"type": "tmpfs", "target": "/", "size": 32 << 20, "mode": "0755"},
             {"type": "bind", "source": str(self.host.programs.path("runsc")), "target": "/runsc", "ro": True},
@@ -132,6 +134,7 @@ class GVisorDriver(SupervisedDriver):
 
     def open_slots(self, place: Place) -> None:
         super().open_slots(place)
+        general.begin_slot(place.slot)
         # what a sandbox that was taken over writes into its only host directory is bounded
         mounts.open_slot(place.inside, _SOCKETS_BYTES)
         os.chown(place.inside, place.uid, place.uid)

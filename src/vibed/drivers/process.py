@@ -120,6 +120,7 @@ class ProcessDriver(SupervisedDriver):
 
     def open_slots(self, place: Place) -> None:
         super().open_slots(place)
+        general.begin_slot(place.slot)
         mounts.open_slot(place.inside, _SOCKETS_BYTES)
         os.chown(place.inside, place.uid, place.uid)
 

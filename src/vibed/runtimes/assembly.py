@@ -3,7 +3,7 @@
 `Assembly` has the steps of one build; `vibed.runtimes.builder` decides which are needed and keeps what comes of them.
 No code of a package runs here: Debian packages are unpacked without their maintainer scripts (`--variant=extract`),
 wheels are wheels, npm runs no scripts. The only programs that run in the root are Debian's python3 (to compile
-bytecode, isolated from site-packages) and busybox (to name its applets), both without a network.
+bytecode, isolated from site-packages), busybox (to name its applets) and ldconfig, all without a network.
 """
 
 from __future__ import annotations
@@ -38,12 +38,20 @@ _DIRECTORIES = (
     "layers",
     "proc",
     "root",
+    "run/data",
+    "run/etc",
     "run/vibed",
     "sys",
     "tmp",
-    "var/tmp",
     "etc/vibed",
 )
+_LINKS: Mapping[str, str] = {
+    # An app's data appears below /layers: gVisor does not see what is mounted on a mount point of its own later.
+    "data": "layers/.data",
+    # The host's name is known when the sandbox is claimed; the root is read-only.
+    "etc/hosts": "../run/etc/hosts",
+    "var/tmp": "../tmp",
+}
 _FILESYSTEM_UUID = "76696265-4400-4000-8000-000000000001"
 
 _FILES: Mapping[str, str] = {
@@ -53,7 +61,6 @@ _FILES: Mapping[str, str] = {
         "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     ),
     "etc/group": "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n",
-    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 
@@ -135,6 +142,7 @@ class Assembly:
         await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S)
         await asyncio.to_thread(self._finish_debian)
         await self._name_applets()
+        await self._list_libraries()
         resolved = dict(debs(versions.read_text()))
         if not resolved:
             raise ValueError("mmdebstrap unpacked no package")
@@ -229,14 +237,10 @@ class Assembly:
         """The agent, the zygote programs and the files that every root has."""
         for directory in _DIRECTORIES:
             (self.root / directory).mkdir(parents=True, exist_ok=True)
-        for name in ("tmp", "var/tmp"):
-            (self.root / name).chmod(0o1777)
-        # An app's data appears below /layers: gVisor does not see what is mounted on a mount point of its own later.
-        data = self.root / "data"
-        if data.is_dir() and not data.is_symlink():
-            data.rmdir()
-        if not data.is_symlink():
-            data.symlink_to("layers/.data")
+        (self.root / "tmp").chmod(0o1777)
+        for name, target in _LINKS.items():
+            remove(self.root / name)
+            (self.root / name).symlink_to(target)
         for name, content in _FILES.items():
             (self.root / name).write_text(content)
         (self.root / "etc/vibed/zygotes.json").write_text(json.dumps(zygotes(self.template), indent=1) + "\n")
@@ -258,6 +262,13 @@ class Assembly:
         for name in listed.split():
             if not any(os.path.lexists(self.root / place / name) for place in ("usr/bin", "usr/sbin")):
                 (self.root / "usr/bin" / name).symlink_to("busybox")
+
+    async def _list_libraries(self) -> None:
+        """What is asked for a library by its name (Python's ctypes does) looks into this list."""
+        if (self.root / "usr/sbin/ldconfig").exists():
+            argv = [*_confined(self.root), "/usr/sbin/ldconfig", "--ignore-aux-cache"]
+            await commands.run(argv, log=self.log, deadline_s=30, env={})
+            remove(self.root / "var/cache/ldconfig")
 
     async def make_image(self) -> None:
         """Make the EROFS image. noinline_data: gVisor cannot map files whose tail lies in their inode."""

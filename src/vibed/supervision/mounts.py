@@ -73,6 +73,8 @@ def add(mount: Mount, slot: Path) -> None:
         target = slot / ".data"
     else:
         target = slot / PurePosixPath(mount.target).relative_to("/layers")
+    if target.is_symlink():
+        target.unlink()  # what stands in for data where none comes
     target.mkdir(parents=True, exist_ok=True)
     if mount.source.is_dir():
         bind(mount.source, target, writable=mount.writable)
