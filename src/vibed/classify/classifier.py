@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import dependencies, left_out, named, ports, started
+from vibed.classify import dependencies, left_out, named, not_kept, ports, started
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride
 from vibed.classify.project import Project
@@ -34,7 +34,13 @@ def classify(
         decision = first(project, kinds)
     decision = replace(decision, template=template or TEMPLATES[decision.kind], strip=project.tree.strip, port=port)
     decision = replace(
-        decision, notes=(*decision.notes, *dict.fromkeys(project.passed_over), *left_out.notes(project.tree, decision))
+        decision,
+        notes=(
+            *decision.notes,
+            *dict.fromkeys(project.passed_over),
+            *left_out.notes(project.tree, decision),
+            *not_kept.notes(project, decision),
+        ),
     )
     decision = _with_ports(project, decision, asked=override is not None and override.port is not None)
     return dependencies.compared(project, decision)

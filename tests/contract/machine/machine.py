@@ -1,4 +1,3 @@
-# ruff: noqa: PTH -- as apps are written
 """What Python finds. A line for each thing that is not as on any Linux machine; then `done`."""
 
 import asyncio
