@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,60 @@ def test_a_failed_redeploy_leaves_the_last_good_version_serving(
     assert third.number == 3
     app = second.client.app(name)
     assert (app["reason"], app["serving_version"]) == ("Running", 3)
+
+
+_HAS_STATE = """
+import os, sys, threading, time, uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
+ME = uuid.uuid4()
+class H(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(f'version @VERSION@ {ME}'.encode())
+def fails():
+    time.sleep(1)
+    sys.stderr.write("RuntimeError: the queue went away\\n"); sys.stderr.flush()
+    os._exit(3)
+if @VERSION@ == 2:
+    threading.Thread(target=fails).start()
+HTTPServer(('', int(os.environ['PORT'])), H).serve_forever()
+"""
+
+
+def _has_state(version: int) -> samples.Files:
+    return {"app.py": _HAS_STATE.replace("@VERSION@", str(version))}
+
+
+@pytest.mark.parametrize(
+    "before", [_has_state(1), samples.worker(1), samples.static(1)], ids=["python", "worker", "site"]
+)
+def test_a_version_that_ends_soon_after_it_went_live_gives_way_to_the_one_before(
+    second: Instance, second_apps: Apps, before: samples.Files
+) -> None:
+    second.client.wait_for_template("workerd")
+    name = second_apps.name()
+    second.client.deploy_ready(name, before)
+    first = second.client.visit(name).text
+    answer = second.client.post_deploy(name, _has_state(2))
+    assert (answer.status_code, answer.json()["phase"]) == (200, "Ready"), "it was live"
+    failed = eventually(
+        lambda: found if (found := _version(second, name, 2))["phase"] == "Failed" else None, "it gave way"
+    )
+    assert failed is not None
+    assert failed["reason"] == "Crashed"
+    assert "it exited with status 3" in failed["message"]
+    assert "RuntimeError: the queue went away" in failed["message"]
+    app = second.client.app(name)
+    assert (app["phase"], app["reason"], app["serving_version"]) == ("Failed", "Crashed", 1)
+    assert "Version 1 still serves." in app["message"]
+    assert second.client.visit(name).text == first, "it is the very same process"
+    second.client.deploy_ready(name, _has_state(3))
+    assert "version 3" in second.client.visit(name).text
+    assert second.client.app(name)["restarts"] == 1, "nobody started it again"
+
+
+def _version(vibed: Instance, name: str, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = vibed.client.ask("GET", f"/v1/apps/{name}/versions/{number}")
+    return found
 
 
 # sources that are refused
