@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -289,6 +290,9 @@ func (x *extraction) symlink(rel, target string) error {
 		return refuse("a link without a name")
 	}
 	if err := within(rel, target); err != nil {
+		if ofATool(rel) {
+			return nil // The reader in Python has told the user.
+		}
 		return err
 	}
 	parent, err := x.dir(path.Dir(rel), true)
@@ -303,6 +307,16 @@ func (x *extraction) symlink(rel, target string) error {
 	x.result.Files++
 	return nil
 }
+
+var (
+	toolFolders = regexp.MustCompile(`(?:^|/)(?:\.agents|\.claude|\.cursor|\.codex|\.gemini|\.opencode|\.windsurf|\.github|\.vscode|\.idea|` +
+		`\.venv|venv|virtualenv|\.virtualenv|\.tox|\.nox|\.direnv|\.devenv)/`)
+	toolLinks = regexp.MustCompile(`(?:^|/)(?:bin/(?:python|pypy)[\w.-]*|lib64|node_modules/\.bin/[^/]+)$`)
+)
+
+// ofATool says whether a link is a virtual environment's or another tool's: one that leads out is left out, as by the
+// reader in Python (vibed.sources.links).
+func ofATool(rel string) bool { return toolFolders.MatchString(rel) || toolLinks.MatchString(rel) }
 
 // within refuses link targets that lead out of the root. After the leading ".." no further one may come: a step into
 // another link and back up could end anywhere.

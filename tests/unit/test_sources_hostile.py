@@ -235,6 +235,32 @@ def test_a_link_becomes_a_copy(tmp_path: Path) -> None:
         assert out.read_bytes() == b"<p>hello</p>"
 
 
+TOOL_LINKS = {
+    ".venv/bin/python": "/usr/bin/python3",
+    "my-env/bin/python3.13": "python",
+    "my-env/lib64": "lib",
+    ".claude/skills": "../.agents/skills",
+    "web/.agents/rules.md": "../../../rules.md",
+    "node_modules/.bin/vite": "../vite/bin/vite.js",
+}
+
+
+@pytest.mark.parametrize(("name", "target"), TOOL_LINKS.items())
+def test_a_link_of_a_tool_that_cannot_be_carried_over_is_left_out(tmp_path: Path, name: str, target: str) -> None:
+    data = archive(OK, member("my-env/lib/x", b""), member(".agents/skills/x", b""), link(name, target))
+    path = written(tmp_path / "a.tar.gz", data)
+    table = read_table(path)
+    assert table.passed_over == (name,)
+    assert all(entry.path != name for entry in table.entries)
+    assert extract(path, table, tmp_path / "out") == 3
+
+
+def test_a_link_of_a_tool_to_a_file_of_the_archive_becomes_a_copy(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tar.gz", archive(OK, link(".claude/page.html", "../index.html")))
+    assert read_table(path).passed_over == ()
+    assert extract(path, read_table(path), tmp_path / "out") == 2
+
+
 def test_a_link_out_of_the_folder_that_is_stripped_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tar.gz", archive(link("d/a", "../index.html"), OK))
     with pytest.raises(errors.LinkOutside):

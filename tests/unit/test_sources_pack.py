@@ -219,6 +219,14 @@ def test_other_links_are_refused_unless_ignored(tmp_path: Path, target: str, cod
     assert packed(root)[0] == [".vibedignore", "a.txt", "folder/x"]
 
 
+def test_links_of_tools_are_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make(root, "a.txt", ".agents/skills/x", ".claude/x")
+    (root / ".claude/skills").symlink_to("../.agents/skills")
+    (root / ".claude/mine").symlink_to("/etc/passwd")
+    assert packed(root)[0] == [".agents/skills/x", ".claude/x", "a.txt"]
+
+
 def test_what_cannot_be_packed_says_so(tmp_path: Path) -> None:
     with pytest.raises(VibedError, match="not a folder"):
         packed(tmp_path / "nothing")

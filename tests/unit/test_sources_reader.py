@@ -156,6 +156,26 @@ def test_a_checksum_of_signed_bytes_is_read(tmp_path: Path) -> None:
     assert read_table(written(tmp_path / "a", data)).entries[0].path == "é"
 
 
+PICTURE = b"'data:image/png;base64," + b"iVBORw0KGgo+/" * 40_000 + b"'"
+PAGE = b'"""' + b"<p class=a>hello (world)</p>\n" * 15_000 + b'"""'
+
+
+LINES = b"'" * 3 + b"\n" + b"iVBORw0KGgo+" * 6 + (b"\n" + b"iVBORw0KGgo+" * 6) * 6000 + b"\n" + b"'" * 3
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [PICTURE, LINES, PAGE, PICTURE + b" + " + PAGE],
+    ids=["a picture", "a picture in lines", "a page", "both"],
+)
+def test_what_a_long_literal_in_a_source_comes_before_is_kept(tmp_path: Path, literal: bytes) -> None:
+    text = b"first()\nX = " + literal + b"\n" + b"x = 1\n" * 300 + b"last()\n"
+    kept = read_table(written(tmp_path / "a", archive(member("app.py", text)))).texts["app.py"]
+    assert len(kept) <= 256 << 10
+    assert kept.startswith(b"first()")
+    assert kept.endswith(b"last()\n")
+
+
 def test_large_files_pass_through_in_pieces(tmp_path: Path) -> None:
     content = os.urandom(5_000_000)
     data = archive(member("a.bin", content), member("b.py", content[:400_000]), member("c.bin", content[1:]))

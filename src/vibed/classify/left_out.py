@@ -8,6 +8,7 @@ from vibed.classify.decision import Decision
 from vibed.classify.node_tools import FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
+from vibed.sources.table import ArchiveTable
 
 _COMPOSE = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 _LARGEST_COMPOSE = 64 << 10
@@ -32,6 +33,17 @@ def notes(tree: Tree, decision: Decision) -> tuple[str, ...]:
         filter(
             None, (_procfile(tree, decision), _variables(tree, decision), _compose(tree), _front_end(tree, decision))
         )
+    )
+
+
+def links(table: ArchiveTable) -> tuple[str, ...]:
+    """Links of tools that are not part of what is deployed."""
+    names = table.passed_over
+    if not names:
+        return ()
+    shown = list(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
+    return (
+        f"left out: {len(names)} link{'s' if len(names) > 1 else ''} of tools, in {', '.join(map(quoted, shown[:3]))}",
     )
 
 

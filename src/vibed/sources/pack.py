@@ -36,6 +36,7 @@ from vibed.sources.errors import (
 from vibed.sources.headers import clean_path
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.links import of_a_tool
 
 _NEVER = frozenset({".git", ".hg", ".svn", ".vibed", ".DS_Store", "__MACOSX"})
 _DEFAULTS = GitIgnoreSpec.from_lines(
@@ -68,6 +69,7 @@ class Why(StrEnum):
     PACKAGES = "installed packages"
     SECRET = "private keys and credentials"
     NEVER = "caches and version control"
+    LINK = "links of tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,13 @@ class _Walk:
         if folder:
             self.directory(shown, rules)
             return
-        info = self._link(entry, name) if entry.is_symlink() else entry.stat(follow_symlinks=False)
+        try:
+            info = self._link(entry, name) if entry.is_symlink() else entry.stat(follow_symlinks=False)
+        except (DanglingLink, LinkOutside, DirectoryLink):
+            if not of_a_tool(name):
+                raise
+            self.skipped[name] = Why.LINK
+            return
         if not stat.S_ISREG(info.st_mode):
             raise PackError(f"{quoted(name)} is not a regular file", hint="add it to .vibedignore")
         clean_path(os.fsencode(name), self._limits)

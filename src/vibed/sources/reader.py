@@ -31,8 +31,9 @@ from vibed.sources.errors import (
 from vibed.sources.headers import BLOCK, ZERO, checksum_fits, clean_path, header_name, number, pax_records, pax_size
 from vibed.sources.inflate import READ, Inflated, size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.links import of_a_tool
 from vibed.sources.table import ArchiveTable, Entry, Kind
-from vibed.sources.texts import Kept, wanted
+from vibed.sources.texts import Kept, excerpt, read_for, wanted
 
 _REGULAR = frozenset(b"0\x007")
 _DEVICES = {ord("3"): "a character device", ord("4"): "a block device", ord("6"): "a named pipe"}
@@ -59,6 +60,7 @@ class _Reading:
         self._entries: list[Entry] = []
         self._paths: dict[str, Kind] = {}
         self._links: dict[str, tuple[str, bool]] = {}
+        self._passed_over: list[str] = []
         self._kept = Kept()
         self._long_name: bytes | None = None
         self._long_link: bytes | None = None
@@ -139,13 +141,13 @@ class _Reading:
         self._entries.append(Entry(name, Kind.FILE, size, mode, stream.base + position))
         head = wanted(name, bool(mode & 0o100))
         if head and size:
-            head = min(head, size)
-            if len(stream.buffer) - position < head:
-                have = stream.fill(position, head)
+            read = read_for(name, head, size)
+            if len(stream.buffer) - position < read:
+                have = stream.fill(position, read)
                 position = 0
-                if have < head:
+                if have < read:
                     self._refuse_cut(name)
-            self._kept.add(name, stream.buffer[position : position + head])
+            self._kept.add(name, excerpt(stream.buffer[position : position + read], head))
         elif head:
             self._kept.add(name, b"")
         return self._pass(position, size, name)
@@ -169,16 +171,23 @@ class _Reading:
         if not name:
             raise BadName("a link has the name of the archive's root", hint="make the archive again with tar")
         target = link if link is not None else block[157:257].partition(b"\0")[0]
-        self._claim(name, Kind.LINK)
         hard = flag == 49
-        self._links[name] = (self._inside(name, target, hard), hard)
+        try:
+            end = self._inside(name, target, hard)
+        except ArchiveError:
+            if not of_a_tool(name):
+                raise
+            self._pass_over(name)
+            return
+        self._claim(name, Kind.LINK)
+        self._links[name] = (end, hard)
         self._entries.append(Entry(name, Kind.LINK, 0, number(block[100:108]) & 0o755, 0))
 
     def _inside(self, name: str, target: bytes, hard: bool) -> str:
         """Where a link points, as a path of the archive."""
         if not target:
             raise DanglingLink(f"the link {quoted(name)} points at nothing", hint="replace it by the file")
-        hint = "replace the link by the file it points at (tar -h does that)"
+        hint = "leave it out (tar --exclude), or replace it by the file it points at (tar -h does that)"
         if hard:
             try:
                 return clean_path(target, self._limits, what="the target of a hard link")
@@ -202,6 +211,11 @@ class _Reading:
                     f"the link {quoted(name)} points at {quoted(text)}, outside of the archive", hint=hint
                 )
         return "" if joined == "." else joined
+
+    def _pass_over(self, name: str) -> None:
+        self._passed_over.append(name)
+        if len(self._passed_over) > self._limits.files:
+            self._refuse_count()
 
     def _special(self, flag: int, block: bytes, size: int, position: int) -> int:
         name = header_name(block)
@@ -282,14 +296,22 @@ class _Reading:
                 hint="leave out the links",
             )
         texts, complete = self._kept.result()
-        return ArchiveTable(tuple(entries), self._stream.compressed, expanded, texts, complete)
+        return ArchiveTable(
+            tuple(entries), self._stream.compressed, expanded, texts, complete, tuple(self._passed_over)
+        )
 
     def _resolved(self) -> list[Entry]:
         files = {entry.path: entry for entry in self._entries if entry.kind is Kind.FILE}
         resolved = []
         for entry in self._entries:
             if entry.kind is Kind.LINK:
-                end = files[self._end_of(entry.path)]
+                try:
+                    end = files[self._end_of(entry.path)]
+                except (DanglingLink, DirectoryLink):
+                    if not of_a_tool(entry.path):
+                        raise
+                    self._pass_over(entry.path)
+                    continue
                 entry = entry._replace(size=end.size, mode=end.mode, target=end.path)
             resolved.append(entry)
         return resolved

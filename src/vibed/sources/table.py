@@ -44,6 +44,8 @@ class ArchiveTable:
     """Beginnings of the small files that the classifier reads, by path (see `vibed.sources.texts`)."""
     texts_complete: bool = True
     """False when some were left out because they would have been too much together."""
+    passed_over: tuple[str, ...] = ()
+    """Links of tools that cannot be carried over, by path: no entry stands for them (see `vibed.sources.links`)."""
 
     @property
     def files(self) -> int:

@@ -5,13 +5,19 @@ name: a choice that does not depend on the order of the archive."""
 
 from __future__ import annotations
 
+import re
+
 BUDGET = 2 << 20
 MANIFEST_HEAD = 256 << 10
 SOURCE_HEAD = 256 << 10
 """A single-file app of two thousand lines, with its `__main__` block at the end, fits."""
+SOURCE_READ = 4 << 20
+"""How far a longer one is read, for the code that follows a picture or a page in it."""
 PAGE_HEAD = 64 << 10
 BINARY_HEAD = 64
 
+_DATA = re.compile(rb"([\"'`])[^\"'`(){}<>\n]{1024,}|([\"'`\n])(?:[A-Za-z0-9+/=]{40,}+\r?\n){16,}")
+"""A long literal without a sign of code in it: one line, or lines of base64."""
 _MANIFEST_DEPTH = 3
 _SOURCE_DEPTH = 4
 _MANIFESTS = frozenset(
@@ -50,6 +56,24 @@ def wanted(path: str, executable: bool) -> int:
     if head and any(part in path for part in _FOREIGN):
         return 0
     return head
+
+
+def read_for(path: str, head: int, size: int) -> int:
+    """How many bytes of a file are read for an excerpt of `head` bytes at most."""
+    whole = head == SOURCE_HEAD and not path.endswith((".min.js", ".min.mjs"))
+    return min(size, SOURCE_READ if whole else head)
+
+
+def excerpt(content: bytes, head: int) -> bytes:
+    """At most `head` bytes that tell the most of a source: without long literals that hold data (an inlined picture),
+    and then its beginning and its end."""
+    if len(content) <= head:
+        return content
+    left = _DATA.sub(rb"\1\2", content)
+    if len(left) <= head:
+        return left
+    end = head // 4
+    return left[: head - end - 1] + b"\n" + left[-end:]
 
 
 class Kept:
