@@ -70,7 +70,7 @@ PIECES = st.sampled_from(
         '{"scripts": {"start": "node app.js && vite"}}', '{"main": 3, "scripts": [], "dependencies": null}', "{", "[", "\\", "'", "\"",
         "/*", "//", "CMD [\"python\", 1]\n", "module x\ngo 1.99999\n", "require a.b/c v1\n", "<script src=/src/x.tsx>", "\ufeff", "\0", "²",
         "<div id=root>", "import argparse\n", "^1.2.3", "django", "DJANGO_SETTINGS_MODULE', 'a.b'", "def create_app():\n", "\n\n\n", "    ",
-        "t.start()\n", "from app import x\n", "from . import y\n", "import google.x, fpdf\n", "services:\n", "  db:\n", "worker: x\n", "class M(models.Model):\n",
+        "t.start()\n", "node a.js & ", "cd x && ", "npm run a --prefix ", "concurrently 'a' ", "def app(environ, start_response):\n", "process.env.PORT || 3000", "web: uv run ", "from app import x\n", "from . import y\n", "import google.x, fpdf\n", "services:\n", "  db:\n", "worker: x\n", "class M(models.Model):\n",
     ]
 )  # fmt: skip
 CONTENTS = st.one_of(
@@ -153,6 +153,8 @@ HOSTILE = [
     "[" * 100_000, "{\"a\":" * 40_000, "require(" * 30_000, "constructor(" * 20_000, "--a --b " * 30_000, "npm run a && " * 20_000, "CMD " * 60_000,
     "\\\n" * 100_000, "x" * 250_000 + "(", "get('/" * 40_000, "a.b/c v1\n" * 25_000, "if __name__" * 20_000, "[[a]]\n" * 30_000, "-r a.txt\n" * 25_000,
     ".get('/" * 30_000, ".get('*" * 30_000, "t.start()\n" * 20_000, "A().start()\n" * 20_000, "ALLOWED_HOSTS=[" * 15_000, "ALLOWED_HOSTS=[\n" * 15_000, "services:\n a:\n" * 10_000,
+    "class A:\n" * 25_000, "class A:\n    def __call__(self, " * 8_000, "def create_app():\n" * 12_000, "def create_app():\n    x\n" * 10_000, "from x import app\n" * 12_000, "req.body.x " * 20_000,
+    "app.get('/', (req) => req.body.x" * 6_000, ".on('message', m => " * 10_000, "PORT || 3000 " * 15_000, "run((" * 40_000, "async def app(scope, " * 10_000, "await " * 30_000, "uv run " * 30_000,
     "mysql+" * 40_000, "(models.Model\n" * 15_000, "<script src=babel type=text/babel" * 8_000,
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ _DEFAULT = re.compile(r"""\bPORT['"\])]{0,4}\s{0,3}(?:\|\||\?\?|,|\bor\b|:-|\))\
 """What is taken where it is not set."""
 _LISTENS = re.compile(
     r"""\.listen\(\s{0,9}(?:\{[^{}\n]{0,80}?\bport\s{0,3}:\s{0,3})?(?P<listen>\d{2,5})\b"""
-    r"""|\b(?:run|serve|launch|run_app|run_simple|run_server|server_port|make_server|start_server|\w{0,20}HTTPServer|TCPServer|bind)"""
+    r"""|\b(?:run|serve|launch|run_app|run_simple|run_server|server_port|make_server|start_server|\w{0,20}(?:HTTP|TCP|WSGI)Server|create_server|bind)"""
     r"""\s{0,3}\({1,2}(?:[^()\n]|\([^()\n]{0,80}\)){0,200}?(?:\b(?:server_)?port\s{0,3}=\s{0,3}|['"]\s{0,3},\s{0,3})(?P<call>\d{2,5})\b"""
     r"""|\b(?:ListenAndServe\w{0,3}|Listen|Run|Start)\((?:\s{0,3}"tcp\d?",)?\s{0,3}"[\w.]{0,60}:(?P<go>\d{2,5})\""""
 )

@@ -45,6 +45,7 @@ _SHOWN = {
     "http.server": "http.server of the standard library", "bottle": "Bottle", "quart": "Quart",
     "litestar": "Litestar", "tornado": "Tornado", "nicegui": "NiceGUI", "sanic": "Sanic", "chainlit": "Chainlit",
     "panel": "Panel", "shiny": "Shiny", "falcon": "Falcon", "cherrypy": "CherryPy",
+    "wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own",
 }  # fmt: skip
 _ORDER = (
     "streamlit", "gradio", "dash", "nicegui", "chainlit", "panel", "fastapi", "flask", "django", "litestar", "quart",
@@ -116,11 +117,12 @@ class PythonApp:
             "grpc",
             "tornado",
             "socketio",
-        } and not self._starts(path):
+        } and not (self._starts(path) or self.sources[path].objects):
             return False
-        return bool(
-            source.objects or source.factory or source.calls_at_top or (source.has_main and source.main_serves)
-        ) or bool(own & {"http.server", "socketserver", "aiohttp.web"} and self._starts(path))
+        made = self.sources.objects(path) or source.factory or source.calls_at_top
+        if made or "socket" in frameworks or (source.has_main and source.main_serves):
+            return True
+        return bool(own & {"http.server", "socketserver", "aiohttp.web"}) and self._starts(path)
 
     def framework(self, path: str) -> str:
         """The framework that matters most, as a person would say it."""
@@ -136,9 +138,10 @@ class PythonApp:
         if runner and not (runner in ("panel", "shiny") and source.has_main):
             command = _RUNNERS[runner](path, self.port)
             return command, f"its file is started by {_SHOWN.get(runner, runner)}’s own command"
-        interface = "asgi" if frameworks & ASGI else "wsgi" if frameworks & WSGI else ""
-        target = source.objects[0] if source.objects else source.factory
-        by_itself = (source.has_main and (source.main_serves or not target)) or source.serves_at_top
+        interface = "asgi" if frameworks & {*ASGI, "asgi"} else "wsgi" if frameworks & {*WSGI, "wsgi"} else ""
+        objects = self.sources.objects(path)
+        target = objects[0] if objects else source.factory
+        by_itself = (source.has_main and (source.main_serves or not target)) or source.serves_at_top or source.raw
         if by_itself or not target or not interface:
             reason = "has a __main__ block" if source.has_main else "starts its own server"
             return self._plain(path), f"it {reason}"
@@ -164,7 +167,7 @@ class PythonApp:
     def served(self, path: str, interface: str, target: str) -> tuple[str, ...]:
         """The command that serves an object of a file; a factory where the file has no object."""
         root = self._root(path)
-        factory = not self.sources[path].objects
+        factory = not self.sources.objects(path)
         name = f"{_module(path, root).removesuffix('.__init__')}:{target}"
         if interface == "asgi":
             command = ("python3", "-m", "uvicorn", name, "--host", "0.0.0.0", "--port", str(self.port))

@@ -62,9 +62,9 @@ def _fastapi(app: PythonApp, words: Sequence[str], folder: str) -> tuple[str, ..
             modules = ("main.py", "app.py", "api.py", "__init__.py")
             inside = [f"{posixpath.normpath(tried[0])}/{name}" for name in modules]
             path = app.tree.first(inside)
-        if path is None or not app.sources[path].objects:
+        if path is None or not app.sources.objects(path):
             return None
-        target = options.get("--app") or app.sources[path].objects[0]
+        target = options.get("--app") or app.sources.objects(path)[0]
         command = app.served(path, "asgi", target)
         if folder:
             module = path.removeprefix(f"{folder}/").removesuffix(".py").replace("/", ".")

@@ -98,7 +98,7 @@ def _refuse_changed(
 ) -> None:
     """Whether the source uses what an older version that it asks for had, and the template's has not."""
     version, changes = have.get(want.name), changed.PYTHON.get(want.name, ())
-    named = [release for part in want.specifier if (release := _release(part.version))]
+    named = [release for part in want.specifier if (release := _release(part.version, below=part.operator == "<"))]
     if not (changes and version and named) or want.name in found.missing or _satisfied(want.specifier, version):
         return
     texts = {source.path: tree.text(source.path) for source in files}
@@ -107,11 +107,13 @@ def _refuse_changed(
         found.changes[want.name] = f"the template has {want.name} {version}: write {', '.join(old[:5])}"
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _release(version: str, *, below: bool = False) -> tuple[int, ...]:
+    """The numbers of a version, or of the last one below it."""
     try:
-        return Version(version.removesuffix(".*")).release
+        release = Version(version.removesuffix(".*")).release
     except InvalidVersion:
         return ()
+    return (*release[:-1], release[-1] - 1, 9999) if below else release
 
 
 def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vibed.classify.tree import Tree
@@ -30,17 +31,19 @@ COMMANDS = frozenset(
 _IMPORT = re.compile(
     r"^([ \t]*)(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#;]+))", re.MULTILINE
 )
+_NAMED_APP = r"(?:create|make|build|get|init|setup)_(?:\w{1,30}_)?(?:app|application|server|wsgi|asgi|api)"
+"""What a function is called that makes an app: not `create_app_config`, `get_app_env`."""
 _MAIN = re.compile(
     r"""^if[ \t]{0,9}\(?[ \t]{0,9}(?:__name__[ \t]{0,9}==[ \t]{0,9}['"]__main__['"]"""
     r"""|['"]__main__['"][ \t]{0,9}==[ \t]{0,9}__name__)""",
     re.MULTILINE,
 )
 _SERVES = re.compile(
-    r"\b(?:run|serve|serve_forever|launch|run_app|run_simple|listen|start|main|execute\w*|run_until\w*|cli|Server)\s*\("
+    r"\b(?:run|serve|serve_forever|launch|run_app|run_simple|listen|start|main|execute\w*|run_until\w*|run_forever|quickstart|cli|Server)\s*\("
 )
 _TOP_CALL = re.compile(
     r"^(?:with\b[^\n]*:\n(?:[ \t][^\n]*\n)*?[ \t]+)?"
-    r"[\w.]*\b(?:run|launch|serve|serve_forever|run_app|run_simple|start)\("
+    r"[\w.]*\b(?:run|launch|serve|serve_forever|run_forever|run_app|run_simple|start|quickstart|run_until_complete)\("
     r"|^(?:\w{1,40}\.){0,4}[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
     re.MULTILINE,
 )
@@ -49,17 +52,41 @@ _SERVER = re.compile(r"(?i)(?<!ob)server|app(?:lication)?$|httpd|ioloop|^start$"
 _OBJECT = re.compile(
     r"^(\w+)(?:[ \t]*,[ \t]*\w+)*(?:[ \t]*:[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*(?:await[ \t]+)?(?:\w+\.)*"
     r"(Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|default_app|FastHTML|fast_app|Application|App|API|APIFlask|OpenAPI"
-    r"|FalconAPI|get_wsgi_application|get_asgi_application|ASGIApp|WSGIApp|SocketIO|(?:create|make|build|get|init)_(?:\w{0,40}app\w{0,40}|server))\(",
+    r"|FalconAPI|get_wsgi_application|get_asgi_application|ASGIApp|WSGIApp|SocketIO|"
+    rf"{_NAMED_APP})\(",
     re.MULTILINE,
 )
 _SERVER_OF = re.compile(r"^(\w+)[ \t]*=[ \t]*\w+\.server\b", re.MULTILINE)
 _IMPORTED_OBJECT = re.compile(
-    r"^from[ \t]+[\w.]+[ \t]+import[ \t]+(?:\w+[ \t]+as[ \t]+)?(app|application|server)\b", re.MULTILINE
+    r"^from[ \t]+([\w.]+)[ \t]+import[ \t]+(?:(\w+)[ \t]+as[ \t]+)?(app|application|server)\b", re.MULTILINE
 )
 _FACTORY = re.compile(
-    r"^(?:async[ \t]+)?def[ \t]+((?:create|make|build|get)_(?:\w{0,40}app\w{0,40}|server))[ \t]*\(", re.MULTILINE
+    rf"^(?:async[ \t]+)?def[ \t]+({_NAMED_APP})[ \t]*\(([^()]{{0,300}})\)[ \t]*(?:->[ \t]*([^\n:]{{1,80}}))?:"
+    r"((?:[ \t]*[^\s#][^\n]*|[ \t]*#[^\n]*|[ \t]*)(?:\n(?:[ \t]+[^\n]*|[ \t]*|#[^\n]*)(?=\n|\Z))*)",
+    re.MULTILINE,
 )
+_MAKES = re.compile(
+    r"\b(?:Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|FastHTML|Application|App|API|APIFlask|OpenAPI|Sanic|Blueprint"
+    rf"|get_[aw]sgi_application|{_NAMED_APP})\("
+)
+_WSGI_CALLABLE = re.compile(r"^def[ \t]+(\w+)\([ \t]*environ\b[^,()\n]{0,60},[ \t]*start_response\b", re.MULTILINE)
+_ASGI_CALLABLE = re.compile(
+    r"^async[ \t]+def[ \t]+(\w+)\([ \t]*scope\b[^,()\n]{0,60},[ \t]*receive\b[^,()\n]{0,60},[ \t]*send\b", re.MULTILINE
+)
+_CALLABLE_CLASS = re.compile(
+    r"^class[ \t]+(\w+)[^\n]{0,200}:\n(?:(?:[ \t][^\n]*)?\n){0,80}?[ \t]+(?:async[ \t]+)?def[ \t]+__call__\(self,[ \t]*"
+    r"(environ|scope)\b",
+    re.MULTILINE,
+)
+_RAW = re.compile(
+    r"\b(?:asyncio\.start_server|create_server|start_server|TCPServer|make_server|listenTCP|adapt_serve_forever)\s{0,3}\("
+    r"|\.accept\(\)"
+)
+"""A server that needs no framework: asyncio's, or a socket that accepts."""
+_AT_TOP = re.compile(r"^(?:while|with|for|try|async[ ]with)\b|^(?:\w{1,40}\.){0,3}\w{1,40}\(", re.MULTILINE)
+"""Something outside of functions runs."""
 _PREFERRED = ("app", "application", "server", "api", "asgi_app", "wsgi_app")
+_DEEPEST = 4
 _MOST_MODULES = 60
 _MOST_IMPORTS = 100
 """Of one file: hostile sources import each other a million times over, real ones do not."""
@@ -84,6 +111,12 @@ class Source:
     objects: tuple[str, ...]
     """Names of web application objects, the likeliest first."""
     factory: str | None
+    imported: tuple[tuple[str, str, str], ...] = ()
+    """Names that may be an application object of another file: (module, name there, name here)."""
+    interface: str = ""
+    """`wsgi` or `asgi` where an object is a bare callable of that kind."""
+    raw: bool = False
+    """It opens a socket without a framework, and runs something outside of functions."""
 
 
 def read_source(tree: Tree, path: str) -> Source:
@@ -100,9 +133,16 @@ def read_source(tree: Tree, path: str) -> Source:
     main = _MAIN.search(text)
     body = text[main.end() :] if main else ""
     before = text[: main.start()] if main else text
-    servers = _SERVER_OF.findall(text)
-    made = servers or [name for name, _ in _OBJECT.findall(text)] or _IMPORTED_OBJECT.findall(text)
-    factory = _FACTORY.search(text)
+    made = _SERVER_OF.findall(text) or [name for name, _ in _OBJECT.findall(text)]
+    bare = dict.fromkeys(_WSGI_CALLABLE.findall(text), "wsgi") | dict.fromkeys(_ASGI_CALLABLE.findall(text), "asgi")
+    for name, argument in _CALLABLE_CLASS.findall(text):
+        instance = re.search(rf"^(\w+)[ \t]*=[ \t]*{name}\(", text, re.MULTILINE)
+        if instance:
+            bare[instance[1]] = "wsgi" if argument == "environ" else "asgi"
+    served = _likeliest(made or bare)
+    imported = (
+        () if made else tuple((module, name or here, here) for module, name, here in _IMPORTED_OBJECT.findall(text))
+    )
     return Source(
         path,
         frozenset(imports),
@@ -111,9 +151,28 @@ def read_source(tree: Tree, path: str) -> Source:
         bool(_SERVES.search(body)),
         bool(_TOP_CALL.search(before)),
         any(_is_server(match[0]) for match in _TOP_CALL.finditer(before)),
-        tuple(sorted(set(made), key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 9, name))),
-        factory[1] if factory else None,
+        served,
+        _factory(text),
+        imported,
+        bare.get(served[0], "") if served else "",
+        bool(_RAW.search(text) and (main or _AT_TOP.search(before))),
     )
+
+
+def _likeliest(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names), key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 9, name)))
+
+
+def _factory(text: str) -> str | None:
+    """The function that makes the app when it is called without arguments, and does return one as far as it shows."""
+    for name, parameters, returned, body in _FACTORY.findall(text):
+        required = [
+            part for part in parameters.split(",") if part.strip() and "=" not in part and part.strip()[0] != "*"
+        ]
+        plain = re.fullmatch(r"(?:str|int|float|bool|bytes|None|dict|list|tuple|set)\b.*", returned.strip())
+        if not required and not plain and (_MAKES.search(body) or re.search(r"\breturn[ ]+app(?:lication)?\b", body)):
+            return str(name)
+    return None
 
 
 def _is_server(call: str) -> bool:
@@ -149,6 +208,19 @@ class Sources:
         if path not in self._read:
             self._read[path] = read_source(self.tree, path)
         return self._read[path]
+
+    def objects(self, path: str, depth: int = 0) -> tuple[str, ...]:
+        """Names of web application objects that a file has, its own or another file's; a dictionary that is called
+        `app` is none."""
+        source = self[path]
+        if source.objects or depth > _DEEPEST:
+            return source.objects
+        found = []
+        for module, name, here in source.imported:
+            files = self.local(module, path)
+            if not files or any(name in self.objects(file, depth + 1) for file in files if file != path):
+                found.append(here)
+        return _likeliest(found)
 
     def reached(self, path: str) -> list[Source]:
         """The file and the files of the app that it imports, directly or not."""
@@ -247,6 +319,10 @@ def _frameworks(source: Source) -> set[str]:
             two = f"{top}.{rest.partition('.')[0]}"
             if two in OWN:
                 found.add(two)
+    if source.interface:
+        found.add(source.interface)
+    if source.raw:
+        found.add("socket")
     return found
 
 

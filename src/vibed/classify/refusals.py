@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from vibed.classify import foreign
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, NoEntrypoint, NotAWebApp, UnsupportedRuntime
@@ -91,12 +93,20 @@ _STARTED = ("app.py", "main.py", "server.js", "index.js", "worker.js")
 def nothing(p: Project) -> Decision | None:
     script = p.tree.first(_STARTED) or (p.tree.root[0] if len(p.tree.root) == 1 else "")
     if script.endswith((".py", ".js")):
-        prints = "print(" if script.endswith(".py") else "console.log("
+        python = script.endswith(".py")
+        prints = "print(" if python else "console.log("
+        listens = re.search(r"(?i)\b\w{0,20}(?:serve(?:r|_\w{1,20})?\b|listen\w{0,20}|bind)\(", p.tree.text(script))
+        if listens:
+            raise NoEntrypoint(
+                f"{quoted(script)} calls {quoted(listens[0])}, but not as a server that is known here",
+                hint=f"if it is one, say so: entrypoint, for example {'python3' if python else 'node'} {script}",
+                details={"files": p.tree.root[:20]},
+            )
         raise NotAWebApp(
             f"{quoted(script)} starts no server: it {'prints' if prints in p.tree.text(script) else 'runs'} and ends",
             hint=(
                 "make it answer HTTP: with Flask or FastAPI, or with Streamlit (st.write in the place of print)"
-                if script.endswith(".py")
+                if python
                 else "make it answer HTTP: with node:http or Express, listening on PORT; or put it into an index.html"
             ),
         )
