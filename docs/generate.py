@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import asyncio
 import importlib
 import inspect
 import os
@@ -553,22 +552,20 @@ def metrics() -> str:
 
 
 def mcp_tools(*, pack: Callable[[str], bytes] | None, packages: Mapping[str, Mapping[str, str]]) -> list[Any]:
-    from vibed.mcp.tools import create_server
+    from vibed.mcp.server import described
+    from vibed.mcp.toolset import toolset
 
-    def nobody(context: Any) -> Any:
-        raise AssertionError
-
-    return list(asyncio.run(create_server(nobody, packages, pack=pack).list_tools()))
+    return [described(tool) for tool in toolset(packages, pack=pack)]
 
 
 def mcp() -> str:
-    from vibed.mcp.guide import instructions
+    from vibed.mcp.guide import guide as guide_for
     from vibed.runtimes.templates import load_templates
 
     packages = {name: template.packages for name, template in load_templates().items()}
     over_http = mcp_tools(pack=None, packages=packages)
     with_paths = {tool.name: tool for tool in mcp_tools(pack=str.encode, packages=packages)}
-    guide = instructions(packages)
+    guide = guide_for(packages)
     out = [
         "# MCP tools\n",
         NOTE,
@@ -579,7 +576,9 @@ def mcp() -> str:
             [connect an AI agent](../how-to/connect-an-ai-agent.md).
 
             A tool that did not do what was asked has `isError` and a structured `{code, message, hint, retryable, details}`; codes
-            are those of the [HTTP API](reasons-and-errors.md). `status` is `pending`, `deploying`, `running`, `suspended` or `failed`.
+            are those of the [HTTP API](reasons-and-errors.md). An argument that a tool does not have is refused by name. `status` is about
+            `version` (`pending`, `deploying`, `running`, `suspended` or `failed`), `serving_version` is what the URL shows. What has its
+            default is left out of an answer.
             """),
         "| tool | what it does | reads only | destructive |",
         "|---|---|---|---|",
@@ -609,7 +608,7 @@ def mcp() -> str:
         out += ["", f"Answers {fields_of}.\n"]
     out += [
         "## What an agent reads first\n",
-        "The server's instructions, which are also in the description of `deploy_artifact` (packages as of this vibeD's locks):\n",
+        "In the description of `deploy_artifact` (packages as of this vibeD's locks):\n",
         "```text",
         guide,
         "```",

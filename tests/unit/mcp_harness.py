@@ -25,7 +25,7 @@ TARGET: dict[str, Any] = {
 
 @asynccontextmanager
 async def served(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Running, str]]:
-    async with listening(tmp_path / "home", tmp_path / "run", with_mcp=True, max_source_mb=2, **settings) as api:
+    async with listening(tmp_path / "home", tmp_path / "run", with_mcp=True, **{"max_source_mb": 2, **settings}) as api:
         api.controller.templates = [TARGET]
         yield api, api.config.api_url.replace("localhost", "127.0.0.1")
 

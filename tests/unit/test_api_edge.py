@@ -24,6 +24,7 @@ ROUTES = [
     ("DELETE", "/v1/apps/a"),
     ("POST", "/v1/apps/a/redeploy"),
     ("POST", "/v1/apps/a/rollback"),
+    ("POST", "/v1/apps/a/request"),
     ("GET", "/v1/apps/a/logs"),
     ("GET", "/v1/apps/a/events"),
     ("GET", "/v1/apps/a/versions"),
@@ -136,7 +137,38 @@ async def test_a_key_in_the_query_is_not_a_key(api: Running) -> None:
 async def test_errors_have_one_form_everywhere(api: Running) -> None:
     refused(await api.client.get("/v1/nothing"), 404, "NotFound")
     refused(await api.client.get("/nothing"), 404, "NotFound")
-    refused(await api.client.put("/v1/apps"), 405, "MethodNotAllowed")
+    answer = await api.client.put("/v1/apps")
+    refused(answer, 405, "MethodNotAllowed")
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PUT", "PROPFIND", "CONNECT", "X-OWN"])
+async def test_a_method_that_is_not_possible_names_all_that_are(api: Running, method: str) -> None:
+    answer = await api.client.request(method, "/v1/apps/a")
+    refused(answer, 405, "MethodNotAllowed")
+    assert answer.headers["allow"] == "DELETE, GET, PATCH"
+    answer = await api.client.request(method, "/healthz")
+    refused(answer, 405, "MethodNotAllowed")
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/keys", {"owner": "bob", "admin": 0}),
+        ("/v1/keys", {"owner": "bob", "admin": "true"}),
+        ("/v1/keys", {"owner": "bob", "label": 7}),
+        ("/v1/apps/a/rollback", {"version": "1"}),
+        ("/v1/apps/a/rollback", {"version": 1.0}),
+        ("/v1/apps/a/rollback", {"version": True}),
+        ("/v1/apps/a/request", {"path": "/", "body": 5}),
+        ("/v1/apps/a/request", {"method": "get"}),
+    ],
+)
+async def test_a_value_of_another_type_is_not_taken_for_the_right_one(api: Running, path: str, body: Any) -> None:
+    await api.deploy("a")
+    refused(await api.client.post(path, json=body), 422, "InvalidRequest")
+    assert (await api.client.get("/v1/keys")).json()["total"] == 0
     broken = await api.client.post("/v1/keys", content=b"{", headers={"Content-Type": "application/json"})
     refused(broken, 400, "MalformedRequest")
     body = refused(await api.client.post("/v1/keys", content=b'{"owner": "a"}'), 422, "InvalidRequest")
@@ -328,7 +360,7 @@ async def test_openapi_lists_what_is_built_and_nothing_else(api: Running) -> Non
     }
     assert routes == wanted | {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
     fields = document["components"]["schemas"]["DeployMetadata"]["properties"]
-    assert set(fields) == {"name", "runtime", "env", "resources", "if_exists"}
+    assert set(fields) == {"name", "runtime", "env", "env_mode", "resources", "if_exists", "if_same"}
     assert set(document["components"]["schemas"]["RuntimeRequest"]["properties"]) == {
         "lane", "template", "entrypoint", "port", "warm",
     }  # fmt: skip

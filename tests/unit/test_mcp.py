@@ -26,6 +26,9 @@ TOOLS = {
     "list_versions",
     "rollback_artifact",
     "list_deployment_targets",
+    "get_artifact_source",
+    "get_artifact_events",
+    "request_artifact",
 }
 FLASK = {
     "app.py": "from flask import Flask, render_template\napp = Flask(__name__)\n",
@@ -53,15 +56,16 @@ async def test_an_agent_deploys_looks_updates_rolls_back_and_deletes(tmp_path: P
         assert (updated["version"], updated["target"], updated["created"]) == (2, "static-nginx", False)
         assert dict((await api.store.version("todo", 2)).env) == {"A": "1"}
 
-        changed = await call(client, "update_artifact", artifact_id="todo", env_vars={})
-        assert changed["version"] == 3
-        assert dict((await api.store.version("todo", 3)).env) == {}
+        changed = await call(client, "update_artifact", artifact_id="todo", env_vars={"A": None, "B": "2"})
+        assert (changed["version"], changed["env_vars"]) == (3, ["B"])
+        assert dict((await api.store.version("todo", 3)).env) == {"B": "2"}
 
         back = await call(client, "rollback_artifact", artifact_id="todo", version=1)
         assert (back["version"], back["target"]) == (4, "python-313")
         listed = await call(client, "list_versions", artifact_id="todo")
         assert [item["version"] for item in listed["versions"]] == [4, 3, 2, 1]
         assert listed["versions"][0]["rolled_back_from"] == 1
+        assert [item["status"] for item in listed["versions"]] == ["running", "replaced", "replaced", "replaced"]
         assert [item["serving"] for item in listed["versions"]] == [True, False, False, False]
 
         assert [item["artifact_id"] for item in (await call(client, "list_artifacts"))["artifacts"]] == ["todo"]
@@ -83,11 +87,11 @@ async def test_logs_go_on_behind_next(tmp_path: Path, over: Any) -> None:
             )
         )
         first = await call(client, "get_artifact_logs", artifact_id="todo", lines=2)
-        assert [line["text"] for line in first["lines"]] == ["line 4", "line 5"]
+        assert first["lines"] == ["01-01 00:00:04 r1 line 4", "01-01 00:00:05 r1 line 5"]
         with log.open("a") as file:
             file.write(json.dumps({"seq": 6, "ts": 6, "stream": "system", "text": "exited with status 1"}) + "\n")
         more = await call(client, "get_artifact_logs", artifact_id="todo", after=first["next"])
-        assert [(line["stream"], line["text"]) for line in more["lines"]] == [("system", "exited with status 1")]
+        assert more["lines"] == ["01-01 00:00:06 r1 [vibed] exited with status 1"]
 
 
 @TRANSPORTS
@@ -182,8 +186,11 @@ async def test_tools_describe_themselves_to_an_agent(tmp_path: Path, over: Any) 
             assert word in guide
         read_only = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
         assert read_only == {name for name in TOOLS if name.startswith(("get_", "list_"))}
-        assert tools["delete_artifact"].annotations.destructive_hint is True  # type: ignore[union-attr]
+        changing = [tool.annotations for name, tool in tools.items() if name not in read_only]
+        assert all(hints and hints.destructive_hint for hints in changing), "each can take the place of what is there"
         assert client.instructions and "deploy_artifact" in client.instructions
+        assert "0.0.0.0" not in client.instructions, "the guide is told once"
+        assert client.server_capabilities.prompts is None and client.server_capabilities.resources is None
 
 
 async def test_over_stdio_a_folder_can_be_deployed(tmp_path: Path) -> None:

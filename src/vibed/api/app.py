@@ -11,15 +11,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match, Route
 
 from vibed import __version__
 from vibed.api import routes, schema
+from vibed.api.asking import Asking
 from vibed.api.catalog import Catalog
 from vibed.api.context import Context
 from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
-from vibed.api.edge import App, Edge, error_headers
+from vibed.api.edge import App, Edge, ErrorBody, error_headers
 from vibed.api.errors import InvalidRequest, MalformedRequest, MethodNotAllowed
 from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Keyring
@@ -47,7 +48,13 @@ class Surface(Protocol):
     """Another way to use the same API, at a route of its own: MCP."""
 
     @property
+    def path(self) -> str: ...
+    @property
     def route(self) -> BaseRoute: ...
+    def error_body(self, error: VibedError) -> Mapping[str, Any]:
+        """How a refusal is told at `path`."""
+        ...
+
     def running(self) -> AbstractAsyncContextManager[None]:
         """Entered once, for as long as the API runs."""
         ...
@@ -93,6 +100,7 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
         housekeeping=housekeeping,
+        asking=Asking(config),
     )
     surfaces = [make(ctx) for make in beside]
 
@@ -118,20 +126,22 @@ def create_app(
     for module in routes.ALL:
         app.include_router(module.router)
     app.router.routes.extend(surface.route for surface in surfaces)
-    _errors(app)
+    bodies = {surface.path: surface.error_body for surface in surfaces}
+    _errors(app, bodies)
     _openapi(app)
-    app.add_middleware(_edge, config=config, keyring=keyring, measures=measures)
+    app.add_middleware(_edge, config=config, keyring=keyring, measures=measures, bodies=bodies)
     return app
 
 
-def _edge(app: App, config: Config, keyring: Keyring, measures: Measures) -> Edge:
-    return Edge(app, config, keyring, measures, streaming=_STREAMING)
+def _edge(app: App, config: Config, keyring: Keyring, measures: Measures, bodies: Mapping[str, ErrorBody]) -> Edge:
+    return Edge(app, config, keyring, measures, streaming=_STREAMING, bodies=bodies)
 
 
-def _errors(app: FastAPI) -> None:
+def _errors(app: FastAPI, bodies: Mapping[str, ErrorBody]) -> None:
     async def vibed_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, VibedError)
-        return JSONResponse(error.body(), status_code=error.http_status, headers=error_headers(error))
+        told = bodies.get(request.url.path, VibedError.body)(error)
+        return JSONResponse(told, status_code=error.http_status, headers=error_headers(error))
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -169,11 +179,17 @@ def _from_http(request: Request, error: HTTPException) -> VibedError:
     if error.status_code == 404:
         return NotFound(f"there is nothing at {request.url.path[:200]}", hint="/openapi.json lists every route")
     if error.status_code == 405:
-        return MethodNotAllowed(
-            f"{request.method} is not possible at {request.url.path[:200]}",
-            hint=f"possible: {(error.headers or {}).get('Allow', 'see /openapi.json')}",
-        )
+        return MethodNotAllowed(request.method, request.url.path, _methods(request))
     return VibedError(str(error.detail), code="MalformedRequest", status=error.status_code)
+
+
+def _methods(request: Request) -> set[str]:
+    """What is possible at the request's path: each method has a route of its own."""
+    found: set[str] = set()
+    for route in (route for module in routes.ALL for route in module.router.routes):
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
 
 
 def _openapi(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ from typing import cast
 
 from fastapi import Request
 
+from vibed.api.asking import Asking
 from vibed.api.catalog import Catalog
 from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
@@ -38,6 +39,7 @@ class Context:
     stopping: Stopping
     readiness: Readiness
     housekeeping: Housekeeping
+    asking: Asking
 
 
 def context(request: Request) -> Context:

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from vibed import records
 from vibed.api import repeats
+from vibed.api.comparing import differences
 from vibed.api.controlling import Controller
 from vibed.api.errors import InvalidRequest, SourceRequired
 from vibed.api.identity import Caller
@@ -27,6 +28,7 @@ from vibed.api.visible import VisibleApps
 from vibed.apps import ids
 from vibed.apps.app import App, Resources, Runtime, Version
 from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, VibedError
+from vibed.apps.standing import of_app
 from vibed.apps.storage import Kept, make_room
 from vibed.apps.store import AppStore, Deployed, Idempotency, NewVersion
 from vibed.config import Config
@@ -82,6 +84,7 @@ class Deployments:
 
         `deadline`: `time.perf_counter()` at which the answer is due.
         """
+        notes: list[str] = []
         try:
             if staged is None:
                 raise SourceRequired("the 'source' part is missing", hint="send the app's folder as a tar.gz")
@@ -94,7 +97,7 @@ class Deployments:
             deployed = await self._replayed(caller.owner, idempotency)
             if deployed is None:
                 deployed = await self._deploy(
-                    caller, caller.owner, app_id, metadata, staged, steps, idempotency, must_exist=False
+                    caller, caller.owner, app_id, metadata, staged, steps, idempotency, must_exist=False, notes=notes
                 )
         except VibedError as error:
             self._measures.refused.labels(error.error_code).inc()
@@ -102,7 +105,7 @@ class Deployments:
         finally:
             if staged is not None:
                 await self.intake.discard(staged)
-        return await self._settling.settled(deployed, steps, deadline)
+        return await self._settling.settled(deployed, steps, deadline, notes)
 
     async def _deploy(
         self,
@@ -115,8 +118,14 @@ class Deployments:
         idempotency: Idempotency | None,
         *,
         must_exist: bool,
+        notes: list[str],
+        base: str | None = None,
     ) -> Deployed:
+        """`base`: the source that `staged` was made from; a version with another one came between then. `notes` gets
+        what the caller should know about the difference to the version before.
+        """
         before = await self._for_deploy(app_id, owner, metadata.if_exists, must_exist=must_exist)
+        _same_base(app_id, before, base)
         known = before is not None and before[1].source_digest == staged.digest
         try:
             with self.intake.holding(staged.digest):
@@ -133,12 +142,28 @@ class Deployments:
                 self.intake.check_room(runtime)
                 if runtime.unpacked > _ANNOUNCED_UNSEEN:
                     await self._check_storage(app_id, owner, staged, runtime)
+                if metadata.if_same == "keep" and _is_same(before, metadata, staged.digest, runtime):
+                    await keeping
+                    return _kept(before)
                 self._announce(app_id, staged.digest, runtime)
                 with steps.step("store"):
                     await keeping
-                return await self._write(
-                    caller, owner, app_id, metadata, staged, runtime, before, steps, idempotency, must_exist=must_exist
+                deployed, followed = await self._write(
+                    caller,
+                    owner,
+                    app_id,
+                    metadata,
+                    staged,
+                    runtime,
+                    before,
+                    steps,
+                    idempotency,
+                    must_exist=must_exist,
+                    base=base,
                 )
+                if followed is not None:
+                    notes += differences(followed, runtime)
+                return deployed
         except VibedError:
             # Refused, or somebody was faster with the name: the source that was kept for it may be nobody's.
             with contextlib.suppress(VibedError, OSError):
@@ -174,7 +199,9 @@ class Deployments:
         idempotency: Idempotency | None,
         *,
         must_exist: bool,
-    ) -> Deployed:
+        base: str | None,
+    ) -> tuple[Deployed, Version | None]:
+        """The new version, and the one that it follows."""
         for _ in range(_TRIES):
             app, version = before if before is not None else (None, None)
             new = NewVersion(
@@ -184,13 +211,13 @@ class Deployments:
                 source_digest=staged.digest,
                 source_size=staged.size,
                 runtime=runtime,
-                env=_first(metadata.env, version.env if version else {}),
+                env=metadata.env_after(version.env if version else {}),
                 resources=_first(metadata.resources, version.resources if version else Resources()),
                 timings=dict(steps.ms),
             )
             try:
                 with steps.step("store"):
-                    return await self._stored(new, metadata.if_exists, idempotency, app)
+                    return await self._stored(new, metadata.if_exists, idempotency, app), version
             except NotFound:
                 # Gone since it was read: a deploy by name makes a new app, from nothing of the old one.
                 pass
@@ -199,6 +226,7 @@ class Deployments:
                 if conflict.error_code != Conflict.code:
                     raise
             before = await self._for_deploy(app_id, owner, metadata.if_exists, must_exist=must_exist)
+            _same_base(app_id, before, base)
         raise Conflict(f"{app_id!r} is being changed by many deploys at once", hint="try again")
 
     async def _for_deploy(
@@ -234,16 +262,22 @@ class Deployments:
         idempotency_key: str | None = None,
         deadline: float | None = None,
     ) -> DeployResult:
-        """A new version of an app: with new source, other settings, or the same again."""
+        """A new version of an app: with new source or some files of it, other settings, or the same again."""
+        notes: list[str] = []
+        merged: StagedSource | None = None
         try:
             app = await self._apps.get(caller, app_id)
             digest = staged.digest if staged else ""
             idempotency = repeats.idempotency(idempotency_key, "redeploy", app_id, metadata, digest)
             deployed = await self._replayed(app.owner, idempotency)
-            if deployed is None and staged is not None:
+            base: str | None = None
+            if deployed is None and (metadata.files == "merge" or metadata.remove_files):
+                base, merged = await self._merged(app, metadata, staged)
+            whole = merged or staged
+            if deployed is None and whole is not None:
                 named = replace(metadata, name=app_id, if_exists="update")
                 deployed = await self._deploy(
-                    caller, app.owner, app_id, named, staged, steps, idempotency, must_exist=True
+                    caller, app.owner, app_id, named, whole, steps, idempotency, must_exist=True, notes=notes, base=base
                 )
             elif deployed is None:
                 deployed = await self._again(caller, app_id, metadata, steps, idempotency)
@@ -251,9 +285,27 @@ class Deployments:
             self._measures.refused.labels(error.error_code).inc()
             raise
         finally:
-            if staged is not None:
-                await self.intake.discard(staged)
-        return await self._settling.settled(deployed, steps, deadline)
+            for received in (staged, merged):
+                if received is not None:
+                    await self.intake.discard(received)
+        return await self._settling.settled(deployed, steps, deadline, notes)
+
+    async def _merged(self, app: App, metadata: Metadata, patch: StagedSource | None) -> tuple[str, StagedSource]:
+        """The wanted version's source with `patch` in it; its digest too."""
+        if metadata.files != "merge":
+            raise InvalidRequest(
+                "remove_files takes files from the source that is there",
+                hint='with "files": "merge"; a whole source has just the files that are sent',
+                details={"field": "remove_files", "errors": []},
+            )
+        if patch is None and not metadata.remove_files:
+            raise SourceRequired("no file to change was given", hint="send the files that change, or remove_files")
+        version = await self._store.version(app.app_id, app.version)
+        with self.intake.holding(version.source_digest):
+            merged = await self.intake.overlay(
+                version.source_digest, version.runtime.strip, patch, metadata.remove_files
+            )
+        return version.source_digest, merged
 
     async def _again(
         self,
@@ -276,7 +328,9 @@ class Deployments:
                         runtime = await self.intake.decide_again(version.source_digest, metadata.override)
                 else:
                     await self.intake.path(version.source_digest)
-                env = _first(metadata.env, version.env)
+                if metadata.if_same == "keep" and _is_same((app, version), metadata, version.source_digest, runtime):
+                    return _kept((app, version))
+                env = metadata.env_after(version.env)
                 resources = _first(metadata.resources, version.resources)
                 try:
                     return await self._add(
@@ -364,6 +418,34 @@ class Deployments:
 
     async def _replayed(self, owner: str, idempotency: Idempotency | None) -> Deployed | None:
         return None if idempotency is None else await self._store.replay(owner, idempotency)
+
+
+def _same_base(app_id: str, before: tuple[App, Version] | None, base: str | None) -> None:
+    if base is not None and before is not None and before[1].source_digest != base:
+        raise Conflict(
+            f"another version of {app_id!r} was deployed meanwhile",
+            hint="read its files again, and send what is to change in them",
+            code="FilesChanged",
+            retryable=False,
+        )
+
+
+def _is_same(before: tuple[App, Version] | None, metadata: Metadata, digest: str, runtime: Runtime) -> bool:
+    """Whether the version that serves is what is asked for already."""
+    if before is None or not of_app(before[0]).live:
+        return False
+    version = before[1]
+    return (
+        version.source_digest == digest
+        and version.runtime == runtime
+        and metadata.env_after(version.env) == version.env
+        and metadata.resources in (None, version.resources)
+    )
+
+
+def _kept(before: tuple[App, Version] | None) -> Deployed:
+    assert before is not None
+    return Deployed(*before, created=False, replayed=False, changed=False)
 
 
 def _first(given: T | None, otherwise: T) -> T:

@@ -10,13 +10,13 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
 from vibed import records
 from vibed.api.body import Body
-from vibed.api.errors import CrossOrigin, Misdirected, TooManyAtOnce, TooManyAttempts, Unauthorized
+from vibed.api.errors import CrossOrigin, MethodNotAllowed, Misdirected, TooManyAtOnce, TooManyAttempts, Unauthorized
 from vibed.api.identity import Keyring
 from vibed.api.measures import Measures
 from vibed.api.shares import Shares
@@ -28,6 +28,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+ErrorBody = Callable[[VibedError], Mapping[str, Any]]
 
 LARGEST_JSON = 256 * 1024
 """Bytes of a body on every route that does not stream."""
@@ -47,6 +48,8 @@ _HEADERS: tuple[tuple[bytes, bytes], ...] = (
 def error_headers(error: VibedError) -> dict[str, str]:
     """Headers that belong to an error's answer."""
     headers = {}
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = ", ".join(error.allowed)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = 'Bearer realm="vibed"'
     if isinstance(error, TooManyAttempts | TooManyAtOnce):
@@ -60,9 +63,19 @@ class Edge:
     """The outermost ASGI application; see the module's docstring."""
 
     def __init__(
-        self, app: App, config: Config, keyring: Keyring, measures: Measures, *, streaming: re.Pattern[str]
+        self,
+        app: App,
+        config: Config,
+        keyring: Keyring,
+        measures: Measures,
+        *,
+        streaming: re.Pattern[str],
+        bodies: Mapping[str, ErrorBody] | None = None,
     ) -> None:
-        """`streaming`: whole paths whose handlers bound the body of a POST themselves."""
+        """`streaming`: whole paths whose handlers bound the body of a POST themselves; `bodies`: how errors are told at
+        paths where another form than the API's is expected.
+        """
+        self._bodies = bodies or {}
         self._app = app
         self._keyring = keyring
         self._measures = measures
@@ -105,7 +118,7 @@ class Edge:
             if message["type"] == "http.response.start" and body.failure is not None:
                 # whatever a handler takes it for
                 replaced = True
-                await _answer(sending, body.failure)
+                await _answer(sending, body.failure, self._body_of(scope, body.failure))
             elif not replaced:
                 await sending(message)
 
@@ -124,14 +137,15 @@ class Edge:
                 except VibedError as error:
                     if status:
                         raise
-                    await _answer(sending, error)
+                    await _answer(sending, error, self._body_of(scope, error))
         except Exception as error:
             if _client_left(error):
                 status = status or 499
             else:
                 log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
                 if not status:
-                    await _answer(sending, _internal(request_id))
+                    internal = _internal(request_id)
+                    await _answer(sending, internal, self._body_of(scope, internal))
                 else:
                     # The head is sent: only a broken connection tells the client that this is not the whole answer.
                     raise
@@ -149,6 +163,10 @@ class Edge:
                 owner=caller.owner if caller else None,
                 key=caller.key_id if caller else None,
             )
+
+    def _body_of(self, scope: Scope, error: VibedError) -> Mapping[str, Any]:
+        told = self._bodies.get(scope["path"])
+        return error.body() if told is None else told(error)
 
     def _bounds_itself(self, scope: Scope) -> bool:
         return scope["method"] == "POST" and self._streaming.fullmatch(scope["path"]) is not None
@@ -213,8 +231,8 @@ def _internal(request_id: str) -> VibedError:
     )
 
 
-async def _answer(send: Send, error: VibedError) -> None:
-    body = json.dumps(error.body()).encode()
+async def _answer(send: Send, error: VibedError, told: Mapping[str, Any]) -> None:
+    body = json.dumps(told).encode()
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),

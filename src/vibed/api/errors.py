@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from vibed.apps.errors import VibedError
 
 
@@ -104,6 +106,12 @@ class MethodNotAllowed(VibedError):
 
     code = "MethodNotAllowed"
     status = 405
+
+    def __init__(self, method: str, path: str, allowed: Collection[str]) -> None:
+        self.allowed = sorted(allowed)
+        super().__init__(
+            f"{method[:20]} is not possible at {path[:200]}", hint=f"possible: {', '.join(self.allowed) or 'nothing'}"
+        )
 
 
 class NotReady(VibedError):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from vibed.api.errors import TooManyAtOnce
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
+from vibed.sources.contents import Contents, contents
 from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import unpacked_size
 from vibed.sources.inflate import claimed_size
 from vibed.sources.limits import ArchiveLimits
+from vibed.sources.overlay import overlay
 from vibed.sources.reader import read_table
 from vibed.sources.store import ServedStore, StagedSource
 from vibed.sources.table import ArchiveTable
@@ -30,6 +34,13 @@ Decide = Callable[[ArchiveTable, Override], Runtime]
 AT_ONCE = 128 << 10
 """Bytes of an expanded archive up to which it is read on the event loop: that takes less time than a thread takes to be
 asked and to answer, while other threads wait for their turn."""
+
+
+SHOWN = 200_000
+"""Bytes of files' content that are shown at once."""
+MOST_SHOWN = 2_000
+"""Files that are listed at once."""
+_CHUNK = 1 << 20
 
 
 class Intake:
@@ -109,6 +120,40 @@ class Intake:
     async def keep(self, staged: StagedSource, *, known: bool) -> None:
         """Make a received source durable. It must be held until the version that names it is written."""
         await self._sources.commit(staged, known=known)
+
+    async def overlay(
+        self, digest: str, strip: str, patch: StagedSource | None, removed: Sequence[str]
+    ) -> StagedSource:
+        """Stage the source `digest` with the files of `patch` in it and without those `removed`.
+
+        Raises `SourceMissing`, `NoSuchFile`, `ArchiveError`.
+        """
+        base = await self._sources.open_path(digest)
+
+        def write() -> IO[bytes]:
+            out = tempfile.TemporaryFile()  # noqa: SIM115
+            try:
+                overlay(out, base, patch.path if patch else None, removed, strip=strip, limits=self.limits)
+                out.seek(0)
+            except BaseException:
+                out.close()
+                raise
+            return out
+
+        with await asyncio.to_thread(write) as merged:
+
+            async def chunks() -> AsyncIterator[bytes]:
+                while chunk := await asyncio.to_thread(merged.read, _CHUNK):
+                    yield chunk
+
+            return await self._sources.receive(chunks(), self.limits)
+
+    async def contents(self, digest: str, strip: str, paths: Collection[str] | None) -> Contents:
+        """The files of a source, and what is in some of them. Raises `SourceMissing`, `NoSuchFile`."""
+        source = await self._sources.open_path(digest)
+        return await asyncio.to_thread(
+            contents, source, paths, strip=strip, budget=SHOWN, most=MOST_SHOWN, limits=self.limits
+        )
 
     @contextmanager
     def holding(self, digest: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from vibed.apps.app import Resources
 LARGEST_METADATA = 256 * 1024
 MOST_ENV = 256
 LARGEST_ENV = 96 * 1024
+MOST_PATHS = 1_000
 """Bytes of all names and values together; execve(2) takes at most 128 KiB for one string."""
 
 NOT_BUILT = {
@@ -31,7 +32,10 @@ LANES = ("fast", "general")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _MEMORY = re.compile(r"(\d{1,9})\s*(|[KMG]i?)B?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1 << 20, "k": 1000, "ki": 1 << 10, "m": 10**6, "mi": 1 << 20, "g": 10**9, "gi": 1 << 30}
-_FIELDS = {"name", "runtime", "env", "resources", "if_exists"}
+DEPLOY = frozenset({"name", "runtime", "env", "env_mode", "resources", "if_exists", "if_same"})
+REDEPLOY = frozenset({"runtime", "env", "env_mode", "resources", "if_same", "files", "remove_files"})
+PATCH = frozenset({"env", "env_mode", "resources", "if_same"})
+"""Fields that each kind of request may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,25 @@ class Metadata:
 
     name: str | None = None
     override: Override = field(default_factory=Override)
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str | None] | None = None
+    """None as a value: the variable goes (only where env is merged)."""
+    env_mode: Literal["replace", "merge"] = "replace"
     resources: Resources | None = None
     if_exists: Literal["update", "fail"] = "update"
+    if_same: Literal["deploy", "keep"] = "deploy"
+    """keep: when nothing of the app would be different, no version is made."""
+    files: Literal["replace", "merge"] = "replace"
+    """merge: the source has only the files that change."""
+    remove_files: tuple[str, ...] = ()
+
+    def env_after(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """The variables of the new version. Raises `InvalidRequest` when they are too many together."""
+        if self.env is None:
+            return before
+        env = {**(before if self.env_mode == "merge" else {}), **self.env}
+        kept = {name: value for name, value in env.items() if value is not None}
+        _bounded(kept)
+        return kept
 
 
 def parse(text: bytes) -> dict[str, Any]:
@@ -78,20 +98,41 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read(raw: Mapping[str, Any], *, allowed: frozenset[str] = frozenset(_FIELDS)) -> Metadata:
+def read(raw: Mapping[str, Any], *, allowed: frozenset[str] = DEPLOY) -> Metadata:
     """Check every field. Raises `NotSupported`, `InvalidRequest`; each names the field."""
     _known("", raw, allowed)
     name = _text(raw, "name", "name")
-    mode = raw.get("if_exists", "update")
-    if mode not in ("update", "fail"):
-        raise _invalid("if_exists", "must be 'update' or 'fail'")
+    env_mode = _one_of(raw, "env_mode", "replace", "merge")
     return Metadata(
         name=name,
         override=_override(raw.get("runtime")),
-        env=_env(raw["env"]) if raw.get("env") is not None else None,
+        env=_env(raw["env"], nulls=env_mode == "merge") if raw.get("env") is not None else None,
+        env_mode=env_mode,
         resources=_resources(raw["resources"]) if raw.get("resources") is not None else None,
-        if_exists=mode,
+        if_exists=_one_of(raw, "if_exists", "update", "fail"),
+        if_same=_one_of(raw, "if_same", "deploy", "keep"),
+        files=_one_of(raw, "files", "replace", "merge"),
+        remove_files=_paths(raw.get("remove_files")),
     )
+
+
+def _one_of(raw: Mapping[str, Any], key: str, usual: str, other: str) -> Any:
+    value = raw.get(key)
+    if value is None:
+        return usual
+    if value not in (usual, other):
+        raise _invalid(key, f"must be {usual!r} or {other!r}")
+    return value
+
+
+def _paths(raw: object) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list) or not all(isinstance(path, str) and path.strip() for path in raw):
+        raise _invalid("remove_files", "must be a list of paths", 'e.g. ["old.html"]')
+    if len(raw) > MOST_PATHS or any(len(path) > 4096 for path in raw):
+        raise _invalid("remove_files", f"may name at most {MOST_PATHS} paths of 4096 characters")
+    return tuple(raw)
 
 
 def _invalid(field_name: str, problem: str, hint: str | None = None) -> InvalidRequest:
@@ -156,12 +197,12 @@ def _override(raw: object) -> Override:
     )
 
 
-def _env(raw: object) -> dict[str, str]:
+def _env(raw: object, *, nulls: bool) -> dict[str, str | None]:
     if not isinstance(raw, list):
         raise _invalid("env", "must be a list of {name, value}", 'e.g. [{"name": "DEBUG", "value": "1"}]')
     if len(raw) > MOST_ENV:
         raise _invalid("env", f"may have at most {MOST_ENV} variables")
-    env: dict[str, str] = {}
+    env: dict[str, str | None] = {}
     for number, item in enumerate(raw):
         path = f"env[{number}]"
         if not isinstance(item, dict) or set(item) != {"name", "value"}:
@@ -169,11 +210,20 @@ def _env(raw: object) -> dict[str, str]:
         name, value = item["name"], item["value"]
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             raise _invalid(f"{path}.name", "must be letters, digits and _, not starting with a digit")
-        if not isinstance(value, str) or "\0" in value:
+        if value is None and nulls:
+            pass
+        elif not isinstance(value, str) or "\0" in value:
             raise _invalid(f"{path}.value", "must be a text without NUL", 'write numbers as text: "8"')
         if name in env:
             raise _invalid(f"{path}.name", f"{name!r} occurs twice")
         env[name] = value
+    _bounded({name: value for name, value in env.items() if value is not None})
+    return env
+
+
+def _bounded(env: Mapping[str, str]) -> None:
+    if len(env) > MOST_ENV:
+        raise _invalid("env", f"may have at most {MOST_ENV} variables")
     if sum(len(name.encode()) + len(value.encode("utf-8", "replace")) for name, value in env.items()) > LARGEST_ENV:
         raise _invalid("env", f"may have at most {LARGEST_ENV // 1024} KiB in all")
     try:
@@ -181,7 +231,6 @@ def _env(raw: object) -> dict[str, str]:
             value.encode()
     except UnicodeEncodeError as error:
         raise _invalid("env", "has a value that is not valid Unicode") from error
-    return env
 
 
 def _resources(raw: object) -> Resources:

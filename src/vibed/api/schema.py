@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ Phase = Literal["Pending", "Claiming", "Starting", "Ready", "Suspended", "Failed
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Error(Shape):
@@ -23,9 +23,19 @@ class Error(Shape):
     details: dict[str, Any] = Field(description="`retryable`, `hint`, `field`, `errors`, `request_id` where they help")
 
 
+EnvMode = Annotated[
+    Literal["replace", "merge"], Field(description="merge: variables that are not named stay, and null takes one away")
+]
+IfSame = Annotated[
+    Literal["deploy", "keep"], Field(description="keep: make no version when nothing of what serves would be different")
+]
+
+
 class EnvVariable(Shape):
+    """All names and values together have at most 96 KiB."""
+
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
-    value: str
+    value: str | None = Field(description="Without NUL; null only where env_mode is merge")
 
 
 class RuntimeRequest(Shape):
@@ -39,8 +49,10 @@ class RuntimeRequest(Shape):
 
 
 class ResourcesRequest(Shape):
-    cpu: float | str | None = Field(None, description='Cores: 0.5 or "500m"')
-    memory: int | str | None = Field(None, description='"512Mi", or a number of MiB')
+    cpu: float | str | None = Field(None, description='Cores, from 0.05 to 64: 0.5 or "500m"')
+    memory: int | str | None = Field(
+        None, description='"512Mi", or a number of MiB; from 16 MiB to 64 GiB', json_schema_extra={"minimum": 16}
+    )
 
 
 class DeployMetadata(Shape):
@@ -48,24 +60,36 @@ class DeployMetadata(Shape):
 
     name: str = Field(pattern=f"^{ids.PATTERN.pattern}$")
     runtime: RuntimeRequest | None = None
-    env: list[EnvVariable] | None = None
+    env: list[EnvVariable] | None = Field(None, max_length=256)
+    env_mode: EnvMode = "replace"
     resources: ResourcesRequest | None = None
     if_exists: Literal["update", "fail"] = "update"
+    if_same: IfSame = "deploy"
 
 
 class RedeployMetadata(Shape):
-    """The `metadata` of a redeploy; everything is optional."""
+    """The `metadata` of a redeploy; everything is optional, and null is like left out."""
 
     runtime: RuntimeRequest | None = None
-    env: list[EnvVariable] | None = None
+    env: list[EnvVariable] | None = Field(None, max_length=256)
+    env_mode: EnvMode = "replace"
     resources: ResourcesRequest | None = None
+    if_same: IfSame = "deploy"
+    files: Literal["replace", "merge"] = Field(
+        "replace", description="merge: `source` has the files that change, the others stay as they are"
+    )
+    remove_files: list[str] | None = Field(
+        None, max_length=1_000, description="With files=merge: files, or folders with all below, that go"
+    )
 
 
 class AppChange(Shape):
-    """Body of PATCH: settings of the same source, as a new version."""
+    """Body of PATCH: settings of the same source, as a new version. At least one has to be there; null is left out."""
 
-    env: list[EnvVariable] | None = None
+    env: list[EnvVariable] | None = Field(None, max_length=256)
+    env_mode: EnvMode = "replace"
     resources: ResourcesRequest | None = None
+    if_same: IfSame = "deploy"
 
 
 class Rollback(Shape):
@@ -78,6 +102,16 @@ class Runtime(Shape):
     kind: str
     entrypoint: str
     why: str = Field(description="One sentence: why it runs this way")
+
+
+class Crash(Shape):
+    """How a run that served ended without having been asked to."""
+
+    at: str
+    version: int
+    message: str
+    out_of_memory: bool
+    error: str = Field(description="The app's own error, from its last lines; empty when they say nothing")
 
 
 class App(Shape):
@@ -94,8 +128,10 @@ class App(Shape):
     version: int = Field(description="The version that should serve")
     serving_version: int | None = Field(description="The version that the url shows")
     settled: bool = Field(description="Nothing is under way for this app")
-    restarts: int
     storage_bytes: int | None = Field(description="What its sources and its unpacked site take on the disk")
+    env_names: list[str] = Field(description="Of version; its values are where one version is asked for")
+    restarts: int = Field(description="How often a run that served ended by itself, in the app's life")
+    last_crash: Crash | None = Field(description="The last time that happened")
     created_at: str
     last_deployed_at: str
     updated_at: str
@@ -109,6 +145,7 @@ class Deployed(Shape):
     status_url: str
     version: int
     created: bool
+    changed: bool = Field(description="false: nothing would have been different, so no version was made (if_same)")
     phase: Phase
     reason: str
     message: str
@@ -117,6 +154,7 @@ class Deployed(Shape):
     runtime: Runtime
     isolation: str = Field(description="Empty until it serves")
     notes: list[str]
+    env_names: list[str]
     timings: dict[str, float] = Field(description="Milliseconds by step")
 
 
@@ -169,6 +207,50 @@ class LogLine(Shape):
     stream: str
     text: str
     cont: bool = False
+
+
+class SourceFile(Shape):
+    path: str
+    size: int
+    text: str | None = None
+    base64: str | None = Field(None, description="Of a file that is not text")
+
+
+class Source(Shape):
+    """Files of a version's source; those that were asked for with their content."""
+
+    app_id: str
+    version: int
+    files: list[SourceFile]
+    total: int
+    left_out: list[str] = Field(description="Asked for, and without room in this answer: ask for them by name")
+
+
+class Question(Shape):
+    """A request to the app, which it gets through its own front door."""
+
+    path: str = Field("/", max_length=8_000, description="With its query, percent-encoded")
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str | None = Field(None, max_length=100_000)
+
+
+class Header(Shape):
+    name: str
+    value: str
+
+
+class Heard(Shape):
+    """What the app answered. Redirects are not followed."""
+
+    status: int
+    headers: list[Header]
+    body: str = Field(description="At most 20,000 bytes of it")
+    base64: bool = Field(description="Whether `body` is base64, since it is not text")
+    size: int | None = Field(description="Bytes of the whole body; null when it went on")
+    ms: float
+    log: list[LogLine] = Field(description="What the app printed meanwhile, at most 50 lines")
+    error: str | None = Field(description="The error that these lines tell, after a status of 500 or more")
 
 
 class Key(Shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vibed import records
@@ -31,6 +31,10 @@ class DeployResult:
     created: bool
     replayed: bool
     standing: Standing
+    changed: bool = True
+    """False: nothing would have been different, so no version was made."""
+    notes: tuple[str, ...] = ()
+    """What the caller should know, beside what is always true of the version."""
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -45,11 +49,14 @@ class Settling:
         self._tracer = tracer
         self._measures = measures
 
-    async def settled(self, deployed: Deployed, steps: Steps, deadline: float | None) -> DeployResult:
+    async def settled(
+        self, deployed: Deployed, steps: Steps, deadline: float | None, notes: Sequence[str] = ()
+    ) -> DeployResult:
         """Wait until the version is durable, and for the controller as long as the answer may take. Never raises what
         the client should not retry on.
         """
-        if deployed.replayed and standing(deployed.app, deployed.version.number, deployed.version.result).final:
+        known = standing(deployed.app, deployed.version.number, deployed.version.result)
+        if known.final and (deployed.replayed or not deployed.changed):
             outcome = Outcome(deployed.version.phase, timings=deployed.version.timings)
             await self._store.sync()
         else:
@@ -64,8 +71,10 @@ class Settling:
         if not stands.final and outcome.reason and outcome.phase is not Phase.READY:
             # what has just begun is told to who waits before it is stored
             stands = replace(stands, phase=outcome.phase, reason=outcome.reason, message=outcome.message)
-        result = DeployResult(app, version, deployed.created, deployed.replayed, stands, timings)
-        if not deployed.replayed:
+        result = DeployResult(
+            app, version, deployed.created, deployed.replayed, stands, deployed.changed, tuple(notes), timings
+        )
+        if deployed.changed and not deployed.replayed:
             # when the answer is on its way
             asyncio.get_running_loop().call_soon(self._note, result)
         return result

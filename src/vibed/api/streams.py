@@ -55,6 +55,15 @@ class LogStreams:
             reading.close()
         return {"items": [line.view() for line, _ in lines], "next": str(reader.position)}
 
+    async def end(self, app_id: str) -> Position:
+        """The position behind the last line that is there now."""
+        reading = self._reading(app_id, None)
+        try:
+            await reading.do(reading.reader.seek_tail, 0)
+        finally:
+            reading.close()
+        return reading.reader.position
+
     async def stream(
         self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool
     ) -> AsyncIterator[bytes]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from vibed.api.asking import Heard
 from vibed.api.settling import DeployResult
-from vibed.apps.app import App, Event, Key, Runtime, Version
+from vibed.apps.app import App, Crash, Event, Key, Runtime, Version
 from vibed.apps.standing import of_app, standing
 from vibed.config import Config
 from vibed.controller.link import TemplateFigures
+from vibed.sources.contents import Contents
 
 View = dict[str, Any]
 
@@ -49,11 +52,23 @@ def app_view(app: App, config: Config, storage_bytes: int | None = None) -> View
         "version": app.version,
         "serving_version": status.serving_version,
         "settled": app.settled,
+        "env_names": list(app.env_names),
         "restarts": status.restarts,
         "storage_bytes": storage_bytes,
+        "last_crash": None if status.last_crash is None else _crash_view(status.last_crash),
         "created_at": when(app.created_at),
         "last_deployed_at": when(app.last_deployed_at),
         "updated_at": when(status.updated_at),
+    }
+
+
+def _crash_view(crash: Crash) -> View:
+    return {
+        "at": when(crash.at),
+        "version": crash.version,
+        "message": crash.message,
+        "out_of_memory": crash.oom,
+        "error": crash.error,
     }
 
 
@@ -66,6 +81,7 @@ def deploy_view(result: DeployResult, config: Config) -> View:
         "status_url": f"{config.api_url}/v1/apps/{version.app_id}",
         "version": version.number,
         "created": result.created,
+        "changed": result.changed,
         "phase": stands.phase.value,
         "reason": stands.reason,
         "message": stands.message,
@@ -73,7 +89,8 @@ def deploy_view(result: DeployResult, config: Config) -> View:
         "settled": stands.final,
         "runtime": runtime_view(version.runtime),
         "isolation": result.app.status.isolation if stands.live else "",
-        "notes": list(version.runtime.notes),
+        "notes": [*result.notes, *version.runtime.notes],
+        "env_names": sorted(version.env),
         "timings": dict(result.timings),
     }
 
@@ -105,6 +122,33 @@ def version_view(app: App, version: Version, *, with_env: bool = False) -> View:
     if with_env:
         view["env"] = [{"name": name, "value": value} for name, value in version.env.items()]
     return view
+
+
+def contents_view(app_id: str, version: int, contents: Contents) -> View:
+    """Files of a version's source."""
+    return {
+        "app_id": app_id,
+        "version": version,
+        "files": [
+            {name: value for name, value in asdict(file).items() if value is not None} for file in contents.files
+        ],
+        "total": contents.total,
+        "left_out": list(contents.left_out),
+    }
+
+
+def heard_view(heard: Heard, lines: list[Any], error: str | None) -> View:
+    """What an app answered, and what it printed meanwhile."""
+    return {
+        "status": heard.status,
+        "headers": [{"name": name, "value": value} for name, value in heard.headers],
+        "body": heard.body,
+        "base64": heard.base64,
+        "size": heard.size,
+        "ms": heard.ms,
+        "log": lines,
+        "error": error,
+    }
 
 
 def event_view(event: Event) -> View:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from vibed import records
@@ -13,6 +14,10 @@ from vibed.api.intake import Intake
 from vibed.apps.app import App, Event, Phase, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
+from vibed.sources.contents import Contents
+
+_LOOKED_AT = 200
+"""Apps among which the one that was meant is looked for."""
 
 log = records.logger("vibed.api")
 
@@ -28,10 +33,23 @@ class VisibleApps:
 
     async def get(self, caller: Caller, app_id: str) -> App:
         """Raises `NotFound`, also for another's app and for one that is being deleted."""
-        app = await self._store.get(app_id)
+        try:
+            app = await self._store.get(app_id)
+        except NotFound:
+            raise await self._not_found(caller, app_id) from None
         if app.deleted or not (caller.admin or app.owner == caller.owner):
-            raise NotFound(f"there is no app {app_id!r}", hint="list your apps to see their names")
+            raise await self._not_found(caller, app_id)
         return app
+
+    async def _not_found(self, caller: Caller, app_id: str) -> NotFound:
+        """With the nearest names of the caller's own apps, whoever else has which."""
+        own, _ = await self._store.list(owner=caller.owner, limit=_LOOKED_AT)
+        near = difflib.get_close_matches(app_id, [app.app_id for app in own], 3)
+        return NotFound(
+            f"there is no app {app_id[:80]!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else "list your apps to see their names",
+            details={"nearest": near} if near else None,
+        )
 
     async def list(
         self,
@@ -74,6 +92,14 @@ class VisibleApps:
         app = await self.get(caller, app_id)
         version = await self._store.version(app_id, app.version if number is None else number)
         return await self._intake.path(version.source_digest), version.source_digest
+
+    async def contents(
+        self, caller: Caller, app_id: str, number: int | None, paths: Collection[str] | None
+    ) -> tuple[Contents, int]:
+        """The files of a version's source, those of `paths` with their content; and the version's number."""
+        app = await self.get(caller, app_id)
+        version = await self._store.version(app_id, app.version if number is None else number)
+        return await self._intake.contents(version.source_digest, version.runtime.strip, paths), version.number
 
     async def delete(self, caller: Caller, app_id: str) -> None:
         """Ask that an app goes away with all it has."""

@@ -181,6 +181,8 @@ class App:
     """How many runs were ever begun."""
     result: Result = Result()
     """Of the wanted version."""
+    env_names: tuple[str, ...] = ()
+    """Of the wanted version."""
 
     @property
     def settled(self) -> bool:

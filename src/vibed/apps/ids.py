@@ -22,6 +22,12 @@ def nearest(name: str) -> str:
     return f"{plain[:59]}-app" if plain in RESERVED else plain
 
 
+def meant(text: str) -> str:
+    """The app that is named by its id, or by its URL."""
+    host = re.match(r"https?://([^/:?#.\s]+)\.", text.strip())
+    return host[1].lower() if host else text
+
+
 def check(name: str, reserved: Collection[str] = ()) -> str:
     """Return `name` when it can be an app id; raise `InvalidName` with the nearest valid one otherwise."""
     if not PATTERN.fullmatch(name):

@@ -53,6 +53,8 @@ class Deployed:
     """Whether an earlier request with the same Idempotency-Key had already done it."""
     dropped: Sequence[str] = ()
     """Digests of older sources that made way for it (`vibed.apps.storage`)."""
+    changed: bool = True
+    """False: nothing would have been different, so this is the version that was there."""
 
 
 @dataclass(frozen=True, slots=True)

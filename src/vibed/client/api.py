@@ -143,8 +143,12 @@ class Client:
 
 
 def _query(query: Mapping[str, object] | None) -> str:
-    given = {name: _text(value) for name, value in (query or {}).items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    given = {name: _texts(value) for name, value in (query or {}).items() if value is not None}
+    return f"?{urlencode(given, doseq=True)}" if given else ""
+
+
+def _texts(value: object) -> str | list[str]:
+    return [_text(item) for item in value] if isinstance(value, list | tuple) else _text(value)
 
 
 def _text(value: object) -> str:

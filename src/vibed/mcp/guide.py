@@ -15,13 +15,20 @@ _POPULAR = {
 }  # fmt: skip
 
 
-def instructions(packages: Mapping[str, Mapping[str, str]]) -> str:
-    """For the server as a whole. `packages`: template name to what it brings (name to version)."""
+INSTRUCTIONS = (
+    "vibeD puts a small web app that you wrote at a live URL within seconds. The description of deploy_artifact says "
+    "how an app has to be. Look at what you deployed with request_artifact; when it is not running, read `reason` and "
+    "`message`."
+)
+
+
+def guide(packages: Mapping[str, Mapping[str, str]]) -> str:
+    """For the description of deploy_artifact. `packages`: template name to what it brings (name to version)."""
     lines = [
         "vibeD puts a small web app that you wrote at a live URL within seconds, in a sandbox of its own. Send its",
         "files with deploy_artifact; nothing is built and there is no Dockerfile. How to write an app that runs here:",
         "- It is one web server. It listens on 0.0.0.0 and on the port in the environment variable PORT (8080 unless",
-        "  you pass `port`); another port is found too. Ready means that the port is open: do not wait for a request.",
+        "  you pass `port`); another port is found too. It begins to serve when it answers, so start it without delay.",
         "- The working directory is the folder of your files: open templates and data by relative path. Writing files",
         "  is possible, but what is written is lost on a restart or redeploy: nothing is kept between versions yet.",
         "- There is no network out of the sandbox and no database beside it: use SQLite or memory, and bundle assets.",
@@ -39,7 +46,8 @@ def instructions(packages: Mapping[str, Mapping[str, str]]) -> str:
         "  a worker (worker.js: `export default { fetch(request, env) { … } }`), plain JavaScript or TypeScript.",
         "- Configuration comes in `env_vars`. Do not put secrets into files.",
         "When a deploy is not `running`: read `reason` and `message` first, and get_artifact_logs for what the app",
-        "printed; change what they say, then call update_artifact. The same files fail the same way: retry unchanged",
-        "only when the error says retryable. While the status is pending or deploying, ask get_artifact_status again.",
+        "printed; change what they say, then call update_artifact with changed_files. The same files fail the same",
+        "way: retry unchanged only when the error says retryable. While the status is pending or deploying, ask",
+        "get_artifact_status with wait_s.",
     ]
     return "\n".join(lines)

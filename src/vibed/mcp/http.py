@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from vibed.api.context import Context
+from vibed.api.errors import BodyTooLarge, MethodNotAllowed
 from vibed.api.identity import Caller
+from vibed.apps.errors import VibedError
+from vibed.mcp.words import for_tools
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 LARGEST_BODY = 32 << 20
 """Bytes of one call: files come as JSON text, and a source that needs more is better sent to POST /v1/deploy."""
+_INVALID_REQUEST, _INTERNAL = -32600, -32603
+"""JSON-RPC's codes; the code of the API is in the error's data."""
 
 
 class McpOverHttp:
@@ -30,14 +36,35 @@ class McpOverHttp:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._wanted = asyncio.Event()
-        self._manager: asyncio.Future[StreamableHTTPSessionManager] | None = None
-        self.route = Route("/mcp", endpoint=self, include_in_schema=False)
+        self._manager: asyncio.Future[_Managers] | None = None
+        self.path = "/mcp"
+        # every method comes here: those that are not possible are told as MCP tells errors
+        self.route = Route(self.path, endpoint=self, include_in_schema=False)
+
+    def error_body(self, error: VibedError) -> dict[str, Any]:
+        """A refusal as a JSON-RPC error: clients show nothing of any other."""
+        data = {"code": error.error_code, "hint": for_tools(error.hint or ""), "retryable": error.may_retry}
+        message = for_tools(error.message) + (f"; {data['hint']}" if error.hint else "")
+        code = _INVALID_REQUEST if error.http_status < 500 else _INTERNAL
+        return {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message, "data": data}}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._manager is not None, "running() was not entered"
+        if scope["method"] != "POST":
+            # there is no session to end, and no stream that would say anything
+            raise MethodNotAllowed(scope["method"], self.path, ["POST"])
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > LARGEST_BODY:
+            raise BodyTooLarge(
+                f"a call may have at most {LARGEST_BODY >> 20} MiB",
+                hint="leave out what the app does not need, or send the archive to POST /v1/deploy",
+            )
         self._wanted.set()
-        manager = await asyncio.shield(self._manager)
-        await manager.handle_request(scope, receive, send)
+        managers = await asyncio.shield(self._manager)
+        # only a stream can carry progress
+        streams = b"text/event-stream" in headers.get(b"accept", b"")
+        await (managers.streaming if streams else managers.plain).handle_request(scope, receive, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -57,9 +84,9 @@ class McpOverHttp:
             assert self._manager is not None
             ready = self._manager
             try:
-                manager = await asyncio.to_thread(self._load)
-                async with manager.run():
-                    ready.set_result(manager)
+                managers = await asyncio.to_thread(self._load)
+                async with managers.streaming.run(), managers.plain.run():
+                    ready.set_result(managers)
                     await asyncio.Event().wait()
             except Exception as error:
                 if ready.done():
@@ -69,24 +96,39 @@ class McpOverHttp:
                 self._manager = asyncio.get_running_loop().create_future()
                 ready.set_exception(error)
 
-    def _load(self) -> StreamableHTTPSessionManager:
+    def _load(self) -> _Managers:
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        from vibed.mcp.guide import INSTRUCTIONS
         from vibed.mcp.inprocess import InProcess
-        from vibed.mcp.tools import create_server
+        from vibed.mcp.server import create_server
+        from vibed.mcp.toolset import toolset
 
         ctx = self._ctx
-        server = create_server(lambda request: InProcess(ctx, _caller(request)), ctx.catalog.all_packages())
-        server.streamable_http_app(
-            stateless_http=True,
-            json_response=True,
-            max_request_body_size=LARGEST_BODY,
-            # The edge has already done what this does, with the hosts and origins of this vibeD.
-            transport_security=None,
-            host="",
-        )
-        return server.session_manager
+        tools = toolset(ctx.catalog.all_packages())
+
+        def manager(*, json_response: bool) -> StreamableHTTPSessionManager:
+            return StreamableHTTPSessionManager(
+                app=create_server(lambda request: InProcess(ctx, _caller(request)), tools, INSTRUCTIONS),
+                stateless=True,
+                json_response=json_response,
+                max_request_body_size=LARGEST_BODY,
+                # The edge has already done what these are for, with the hosts and origins of this vibeD.
+                security_settings=None,
+            )
+
+        return _Managers(manager(json_response=False), manager(json_response=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Managers:
+    """For clients that take a stream as the answer of a call, and for those that take JSON alone."""
+
+    streaming: StreamableHTTPSessionManager
+    plain: StreamableHTTPSessionManager
 
 
 def _caller(request: Any) -> Caller:
-    http = request.request_context.request
+    http = request.request
     assert http is not None, "tools are only reachable over HTTP here"
     return cast(Caller, http.scope["state"]["caller"])

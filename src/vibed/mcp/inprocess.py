@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from vibed.api import metadata as meta
+from vibed.api.asking import Question
 from vibed.api.context import Context
 from vibed.api.identity import Caller
+from vibed.api.routes.asking import asked
 from vibed.api.runlogs import Position
 from vibed.api.steps import Steps
-from vibed.api.views import app_view, deploy_view, template_view, version_view
+from vibed.api.views import app_view, contents_view, deploy_view, event_view, template_view, version_view
 from vibed.mcp.backend import View
 from vibed.sources.store import StagedSource
 
@@ -35,7 +37,7 @@ class InProcess:
         return deploy_view(result, self._ctx.config)
 
     async def redeploy(self, app_id: str, metadata: View, source: bytes | None) -> View:
-        wanted = meta.read(metadata)
+        wanted = meta.read(metadata, allowed=meta.REDEPLOY)
         steps = Steps(self._ctx.deployments.tracer)
         with self._ctx.deployments.tracer.span("deploy", transport="mcp"):
             staged = None if source is None else await self._staged(source, steps)
@@ -67,6 +69,18 @@ class InProcess:
         await self._ctx.apps.get(self._caller, app_id)
         position = Position.parse(after) if after else None
         return await self._ctx.logs.page(app_id, after=position, tail=tail, limit=tail)
+
+    async def events(self, app_id: str, *, tail: int) -> View:
+        app = await self._ctx.apps.get(self._caller, app_id)
+        found = await self._ctx.apps.events(app, after=0, limit=1_000)
+        return {"items": [event_view(event) for event in found[-tail:]]}
+
+    async def source(self, app_id: str, *, version: int | None, paths: Sequence[str] | None) -> View:
+        found, number = await self._ctx.apps.contents(self._caller, app_id, version, paths)
+        return contents_view(app_id, number, found)
+
+    async def request(self, app_id: str, question: View) -> View:
+        return await asked(self._ctx, self._caller, app_id, Question(**question))
 
     async def versions(self, app_id: str, *, limit: int) -> View:
         app, found, total = await self._ctx.apps.versions(self._caller, app_id, limit=limit)

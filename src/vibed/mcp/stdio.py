@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import io
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import anyio
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
 
 from vibed.apps.errors import VibedError
 from vibed.client.api import Client
 from vibed.mcp.backend import View
-from vibed.mcp.tools import create_server
+from vibed.mcp.guide import INSTRUCTIONS
+from vibed.mcp.server import create_server
+from vibed.mcp.toolset import toolset
 
 
 def run() -> None:
     """Serve until standard input ends. Raises `NoSettings` when nothing says where vibeD is."""
     client = Client()
     backend = OverHttp(client)
-    server = create_server(lambda request: backend, _packages(client), pack=partial(_pack, client))
-    anyio.run(server.run_stdio_async)
+    tools = toolset(_packages(client), pack=partial(_pack, client))
+    anyio.run(_serve, create_server(lambda request: backend, tools, INSTRUCTIONS))
+
+
+async def _serve(server: Server[Any]) -> None:
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
 
 def _pack(client: Client, path: str) -> bytes:
@@ -86,6 +96,17 @@ class OverHttp:
         return await self._call(
             "GET", f"/v1/apps/{_segment(app_id)}/logs", format="json", tail=tail, after=after, limit=tail
         )
+
+    async def events(self, app_id: str, *, tail: int) -> View:
+        return await self._call("GET", f"/v1/apps/{_segment(app_id)}/events", format="json", tail=tail, limit=tail)
+
+    async def source(self, app_id: str, *, version: int | None, paths: Sequence[str] | None) -> View:
+        query = {"format": "json", "version": version, "path": paths}
+        where = f"/v1/apps/{_segment(app_id)}/source"
+        return dict((await asyncio.to_thread(self._client.call, "GET", where, query=query)).body)
+
+    async def request(self, app_id: str, question: View) -> View:
+        return await self._call("POST", f"/v1/apps/{_segment(app_id)}/request", question)
 
     async def versions(self, app_id: str, *, limit: int) -> View:
         return await self._call("GET", f"/v1/apps/{_segment(app_id)}/versions", limit=limit)

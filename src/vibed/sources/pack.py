@@ -114,7 +114,7 @@ def pack_directory(
         )
     heaviest = _heaviest({name: size for name, (_, _, size) in walk.found.items()})
     expanded = 0
-    with _Writing(out, _Bound(limits.compressed, ask_limit, heaviest).check) as writing:
+    with Writing(out, _Bound(limits.compressed, ask_limit, heaviest).check) as writing:
         for name in sorted(walk.found):
             path, mode, _ = walk.found[name]
             try:
@@ -150,7 +150,7 @@ def pack_files(files: Mapping[str, str | bytes], limits: ArchiveLimits = DEFAULT
         except UnicodeEncodeError:
             raise BadName(f"the content of {quoted(name)} is not valid text", hint="send it as bytes") from None
     out = io.BytesIO()
-    with _Writing(out) as writing:
+    with Writing(out) as writing:
         for path in sorted(cleaned):
             content = cleaned[path]
             writing.add(path, len(content), 0o755 if content.startswith(_PROGRAMS) else 0o644, io.BytesIO(content))
@@ -322,14 +322,14 @@ class _Bound:
             )
 
 
-class _Writing:
+class Writing:
     """A gzipped tar without anything that depends on the machine, the user or the time."""
 
     def __init__(self, out: BinaryIO, check: Callable[[int], None] = lambda size: None) -> None:
         self._gzip = _Gzip(out, check)
         self._tar = tarfile.open(fileobj=self._gzip, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
-    def __enter__(self) -> _Writing:
+    def __enter__(self) -> Writing:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -27,8 +27,6 @@ _MARGIN_S = 0.4
 """Of the ten seconds within which a deploy is answered, what vibeD keeps for itself."""
 _ANSWER_S = 10.0
 
-_REDEPLOY = frozenset({"runtime", "env", "resources"})
-_PATCH = frozenset({"env", "resources"})
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schema.Error} for status in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 503, 507)
@@ -40,7 +38,12 @@ DEPLOYED: dict[int | str, dict[str, Any]] = {
 }
 
 IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", description="Makes a retried request one deploy; kept for 24 hours")
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Makes a retried request one deploy; kept for 24 hours. 1 to 255 printable ASCII characters",
+        json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    ),
 ]
 
 
@@ -119,7 +122,7 @@ async def redeploy(request: Request, app_id: str, idempotency_key: IdempotencyKe
             if raw.get("name") == app_id:
                 # A client that sends the metadata of its first deploy again means this app.
                 raw.pop("name")
-            wanted = meta.read(raw, allowed=_REDEPLOY)
+            wanted = meta.read(raw, allowed=meta.REDEPLOY)
         result = await ctx.deployments.redeploy(
             caller(request),
             app_id,
@@ -149,7 +152,7 @@ async def change(request: Request, app_id: str, idempotency_key: IdempotencyKey 
     """The same source with other settings, as a new version."""
     ctx = context(request)
     steps = Steps(ctx.deployments.tracer)
-    wanted = meta.read(meta.parse(await _small_body(request)), allowed=_PATCH)
+    wanted = meta.read(meta.parse(await _small_body(request)), allowed=meta.PATCH)
     if wanted.env is None and wanted.resources is None:
         raise InvalidRequest("nothing to change was named", hint="send env, resources, or both")
     result = await ctx.deployments.redeploy(

@@ -13,7 +13,7 @@ from vibed.apps.errors import NotFound
 APP = """
     a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
     a.message, a.serving_version, a.observed_generation, a.isolation, a.driver, a.sandbox, a.restarts, a.updated_at,
-    a.revision, v.runtime, a.runs, a.last_crash, v.phase, v.reason, v.message
+    a.revision, v.runtime, a.runs, a.last_crash, v.phase, v.reason, v.message, v.env
 """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
@@ -68,6 +68,7 @@ def app(row: Sequence[Any]) -> App:
         runtime=_runtime(row[18]),
         runs=row[19],
         result=Result(Phase(row[21]), row[22], row[23]),
+        env_names=tuple(sorted(json.loads(row[24]))),
     )  # fmt: skip
 
 

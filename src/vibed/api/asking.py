@@ -1,0 +1,155 @@
+"""Asking an app through its front door, as its owner would with curl: for those who cannot open its URL themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import codecs
+import http.client
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vibed.api.errors import InvalidRequest
+from vibed.apps.errors import VibedError
+from vibed.config import Config
+
+ANSWER_S = 20.0
+SHOWN = 20_000
+"""Bytes of a body that are shown."""
+LARGEST_BODY = 100_000
+"""Characters that may be sent."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_AT_ONCE = 8
+_OURS = frozenset(
+    {
+        "host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive",
+        "proxy-connection", "proxy-authorization", "expect",
+    }
+)  # fmt: skip
+"""Headers that belong to the connection."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
+
+
+class NoAnswer(VibedError):
+    """An app did not answer a request in time, or broke it off."""
+
+    code = "NoAnswer"
+    status = 504
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request."""
+
+    path: str = "/"
+    method: str = "GET"
+    headers: Mapping[str, str] | None = None
+    body: str | None = None
+
+    def check(self) -> None:
+        """Raises `InvalidRequest` where it could not be sent as it is."""
+        if not self.path.startswith("/") or len(self.path) > 8_000:
+            raise _wrong("path", "must begin with / and have at most 8000 characters", 'e.g. "/api/items?page=2"')
+        if not self.path.isascii() or any(c <= " " or c in "\x7f#" for c in self.path):
+            raise _wrong("path", "must be percent-encoded: no spaces, no letters beyond ASCII, no #")
+        if self.method not in METHODS:
+            raise _wrong("method", f"must be one of {', '.join(METHODS)}")
+        for name, value in (self.headers or {}).items():
+            if not _TOKEN.fullmatch(name) or name.lower() in _OURS:
+                raise _wrong("headers", f"cannot have {name[:80]!r}", "leave out what belongs to the connection")
+            if not value.isprintable() or not value.isascii() or len(value) > 8_000:
+                raise _wrong("headers", f"has a value of {name!r} that no header can have")
+        if self.body is not None and len(self.body) > LARGEST_BODY:
+            raise _wrong("body", f"may have at most {LARGEST_BODY} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The answer; of a long body its beginning."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: str
+    base64: bool
+    """Whether `body` is that, since it is not text."""
+    size: int | None
+    """Bytes of the whole body; None when it goes on."""
+    ms: float
+
+
+class Asking:
+    """Asks apps, a few at a time."""
+
+    def __init__(self, config: Config) -> None:
+        host = config.host if config.host not in ("0.0.0.0", "[::]", "*") else "127.0.0.1"
+        self._config = config
+        self._door = (host.strip("[]"), config.port)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(self, app_id: str, question: Question) -> Heard:
+        """Raises `InvalidRequest`, `NoAnswer`."""
+        question.check()
+        async with self._turns:
+            return await asyncio.to_thread(self._ask, app_id, question)
+
+    def _ask(self, app_id: str, question: Question) -> Heard:
+        connection = http.client.HTTPConnection(*self._door, timeout=ANSWER_S)
+        began = time.monotonic()
+        host = self._config.app_url(app_id).partition("//")[2]
+        sent = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "vibed", **(question.headers or {})}
+        try:
+            connection.request(
+                question.method,
+                question.path,
+                None if question.body is None else question.body.encode(),
+                {**sent, "Host": host, "Connection": "close"},
+            )
+            answer = connection.getresponse()
+            body, whole = _beginning(answer, began)
+        except TimeoutError as error:
+            raise NoAnswer(
+                f"{app_id} did not answer {question.method} {question.path[:200]} within {ANSWER_S:g} s",
+                hint="read its log: it may wait for something that does not come, or compute for long",
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswer(
+                f"{app_id} broke off {question.method} {question.path[:200]}: {error}", hint="read its log"
+            ) from error
+        finally:
+            connection.close()
+        length = answer.getheader("content-length") or ""
+        size = len(body) if whole else int(length) if length.isdigit() else None
+        text, encoded = _shown(body, whole)
+        ms = round((time.monotonic() - began) * 1000, 1)
+        return Heard(answer.status, tuple(answer.getheaders()), text, encoded, size, ms)
+
+
+def _beginning(answer: http.client.HTTPResponse, began: float) -> tuple[bytes, bool]:
+    """The first bytes of a body, and whether they are all. A stream that goes on is left after a while."""
+    body = b""
+    while len(body) <= SHOWN and time.monotonic() - began < ANSWER_S:
+        try:
+            piece = answer.read1(SHOWN + 1 - len(body))
+        except TimeoutError:
+            break
+        if not piece:
+            return body, True
+        body += piece
+    return body[:SHOWN], False
+
+
+def _shown(body: bytes, whole: bool) -> tuple[str, bool]:
+    try:
+        # a character that the end cut in two is no sign of a picture
+        return codecs.getincrementaldecoder("utf-8")().decode(body, final=whole), False
+    except UnicodeDecodeError:
+        return base64.b64encode(body[: SHOWN // 4]).decode(), True
+
+
+def _wrong(field: str, problem: str, hint: str | None = None) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field} {problem}", hint=hint, details={"field": field, "errors": [{"field": field, "message": problem}]}
+    )
