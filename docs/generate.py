@@ -70,6 +70,7 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "read the log, deploy a corrected version",
     ),
     "Superseded": ("Failed", "A newer version was deployed before this one was ready.", "nothing"),
+    "Replaced": ("Ready", "It served, and another version has taken its place: `serving_version`.", "nothing"),
     "Stopped": ("Failed", "It was stopped while it started: the app was deleted or redeployed.", "nothing"),
     "Deleting": ("Pending", "The app is being taken away.", "wait; then its name is free"),
     "Deleted": ("Failed", "The app is gone; only those who were waiting for it are told.", "nothing"),
@@ -125,6 +126,12 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
     "VibedUnavailable": ("Of the router: vibeD is restarting. Apps that run are not concerned.", "vibeD", True),
     "AppFailed": ("Of the router: the app cannot be brought up. Its owner sees why.", "app", False),
     "Internal": ("Something went wrong inside vibeD; `details.request_id` finds it in the log.", "vibeD", True),
+    "FilesChanged": (
+        "Another version was deployed between reading the files that were to be changed and changing them. Read them again.",
+        "client",
+        False,
+    ),
+    "NoSuchTool": ("Of MCP: there is no tool of this name; the nearest is named.", "client", False),
     "UnexpectedAnswer": ("Of the CLI: what answers at this URL is not vibeD.", "client", False),
 }
 """Codes that have no class of their own."""
