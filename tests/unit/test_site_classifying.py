@@ -178,3 +178,23 @@ def test_what_is_not_followed_of_hosts_rules_is_told() -> None:
         " a redirect (301, 302) would lead there",
         "1 redirects, 2 headers of vercel.json are not followed: write them in _redirects and _headers, which are",
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "base"),
+    [
+        ("<script src='/repo/app.js'></script><link href='/repo/a.css'>", "/repo/"),
+        ("<script src='/org/repo/app.js?v=1'></script>", "/org/repo/"),
+        ("<link rel=icon href='/favicon.ico'><script src='/repo/app.js'></script>", "/repo/"),
+        ("<base href='/repo/'><script src='app.js'></script>", "/repo/"),
+        ("<base href='/'><script src='app.js'></script>", ""),
+        ("<script src='/app.js'></script><link href='/repo/a.css'>", ""),
+        ("<script src='/one/app.js'></script><link href='/two/a.css'>", ""),
+        ("<script src='app.js'></script>", ""),
+        ("<script src='/js/app.js'></script>", ""),
+        ("<base href='/js/'><script src='app.js'></script>", ""),
+    ],
+)
+def test_the_prefix_that_a_site_was_built_for_is_seen_from_its_first_page(head: str, base: str) -> None:
+    decision = decide({"index.html": head, "app.js": "", "a.css": "", "js/app.js": ""})
+    assert decision.base == base

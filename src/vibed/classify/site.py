@@ -38,6 +38,8 @@ _MOUNT = re.compile(
     r"""<div[^<>]{0,200}\bid\s{0,5}=\s{0,5}["']?(?:root|app|__next|__nuxt|svelte|main|___gatsby)\b|<app-root\b|<router-outlet\b""",
     re.IGNORECASE,
 )
+_BASE = re.compile(r"""<base\b[^<>]{0,200}?\bhref\s{0,5}=\s{0,5}["']?(/[^"'\s>]{1,200})""", re.IGNORECASE)
+_DEEPEST_BASE = 3
 _MODULE = re.compile(r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?module""", re.IGNORECASE)
 _SOURCE = re.compile(r"\.(?:tsx?|jsx|vue|svelte|scss|sass|less|mts)$")
 _BABEL = re.compile(r"""<script\b[^<>]{0,400}\bsrc\s{0,5}=\s{0,5}["']?[^"'\s>]{0,300}\bbabel\b""", re.IGNORECASE)
@@ -141,19 +143,26 @@ class Site:
         return not others and bool(_MOUNT.search(text) and (_MODULE.search(text) or "<script" in text))
 
     def _base(self, prefix: str, index: str) -> str:
-        """The prefix that all of the page's own files are asked for under, when none of them is there (GitHub
-        Pages)."""
-        tops = set()
-        for name in self._references(self.tree.text(index)):
-            clean = name.partition("?")[0].partition("#")[0]
-            match = re.match(r"^/([\w.-]+)/(.+)$", clean)
-            if match:
-                if f"{prefix}{clean[1:]}" in self.tree.paths or f"{prefix}{match[2]}" not in self.tree.paths:
-                    return ""
-                tops.add(match[1])
-            elif clean.startswith("/"):
+        """The prefix that the page's own files are asked for under, when they are not there but are without it (GitHub
+        Pages serves `/repo/`).
+        """
+        text = self.tree.text(index)
+        if match := _BASE.search(text):
+            base = posixpath.normpath(match[1]) + "/"
+            return base if base.count("/") > 1 and base.strip("/") not in self.tree.folders else ""
+        bases = set()
+        for name in self._references(text):
+            path = name.partition("?")[0].partition("#")[0]
+            if not path.startswith("/"):
+                continue
+            if f"{prefix}{path[1:]}" in self.tree.paths:
                 return ""
-        return f"/{tops.pop()}/" if len(tops) == 1 else ""
+            parts = path[1:].split("/")
+            depths = range(1, min(len(parts), _DEEPEST_BASE + 1))
+            cut = next((n for n in depths if f"{prefix}{'/'.join(parts[n:])}" in self.tree.paths), 0)
+            if cut:
+                bases.add(f"/{'/'.join(parts[:cut])}/")
+        return bases.pop() if len(bases) == 1 else ""
 
     def _rules(self, prefix: str) -> Rules:
         return host_rules(self.tree.text, prefix, netlify_settings(self.tree.text("netlify.toml")))
