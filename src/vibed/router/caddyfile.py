@@ -61,8 +61,15 @@ _TEMPLATE = """\
 		timeouts {
 			read_timeout @APP_BODY_IDLE@
 		}
-		@ruled vars_regexp {http.matchers.file.relative} [.]r$
-		handle @ruled {
+		@plain vars_regexp {http.matchers.file.relative} [.]s$
+		handle @plain {
+			import files {args[0]} pages
+		}
+		@spa vars_regexp {http.matchers.file.relative} [.]p$
+		handle @spa {
+			import files {args[0]} app
+		}
+		handle {
 			reverse_proxy unix/@SITES@ {
 				header_up X-Vibed-Site {http.matchers.file.relative}
 				flush_interval -1
@@ -70,13 +77,6 @@ _TEMPLATE = """\
 					compression off
 				}
 			}
-		}
-		@spa vars_regexp {http.matchers.file.relative} [.]p$
-		handle @spa {
-			import files {args[0]} app
-		}
-		handle {
-			import files {args[0]} pages
 		}
 	}
 	@grpc-{args[0]} header Content-Type application/grpc*
@@ -150,17 +150,20 @@ _TEMPLATE = """\
 		}
 		import otherwise-{args[1]} {args[0]}
 	}
+	@exact file {path}
+	handle @exact {
+		import served-{args[0]}
+	}
 	handle {
-		@found file {path} {path}.html {path}/index.html
-		handle @found {
-			@within {
-				vars_regexp {file_match.relative} /index[.]html$
-				not path */index.html
-				path_regexp bare ^(/.*)$
-			}
-			redir @within {re.bare.1}/{?query} 308
+		@page file {path}.html
+		handle @page {
 			rewrite {file_match.relative}
 			import served-{args[0]}
+		}
+		@within file {path}/index.html
+		handle @within {
+			@bare path_regexp bare ^(/.*)$
+			redir @bare {re.bare.1}/{?query} 308
 		}
 		import otherwise-{args[1]} {args[0]}
 	}
