@@ -46,6 +46,37 @@ def test_what_is_no_error_is_none(lines: list[str]) -> None:
     assert error_in(lines) is None
 
 
+def test_a_traceback_that_is_drawn_in_a_box_is_read() -> None:
+    box = ["╭─── Traceback (most recent call last) ───╮", "│ /app/cli.py:10 in main │", "│ │", "╰──────────╯"]
+    assert error_in(["starting", *box, "ValueError: bad port"]) == "ValueError: bad port (cli.py, line 10)"
+
+
+def test_a_traceback_with_empty_lines_and_marks_is_read() -> None:
+    frames = ["", '> File "/app/app.py", line 7, in <module>', "    main()", "    └ <function main>", ""]
+    lines = [
+        "Traceback (most recent call last):",
+        *frames,
+        '  File "/app/app.py", line 3, in main',
+        "    x",
+        "",
+        "KeyError: 'x'",
+    ]
+    assert error_in(lines) == "KeyError: 'x' (app.py, line 3)"
+
+
+def test_compiled_programs_and_the_jvm_are_read() -> None:
+    rust = [
+        "thread 'main' panicked at src/main.rs:5:10:",
+        "called `Option::unwrap()` on a `None` value",
+        "note: run with",
+    ]
+    assert error_in(rust) == "panic: called `Option::unwrap()` on a `None` value (src/main.rs, line 5)"
+    cpp = ["terminate called after throwing an instance of 'std::runtime_error'", "  what():  no port", "Aborted"]
+    assert error_in(cpp) == "std::runtime_error: no port"
+    jvm = ['Exception in thread "main" java.lang.IllegalStateException: no port', "\tat Main.main(Main.java:3)"]
+    assert error_in(jvm) == "java.lang.IllegalStateException: no port"
+
+
 def test_the_last_error_of_several_is_the_one() -> None:
     assert error_in([*output("py-value"), "retrying", *output("node-throw")]) == ERRORS["node-throw"]
 

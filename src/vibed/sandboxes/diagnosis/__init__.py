@@ -1,7 +1,8 @@
 """What went wrong with an app, told so that its author (often an AI agent) knows what to change.
 
-Pure functions of the app's last lines and of how it ended: `finding` chooses the error among what `python_errors`,
-`node_errors`, `go_errors` and `shell_errors` read, `causes` knows what is behind it, `telling` says it.
+Pure functions of the app's last lines and of how it ended: `finding` chooses among the errors that `python_errors`,
+`node_errors`, `go_errors`, `shell_errors` and `native_errors` read, `causes` knows what is behind it, `telling` says
+it.
 """
 
 from vibed.sandboxes.diagnosis.about import About

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vibed.sandboxes.diagnosis import modules, services, shell_errors, variables
+from vibed.sandboxes.diagnosis import modules, programs, services, variables
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.fault import Fault
 
@@ -95,14 +95,49 @@ _ROWS = (
         "deploy again with that variable among the app's environment variables, or give it a default",
     ),
     _row(
-        r"(?:require|module|exports) is not defined in ES module scope",
+        r"(?:require|module|exports|__dirname|__filename) is not defined in ES module scope",
         "mixes `require` and ES modules",
-        f"use `import`, or name the file .cjs: {_ESM}",
+        f"use `import` and `import.meta.dirname`, or name the file .cjs: {_ESM}",
     ),
     _row(
         r"Cannot use import statement outside a module|Unexpected token 'export'",
         "uses `import` in a file that is not an ES module",
         'name the file .mjs, or put "type": "module" into package.json',
+    ),
+    _row(
+        r"ReferenceError: (?:window|document|navigator|localStorage) is not defined",
+        "runs in Node.js what is written for a browser",
+        "deploy it as a page: index.html that loads the script",
+    ),
+    _row(
+        r"Unexpected token '<'",
+        "has JSX or HTML where JavaScript is expected",
+        "build it first (`npm run build`) and deploy what that makes: node does not compile JSX",
+    ),
+    _row(
+        r"(\S+\.so[\w.]*): cannot open shared object|cannot load library '([^']+)'|loading shared libraries: (\S+):",
+        "needs the system library {1}, which its template does not have",
+        "use a package that does without (opencv-python-headless for opencv-python), or leave it out",
+    ),
+    _row(
+        r"version `?GLIBC\w*_[\d.]+' not found",
+        "is built against a newer C library than its template has",
+        "build it statically (Go: CGO_ENABLED=0; Rust: the musl target), or on Debian 13",
+    ),
+    _row(
+        r"invalid ELF header|file too short|NODE_MODULE_VERSION|mach-o|wrong architecture|not a valid Win32",
+        "brings a compiled module that was built for another machine or another version",
+        "build it for Linux on x86-64 and the template's version, or use a package without compiled parts",
+    ),
+    _row(
+        r"Cannot assign requested address|EADDRNOTAVAIL|can't assign requested address",
+        "binds an address that its machine does not have",
+        "bind 0.0.0.0 or 127.0.0.1",
+    ),
+    _row(
+        r"Operation not permitted|\bEPERM\b|operation not permitted",
+        "does what only an administrator may (owners, users, mounts, priorities)",
+        "leave it out: an app runs as a user of its own",
     ),
     _row(
         r"ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX|ERR_INVALID_TYPESCRIPT_SYNTAX",
@@ -140,13 +175,21 @@ _ROWS = (
 _NO_FILE = re.compile(
     r"can't open file '([^']+)'|No such file or directory: '([^']+)'|no such file or directory, \w+ '([^']+)'"
     r"|open (\S+): no such file or directory|File does not exist: (\S+)|pattern (\S+): no matching files found"
-    r"|No module named (\S+)$|Failed to load '([^']+)'"
+    r"|cd: can't cd to (\S+)|cd: (\S+): No such file"
 )
 
 
 def cause(fault: Fault, about: About) -> Cause | None:
     """What is behind an error, where that is known."""
-    for known in (_program, modules.missing, variables.variable, _file, services.unreachable, _table):
+    for known in (
+        programs.not_there,
+        programs.run_by_the_app,
+        modules.missing,
+        variables.variable,
+        _file,
+        services.unreachable,
+        _table,
+    ):
         if found := known(fault, about):
             return found
     return None
@@ -178,42 +221,3 @@ def _file(fault: Fault, about: About) -> Cause | None:
     else:
         hint = "send it, or mend the path: the app runs in /app"
     return Cause(f"looks for {name}, which is not there", hint, complete=True)
-
-
-def _program(fault: Fault, about: About) -> Cause | None:
-    if (found := shell_errors.program(fault)) is None:
-        return None
-    what, why = found
-    lowered = why.lower()
-    if "unbound" in lowered or "parameter" in lowered:
-        return None
-    if "permission denied" in lowered and about.kind == "go" and what.startswith("/"):
-        return Cause("is built to no program: its package is not `main`", "write `package main` with a `func main()`")
-    if "permission denied" in lowered:
-        return Cause(
-            f"may not run {what}: it is not executable",
-            f"send it with its mode (chmod +x {what}), or start it by its interpreter (`sh {what}`, `python {what}`)",
-            complete=True,
-        )
-    if "exec format" in lowered or "cannot execute binary" in lowered:
-        return Cause(
-            f"cannot run {what}: it is a program for another kind of machine, or a script without its first line `#!`",
-            "build it for Linux on x86-64 (GOOS=linux GOARCH=amd64), or give the script its `#!/bin/sh`",
-            complete=True,
-        )
-    return Cause(f"cannot be started: the program {what} is not there", _program_hint(what, about), complete=True)
-
-
-def _program_hint(what: str, about: About) -> str:
-    name = what.rpartition("/")[2]
-    if name in ("poetry", "uv", "pipenv", "pdm", "hatch", "rye", "conda"):
-        return f"{name} is not in the template: leave `{name} run` out of the start command, what it runs is there"
-    if name in ("npm", "npx", "yarn", "pnpm", "bun", "bunx", "corepack"):
-        return f"{name} is not in the template: write into the start command what it runs (`node server.js`)"
-    if "/" in what or name.endswith((".sh", ".py", ".js")):
-        return (
-            "send it with the others, or mend the start command: nothing builds it here. A script whose first line"
-            " names an interpreter that is not there (or ends in a carriage return) looks the same"
-        )
-    template = f" {about.template}" if about.template else ""
-    return f"mend the start command, or choose a template that has it: {name} is not in the template{template}"

@@ -16,6 +16,8 @@ LONGEST = 300
 _ANSI = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()][A-Z0-9]|[=>78cDEHMNOZ])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LIBRARY = re.compile(r"(?:^|/)(?:node_modules|site-packages|dist-packages|vendor|\.?venv|\.?env)/")
+_MODULE = re.compile(r"(?!__vibed)[\w-][\w./-]{0,200}\.[cm]?[jt]sx?")
+"""A worker's modules have no folder that they lie in."""
 _STACKS = ("stack", "exc_info", "exception", "traceback", "err", "error")
 _LONGEST_RECORD = 16 << 10
 
@@ -47,6 +49,8 @@ class Fault:
     """All lines that belong to it, and the same for what caused it."""
     library: bool = False
     """Whether it was raised by a package and not by a line of the app's own."""
+    formal: bool = True
+    """Whether it has the form of an error, or is said to be one; else it is only the last that was written."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.place})" if self.place else self.text
@@ -71,7 +75,7 @@ def one_line(parts: Iterable[str]) -> str:
 def own(path: str, line: str | int) -> Place | None:
     """The place, when the path is of the app's own code."""
     path = path.removeprefix("file://")
-    if not path.startswith("/app/"):
+    if not (path.startswith("/app/") or _MODULE.fullmatch(path)):
         return None
     file = path.removeprefix("/app/")
     return None if _LIBRARY.search(file) else Place(file[:200], int(str(line)[:9]))

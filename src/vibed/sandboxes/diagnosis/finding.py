@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from vibed.sandboxes.diagnosis import go_errors, node_errors, python_errors, shell_errors
+from vibed.sandboxes.diagnosis import go_errors, native_errors, node_errors, python_errors, shell_errors
 from vibed.sandboxes.diagnosis.fault import Fault, one_line, prepared
 
 MOST_LINES = 2000
@@ -46,7 +46,7 @@ def error_in(lines: Iterable[str]) -> str | None:
     """
     clean = prepared(list(lines)[-MOST_LINES:])
     found = _find([line for line in clean if not _ACCESS.search(line)])
-    return str(found) if found and (found.place or found.context[1:] or _SAYS_WRONG.search(found.text)) else None
+    return str(found) if found and found.formal else None
 
 
 def last_words(lines: Sequence[str]) -> str:
@@ -61,13 +61,13 @@ def _find(lines: Sequence[str]) -> Fault | None:
     if strong is None or words is None:
         return strong or words
     later = words.start >= strong.end and words.text not in strong.text and strong.text not in words.text
-    return words if later and _SAYS_WRONG.search(words.text) else strong
+    return words if later and words.formal else strong
 
 
 def _strong(lines: Sequence[str]) -> Fault | None:
     found = [
         fault
-        for module in (python_errors, node_errors, go_errors, shell_errors)
+        for module in (python_errors, node_errors, go_errors, shell_errors, native_errors)
         for fault in module.faults(lines)
         if not (python_errors.ends_only(fault) or _ignored(lines, fault))
     ]
@@ -86,4 +86,4 @@ def _last_statement(lines: Sequence[str]) -> Fault | None:
         return None
     wrong = [n for n in said[-_LAST_STATEMENT:] if _SAYS_WRONG.search(lines[n])]
     at = wrong[-1] if wrong else said[-1]
-    return Fault(at, at + 1, one_line([_GO_TIME.sub("", lines[at])]), None, (lines[at],))
+    return Fault(at, at + 1, one_line([_GO_TIME.sub("", lines[at])]), None, (lines[at],), formal=bool(wrong))

@@ -24,6 +24,13 @@ _PATTERNS = (
     # workerd
     re.compile(r"No such module \"(?!node:|cloudflare:)([^\"]+)\""),
 )
+_ADVISED = (
+    re.compile(r"(?:pip3?|npm|yarn|pnpm) (?:install|i|add) (?:-\S+ )*[\"'`]?((?!-)[@\w][\w@/.-]*)"),
+    re.compile(r"Missing optional dependency '([\w.-]+)'"),
+    re.compile(r"the features you requested: ([\w.-]+)\."),
+    re.compile(r"Error loading (\w+)(?: or \w+)* module"),
+)
+"""How packages say that another one is wanted."""
 _OWN_FILE = re.compile(r"(?:Cannot find module '|Could not resolve \")(\.{1,2}/[^'\"]+|/app/[^'\"]+)['\"]")
 _SUGGESTED = re.compile(r"Did you mean to import \"?([^\s\"?]+)")
 
@@ -134,6 +141,9 @@ def _package(fault: Fault, about: About) -> Cause | None:
         for pattern in _PATTERNS:
             if match := pattern.search(line):
                 return _needs(match[1].rstrip(","), about)
+    for pattern in _ADVISED:
+        if match := pattern.search(fault.text):
+            return _needs(match[1].rstrip("."), about)
     return None
 
 

@@ -10,7 +10,7 @@ from vibed.sandboxes.diagnosis.fault import Fault, Place, first_place, one_line,
 _SITE = re.compile(r"^((?:file://)?/[^\s:]+|node:[\w/]+):(\d+)$")
 _CARET = re.compile(r"^\s*\^+\s*$|^\s{200,}")
 _STACK = re.compile(r"^\s*at (?:async )?(?:.+ \(.+\)|\S+:\d+(?::\d+)?|\S+)(?: \{|,)?$")
-_IN_STACK = re.compile(r"\(?((?:file://)?/[^\s():]+):(\d+)(?::\d+)?\)?(?: \{|,)?$")
+_IN_STACK = re.compile(r"[ (]((?:file://)?[\w/.@-][^\s():]*):(\d+)(?::\d+)?\)?(?: \{|,)?$")
 _HEAD = re.compile(
     r"(?:^|[\s\[(])((?:Uncaught )?(?:[A-Za-z_$][\w$.]*)?(?:Error|Exception|Rejection)(?: \[[\w$.]+\])?"
     r"(?::(?: .*)?|\])?)(?: \{)?$"

@@ -9,9 +9,12 @@ from dataclasses import replace
 from vibed.sandboxes.diagnosis.fault import Fault, Place, one_line, own
 
 _HEADER = re.compile(r"Traceback \(most recent call last\):$")
+# as rich draws them
+_BOX = re.compile(r"^╭─+ Traceback \(most recent call last\) ─+╮$")
+_BOX_FRAME = re.compile(r"^│ (/\S+):(\d+) in ")
 # the margin that an exception group draws before the lines of each of its exceptions
 _MARGIN = re.compile(r"^ *(?:[|+] ?)+(?:-\+-+ \d+ -+|-+ \d+ -+|-+)?")
-_FRAME = re.compile(r'^\s+File "([^"]+)", line (\d+)')
+_FRAME = re.compile(r'^(?:\s+|> )File "([^"]+)", line (\d+)')
 _EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?::(?: (.*))?)?$")
 _LINK = re.compile(r"^(During handling of the above exception|The above exception was the direct cause)")
 _SYNTAX = re.compile(r"^(?:\w*SyntaxError|IndentationError|TabError): ")
@@ -41,6 +44,7 @@ _LONGEST_MESSAGE = 12
 def faults(lines: Sequence[str]) -> Iterator[Fault]:
     """The errors in prepared lines, in their order."""
     yield from _tracebacks(lines)
+    yield from _boxes(lines)
     yield from _syntax_errors(lines)
     yield from _refusals(lines)
 
@@ -72,7 +76,7 @@ def _one(lines: Sequence[str], start: int) -> Fault:
     """The traceback whose header is at `start`."""
     grouped = "Exception Group Traceback" in lines[start]
     at = start + 1
-    while at < len(lines) and (bare := _bare(lines[at])) and bare.startswith((" ", "\t")):
+    while at < len(lines) and _of_body(lines, at):
         at += 1
     body = [_bare(line) for line in lines[start:at]]
     message: list[str] = []
@@ -94,6 +98,27 @@ def _one(lines: Sequence[str], start: int) -> Fault:
         (*body, *message),
         library=last is None and deepest is not None and own(deepest[1], deepest[2]) is None,
     )
+
+
+def _of_body(lines: Sequence[str], at: int) -> bool:
+    """Whether the line is of a traceback's frames. Some loggers leave lines empty, or mark one with `>`."""
+    bare = _bare(lines[at])
+    if not bare.strip():
+        return at + 1 < len(lines) and bool(re.match(r">?  ?File \"|    ", _bare(lines[at + 1])))
+    return bare.startswith((" ", "\t", "> File "))
+
+
+def _boxes(lines: Sequence[str]) -> Iterator[Fault]:
+    for start, line in enumerate(lines):
+        if not _BOX.match(line):
+            continue
+        end = next((n for n in range(start, len(lines)) if lines[n].startswith("╰─")), None)
+        if end is None or end + 1 >= len(lines):
+            return
+        frames = [match for one in lines[start:end] if (match := _BOX_FRAME.match(one))]
+        places = [place for match in frames if (place := own(match[1], match[2]))]
+        context = tuple(lines[start : end + 2])
+        yield Fault(start, end + 2, one_line([lines[end + 1]]), places[-1] if places else None, context)
 
 
 def _goes_on(lines: Sequence[str], at: int, message: Sequence[str]) -> bool:

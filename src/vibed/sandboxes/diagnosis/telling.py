@@ -89,8 +89,9 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
         quoted = f": {fault}" if fault and str(fault) not in message else ""
         return _failed(code, f"{message}{quoted}", ended, found.hint if found else _MEND)
     if code == "StartFailed" and ended is not None:
-        if ended.code == 0 and fault is None:
-            return _failed(code, "the app ended at once, without an error and without listening", ended, _LISTEN)
+        if ended.code == 0 and (fault is None or not fault.formal):
+            told = "the app ended at once, without an error and without listening"
+            return _failed(code, f"{told}{_why(fault, None)}", ended, _LISTEN)
         told, hint = why_it_ended(ended, about)
         return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint)
     if code == "StartFailed" and fault is not None and details.get("listening"):
@@ -109,7 +110,7 @@ def _why(fault: Fault | None, found: Cause | None) -> str:
     if fault is None:
         return ""
     if found is None or not found.told:
-        return f": {fault}"
+        return f": {fault}" if fault.formal else f"; its last words: {fault}"
     return f": it {found.told}{_at(fault)}" if found.complete else f": {str(fault).rstrip('.')}; it {found.told}"
 
 

@@ -30,8 +30,18 @@ _SPOKEN = (
     ),
     re.compile(r"\b([A-Z][A-Z0-9_]*)\W? env(?:ironment)? var(?:iable)? (?:is |was )?(?:not|missing|unset|must)"),
 )
+# one word in capitals, where nothing stands between it and what says that it is missing
+_WORD = re.compile(
+    r"(?<![\w\[.])([A-Z][A-Z0-9]{2,})(?: is)? (?:not set|missing|unset|must be set|is required|required|not defined)\b"
+    r"|(?:[Mm]issing|[Pp]lease set|[Rr]equired)(?: the| required)?(?: env(?:ironment)?(?: var(?:iable)?s?)?)?:? "
+    r"([A-Z][A-Z0-9]{2,})(?![\w.])"
+)
+_NO_WORD = frozenset({
+    "JSON", "HTTP", "HTTPS", "HTML", "XML", "YAML", "CSV", "PDF", "SQL", "TLS", "SSL", "CSS", "API", "URL", "URI",
+    "UUID", "NULL", "TRUE", "FALSE", "NONE", "GET", "POST",
+})  # fmt: skip
 _NO_VARIABLE = re.compile(
-    r"^(?:ERR_|E[A-Z]+$)|_(?:ERROR|FAILED|NOT_FOUND|EXCEPTION|SYNTAX|REJECTION|ASSERTION)$|^(?:MODULE|ALLOWED_HOSTS"
+    r"^(?:ERR_|E[A-Z]+$|GLIBC|GLIBCXX|CXXABI)|_(?:ERROR|FAILED|NOT_FOUND|EXCEPTION|SYNTAX|REJECTION|ASSERTION)$|^(?:MODULE|ALLOWED_HOSTS"
     r"|INSTALLED_APPS|ROOT_URLCONF|DJANGO_SETTINGS_MODULE|STATIC_ROOT|LC_[A-Z]+|LD_LIBRARY_PATH|HTTP_HOST)"
 )
 _READS = re.compile(rf"(?:os\.getenv\(|os\.environ\.get\(|process\.env\.|process\.env\[|os\.Getenv\()[\"'`]?({_NAME})")
@@ -76,8 +86,10 @@ def _surely(fault: Fault) -> list[str]:
         return ["SECRET_KEY"]
     if _MISSING.search(text):
         named = [name for name in dict.fromkeys(_CAPITALS.findall(text)) if not _NO_VARIABLE.search(name)]
-        return named[:5]
-    return []
+        if named:
+            return named[:5]
+    words = [word for pair in _WORD.findall(text) if (word := pair[0] or pair[1]) not in _NO_WORD]
+    return list(dict.fromkeys(words))[:5]
 
 
 def _perhaps(fault: Fault) -> str | None:
