@@ -1,4 +1,5 @@
-"""`python -m bench [row…] [--json FILE] [--quick] [--wait-quiet S]`: measure vibeD against the floor in the same run.
+"""`python -m bench [row…] [--against DIR] [--json FILE] [--quick] [--wait-quiet S]`: measure vibeD against the
+floor, or against the vibeD of another checkout, in the same run.
 
 The report goes to standard output, progress to standard error. The exit status is 0 when every row could be measured,
 whatever the figures are: a timing is an observation, not a test.
@@ -13,10 +14,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench import machine
+from bench.against import SOURCES, Against, Checkout
 from bench.harness import Bench
 from bench.instance import TEMPLATES, TOOLS, prepared
 from bench.report import Report, Row, as_text, row_lines
@@ -35,9 +38,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--wait-quiet", type=float, default=0.0, metavar="S", help="wait up to S seconds for a load below 1 at each row"
     )
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR",
+        help=f"compare with the vibeD of another checkout instead, in turn: {', '.join(SOURCES)}",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
-    if unknown := [name for name in given.rows if name not in ROWS]:
-        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    known = list(ROWS if given.against is None else SOURCES)
+    if unknown := [name for name in given.rows if name not in known]:
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(known)}")
+    try:
+        checkout = Checkout(given.against) if given.against is not None else None
+    except ValueError as error:
+        parser.error(str(error))
     if os.geteuid() != 0:
         parser.error("the floors boot sandboxes under uids of their own: run it as root")
     # ended by a signal it still takes away what it brought up
@@ -46,11 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     shared = prepared(lambda text: print(f"  ..  {text}", file=sys.stderr, flush=True))
     report.machine = machine.facts(_versions(shared))
     failed = 0
-    with Bench(shared, quick=given.quick, wait_quiet_s=given.wait_quiet) as bench:
+    with ExitStack() as stack:
+        bench = stack.enter_context(Bench(shared, quick=given.quick, wait_quiet_s=given.wait_quiet))
         report.disk["before"] = machine.disk(bench.folder, bench.count(100, 30))
-        for name in [name for name in ROWS if name in given.rows or not given.rows]:
+        measure = _floor(bench)
+        if checkout is not None:
+            report.machine["against"] = f"{checkout.commit} in {checkout.folder}"
+            measure = stack.enter_context(Against(bench, checkout)).measure
+        for name in [name for name in known if name in given.rows or not given.rows]:
             bench.say(f"row {name}")
-            row = _measured(bench, name)
+            row = _measured(bench, name, measure)
             failed += "failed" in row.figures
             report.rows.append(row)
             print("\n".join(row_lines(row)), file=sys.stderr, flush=True)
@@ -64,10 +81,14 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _measured(bench: Bench, name: str) -> Row:
+def _floor(bench: Bench) -> Callable[[str], Row]:
+    return lambda name: ROWS[name](bench)
+
+
+def _measured(bench: Bench, name: str, measure: Callable[[str], Row]) -> Row:
     began = time.monotonic()
     try:
-        row = ROWS[name](bench)
+        row = measure(name)
     except Exception as error:
         # one row that cannot be measured must not cost the others
         traceback.print_exc()

@@ -269,16 +269,18 @@ class Instance:
         tools = Tools(self.shared)
         for name in TOOLS:
             folder = f"{name}-{tools.version(name)}"
-            _copy(self.shared / "tools" / folder, self.home / "tools" / folder)
+            linked(self.shared / "tools" / folder, self.home / "tools" / folder)
         builder = TemplateBuilder(self.shared, load_templates(), tools)
         for name in TEMPLATES:
             built = builder.ready(name)
             assert built is not None, f"{name} was not prepared"
-            _copy(built.directory, self.home / "templates" / name / built.directory.name)
+            linked(built.directory, self.home / "templates" / name / built.directory.name)
             (self.home / "templates" / name / "current").symlink_to(built.directory.name)
 
 
-def _copy(source: Path, target: Path) -> None:
+def linked(source: Path, target: Path) -> None:
+    """A copy of a folder, by hard link where the file system allows it."""
+
     def place(one: str, other: str) -> None:
         try:
             os.link(one, other)

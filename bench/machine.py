@@ -15,10 +15,9 @@ from bench.quantiles import Quantiles
 
 def facts(programs: dict[str, str]) -> dict[str, object]:
     """What a reader needs to judge the figures; `programs` maps names to versions."""
-    commit = _said(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"])
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit or "not a checkout",
+        "commit": commit(Path(__file__).parent) or "not a checkout",
         "cpus": os.cpu_count() or 0,
         "cpu": _cpu(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
@@ -26,6 +25,11 @@ def facts(programs: dict[str, str]) -> dict[str, object]:
         "load": " ".join(f"{one:.2f}" for one in os.getloadavg()),
         "programs": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **programs},
     }
+
+
+def commit(folder: Path) -> str:
+    """What is checked out there, short; empty when it is no checkout."""
+    return _said(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"])
 
 
 def load() -> float:

@@ -6,11 +6,17 @@ They are written as people write such apps, and vibeD is told nothing about them
 from __future__ import annotations
 
 import io
+import secrets
 import tarfile
 from collections.abc import Callable, Mapping
 
 Source = Callable[[str], Mapping[str, str]]
 """From a mark to the files of an app that answers with it."""
+
+
+def name_and_mark() -> tuple[str, str]:
+    """Of a new app."""
+    return f"b{secrets.token_hex(4)}", f"mark-{secrets.token_hex(6)}"
 
 
 def packed(files: Mapping[str, str]) -> bytes:
@@ -64,6 +70,12 @@ def node(mark: str) -> Mapping[str, str]:
 
 def flask(mark: str) -> Mapping[str, str]:
     return {"app.py": _FLASK.replace("MARK", mark), "requirements.txt": "flask\n"}
+
+
+def gunicorn(mark: str) -> Mapping[str, str]:
+    """Flask without a `__main__` block: gunicorn serves it."""
+    app = _FLASK.replace("MARK", mark).partition("if __name__")[0]
+    return {"app.py": app, "requirements.txt": "flask\n"}
 
 
 def fastapi(mark: str) -> Mapping[str, str]:

@@ -42,8 +42,11 @@ type agent struct {
 	port    int
 	site    site
 	exit    *exitStatus
-	done    chan struct{} // closed when the app has ended
-	zygotes []*zygote
+	verdict *exitStatus // how it ended, where that is not its first process's status
+
+	mourning bool
+	done     chan struct{} // closed when the app has ended
+	zygotes  []*zygote
 }
 
 const (

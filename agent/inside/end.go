@@ -2,6 +2,7 @@ package inside
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -66,21 +67,75 @@ func signalName(s syscall.Signal) string {
 	return fmt.Sprintf("SIG%d", int(s))
 }
 
-// watch waits for the app's end. A first process that ends with 0 and leaves others behind has made itself a daemon:
-// then the app ends with the last of them.
+// watch waits for the app's end: that of its first process, and of those that it leaves behind while they are the app.
 func (a *agent) watch(pid int, exit <-chan exitStatus) {
 	status := <-exit
-	if status.Code != nil && *status.Code == 0 && a.init {
-		for alive() {
-			select {
-			case <-a.nobodyLeft:
-			case <-time.After(time.Second):
-			}
+	told := false
+	for a.init && alive() {
+		goesOn, serves := a.livesOn(status)
+		if !goesOn {
+			break
+		}
+		if serves && !told {
+			told = true
+			a.out.system("the first process of the app ended (%s); another one serves on", status)
+		}
+		select {
+		case <-a.nobodyLeft:
+		case <-time.After(time.Second):
 		}
 	}
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
 	a.killAll(syscall.SIGKILL)
+	a.mu.Lock()
+	if a.verdict != nil {
+		status = *a.verdict
+	}
+	a.mu.Unlock()
 	a.finish(&status)
+}
+
+// livesOn says whether what the first process left behind is still the app: a daemon, when it ended well; a server that
+// is given time to end, when it was told to (a shell that is told ends at once); and whoever serves (serves is true then).
+func (a *agent) livesOn(status exitStatus) (goesOn, serves bool) {
+	a.mu.Lock()
+	stopping, running, port := a.stopped, a.state == "running", a.port
+	a.mu.Unlock()
+	if status.Code != nil && *status.Code == 0 || stopping {
+		return true, false
+	}
+	serves = running && slices.Contains(portsOf(listeners(a.sockets())), port)
+	return serves, serves
+}
+
+// mournAfter is how long nothing may listen: what restarts its server takes less.
+const mournAfter = 10 * time.Second
+
+// mourn ends an app whose server has ended while another of its processes runs on: a worker beside it, a shell that waits.
+func (a *agent) mourn() {
+	for end := time.Now().Add(mournAfter); time.Now().Before(end); {
+		select {
+		case <-a.done:
+			return
+		case <-time.After(mournAfter / 20):
+		}
+		if len(listeners(a.sockets())) > 0 {
+			a.mu.Lock()
+			a.mourning = false
+			a.mu.Unlock()
+			return
+		}
+	}
+	a.out.system("no process of the app listens any more, although others run: it is ended")
+	code := 1
+	a.mu.Lock()
+	pid := a.pid
+	a.verdict = &exitStatus{Code: &code}
+	a.mu.Unlock()
+	if pid != 0 {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+	a.killAll(syscall.SIGKILL)
 }
 
 func (a *agent) finish(status *exitStatus) {

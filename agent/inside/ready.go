@@ -69,8 +69,16 @@ func (a *agent) await(site site, timeout time.Duration) (started, error) {
 			return started{}, &wireError{status: 422, Code: "StartFailed", Message: "the app ended before it served: " + exit.String(), Exit: exit}
 		case <-time.After(pause):
 		}
-		pause = min(pause+pause/4, 20*time.Millisecond)
+		pause = min(pause+pause/4, slowest(knock))
 	}
+}
+
+// slowest is the longest pause between two looks: shorter while the app has only to take a connection.
+func slowest(k *knock) time.Duration {
+	if k != nil && time.Since(k.since) < time.Second {
+		return 4 * time.Millisecond
+	}
+	return 20 * time.Millisecond
 }
 
 func timedOut(open []socket, timeout time.Duration) *wireError {
@@ -158,6 +166,9 @@ func (a *agent) serveOn(port int, open []socket, held *knock) {
 	}
 }
 
+// firstRequest is when it has most often come: looking around is not to be in its way.
+const firstRequest = 100 * time.Millisecond
+
 // keep leaves the connection for the first request. A worker of several is not to wait on it: such servers know
 // connections on which nothing comes, and some have a watchdog for workers that wait.
 func (a *agent) keep(held *knock, inodes []uint64) {
@@ -166,11 +177,11 @@ func (a *agent) keep(held *knock, inodes []uint64) {
 		return
 	}
 	a.relay.hold(held.conn)
-	go func() {
-		if len(holders(a.who, inodes)) > 1 {
+	time.AfterFunc(firstRequest, func() {
+		if a.relay.holds(held.conn) && len(holders(a.who, inodes)) > 1 {
 			a.relay.hold(nil)
 		}
-	}()
+	})
 }
 
 // follow looks on for a while: some servers open a port for metrics first, and their own much later.
@@ -235,7 +246,7 @@ func (a *agent) later(site site) {
 	}
 }
 
-// look is asked for when the app's port does not answer: a server that restarts may listen elsewhere.
+// look is asked for when the app's port does not answer: a server that restarts may listen elsewhere, or nowhere.
 func (a *agent) look() {
 	a.mu.Lock()
 	site, running := a.site, a.state == "running"
@@ -246,5 +257,13 @@ func (a *agent) look() {
 	open := listeners(a.sockets())
 	if port, ok := site.choose(portsOf(open)); ok {
 		a.serveOn(port, open, nil)
+		return
+	}
+	a.mu.Lock()
+	begins := !a.mourning
+	a.mourning = true
+	a.mu.Unlock()
+	if begins {
+		go a.mourn()
 	}
 }

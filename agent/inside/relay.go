@@ -30,6 +30,12 @@ func (r *relay) hold(c *net.TCPConn) {
 	r.swap(c)
 }
 
+func (r *relay) holds(c *net.TCPConn) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.held == c
+}
+
 func (r *relay) swap(c *net.TCPConn) {
 	if r.held != nil {
 		_ = r.held.Close()

@@ -13,6 +13,7 @@ from bench.rows import static
 HELLO = {"python": (sources.python, "python-313"), "node": (sources.node, "node-24")}
 FRAMEWORKS = {
     "flask": (sources.flask, "python-313"),
+    "gunicorn": (sources.gunicorn, "python-313"),
     "fastapi": (sources.fastapi, "python-313"),
     "express": (sources.express, "node-24"),
 }
@@ -70,6 +71,10 @@ def _hello(bench: Bench, name: str) -> Row:
 
 def measure_flask(bench: Bench) -> Row:
     return _framework(bench, "flask")
+
+
+def measure_gunicorn(bench: Bench) -> Row:
+    return _framework(bench, "gunicorn")
 
 
 def measure_fastapi(bench: Bench) -> Row:

@@ -15,6 +15,7 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "python": general.measure_python,
     "node": general.measure_node,
     "flask": general.measure_flask,
+    "gunicorn": general.measure_gunicorn,
     "fastapi": general.measure_fastapi,
     "express": general.measure_express,
     "burst": burst.measure,

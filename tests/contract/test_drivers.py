@@ -205,6 +205,17 @@ async def test_an_app_runs_as_its_own_user_in_its_source(on: Bench, subject: Sub
 
 
 @general
+async def test_an_app_finds_the_address_of_its_own_machine(on: Bench, subject: Subject) -> None:
+    app = await subject.start(on, subject.driver(on), subject.run(on, app="todo"))
+    code = "__import__('socket').gethostbyname(__import__('socket').gethostname())"
+    assert await app.ask(code) == "127.0.0.1"
+    code = (
+        "{a[4][0] for a in __import__('socket').getaddrinfo(__import__('socket').gethostname(), 80)} >= {'127.0.0.1'}"
+    )
+    assert await app.ask(code) == "True"
+
+
+@general
 async def test_two_sandboxes_do_not_see_each_other_nor_the_host(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     one, two = await asyncio.gather(subject.start(on, driver), subject.start(on, driver))
