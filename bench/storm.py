@@ -50,6 +50,7 @@ class Storm:
         """Deploy until so many versions have gone live; first one, then in bursts."""
         self._deploy(1)
         threads = [threading.Thread(target=self._ask, args=(post,)) for _ in range(clients) for post in (False, True)]
+        threads.append(threading.Thread(target=self._keep_coming))
         for thread in threads:
             thread.start()
         try:
@@ -115,23 +116,41 @@ class Storm:
         except (OSError, web.Broken, ValueError, KeyError) as error:
             self._failed(f"deploy {mark}: {type(error).__name__}: {error}")
 
+    def _keep_coming(self) -> None:
+        """Somebody new every few milliseconds, whatever becomes of those who wait for what is stalled."""
+
+        def come() -> None:
+            with self.instance.connect() as connection:
+                self._once(connection, web.get("/", self.instance.host(self.name)))
+
+        visits = []
+        while not self._over.is_set():
+            visits.append(threading.Thread(target=come))
+            visits[-1].start()
+            time.sleep(0.05)
+        for visit in visits:
+            visit.join()
+
     def _ask(self, post: bool) -> None:
         host = self.instance.host(self.name)
         request = web.request("POST", "/", host, BODY) if post else web.get("/", host)
         with self.instance.connect() as connection:
             while not self._over.is_set():
-                began = time.monotonic()
-                try:
-                    answer = connection.send(request)
-                except (OSError, web.Broken) as error:
-                    self._failed(f"{type(error).__name__}: {error}")
-                    continue
-                match = _MARK.search(answer.body)
-                if answer.status != 200 or match is None:
-                    self._failed(f"{answer.status} {answer.body[:150]!r}")
-                    continue
-                with self._lock:
-                    self.answers.append((began, time.monotonic(), int(match[1])))
+                self._once(connection, request)
+
+    def _once(self, connection: web.Connection, request: bytes) -> None:
+        began = time.monotonic()
+        try:
+            answer = connection.send(request)
+        except (OSError, web.Broken) as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            return
+        match = _MARK.search(answer.body)
+        if answer.status != 200 or match is None:
+            self._failed(f"{answer.status} {answer.body[:150]!r}")
+            return
+        with self._lock:
+            self.answers.append((began, time.monotonic(), int(match[1])))
 
     def _failed(self, why: str) -> None:
         with self._lock:

@@ -47,6 +47,8 @@ class Load:
     get: int = 0
     post: int = 0
     websocket: int = 0
+    newcomers: bool = False
+    """Whether somebody new comes every few milliseconds besides, whatever becomes of those before."""
     seen: list[Seen] = field(init=False, default_factory=list)
     _switches: list[tuple[float, int]] = field(init=False, default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
@@ -56,6 +58,8 @@ class Load:
     async def __aenter__(self) -> Load:
         for count, exchange in ((self.get, self._get), (self.post, self._post), (self.websocket, self._talk)):
             self._tasks += [asyncio.create_task(self._repeat(exchange)) for _ in range(count)]
+        if self.newcomers:
+            self._tasks.append(asyncio.create_task(self._keep_coming()))
         return self
 
     async def __aexit__(
@@ -107,22 +111,35 @@ class Load:
         return max((version for when, version in self._switches if when <= at), default=0)
 
     async def _repeat(self, exchange: Callable[[httpx.AsyncClient], Awaitable[int]]) -> None:
-        kind = {"_get": "get", "_post": "post", "_talk": "websocket"}[exchange.__name__]
-        async with httpx.AsyncClient(
+        async with self._browser() as http:
+            while not self._ending.is_set():
+                await self._once(exchange, http)
+                await asyncio.sleep(0.004)
+
+    async def _keep_coming(self) -> None:
+        async with self._browser(kept=0) as http, asyncio.TaskGroup() as visits:
+            while not self._ending.is_set():
+                visits.create_task(self._once(self._get, http))
+                await asyncio.sleep(0.05)
+
+    def _browser(self, kept: int | None = None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.client.port}",
             headers={"Host": self.client.host(self.app_id)},
             timeout=30.0,
             trust_env=False,
-        ) as http:
-            while not self._ending.is_set():
-                began = time.monotonic()
-                try:
-                    version = await exchange(http)
-                    self.seen.append(Seen(kind, began, version, ended=time.monotonic()))
-                except (AssertionError, OSError, httpx.HTTPError, websockets.WebSocketException) as error:
-                    self.seen.append(Seen(kind, began, 0, f"{type(error).__name__}: {error}"[:300]))
-                self._progress.set()
-                await asyncio.sleep(0.004)
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept),
+        )
+
+    async def _once(self, exchange: Callable[[httpx.AsyncClient], Awaitable[int]], http: httpx.AsyncClient) -> None:
+        kind = {"_get": "get", "_post": "post", "_talk": "websocket"}[exchange.__name__]
+        began = time.monotonic()
+        try:
+            version = await exchange(http)
+            self.seen.append(Seen(kind, began, version, ended=time.monotonic()))
+        except (AssertionError, OSError, httpx.HTTPError, websockets.WebSocketException) as error:
+            self.seen.append(Seen(kind, began, 0, f"{type(error).__name__}: {error}"[:300]))
+        self._progress.set()
 
     async def _get(self, http: httpx.AsyncClient) -> int:
         answer = await http.get("/")

@@ -102,7 +102,8 @@ async def test_nor_in_a_storm_of_redeploys_while_what_serves_is_stalled(
         numbers[mark] = int(answer.json()["version"])
 
     await deploy()
-    async with Load(vibed.client, name, get=2, post=1, websocket=1) as load, asyncio.TaskGroup() as storm:
+    steady = Load(vibed.client, name, get=2, post=1, websocket=1, newcomers=True)
+    async with steady as load, asyncio.TaskGroup() as storm:
         await load.quiet_until(3)
         with stalled(vibed, name):
             for _ in range(2):
