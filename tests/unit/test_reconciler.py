@@ -1090,6 +1090,21 @@ async def test_one_owners_hanging_apps_delay_no_other_owner_and_their_own_next_i
     assert (outcome.phase, outcome.reason) == (Phase.PENDING, "WaitingForTurn")
 
 
+async def test_an_app_that_hangs_keeps_no_pool_from_being_filled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLACE_S", 0.05)
+
+    async def hangs(run: Run) -> None:
+        await asyncio.Event().wait()
+
+    world.driver.script = hangs  # type: ignore[assignment]
+    await world.deploy()
+    world.fleet.wake("todo")
+    await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
+    world.means.pools.resize("gvisor", "python-313", 2)
+    await world.until(lambda: world.means.pools.figures()["gvisor", "python-313"].ready == 2)
+    assert world.driver.made[0].exit is None and world.serving() == []
+
+
 async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_by_itself(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
+from vibed.controller.starts import PLACE_S
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble, backoff
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
 from vibed.tracing import Step
@@ -81,6 +82,8 @@ class Life:
             else:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._means.pools.deploying())
+                # what takes longer hangs, and keeps nobody's pool from being filled
+                asyncio.get_running_loop().call_later(PLACE_S, busy.close)
                 try:
                     async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
                         owner=app.owner,
