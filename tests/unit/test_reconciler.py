@@ -1063,6 +1063,26 @@ async def test_an_only_version_that_loops_is_a_crash_loop_all_the_time(world: Wo
     assert world.fleet.wake("todo").serves, "visitors reach it all the same"
 
 
+async def test_a_first_version_that_never_lasts_is_failed_in_words_and_gone_on_with_by_a_later_controller(
+    world: World,
+) -> None:
+    for number in range(1, 4):
+        if number == 1:
+            await world.deploy()
+            world.fleet.wake("todo")
+        await world.until(lambda n=number: len(world.driver.made) == n and world.serving() == [1])  # type: ignore[misc]
+        crash(world.driver.alive[0], "boom")
+    await told(world, "CrashLoop")
+    await world.store.record("todo", None, outcomes=[VersionOutcome(1, Phase.FAILED, "CrashLoop", "boom", {})])
+    keeper = world.fleet._keepers.pop("todo")
+    keeper.gone = True
+    world.fleet.wake("todo")
+    await world.until(lambda: world.serving() == [1])
+    async with asyncio.timeout(5):
+        while (await world.store.version("todo", 1)).phase is not Phase.READY:
+            await asyncio.sleep(0.01)
+
+
 # Nobody starves nobody
 
 

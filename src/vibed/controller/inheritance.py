@@ -13,7 +13,7 @@ from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
 from vibed.controller.run import LiveRun, app_key
-from vibed.controller.telling import REFUSALS, Telling
+from vibed.controller.telling import TRIED_AGAIN, Telling
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble
 from vibed.router.markers import Marker
 from vibed.sandboxes.driver import Sandbox
@@ -35,7 +35,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
     for version in versions:
         if version.number < app.version and version.phase not in (Phase.READY, Phase.FAILED):
             telling.outcomes[version.number] = Outcome(version.phase, version.reason, version.message)
-        if version.number == app.version and version.phase is Phase.FAILED and version.reason not in REFUSALS:
+        if version.number == app.version and version.phase is Phase.FAILED and version.reason not in TRIED_AGAIN:
             life.troubles[version.number] = Trouble(version.reason, version.message)
     for sandbox in adopted:
         assert sandbox.claimed is not None

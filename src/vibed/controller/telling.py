@@ -18,6 +18,8 @@ from vibed.controller.run import LiveRun, newest_serving
 
 REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
 """Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
+TRIED_AGAIN = (*REFUSALS, "CrashLoop")
+"""Reasons with which a version is Failed and is gone on with all the same."""
 
 
 GOOD_KEPT = 8
@@ -129,7 +131,7 @@ class Telling:
         ]
         number = version.number
         trouble = self._life.troubles.get(number)
-        if plan.serving_version == number:
+        if plan.serving_version == number and plan.phase is Phase.READY:
             timings = serving.timings if serving is not None else {}
             told = serving.view().told if serving is not None else f"version {number} is serving"
             new = VersionOutcome(number, Phase.READY, "Running", told, timings)
