@@ -80,6 +80,12 @@ _ROWS = (
         " before the server): a database is empty in each new sandbox",
     ),
     _row(
+        r"Missing staticfiles manifest entry",
+        "",
+        "collect the static files before the server starts: `python manage.py collectstatic --noinput &&"
+        " gunicorn …` as the start command, or a storage without a manifest",
+    ),
+    _row(
         r"unsupported locale setting",
         "",
         "use C.UTF-8, the one that is; `babel` or your own code can format numbers and dates",
