@@ -200,9 +200,10 @@ async def test_a_missing_program_is_named_with_the_command_that_installs_it(
 @pytest.mark.parametrize("name", ["base-debian", "python-313", "node-24", "go-123"])
 async def test_every_root_has_what_drivers_rely_on(extract: Extract, name: str) -> None:
     root = await extract(name)
-    for place in ("app", "tmp", "run/vibed", "home/app", "layers", "proc", "dev", "sys"):
+    for place in ("app", "tmp", "run/vibed", "run/data", "run/etc", "home/app", "layers", "proc", "dev", "sys"):
         assert (root / place).is_dir(), place
     assert (root / "data").readlink() == Path("layers/.data"), "what a claim mounts has to appear below /layers"
+    assert (root / "etc/hosts").readlink() == Path("../run/etc/hosts"), "the agent writes the host's name there"
     assert json.loads((root / "etc/vibed/env.json").read_text()) == dict(template(name).env)
     assert "app:x:1000:1000" in (root / "etc/passwd").read_text()
     assert not (root / "etc/resolv.conf").exists(), "the builder's resolver makes getfqdn() wait for 10 s"

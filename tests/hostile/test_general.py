@@ -89,7 +89,8 @@ async def test_links_that_the_app_makes_lead_to_nothing_of_others(ground: Ground
 async def test_writing_to_the_root_the_kernels_settings_and_the_agents_directory_is_refused(ground: Ground) -> None:
     attacker = await ground.attacker()
     places = ["/", "/etc", "/etc/passwd", "/usr", "/usr/bin/python3", "/usr/lib/vibed", "/usr/lib/vibed/vibed-agent",
-              "/etc/vibed", "/etc/ld.so.preload", "/run", "/run/vibed", "/run/vibed/agent.sock", "/run/vibed/app.sock",
+              "/etc/vibed", "/etc/ld.so.preload", "/etc/hosts", "/run/etc", "/run/etc/hosts",
+              "/run", "/run/vibed", "/run/vibed/agent.sock", "/run/vibed/app.sock",
               "/layers", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory",
               "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/proc/acpi",
               "/sys", "/sys/fs/cgroup", "/sys/kernel/uevent_helper", "/dev", "/dev/null.x", "/dev/sda",
@@ -304,14 +305,26 @@ async def test_memory_beyond_the_bound_ends_the_attacker_alone(ground: Ground) -
 
 async def test_files_in_memory_and_empty_files_are_bounded_in_every_writable_place(ground: Ground) -> None:
     attacker = await ground.fresh()
-    places = ["/app", "/tmp", "/home/app", "/dev/shm", "/dev", "/run", "/var/tmp", "/run/vibed", "/layers"]
+    places = [
+        "/app",
+        "/tmp",
+        "/home/app",
+        "/data",
+        "/dev/shm",
+        "/dev",
+        "/run",
+        "/run/etc",
+        "/run/vibed",
+        "/layers",
+        "/var",
+    ]
     fit = await attacker.attack("bombs", "tmpfs", places, 200)
     disk = QUICK.disk_mb << 20
     assert {place: size for place, size in fit.items() if size > disk} == {"/dev/shm": fit["/dev/shm"]} or all(
         size <= disk for size in fit.values()
     ), fit
     assert fit["/dev/shm"] <= 64 << 20
-    assert {place for place, size in fit.items() if size} <= {"/app", "/tmp", "/home/app", "/dev/shm"}
+    assert {place for place, size in fit.items() if size} <= {"/app", "/tmp", "/home/app", "/data", "/dev/shm"}
     await attacker.attack("bombs", "unfill", places)
     assert (await attacker.app.ask("1 + 1")) == "2"
     await attacker.sandbox.destroy(0)
