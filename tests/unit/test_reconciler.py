@@ -433,7 +433,7 @@ async def test_the_last_crash_is_in_the_status_and_outlives_the_controller(world
         while (crash := (await world.app()).status.last_crash) is None:
             await asyncio.sleep(0.01)
     assert (crash.at, crash.version, crash.oom, crash.error) == (1764000000.0, 1, False, "KeyError: 'TOKEN'")
-    assert crash.message == "it exited with status 1. Its last words: KeyError: 'TOKEN'"
+    assert crash.message == "it exited with status 1: KeyError: 'TOKEN'."
     world.fleet._keepers.clear()
     world.fleet.adopt(world.driver.alive)
     await world.settle(await world.deploy())
@@ -450,7 +450,8 @@ async def test_what_is_killed_for_memory_is_told_so_and_its_last_lines_are_not_b
         while (crash := (await world.app()).status.last_crash) is None:
             await asyncio.sleep(0.01)
     assert (crash.oom, crash.error) == (True, "")
-    assert crash.message == "it used more memory than its limit and was killed."
+    assert crash.message.startswith("it used more memory than its limit and was killed.")
+    assert "more memory (`resources`)" in crash.message
 
 
 async def test_a_first_sandbox_that_cannot_be_booted_is_tried_again(world: World) -> None:
@@ -708,7 +709,7 @@ async def test_one_that_is_gone_before_anybody_is_sent_to_it_never_serves_and_fa
     old.hand_over = hand_over  # type: ignore[method-assign]
     outcome = await world.settle(await world.deploy())
     assert (outcome.phase, outcome.reason) == (Phase.FAILED, "StartFailed")
-    assert "it listened, and at once it exited with status 1. Its last words: last words" in outcome.message
+    assert "it listened, and at once it exited with status 1; its last words: last words" in outcome.message
     assert set(seen) == {1} and world.serving() == [1] and old.exit is None
     assert (await world.app()).status.serving_version == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from vibed.sandboxes.diagnosis.finding import last_words
+from vibed.sandboxes.diagnosis import About, last_words, why_it_ended
 from vibed.sandboxes.driver import Exit, Sandbox
 
 
@@ -19,7 +19,8 @@ async def how_it_ended(sandbox: Sandbox) -> Exit:
 
 
 def account(ended: Exit) -> tuple[str, str]:
-    """How it ended, as a message; and the app's own error, empty where its last lines say nothing of why."""
+    """How it ended and why, as a message; and the app's own error, empty where its last lines say nothing of why."""
+    said, hint = why_it_ended(ended, About())
     # of one that was killed for memory they do not
     error = last_words(ended.tail) if not ended.oom else ""
-    return f"{ended.describe()}." + (f" Its last words: {error}" if error else ""), error
+    return f"{said}." + (f" {hint}." if hint else ""), error

@@ -46,7 +46,7 @@ def exit_of(wire: Mapping[str, Any] | None) -> Exit | None:
 
 
 def why_it_ended(ended: Exit, about: About) -> tuple[str, str]:
-    """A sentence without its full stop on how an app ended and why, and what to change."""
+    """A sentence without its full stop on how an app ended and why; what to change, empty where not known."""
     fault = find(ended.tail) if not ended.oom else None
     found = cause(fault, about) if fault else None
     if ended.oom:
@@ -55,7 +55,7 @@ def why_it_ended(ended: Exit, about: About) -> tuple[str, str]:
             f"it used more memory than its limit{bound} and was killed",
             "have it load less at once, or deploy it with more memory (`resources`)",
         )
-    return f"{ended.describe()}{_why(fault, found)}{_meant(ended, fault)}", found.hint if found else _MEND
+    return f"{ended.describe()}{_why(fault, found)}{_meant(ended, fault)}", found.hint if found else ""
 
 
 def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> RunFailed:
@@ -93,7 +93,7 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
             told = "the app ended at once, without an error and without listening"
             return _failed(code, f"{told}{_why(fault, None)}", ended, _LISTEN)
         told, hint = why_it_ended(ended, about)
-        return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint)
+        return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint or _MEND)
     if code == "StartFailed" and fault is not None and details.get("listening"):
         return _failed(code, f"{message}{_why(fault, found)}", ended, found.hint if found else _MEND)
     if code == "WorkerRejected":
