@@ -167,7 +167,11 @@ APPS: list[tuple[str, Files, str | None]] = [
     ),
     (
         "a factory that calls another",
-        {"app.py": FLASK + "from shop import create_app\ndef make_wsgi_app():\n    return create_app('production')\n"},
+        {
+            "app.py": FLASK
+            + "from shop import create_app\ndef make_wsgi_app():\n    return create_app('production')\n",
+            "shop.py": "def create_app(name): return name\n",
+        },
         "app:make_wsgi_app()",
     ),
     (
