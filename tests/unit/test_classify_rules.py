@@ -253,6 +253,7 @@ REFUSED = [
     ("missing packages of a worker", {"worker.js": "import x from 'left-pad'\n" + WORKER}, "DependenciesMissing", "left-pad"),
     ("prose in requirements", {"app.py": FLASK, "requirements.txt": "flask\nInstall these with pip!\n"}, "BadRequirements", "line 2"),
     ("a typing error in requirements", {"app.py": FLASK, "requirements.txt": "flask==1.4..3\n"}, "BadRequirements", "1.4..3"),
+    ("a source in Markdown", {"app.py": "```python\n" + FLASK + "```\n"}, "BadSource", "between the fences"),
     ("package.json that is not JSON", {"package.json": "{", "server.js": HTTP}, "BadConfiguration", "package.json"),
     ("wrangler.toml that is not TOML", {"wrangler.toml": "main = ", "w.js": WORKER}, "BadConfiguration", "wrangler.toml"),
     ("D1 and KV", {"wrangler.toml": 'main = "w.js"\n[[d1_databases]]\nbinding = "DB"\n[[kv_namespaces]]\nbinding = "CACHE"', "w.js": WORKER}, "UnsupportedBinding", "KV (CACHE); D1 (DB)"),

@@ -139,7 +139,7 @@ def test_the_table_says_what_is_in_it(tmp_path: Path) -> None:
     ]
     assert table.files == 3
     assert table.expanded == 807
-    assert table.texts == {"site/app.py": b"print()"}
+    assert table.texts == {"site/app.py": b"print()", "site/logo.png": b"\x89PNG" * 16}
     assert table.texts_complete
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import dependencies, left_out, named, not_kept, own_tls, ports, started
+from vibed.classify import contents, dependencies, left_out, named, not_kept, own_tls, ports, started
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride
 from vibed.classify.project import Project
@@ -38,11 +38,15 @@ def classify(
         notes=(
             *decision.notes,
             *dict.fromkeys(project.passed_over),
+            *left_out.links(table),
             *left_out.notes(project.tree, decision),
             *not_kept.notes(project, decision),
             *own_tls.notes(project, decision),
+            *contents.notes(project.tree),
         ),
     )
+    shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
+    contents.check(project.tree, [*started.sources(project, decision), shown])
     decision = _with_ports(project, decision, asked=override is not None and override.port is not None)
     return dependencies.compared(project, decision)
 

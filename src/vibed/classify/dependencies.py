@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vibed.classify import node_dependencies, python_dependencies
+from vibed.classify import calls_out, node_dependencies, python_dependencies, python_version
 from vibed.classify.decision import Decision
 from vibed.classify.errors import DependenciesMissing
 from vibed.classify.needs import Needs
 from vibed.classify.project import Project
-from vibed.classify.started import entries
+from vibed.classify.started import entries, sources
 
 _PYTHON = re.compile(r"python-(\d)(\d+)")
 
@@ -25,6 +25,8 @@ def compared(project: Project, decision: Decision) -> Decision:
         found = python_dependencies.dependencies(project.tree, project.sources, files, packages, python)
         if found.missing:
             _refuse(decision, found)
+        told = (python_version.note(project.tree, python), calls_out.note(_texts(project, decision)))
+        found.notes += filter(None, told)
         env = dict(decision.env)
         if found.vendored:
             env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), *(f"/app/{f}" for f in found.vendored)]))
@@ -41,9 +43,14 @@ def compared(project: Project, decision: Decision) -> Decision:
         found = node_dependencies.dependencies(project.node, files, packages, imported_only=worker)
         if found.missing:
             _refuse(decision, found)
+        found.notes += filter(None, [calls_out.note(_texts(project, decision))])
         used = tuple(name for name in found.names if name in (packages or {}))
         return replace(decision, dependencies=tuple(found.names), packages=used, notes=(*decision.notes, *found.notes))
     return decision
+
+
+def _texts(project: Project, decision: Decision) -> list[str]:
+    return [project.tree.text(path) for path in sources(project, decision)]
 
 
 def _refuse(decision: Decision, found: Needs) -> None:

@@ -60,6 +60,12 @@ class BadConfiguration(ClassifyError):
     code = "BadConfiguration"
 
 
+class BadSource(ClassifyError):
+    """A file that is started or shown holds something else than its name says."""
+
+    code = "BadSource"
+
+
 class UnsupportedBinding(ClassifyError):
     """A worker needs a service of Cloudflare's that is not here."""
 

@@ -36,7 +36,10 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
     kind, language = command_line.kind_of(command)
     if language:
         raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
-    absent = next((word for part in parts or () if (word := _absent(p, part))), None)
+    folders = _folders(parts or ())
+    absent = next(
+        (word for part, folder in zip(parts or (), folders, strict=True) if (word := _absent(p, part, folder))), None
+    )
     if absent:
         p.passed_over.append(f"{where} names {quoted(absent)}, which is not there, and was passed over")
         return None
@@ -97,17 +100,29 @@ def _with_file(p: Project, inner: Unwrapped, argv: tuple[str, ...]) -> tuple[str
     return ("python3", "-m", "dotenv", "-f", inner.env_file, "run", "--", *argv)
 
 
-def _absent(p: Project, part: shell_text.Simple) -> str | None:
-    """The program of a command if neither the template nor the archive has it."""
+def _absent(p: Project, part: shell_text.Simple, folder: str) -> str | None:
+    """The program of a command, or the file that it starts, if neither the template nor the archive has it."""
     words = unwrapped(part.words).words
     if not words or "$" in words[0]:
         return None
     name = words[0]
     if "/" not in name:
-        return None if command_line.is_known(name) or _script(p, unwrapped(part.words)) else name
+        if command_line.is_known(name):
+            return _absent_file(p, words, folder) if part.then in ("", "&") else None
+        return None if _script(p, unwrapped(part.words)) else name
     path = posixpath.normpath(name.removeprefix("/app/"))
     beside = name.startswith(("/", "node_modules/", "./node_modules/")) and not name.startswith("/app/")
     return None if beside or path in p.tree.paths or part.words != words else name
+
+
+def _absent_file(p: Project, words: Sequence[str], folder: str) -> str | None:
+    """The file that `python FILE` or `node FILE` names, where there is none."""
+    if not re.fullmatch(r"python(?:3(?:\.\d+)?)?|node", words[0]) or {"-c", "-e", "-m", "-p"} & set(words):
+        return None
+    file = next((word for word in words[1:] if word.endswith((".py", ".js", ".mjs", ".cjs", ".ts"))), None)
+    if file is None or "$" in file or file.startswith("/"):
+        return None
+    return None if posixpath.normpath(posixpath.join(folder, file)) in p.tree.paths else file
 
 
 def _script(p: Project, inner: Unwrapped) -> str | None:

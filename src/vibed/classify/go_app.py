@@ -84,12 +84,28 @@ class GoApp:
         if not self.tree.has("go.mod"):
             build.append(("go", "mod", "init", "app"))
         target = f"./{folder}" if folder else "."
-        build.append(("go", "build", "-o", BINARY, target))
+        # Before Go 1.14 in go.mod, a vendor folder is only looked at when it is asked for.
+        vendored = ("-mod=vendor",) if self.tree.has("vendor/modules.txt") and self._version() < (1, 14) else ()
+        build.append(("go", "build", *vendored, "-o", BINARY, target))
         where = f"the package main in {quoted(folder)}" if folder else "the package main at the root"
         return Decision(
             kind="go", argv=(BINARY,), build=tuple(build), entrypoint=f"go build {target}", dependencies=tuple(names),
             why=f"It is a Go server: {where} is compiled in its sandbox.",
         )  # fmt: skip
+
+    def _version(self) -> tuple[int, int]:
+        """The language version of go.mod; what Go takes where it says none."""
+        asked = _VERSION.search(self.tree.text("go.mod"))
+        return (int(asked[1]), int(asked[2])) if asked else (1, 16)
+
+    def _raised(self, have: str) -> str:
+        """What has to be done before `go mod vendor`: below 1.17 the modules in vendor/ would be compiled as the
+        language that go.mod names, whatever they need."""
+        if not self.tree.has("go.mod"):
+            return "run go mod init app and go mod tidy, "
+        if self._version() >= (1, 17):
+            return ""
+        return f"run go mod edit -go={'.'.join((have or '1.21').split('.')[:2])} and go mod tidy, "
 
     def _check(self, packages: Mapping[str, str] | None) -> list[str]:
         text = self.tree.text("go.mod")
@@ -119,7 +135,7 @@ class GoApp:
             raise DependenciesMissing(
                 f"it needs {len(missing)} module{'s' if len(missing) > 1 else ''} that the template does not have:"
                 f" {', '.join(missing)[:300]}",
-                hint="run go mod vendor and deploy the vendor/ folder with the rest",
+                hint=f"{self._raised(have)}run go mod vendor and deploy the vendor/ folder with the rest",
                 details={"missing": missing, "template": "go-123"},
             )
         return names

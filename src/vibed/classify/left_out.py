@@ -10,6 +10,13 @@ from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 from vibed.sources.table import ArchiveTable
 
+_APT = re.compile(
+    r"(?:apt-get|apt|apk)[ ](?:-\S{1,20}[ ])*(?:install|add)\b((?:[ \t]{1,20}|\\\r?\n|[\w.+=-]{1,60}){1,200})"
+)
+_USUAL = re.compile(
+    r"curl|wget|git|ca-certificates|gcc|g\+\+|make|build-essential|bash|tini|dumb-init|python3.*|.*-dev|gnupg.*|install"
+)
+"""What a Dockerfile installs to build, or the template has as well."""
 _COMPOSE = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 _LARGEST_COMPOSE = 64 << 10
 _PROCESS = re.compile(r"^([A-Za-z][\w-]{0,40})[ \t]*:[ \t]*(\S.{0,500})", re.MULTILINE)
@@ -29,11 +36,14 @@ def notes(tree: Tree, decision: Decision) -> tuple[str, ...]:
     """For a server of the general lane; a site and a worker are all there is of them."""
     if decision.lane != "general":
         return ()
-    return tuple(
-        filter(
-            None, (_procfile(tree, decision), _variables(tree, decision), _compose(tree), _front_end(tree, decision))
-        )
+    said = (
+        _procfile(tree, decision),
+        _variables(tree, decision),
+        _compose(tree),
+        _installed(tree),
+        _front_end(tree, decision),
     )
+    return tuple(filter(None, said))
 
 
 def links(table: ArchiveTable) -> tuple[str, ...]:
@@ -45,6 +55,14 @@ def links(table: ArchiveTable) -> tuple[str, ...]:
     return (
         f"left out: {len(names)} link{'s' if len(names) > 1 else ''} of tools, in {', '.join(map(quoted, shown[:3]))}",
     )
+
+
+def _installed(tree: Tree) -> str:
+    """What a Dockerfile installs beside the app: it is not built."""
+    names = [name for line in _APT.findall(tree.text("Dockerfile")[:65536]) for name in line.split()]
+    asked = [name for name in dict.fromkeys(names) if re.fullmatch(r"[a-z0-9][a-z0-9.+-]{1,60}", name)]
+    wanted = [name for name in asked if not _USUAL.fullmatch(name)][:_MOST]
+    return f"Dockerfiles are not built here: {', '.join(wanted)} of it are not there" if wanted else ""
 
 
 def _procfile(tree: Tree, decision: Decision) -> str:

@@ -50,6 +50,12 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         apart = ("--app-dir", beside) if beside else ()
         kind, argv = "python", (*served, *apart) if asgi else project.python.gunicorn(entrypoint, beside)
     else:
+        gone = re.search(r"^(?:python3?|node)\s+(?:-u\s+)?([\w./-]+\.(?:py|[cm]?[jt]s))\b", entrypoint)
+        if gone and gone[1].removeprefix("./") not in tree.paths:
+            raise BadOverride(
+                f"the entrypoint starts {quoted(gone[1])}, which is not in the archive",
+                hint=f"name one of its files: {', '.join(tree.root[:5])}",
+            )
         named, language = command_line.kind_of(entrypoint)
         if language:
             raise BadOverride(f"the entrypoint starts {language}, which no template has", hint=foreign.hint(language))

@@ -38,6 +38,45 @@ DATABASES = frozenset(
 """Drivers of databases that are reached over the network."""
 
 
+CURES = {
+    "better-sqlite3": "node:sqlite, which Node brings,", "sqlite3": "node:sqlite, which Node brings,",
+    "sqlite": "node:sqlite, which Node brings,", "node-fetch": "fetch, which Node brings,", "bcrypt": "scrypt of the"
+    " standard library (node:crypto, hashlib)", "bcryptjs": "scrypt of node:crypto", "uuid4": "crypto.randomUUID()",
+    "request": "fetch, which Node brings,", "waitress": "gunicorn", "hypercorn": "uvicorn", "daphne": "uvicorn",
+    "ujson": "json of the standard library", "orjson": "json of the standard library",
+    "peewee": "sqlite3 of the standard library, or SQLAlchemy,", "simplejson": "json of the standard library",
+}  # fmt: skip
+"""What a template has in the place of a package that it lacks."""
+
+_OWN = frozenset(
+    {
+        "helpers",
+        "helper",
+        "utils",
+        "util",
+        "config",
+        "models",
+        "model",
+        "db",
+        "database",
+        "routes",
+        "views",
+        "settings",
+        "forms",
+        "auth",
+        "services",
+        "schemas",
+        "constants",
+        "common",
+        "core",
+        "api",
+        "app_utils",
+        "main",
+    }
+)
+"""What people call files of their own."""
+
+
 @dataclass
 class Needs:
     """What an app says, or shows, that it needs."""
@@ -64,6 +103,10 @@ class Needs:
         services = [name for name in absent if name in _SERVICES or name.startswith(_FAMILIES)]
         parts = [*self.changes.values()][:5]
         parts += [f"ask for `{name}` without the pin (the template has {v})" for name, v in self.pinned.items()][:5]
+        parts += [f"{CURES[name]} does what {name} does" for name in absent if name in CURES][:5]
+        own = [name for name in absent if name.replace("-", "_") in _OWN]
+        if own:
+            parts.append(f"{_few(own)} may be a file of yours that is missing in what was sent")
         if services:
             parts.append(
                 f"apps here have no network out, so that bringing {_few(services)} would not help: answer without"
@@ -79,7 +122,7 @@ class Needs:
                 f"remove those that are not used ({', '.join(self.unused[:5])} … are imported nowhere that was looked"
                 " at)"
             )
-        if set(absent) - {*databases, *services}:
+        if set(absent) - {*databases, *services, *own, *CURES}:
             otherwise = "otherwise " if self.unused else "for the others, " if parts else ""
             parts.append(
                 f"{otherwise}use what the template {template} has (vibed templates), or put the packages into the"

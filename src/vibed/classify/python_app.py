@@ -38,6 +38,7 @@ _RUNNERS: dict[str, Callable[[str, int], tuple[str, ...]]] = {
 """Frameworks whose files are started by a command of their own, `python FILE` being no use."""
 
 
+_TELLING = ("Dockerfile", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "startup.txt")
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
 _SHOWN = {
     "flask": "Flask", "fastapi": "FastAPI", "starlette": "Starlette", "django": "Django", "streamlit": "Streamlit",
@@ -82,7 +83,21 @@ class PythonApp:
             )
         if found:
             return found[0]
-        return next((path for path in self._nested() if self.serves(path)), None)
+        nested = self._serving_below()
+        return nested[0] if nested else None
+
+    def also_serving(self, path: str) -> list[str]:
+        """Other servers below the root, where the one that is started is as well: they are told."""
+        below = self._serving_below() if "/" in path else []
+        apart = [other for other in below if other.partition("/")[0] != path.partition("/")[0]]
+        return [other for other in apart if self.sources[other] not in self.sources.reached(path)]
+
+    def _serving_below(self) -> list[str]:
+        """Those whose folder a Dockerfile or a compose file names come first, then by depth and name."""
+        told = "\n".join(self.tree.text(path) for path in _TELLING)
+        named = set(re.findall(r"(?<![\w/.-])(?:\./)?([\w.-]{1,100})(?=[/\s\"']|$)", told))
+        found = [path for path in self._nested() if self.serves(path)]
+        return sorted(found, key=lambda path: path.partition("/")[0] not in named)
 
     def _starts(self, path: str) -> bool:
         source = self.sources[path]
@@ -201,9 +216,12 @@ class PythonApp:
             }
         if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
             env["PYTHONPATH"] = root
+        others = self.also_serving(path)
         notes: tuple[str, ...] = ()
+        if others:
+            notes = (f"{_listed(others)} would serve as well: name an entrypoint if another is meant",)
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
-            notes = ("debug=True shows tracebacks, and a console to whoever has its PIN, to every visitor",)
+            notes += ("debug=True shows tracebacks, and a console to whoever has its PIN, to every visitor",)
         return Decision(
             kind="python", argv=argv, entrypoint=" ".join(argv), env=env, notes=notes,
             why=f"{quoted(path)} is a Python server ({framework}) and {reason}.",

@@ -120,11 +120,11 @@ def _tables(where: str, entries: Mapping[str, object]) -> list[tuple[str, str]]:
                 continue
             value = value.get("version", "*")
         text = value.strip() if isinstance(value, str) else "*"
-        found.append((where, name + _poetry(text)))
+        found.append((where, name + poetry_version(text)))
     return found
 
 
-def _poetry(text: str) -> str:
+def poetry_version(text: str) -> str:
     """Poetry's and Pipfile's version syntax as PEP 440: `^1.2`, `~1.2`, `1.2`, `*`."""
     if text in ("", "*"):
         return ""

@@ -110,6 +110,8 @@ def nothing(p: Project) -> Decision | None:
                 else "make it answer HTTP: with node:http or Express, listening on PORT; or put it into an index.html"
             ),
         )
+    if p.tree.has("Dockerfile") and not p.passed_over:
+        p.passed_over.append("its Dockerfile is not built, since there are no containers here")
     shown = p.tree.root[:5]
     seen = f"found {', '.join(map(quoted, shown))}" if shown else "no file is at the root"
     seen = "; ".join([seen, *p.passed_over])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from vibed.classify.build_output import configured
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired
 from vibed.classify.project import Project
 from vibed.classify.site import is_template
+from vibed.classify.unbuilt import reason
 from vibed.sources.errors import quoted
 
 
@@ -27,7 +29,8 @@ def built_site(p: Project) -> Decision | None:
     if tool is None and "build" not in p.node.scripts and not _generator(p):
         return None
     name, folder = tool or ("a build", "dist")
-    built = p.site.built(folder)
+    told = configured(p.tree, p.node.scripts.get("build", ""))
+    built = p.site.built(*filter(None, (told, folder)))
     page = p.site.page("")
     if built is None or (built == "public" and page and not p.site.is_source(page)):
         return None
@@ -38,7 +41,8 @@ def front_end(p: Project) -> Decision | None:
     generator = _generator(p)
     tool = p.node.front_end() or generator
     page = p.site.page("")
-    source = bool(page and p.site.is_source(page))
+    unbuilt = reason(p.node, page) if page else None
+    source = bool(page and (p.site.is_source(page) or unbuilt))
     plain = bool(page and not source and not (generator and is_template(p.tree.text(page or ""))))
     if plain and page:
         lacking = p.site.lacks(page) if "build" in p.node.scripts else None
@@ -48,12 +52,19 @@ def front_end(p: Project) -> Decision | None:
             f"{quoted(page)} refers to {quoted(lacking)}, which its build script makes and which is not in the archive"
         )
     elif source:
-        what = f"{quoted(page or '')} refers to source files that a browser cannot run"
+        what = unbuilt or f"{quoted(page or '')} refers to source files that a browser cannot run"
     elif tool or "build" in p.node.scripts:
         what = f"it is a front-end project ({tool[0]})" if tool else "it is a front-end project with a build script"
     else:
         return None
+    if unbuilt and not tool and "build" not in p.node.scripts:
+        raise BuildRequired(
+            f"{unbuilt}: the page would stay blank",
+            hint="name it by its address (https://…) or in an import map; or build it, and deploy what that makes",
+            details={"output": "dist"},
+        )
     name, folder = tool or ("", "dist")
+    folder = configured(p.tree, p.node.scripts.get("build", "")) or folder
     command = _BUILDERS.get(name, "npm run build")
     raise BuildRequired(
         f"{what}: it has to be built first, and the built pages are not in the archive",
@@ -104,9 +115,10 @@ def site_folder(p: Project) -> Decision | None:
     if folder is None:
         return None
     page = p.site.page(folder)
-    if page and p.site.is_source(page):
+    unbuilt = reason(p.node, page) if page else None
+    if page and (p.site.is_source(page) or unbuilt):
         raise BuildRequired(
-            f"{quoted(page)} refers to source files that a browser cannot run",
+            unbuilt or f"{quoted(page)} refers to source files that a browser cannot run",
             hint="run the build and deploy the folder it makes (often dist)",
             details={"output": "dist"},
         )

@@ -26,11 +26,15 @@ _MANIFESTS = frozenset(
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
         "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
         "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
-        "firebase.json", "staticwebapp.config.json",
+        "angular.json", "firebase.json", "staticwebapp.config.json",
     }
 )  # fmt: skip
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})
 _PAGES = frozenset({"html", "htm"})
+_DATA_FILES = frozenset(
+    {"png", "jpg", "jpeg", "gif", "webp", "ico", "woff", "woff2", "pdf", "zip", "wasm", "mp3", "ttf"}
+)
+"""Of these the first bytes tell whether they are what they are called."""
 _FOREIGN = ("node_modules/", "site-packages/", ".git/", ".venv/", "venv/", "__pycache__/", "__MACOSX/")
 
 
@@ -51,6 +55,8 @@ def wanted(path: str, executable: bool) -> int:
         name in _MANIFESTS or (extension in ("txt", "in") and name.startswith("requirements"))
     ):
         head = MANIFEST_HEAD
+    elif extension in _DATA_FILES and depth <= _MANIFEST_DEPTH:
+        head = BINARY_HEAD
     elif depth <= _MANIFEST_DEPTH and (executable or name == "www"):
         head = SOURCE_HEAD if name == "www" else BINARY_HEAD
     if head and any(part in path for part in _FOREIGN):
