@@ -355,6 +355,7 @@ class Subject:
             limits or on.roots.limits,
             mounts,
             timeout_s,
+            app_key="1764000000.5",
         )
 
     async def boot(self, on: Bench, driver: Driver, *, urgent: bool = True) -> Sandbox:
