@@ -74,7 +74,7 @@ def measure(bench: Bench) -> Row:
         row.notes += [f"{kind}: {said}" for said in seen.said]
         row.verdicts.append(none_of(f"{kind}: 0 failed", dict(seen.failed)))
         row.verdicts.append(none_of(f"{kind}: 0 stale", dict(seen.stale)))
-    for kind, source, switches in (("worker", sources.worker, 1000), ("python", sources.python, 100)):
+    for kind, source, switches in (("worker", sources.worker, 1000), ("python", sources.python_echo, 100)):
         _storm(bench, row, kind, source, bench.count(switches, 20))
     return row
 
