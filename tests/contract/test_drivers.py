@@ -44,6 +44,7 @@ from vibed.sandboxes.driver import (
     SandboxLost,
     State,
 )
+from vibed.supervision import supervised as supervised_sandbox
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -677,6 +678,23 @@ async def test_connections_stay_when_the_sandbox_that_should_take_them_has_ended
     await old.sandbox.wait()
     with pytest.raises(SandboxLost):
         await old.sandbox.hand_over(None)
+
+
+@supervised
+async def test_one_whose_supervisor_is_stopped_is_ended_without_waiting_for_it(
+    on: Bench, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever hangs in it can do nothing but come again."""
+    monkeypatch.setattr(supervised_sandbox, "_HAND_OVER_S", 0.2)
+    driver = subject.driver(on)
+    old, new = [await subject.start(on, driver) for _ in range(2)]
+    os.kill(supervisor_pid(on, old.sandbox), signal.SIGSTOP)
+    with pytest.raises(SandboxLost):
+        await old.sandbox.hand_over(new.sandbox)
+    async with asyncio.timeout(9):
+        await old.sandbox.destroy()
+    assert old.sandbox.exit is not None
+    assert (await new.get()).body == "hello world"
 
 
 async def _body(answer: Awaitable[Answer]) -> str:

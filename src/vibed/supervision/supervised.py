@@ -95,6 +95,8 @@ class Supervised:
         self._last: Mapping[str, Any] = {}
         self._log_dir: Path | None = None
         self._used = False
+        self._deaf = False
+        """Whether its supervisor did not answer what it answers at once."""
         self._on_stage: Callable[[str], None] = lambda stage: None
         self._changed = asyncio.Event()
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -196,6 +198,7 @@ class Supervised:
                 raise HeirUnreachable(error.message) from error
             raise SandboxLost(f"sandbox {self.id}: {error.message}") from error
         except (wire.Disconnected, TimeoutError, OSError) as error:
+            self._deaf = isinstance(error, TimeoutError)
             raise SandboxLost(f"sandbox {self.id} does not answer: {error}") from error
 
     async def drain(self, deadline_s: float) -> None:
@@ -209,12 +212,13 @@ class Supervised:
         if not self._ended.done():
             if self._death.closed:
                 raise SandboxLost(f"sandbox {self.id} is another controller's by now: its driver here was closed")
-            with contextlib.suppress(VibedError, TimeoutError):
-                await self._call("stop", grace_s + 10, grace_s=grace_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLEANUP_S):
-                    await asyncio.shield(self._ended)
-                return
+            if not self._deaf:
+                with contextlib.suppress(VibedError, TimeoutError):
+                    await self._call("stop", grace_s + 10, grace_s=grace_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLEANUP_S):
+                        await asyncio.shield(self._ended)
+                    return
             # a supervisor that does not end by itself is ended; the watcher then removes what it leaves
             self._death.kill()
         await asyncio.shield(self._ended)
