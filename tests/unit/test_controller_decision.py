@@ -186,6 +186,7 @@ def test_who_waits_for_a_turn_is_told_so_whether_or_not_an_older_version_serves(
     plan = look(2, waits)
     assert (plan.phase, plan.reason) == (Phase.PENDING, "WaitingForTurn")
     assert plan.message == "version 2 waits for its turn: 1 of your apps is starting (todo)"
+    assert plan.look_again_at is not None, "who is before it changes"
     plan = look(2, serving(1, 1), waits, good={1})
     assert (plan.phase, plan.reason, plan.serving_version) == (Phase.READY, "WaitingForTurn", 1)
     assert plan.message == "version 1 serves; version 2 waits for its turn: 1 of your apps is starting (todo)"

@@ -23,7 +23,7 @@ from vibed.controller.trouble import (
 )
 
 BLOCKED_S = 5.0
-"""How often it is looked whether what a version waits for is there, should nobody tell."""
+"""How often it is looked how what a version waits for stands, should nobody tell."""
 SLOW = ("TemplateBuilding", "MemoryShort")
 """Reasons for which a version waits and that may last: nobody is kept waiting for its end."""
 
@@ -85,7 +85,7 @@ class Observed:
     sound: bool = False
     """Whether a run of the wanted version ever served for `SOUND_AFTER_S`."""
     blocked: tuple[str, str] | None = None
-    """(reason, message) why the wanted version cannot start yet: its template is being built."""
+    """(reason, message) why the wanted version cannot start yet: its template is being built, memory is short."""
     refused: tuple[str, str] | None = None
     """(reason, message) why the wanted version can never start here: no driver at the least isolation."""
 
@@ -197,7 +197,8 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     if seen.refused is not None:
         return _fall_back(wanted, seen, serving, superseded, *seen.refused)
     if starting is not None:
-        return _meanwhile(older, superseded, *_on_its_way(starting, trouble, lived=lived))
+        again = seen.now + BLOCKED_S if starting.waits_for else None
+        return _meanwhile(older, superseded, *_on_its_way(starting, trouble, lived=lived), look_again_at=again)
     if trouble is not None and gives_way(trouble, sound=seen.sound, lived=lived, older=_fallback(wanted, seen)):
         return _fall_back(wanted, seen, serving, superseded, trouble.reason, trouble.message)
     if seen.blocked is not None:
