@@ -148,6 +148,12 @@ def test_it_goes_back_to_the_newest_that_was_good_and_not_to_one_that_failed() -
     assert look(5, good={1, 3, 5}, troubles={5: crashed(1.0)}).actions == (Start(3),)
 
 
+def test_nor_to_one_that_fails_again_and_again_while_there_is_another() -> None:
+    bad = {5: crashed(1.0), 3: crashed(1.0, count=3)}
+    assert look(5, good={1, 3}, troubles=bad).actions == (Start(1),)
+    assert look(5, good={3}, troubles=bad).actions == (Start(3),), "better than nothing"
+
+
 def test_the_one_before_is_kept_at_hand_until_the_new_version_has_served_a_while() -> None:
     young, older = RunView(7, 2, Stage.SERVING, served_s=2.0), serving(3, 1)
     plan = look(2, older, young, good={1, 2})

@@ -247,8 +247,10 @@ def _down(trouble: Trouble, *, lived: bool) -> tuple[Phase, str]:
 
 
 def _fallback(wanted: Wanted, seen: Observed) -> int | None:
-    """The newest good version besides the wanted one."""
-    return max((number for number in seen.good if number != wanted.version), default=None)
+    """The newest good version besides the wanted one, and rather one that does not fail again and again either."""
+    others = [number for number in seen.good if number != wanted.version]
+    lasting = [number for number in others if (trouble := seen.troubles.get(number)) is None or not loops(trouble)]
+    return max(lasting or others, default=None)
 
 
 def _fall_back(
