@@ -122,6 +122,16 @@ def test_an_older_version_that_the_source_does_not_notice_is_told(requirement: s
     assert len(python(source, requirement).notes) == 1
 
 
+def test_a_package_of_node_that_nothing_names_is_told_and_no_more() -> None:
+    package = json.dumps({"dependencies": {"express": "^5", "clean-css": "^5"}, "scripts": {"start": "node a.js"}})
+    files: dict[str, str | bytes] = {"package.json": package, "a.js": EXPRESS}
+    assert classify(table_of(files), None, TEMPLATES).notes == (
+        "asked for, not there, and used by nothing that was seen: clean-css",
+    )
+    with pytest.raises(DependenciesMissing, match="clean-css"):
+        classify(table_of({**files, "lib/b.js": "engine('clean-css')\n"}), None, TEMPLATES)
+
+
 def test_what_is_asked_for_in_the_newer_version_is_not_looked_at() -> None:
     assert changed.used(changed.PYTHON["pillow"], {"a.py": "Image.ANTIALIAS"}, (10,), (12,)) == []
     assert changed.used(changed.PYTHON["pillow"], {"a.py": "Image.ANTIALIAS"}, (9, 5), (9, 9)) == []

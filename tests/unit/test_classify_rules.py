@@ -248,7 +248,7 @@ REFUSED = [
     ("two Go programs", {"go.mod": "module x", "cmd/a/main.go": GO, "cmd/b/main.go": GO}, "AmbiguousProject", "cmd/a"),
     ("two programs", {"a": ELF, "b": ELF}, "AmbiguousProject", "Procfile"),
     ("missing Python packages", {"app.py": FLASK + "import cv2, torch\n", "requirements.txt": "flask\nopencv-python\ntorch==2.5\n"}, "DependenciesMissing", "opencv-python, torch==2.5"),
-    ("missing Node packages", {"server.js": EXPRESS, "package.json": pkg(dependencies={"express": "5", "mongoose": "^8"})}, "DependenciesMissing", "mongoose@^8"),
+    ("missing Node packages", {"server.js": EXPRESS + "require('mongoose')\n", "package.json": pkg(dependencies={"express": "5", "mongoose": "^8"})}, "DependenciesMissing", "mongoose@^8"),
     ("missing Go modules", {"go.mod": "module x\nrequire (\n\tgithub.com/gin-gonic/gin v1.10.0\n)\n", "main.go": GO}, "DependenciesMissing", "go mod vendor"),
     ("missing packages of a worker", {"worker.js": "import x from 'left-pad'\n" + WORKER}, "DependenciesMissing", "left-pad"),
     ("prose in requirements", {"app.py": FLASK, "requirements.txt": "flask\nInstall these with pip!\n"}, "BadRequirements", "line 2"),

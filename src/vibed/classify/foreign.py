@@ -64,7 +64,7 @@ def language(tree: Tree, *, finished_page: bool = False) -> str | None:
         if name == "Ruby" and "_config.yml" in names:
             continue
         found = [path for path in tree.root if path in files or (endings and path.endswith(endings))]
-        if finished_page and not any(f"/{path}".endswith(_PROGRAMS) for path in tree.paths):
+        if found and finished_page and not any(f"/{path}".endswith(_PROGRAMS) for path in tree.paths):
             found = [path for path in found if not path.endswith(_BESIDE_PAGES.get(name, _NONE))]
         if found:
             return name

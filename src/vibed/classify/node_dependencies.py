@@ -81,12 +81,15 @@ def dependencies(
     if not declared or imported_only:
         declared = {name: node.all_dependencies.get(name, "*") for name in sorted(imported)}
     found = Needs(names=sorted(declared))
+    unused: list[str] = []
     for name in found.names if packages is not None else ():
         spec, version = declared[name], (packages or {}).get(name)
         if f"node_modules/{name}" in node.tree.folders:
             continue
         if version is None:
-            if name in imported or not _NOT_NEEDED.match(name):
+            if name not in imported and not _NOT_NEEDED.match(name) and not _mentioned(node, name, files):
+                unused.append(name)
+            elif name in imported or not _NOT_NEEDED.match(name):
                 found.missing[name] = name if spec in ("*", "", "latest") else f"{name}@{spec}"
         elif not _allows(spec, version):
             texts = {file: node.tree.text(file) for file in files} if name in imported else {}
@@ -105,7 +108,19 @@ def dependencies(
                 found.changes[name] = f"the template has {shown} {version}: write {', '.join(old[:5])}"
             else:
                 found.pinned[name] = version
+    if unused:
+        more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+        found.notes.append(f"asked for, not there, and used by nothing that was seen: {', '.join(unused[:8])}{more}")
     return found
+
+
+def _mentioned(node: NodeApp, name: str, files: Sequence[str]) -> bool:
+    """Whether something names a package that nothing imports: a view engine, a driver, a plugin; or whether too little
+    of the source is known to tell."""
+    if not node.tree.complete or not files:
+        return True
+    word = re.compile(rf"(?<![\w-])(?:@\w+/)?{re.escape(name.rpartition('/')[2])}(?![\w-])")
+    return any(word.search(node.tree.text(path)) for path in node.tree.known(".js", ".mjs", ".cjs", ".ts", ".mts"))
 
 
 def _unnoticed(name: str, spec: str) -> bool:

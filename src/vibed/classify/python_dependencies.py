@@ -24,6 +24,7 @@ _DATABASE = re.compile(
 
 
 _MOST_FILES = 200
+_TEST = re.compile(r"(?:^|/)(?:tests?/|test_[^/]*$|conftest\.py$)")
 
 
 def dependencies(
@@ -125,7 +126,8 @@ def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:
     if not names:
         return
     pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
-    texts = [tree.text(path) for path in (*tree.known(".py"), "Procfile", "gunicorn.conf.py")]
+    files = [path for path in tree.known(".py") if not _TEST.search(path)]
+    texts = [tree.text(path) for path in (*files, "Procfile", "gunicorn.conf.py")]
     mentioned = {names[word].name for text in texts for word in set(pattern.findall(text))}
     left = []
     for want in wanted:
@@ -191,7 +193,7 @@ def _read(tree: Tree, sources: Sources, entries: Sequence[str]) -> list[Source]:
     files = {source.path: source for entry in entries for source in sources.reached(entry)}
     tops = {name.partition(".")[0] for source in files.values() for name in source.imports}
     if not entries or "django" in tops:
-        return [sources[path] for path in tree.known(".py")[:_MOST_FILES]]
+        return [sources[path] for path in tree.known(".py") if not _TEST.search(path)][:_MOST_FILES]
     if "streamlit" in tops:
         for path in tree.known(".py"):
             if path.rpartition("/")[0].endswith("pages"):

@@ -15,6 +15,8 @@ from vibed.classify.wrappers import unwrapped
 
 _OBJECT = re.compile(r"([\w.]+):[\w.()]+")
 _ROOTS = frozenset({"--app-dir", "--chdir", "--pythonpath", "-C", "--directory"})
+_SETTINGS = frozenset({"-c", "--config", "--log-config", "--env-file", "-k", "--worker-class"})
+"""Options whose value is not what is started."""
 _NODE = ("", ".js", ".mjs", ".cjs", ".ts", ".mts")
 
 
@@ -61,14 +63,17 @@ def _named(tree: Tree, words: tuple[str, ...], folder: str) -> Iterator[str]:
             roots.insert(0, f"{posixpath.normpath(value)}/")
     roots += [f"{word.partition('=')[2]}/" for word in words if word.partition("=")[0] in _ROOTS and "=" in word]
     modules = {words[at + 1] for at in range(len(words) - 1) if words[at] == "-m"}
-    for word in words:
+    server = next((word for word in words if word in ("gunicorn", "uvicorn", "hypercorn", "daphne")), "")
+    for before, word in pairwise(("", *words)):
+        if before in _SETTINGS:
+            continue
         path = posixpath.normpath(posixpath.join(folder, word))
         if path in tree.paths:
             if not path.endswith("manage.py"):
                 yield path
             continue
         match = _OBJECT.fullmatch(word)
-        if match is None and word not in modules:
+        if match is None and word not in modules and not (server and re.fullmatch(r"[A-Za-z_]\w*(?:\.\w+)*", word)):
             continue
         stem = (match[1] if match else word).replace(".", "/")
         tried = [
