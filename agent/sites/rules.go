@@ -14,7 +14,13 @@ import (
 // Facts is the file in a site's folder that says what it is beyond files (vibed.drivers.site_facts writes it).
 const Facts = ".vibed.json"
 
-const largestFacts = 8 << 20
+const (
+	largestFacts = 8 << 20
+	// perLetter is about what a letter of a pattern takes when it is compiled.
+	perLetter = 64
+	// longestPath is what rules are tried for: each is, one after the other.
+	longestPath = 4096
+)
 
 // pattern is paths: one that is written out, or a regular expression.
 type pattern struct {
@@ -46,6 +52,8 @@ type facts struct {
 	Encoded   []string   `json:"encoded"`
 	Redirects []redirect `json:"redirects"`
 	Headers   []headers  `json:"headers"`
+	// weight is about how much memory it takes, in bytes.
+	weight int
 }
 
 func readFacts(root *os.Root) (*facts, error) {
@@ -62,12 +70,15 @@ func readFacts(root *os.Root) (*facts, error) {
 	if err := json.Unmarshal(text, found); err != nil {
 		return nil, fmt.Errorf("%s: %w", Facts, err)
 	}
+	found.weight = len(text)
 	for i := range found.Redirects {
+		found.weight += perLetter * len(found.Redirects[i].Pattern)
 		if err := found.Redirects[i].compile(); err != nil {
 			return nil, err
 		}
 	}
 	for i := range found.Headers {
+		found.weight += perLetter * len(found.Headers[i].Pattern)
 		if err := found.Headers[i].compile(); err != nil {
 			return nil, err
 		}
@@ -84,6 +95,9 @@ func (p *pattern) compile() (err error) {
 
 // match returns the groups of a path that matches; a slash at its end makes no difference.
 func (p *pattern) match(path string) ([]string, bool) {
+	if len(path) > longestPath {
+		return nil, false
+	}
 	if p.expr != nil {
 		groups := p.expr.FindStringSubmatch(path)
 		if groups == nil {

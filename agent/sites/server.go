@@ -14,7 +14,7 @@ import (
 const siteHeader = "X-Vibed-Site"
 
 const (
-	kept      = 512
+	kept      = 64 << 20 // bytes of what is known of sites
 	noSuch    = "404: this site has no such page\n"
 	notMethod = "405: a site is read with GET and HEAD\n"
 )
@@ -24,6 +24,7 @@ type Server struct {
 	config Config
 	mu     sync.Mutex
 	known  map[string]*site
+	weight int
 }
 
 // site is one folder of files, which never changes.
@@ -86,8 +87,12 @@ func (s *Server) find(marker string) (*site, error) {
 	known = &site{folder, facts}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.known) >= kept {
+	if s.weight+known.weight > kept {
 		clear(s.known)
+		s.weight = 0
+	}
+	if s.known[folder] == nil {
+		s.weight += known.weight
 	}
 	s.known[folder] = known
 	return known, nil

@@ -191,3 +191,23 @@ func TestALinkOutOfASiteIsNotFollowed(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsKeptOfSitesIsBounded(t *testing.T) {
+	apps, server := t.TempDir(), New(Config{})
+	server.config.Apps = apps
+	os.Mkdir(filepath.Join(apps, "a"), 0o755)
+	large, _ := json.Marshal(map[string]any{"redirects": []rule{{"pattern": "^/" + strings.Repeat("a", kept/perLetter/3) + "$", "to": []any{"/"}, "status": 301}}})
+	for _, name := range []string{"1", "2", "3", "4", "5"} {
+		folder := t.TempDir()
+		os.WriteFile(filepath.Join(folder, Facts), large, 0o644)
+		os.Symlink(folder, filepath.Join(apps, "a", name+".d"))
+		for range 2 {
+			if found, err := server.find("/a/" + name); err != nil || found.folder != folder {
+				t.Fatal(err)
+			}
+		}
+		if server.weight > kept || len(server.known) > 2 {
+			t.Errorf("%d sites of %d bytes are kept", len(server.known), server.weight)
+		}
+	}
+}

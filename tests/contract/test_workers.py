@@ -327,6 +327,24 @@ class TestAssets:
         for path in ("/_redirects", "/_headers", "/wrangler.toml", "/.env"):
             assert (await app.get(path)).body == "from the worker", path
 
+    @pytest.mark.parametrize("folder", ["", "dist/"])
+    async def test_an_underscore_worker_has_the_pages_beside_it_and_is_no_page_itself(
+        self, on: Bench, folder: str
+    ) -> None:
+        source = """export default { async fetch(request, env) {
+            if (new URL(request.url).pathname === "/api") return new Response("api");
+            return env.ASSETS.fetch(request);
+        } };"""
+        files = {"_worker.js": source, "index.html": "index", "a.css": "style", "package.json": "{}"}
+        assets = {"directory": folder or ".", "run_worker_first": True, "not_found_handling": "single-page-application"}
+        app = await serve(
+            on, {folder + name: text for name, text in files.items()}, f"{folder}_worker.js", {"assets": assets}
+        )
+        assert (await app.get("/api")).body == "api"
+        assert (await app.get("/a.css")).body == "style"
+        for path in ("/_worker.js", "/package.json", "/deep/route"):
+            assert (await app.get(path)).body == "index", path
+
     async def test_a_folder_that_is_not_in_the_source_is_told(self, on: Bench) -> None:
         with pytest.raises(RunFailed, match="dist/"):
             await serve(on, self.FILES, options={"assets": {"directory": "dist"}})

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vibed.classify.host_rules import MOST, Redirect, Rules, host_rules, netlify_settings
+from vibed.classify.host_rules import MOST, MOST_PATTERNS, Redirect, Rules, host_rules, netlify_settings
 
 
 def rules(redirects: str = "", headers: str = "", netlify: str = "") -> Rules:
@@ -166,3 +166,13 @@ def test_rules_and_what_is_told_of_them_are_bounded() -> None:
     assert len(found.notes) == 13
     assert found.notes[-1] == "and 18 more rules of the site are not followed"
     assert rules("/" + "a" * 100_000 + " /x").redirects == []
+    assert "longer" in rules("/" + "a" * 600 + " /x").notes[0]
+
+
+def test_rules_that_are_tried_one_by_one_are_fewer() -> None:
+    found = rules("\n".join(f"/{n}/* /x" for n in range(MOST_PATTERNS + 1)) + "\n/plain /x")
+    assert len(found.redirects) == MOST_PATTERNS + 1
+    assert found.redirects[-1].pattern.text == "/plain"
+    assert found.notes == (
+        f"_redirects line {MOST_PATTERNS + 1} is not followed: {MOST_PATTERNS} rules with : or * are",
+    )

@@ -16,6 +16,9 @@ from urllib.parse import unquote
 
 MOST = 2_000
 """Rules of a kind that are followed."""
+MOST_PATTERNS = 200
+"""Of these with `:` or `*`: each is tried for each request, and a process that sites share keeps it compiled."""
+_LONGEST_PATH = 500
 _LONGEST = 2_000
 _LONGEST_TOML = 32 << 10
 _MOST_NOTES = 12
@@ -116,6 +119,8 @@ class Rules:
         kept: list[Any] = self.redirects if isinstance(rule, Redirect) else self.headers
         if len(kept) >= MOST:
             self.untold.append(f"{where} is not followed: {MOST} rules are")
+        elif not rule.pattern.exact and sum(not one.pattern.exact for one in kept) >= MOST_PATTERNS:
+            self.untold.append(f"{where} is not followed: {MOST_PATTERNS} rules with : or * are")
         else:
             kept.append(rule)
 
@@ -189,6 +194,8 @@ def _rule(source: str, to: str, status: int, force: bool, conditions: Iterable[s
 
 def _pattern(source: str) -> Pattern | str:
     path = unquote(source.partition("?")[0])
+    if len(path) > _LONGEST_PATH:
+        return f"its path is longer than {_LONGEST_PATH} characters"
     if len(path) > 1:
         path = path.rstrip("/") or "/"
     if not _WORD.search(path):
