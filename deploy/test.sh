@@ -25,6 +25,7 @@ step system
 step tools
 "$python" -m tests.prepare tools
 go=$("$python" -m tests.prepare go)
+"$python" -m tests.prepare client
 
 step agent
 (cd agent && test -z "$("$(dirname "$go")/gofmt" -l .)" && "$go" vet ./... && "$go" test ./...)

@@ -3,6 +3,7 @@
 
     python3 locks/update.py tools              caddy, go, node, workerd, esbuild
     python3 locks/update.py python-313         every template by its name
+    python3 locks/update.py mcp-1              the earlier MCP client that the agent of the tests speaks with, too
     python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
     python3 locks/update.py all
 
@@ -34,7 +35,7 @@ NPM = {
 
 
 def main(arguments: list[str]) -> int:
-    known = {"tools": update_tools, "vibed": update_vibed} | {
+    known = {"tools": update_tools, "mcp-1": update_mcp_1, "vibed": update_vibed} | {
         path.parent.name: lambda path=path: update_template(path) for path in sorted(TEMPLATES.glob("*/template.toml"))
     }
     wanted = list(known) if arguments == ["all"] else arguments
@@ -52,6 +53,13 @@ def update_tools() -> None:
         write_pip_lock(LOCKS / "tools" / f"{tool}.txt", resolve([requirement], "3.13"))
     for tool, packages in NPM.items():
         write_npm_lock(LOCKS / "tools" / tool, tool, {"optionalDependencies": packages})
+
+
+def update_mcp_1() -> None:
+    # beside what the development environment has already
+    wanted = ("mcp", "httpx-sse", "pydantic-settings", "python-dotenv", "python-multipart", "sse-starlette")
+    found = resolve(["mcp==1.30.0"], "3.13")
+    write_pip_lock(LOCKS / "mcp-1" / "client.txt", {name: found[name] for name in wanted})
 
 
 def update_vibed() -> None:

@@ -3,6 +3,7 @@
     system      Debian packages that only tests use (Chromium, QEMU), and the kernel that QEMU boots
     tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
     go          the same for Go; prints where it is
+    client      the earlier MCP client, with which the agent of the tests speaks too
     templates   every template, all stages
 
 VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
@@ -11,6 +12,7 @@ VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that t
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import subprocess
@@ -75,6 +77,27 @@ async def go() -> int:
     return 0
 
 
+OLD_CLIENT = Path(__file__).parents[1] / "locks" / "mcp-1" / "client.txt"
+
+
+def old_client() -> Path:
+    """Where the earlier MCP client is, or will be: a folder for PYTHONPATH, by what is locked."""
+    return home() / "clients" / f"mcp-1-{hashlib.sha256(OLD_CLIENT.read_bytes()).hexdigest()[:12]}"
+
+
+def client() -> int:
+    began = time.monotonic()
+    target = old_client()
+    if not target.exists():
+        fresh = target.with_name(f"{target.name}.{os.getpid()}")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        locked = ["--require-hashes", "--only-binary=:all:", "--target", str(fresh), "-r", str(OLD_CLIENT)]
+        subprocess.run([*pip, *locked], check=True, stdout=sys.stderr)
+        fresh.rename(target)
+    say("mcp-1", str(target), began)
+    return 0
+
+
 async def templates() -> int:
     began = time.monotonic()
     known = load_templates()
@@ -96,6 +119,8 @@ def main(arguments: list[str]) -> int:
     home().mkdir(parents=True, exist_ok=True)
     if what == "system":
         return system()
+    if what == "client":
+        return client()
     work = {"tools": tools, "go": go, "templates": templates}.get(what)
     if work is None:
         print(__doc__, file=sys.stderr)

@@ -588,3 +588,24 @@ def test_a_file_that_says_nothing_is_refused_by_name(tmp_path: Path, text: str) 
 def test_what_could_steer_a_terminal_is_not_printed() -> None:
     assert printable("a\x1b[31m\x07b\u202ec\nd") == "a\ufffd[31m\ufffdb\ufffdc\ufffdd"
     assert printable("a\nb\tc", lines=True) == "a\nb\tc"
+
+
+async def test_what_was_deployed_can_be_read(cli: Cli) -> None:
+    (cli.folder / "a.css").write_text("h1 {}")
+    await cli.json("deploy")
+    (cli.folder / "a.css").unlink()
+    await cli.json("deploy")
+    assert (await cli("source"))[1].split() == ["SIZE", "FILE", "5", "B", "index.html"]
+    status, out, _ = await cli("source", "a.css", "--version", "1")
+    assert (status, out) == (0, "h1 {}")
+    listed = await cli.json("source", "--app", cli.api.config.app_url("my-app"), "--version", "1")
+    assert [file["path"] for file in listed["files"]] == ["a.css", "index.html"]
+    status, _, err = await cli("source", "a.js")
+    assert (status, "no file 'a.js'" in err) == (1, True)
+
+
+async def test_variables_are_set_on_top_of_those_that_are_there(cli: Cli) -> None:
+    await cli.json("deploy", "--env", "A=1", "--env", "B=2")
+    body = await cli.json("deploy", "--env", "C=3", "--env=-A")
+    assert body["env_names"] == ["B", "C"]
+    assert "B, C" in (await cli("status"))[1]

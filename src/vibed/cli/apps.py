@@ -71,6 +71,11 @@ def status(app: App = None, as_json: Json = False) -> None:
     sys.stdout.write(f"{'runtime':<10} {runtime['template']}: {output.printable(runtime['entrypoint'])}\n")
     sys.stdout.write(f"{'why':<10} {output.printable(runtime['why'])}\n")
     sys.stdout.write(f"{'deployed':<10} {output.age(found['last_deployed_at'])} ago\n")
+    if found["env_names"]:
+        sys.stdout.write(f"{'env':<10} {output.printable(', '.join(found['env_names']))}\n")
+    if crash := found["last_crash"]:
+        times = f"{found['restarts']} in all, the last {output.age(crash['at'])} ago"
+        sys.stdout.write(f"{'crashes':<10} {times}: {output.printable(crash['message'], lines=True)}\n")
 
 
 def open_app(

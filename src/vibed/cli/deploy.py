@@ -35,7 +35,9 @@ def deploy(
         str | None, typer.Option(help="The app's name; the folder's when left out, for dist and its like the project's")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Update your app of that name from this folder")] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Set a variable; repeat")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="K=V", help="Set a variable, or remove it: -K; repeat")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="The runtime to use instead of the one that is found")] = None,
     entrypoint: Annotated[str | None, typer.Option(help="What to start instead of what is found")] = None,
     port: Annotated[int | None, typer.Option(help="The value of PORT; found by itself when left out")] = None,
@@ -74,7 +76,7 @@ def deploy(
     if any(value is not None for value in runtime.values()):
         metadata["runtime"] = {key: value for key, value in runtime.items() if value is not None}
     if env:
-        metadata["env"] = _env(env, client, app_id if metadata["if_exists"] == "update" else None)
+        metadata |= {"env": _env(env), "env_mode": "merge"}
     with Progress(quiet=as_json) as progress, tempfile.TemporaryFile() as source:
         progress.say(f"packing {folder.name}")
         packed = pack_directory(folder, source, ask_limit=client.source_limit)
@@ -175,21 +177,16 @@ def _uses_modules(template: object) -> bool:
     return str(template).startswith(("node", "workerd"))
 
 
-def _env(given: list[str], client: Client, app_id: str | None) -> list[dict[str, str]]:
-    """What was given on top of what the app has."""
-    env: dict[str, str] = {}
-    if app_id is not None:
-        try:
-            app = client.get(f"/v1/apps/{app_id}")
-            version = client.get(f"/v1/apps/{app_id}/versions/{app['version']}")
-            env = {item["name"]: item["value"] for item in version["env"]}
-        except Refused as error:
-            if error.error_code != "NotFound":
-                raise
+def _env(given: list[str]) -> list[dict[str, str | None]]:
+    """Variables that are set on top of what the app has; `-NAME` takes one away."""
+    env: dict[str, str | None] = {}
     for item in given:
         name, equals, value = item.partition("=")
+        if item.startswith("-") and not equals and len(item) > 1:
+            env[item[1:]] = None
+            continue
         if not equals or not name:
-            raise Usage(f"--env takes NAME=VALUE, not {item!r}", hint="e.g. --env DEBUG=1")
+            raise Usage(f"--env takes NAME=VALUE, or -NAME to remove it, not {item!r}", hint="e.g. --env DEBUG=1")
         env[name] = value
     return [{"name": name, "value": value} for name, value in env.items()]
 

@@ -11,6 +11,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vibed.apps import ids
 from vibed.apps.errors import VibedError
 
 _HOME = ".vibed"
@@ -110,7 +111,7 @@ def write_link(folder: Path, link: Link) -> None:
 def app_or_linked(app: str | None, url: str) -> str:
     """The app that was named, or the one of the current folder or of its only build output. Raises `Usage`."""
     if app is not None:
-        return app
+        return ids.meant(app)
     here = Path.cwd()
     link = read_link(here, url)
     if link is not None:

@@ -27,6 +27,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("open", "vibed.cli.apps", "open_app", "Print an app's URL and open it in a browser", "Apps"),
     Entry("logs", "vibed.cli.logs", "logs", "Show what an app prints; -f follows", "Apps"),
     Entry("events", "vibed.cli.logs", "events", "Show what happened to an app", "Apps"),
+    Entry("source", "vibed.cli.source", "source", "List an app's files as deployed, or print some", "Apps"),
     Entry("versions", "vibed.cli.versions", "versions", "List an app's versions", "Apps"),
     Entry("rollback", "vibed.cli.versions", "rollback", "Make an earlier version serve again", "Apps"),
     Entry("redeploy", "vibed.cli.versions", "redeploy", "Deploy an app's current version again", "Apps"),
