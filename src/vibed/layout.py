@@ -142,6 +142,11 @@ class Layout:
         return self.runtime / "caddy" / "fallback.sock"
 
     @property
+    def front_socket(self) -> Path:
+        """Caddy's door to the apps for `vibed serve`, which has no network: where it asks an app as a visitor would."""
+        return self.runtime / "front" / "http.sock"
+
+    @property
     def sites_socket(self) -> Path:
         """Of the site server, which answers for the sites with rules of their own (agent/sites)."""
         return self.runtime / "caddy" / "sites.sock"

@@ -124,7 +124,13 @@ async def running() -> AsyncIterator[Router]:
         port = free.getsockname()[1]
     config = Config(base / "home", listen=f"127.0.0.1:{port}", max_source_mb=1)
     layout = Layout(base / "home", base / "run", Uids(os.getuid(), rootless=True))
-    for folder in (layout.apps, layout.ingress, layout.serve_socket.parent, layout.fallback_socket.parent):
+    for folder in (
+        layout.apps,
+        layout.ingress,
+        layout.serve_socket.parent,
+        layout.fallback_socket.parent,
+        layout.front_socket.parent,
+    ):
         folder.mkdir(parents=True)
     (base / "Caddyfile").write_text(caddyfile.caddyfile(config, layout))
     made = Router(layout, config, Markers(layout.apps, layout.ingress))

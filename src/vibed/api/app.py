@@ -100,7 +100,7 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(layout, store, link, stopping),
         housekeeping=housekeeping,
-        asking=Asking(config),
+        asking=Asking(config, layout.front_socket),
     )
     surfaces = [make(ctx) for make in beside]
 

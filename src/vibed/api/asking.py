@@ -7,9 +7,11 @@ import base64
 import codecs
 import http.client
 import re
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from vibed.api.errors import InvalidRequest
 from vibed.apps.errors import VibedError
@@ -83,10 +85,10 @@ class Heard:
 class Asking:
     """Asks apps, a few at a time."""
 
-    def __init__(self, config: Config) -> None:
-        host = config.host if config.host not in ("0.0.0.0", "[::]", "*") else "127.0.0.1"
+    def __init__(self, config: Config, door: Path) -> None:
+        """`door`: Caddy's socket for the apps (`Layout.front_socket`)."""
         self._config = config
-        self._door = (host.strip("[]"), config.port)
+        self._door = door
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(self, app_id: str, question: Question) -> Heard:
@@ -96,7 +98,7 @@ class Asking:
             return await asyncio.to_thread(self._ask, app_id, question)
 
     def _ask(self, app_id: str, question: Question) -> Heard:
-        connection = http.client.HTTPConnection(*self._door, timeout=ANSWER_S)
+        connection = _Connection(self._door)
         began = time.monotonic()
         host = self._config.app_url(app_id).partition("//")[2]
         sent = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "vibed", **(question.headers or {})}
@@ -125,6 +127,17 @@ class Asking:
         text, encoded = _shown(body, whole)
         ms = round((time.monotonic() - began) * 1000, 1)
         return Heard(answer.status, tuple(answer.getheaders()), text, encoded, size, ms)
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, door: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_S)
+        self._door = door
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_S)
+        self.sock.connect(str(self._door))
 
 
 def _beginning(answer: http.client.HTTPResponse, began: float) -> tuple[bytes, bool]:

@@ -84,6 +84,8 @@ def lay_out(config: Config, layout: Layout) -> None:
         # set-group-ID: sockets made in it belong to Caddy's group, so that it may connect to them
         (layout.serve_socket.parent, 0o2750, uids.serve, uids.caddy),
         (layout.fallback_socket.parent, 0o700, uids.caddy, uids.caddy),
+        # the same the other way round
+        (layout.front_socket.parent, 0o2750, uids.caddy, uids.serve),
         (layout.controller_socket.parent, 0o750, root, uids.serve),
     ):
         _folder(path, mode, uid, gid)
@@ -257,6 +259,7 @@ def _serve_spec(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[
         layout.admin_key,
         layout.logs,
         layout.controller_socket.parent,
+        layout.front_socket.parent,
         layout.templates,
         layout.home / "vibed.toml",
     ]
@@ -276,7 +279,7 @@ def _caddy_spec(layout: Layout, caddy: Path, env: Mapping[str, str]) -> dict[str
     read = [caddy, layout.runtime / "Caddyfile", layout.apps, layout.ingress, layout.sites, layout.serve_socket.parent]
     layout.sites.mkdir(mode=0o750, exist_ok=True)
     os.chown(layout.sites, os.geteuid(), layout.uids.caddy)
-    own = [layout.fallback_socket.parent]
+    own = [layout.fallback_socket.parent, layout.front_socket.parent]
     return {
         **_process(layout.uids.caddy, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
         "namespaces": ["mount", "ipc", "uts"],

@@ -304,7 +304,7 @@ http:// {
 }
 
 http://*.@DOMAIN@:@PORT@ {
-	bind @BIND@
+	bind @BIND@ unix/@FRONT@|0660
 	import app first
 	handle_errors {
 		@busy expression `{http.error.message}.contains("resource temporarily unavailable")`
@@ -372,6 +372,7 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "APPS": str(layout.apps),
         "ACTIVATOR": str(layout.activator_socket),
         "FALLBACK": str(layout.fallback_socket),
+        "FRONT": str(layout.front_socket),
         "SERVE": str(layout.serve_socket),
         "API_HOSTS": " ".join(f"http://{host}:{config.port}" for host in hosts),
         "BIND": config.host.strip("[]"),
