@@ -72,13 +72,19 @@ _TEMPLATE = """\
 		handle {
 			reverse_proxy unix/@SITES@ {
 				header_up X-Vibed-Site {http.matchers.file.relative}
-				flush_interval -1
+				import proxied-soon
 				transport http {
 					compression off
 				}
 			}
 		}
 	}
+	handle {
+		import server {args[0]}
+	}
+}
+
+(server) {
 	@grpc-{args[0]} header Content-Type application/grpc*
 	handle @grpc-{args[0]} {
 		reverse_proxy unix/@APPS@/{labels.@LABEL@}.sock {
@@ -105,6 +111,13 @@ _TEMPLATE = """\
 
 (proxied-first) {
 	flush_interval -1
+}
+
+(proxied-soon) {
+	flush_interval -1
+	lb_try_duration 2s
+	lb_try_interval 50ms
+	import never-twice
 }
 
 (proxied-again) {
@@ -274,10 +287,7 @@ http:// {
 			read_timeout @API_BODY_IDLE@
 		}
 		reverse_proxy unix/@SERVE@ {
-			flush_interval -1
-			lb_try_duration 2s
-			lb_try_interval 50ms
-			import never-twice
+			import proxied-soon
 			transport http {
 				keepalive 60s
 				compression off
@@ -309,7 +319,7 @@ http://*.@DOMAIN@:@PORT@ {
 	handle_errors {
 		@busy expression `{http.error.message}.contains("resource temporarily unavailable")`
 		handle @busy {
-			import app again
+			import server again
 		}
 		@absent expression `{http.error.status_code} == 502 && {http.error.message}.contains("dial ")`
 		handle @absent {

@@ -1,0 +1,1 @@
+"""What the conformance table needs: an app and a worker that do what a path names, and clients that see every byte."""
