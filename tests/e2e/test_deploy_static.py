@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+from tests.e2e.waiting import eventually
 
 
 def test_a_site_is_live_when_the_deploy_is_answered(vibed: Instance, apps: Apps) -> None:
@@ -125,3 +128,12 @@ def test_rules_that_a_site_brings_are_followed_told_and_not_published(vibed: Ins
     vibed.client.deploy_ready(app, {"index.html": "plain"})
     page = vibed.client.visit(app)
     assert (page.text, "x-frame-options" in page.headers) == ("plain", False)
+
+
+def test_a_site_with_rules_is_served_again_as_soon_as_its_server_is(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready({"index.html": "home", "_headers": "/*\n  X-A: b\n"})
+    for _ in range(3):
+        os.kill(vibed.pids()["sites"], signal.SIGKILL)
+        page = vibed.client.visit(app)
+        assert (page.status_code, page.text, page.headers["x-a"]) == (200, "home", "b")
+        eventually(lambda: "sites" in vibed.pids(), "the site server is back")
