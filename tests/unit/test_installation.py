@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -32,6 +33,18 @@ def test_without_root_caddy_keeps_its_files_where_nobody_elses_caddy_does(tmp_pa
     for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         assert Path(env[name]).is_relative_to(layout.runtime), name
         assert Path(env[name]).is_dir()
+
+
+@pytest.mark.root
+def test_the_site_server_is_confined_as_caddy_is_and_has_no_network_and_no_app(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home", tmp_path / "run" / "ab", Uids(100_000_000))
+    _caddy(layout)
+    spec = json.loads((layout.runtime / "sites.confine.json").read_text())
+    assert (spec["uid"], spec["capabilities"], "net" in spec["namespaces"]) == (layout.uids.caddy, [], True)
+    seen = {entry["target"]: entry for entry in spec["root"] if entry["type"] == "bind"}
+    assert seen[str(layout.sites)]["ro"]
+    assert str(layout.ingress) not in seen
+    assert str(layout.serve_socket.parent) not in seen
 
 
 @pytest.mark.root
