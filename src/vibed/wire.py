@@ -90,6 +90,8 @@ class Connection:
             async with asyncio.timeout(timeout):
                 await self._writer.drain()
                 return await answer
+        except TimeoutError:  # which is an OSError, too
+            raise
         except OSError as error:
             raise Disconnected(f"the connection ended while {op!r} was asked") from error
         finally:

@@ -34,6 +34,14 @@ async def test_a_message_that_is_too_long_is_refused_where_it_is_sent_and_others
     await connection.close()
 
 
+async def test_a_call_that_is_not_answered_in_time_ends_and_the_connection_does_not(path: Path) -> None:
+    connection = await Connection.open(path)
+    with pytest.raises(TimeoutError):
+        await connection.call("slow", timeout=0.05)
+    assert await connection.call("ask", timeout=5) == {"op": "ask"}
+    await connection.close()
+
+
 async def test_who_sends_a_line_that_is_too_long_is_told_at_once_whatever_is_being_answered(path: Path) -> None:
     connection = await Connection.open(path)
     slow = asyncio.create_task(connection.call("slow"))
