@@ -85,6 +85,7 @@ func Main(args []string) int {
 	a := &agent{appDir: *appDir, home: *home, hosts: *hosts, who: identity(*uid), reaper: newReaper(), out: newOutput(), relay: &relay{},
 		init: os.Getpid() == 1, state: "warm", nobodyLeft: make(chan struct{}, 1), done: make(chan struct{})}
 	a.relay.again = a.look
+	a.relay.tell = func(text string) { a.out.system("%s", text) }
 	a.reaper.onReaped = func() {
 		select {
 		case a.nobodyLeft <- struct{}{}:

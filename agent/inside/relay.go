@@ -1,9 +1,11 @@
 package inside
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,12 +15,17 @@ type relay struct {
 	mu      sync.RWMutex
 	targets []string
 	held    *net.TCPConn // one that the app has taken and on which nothing was sent yet
+	speaks  language
 	again   func()       // asks for a new look at who listens
+	tell    func(string) // the app's owner
 }
 
 func (r *relay) point(targets []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !slices.Equal(r.targets, targets) {
+		r.speaks = unknown
+	}
 	r.targets = targets
 	r.swap(nil)
 }
@@ -70,15 +77,35 @@ func (r *relay) serve(l net.Listener) {
 	}
 }
 
-func (r *relay) dial() *net.TCPConn {
+// dial connects to the app, in the language that it speaks; known is false while its first answer has to show that.
+func (r *relay) dial() (c conn, known bool) {
 	r.mu.RLock()
-	targets, held := r.targets, r.held != nil
+	speaks, held := r.speaks, r.held != nil
 	r.mu.RUnlock()
+	var to *net.TCPConn
 	if held {
-		if c := r.first(); c != nil {
-			return c
-		}
+		to = r.first()
 	}
+	if to == nil {
+		to = r.dialTCP()
+	}
+	if to == nil {
+		return nil, true
+	}
+	if speaks == overTLS {
+		c, err := secured(to)
+		if err != nil {
+			return nil, true
+		}
+		return c, true
+	}
+	return to, speaks == plain
+}
+
+func (r *relay) dialTCP() *net.TCPConn {
+	r.mu.RLock()
+	targets := r.targets
+	r.mu.RUnlock()
 	for _, t := range targets {
 		if c, err := net.DialTimeout("tcp", t, 10*time.Second); err == nil {
 			return c.(*net.TCPConn) // TCP_NODELAY is Go's default
@@ -89,10 +116,10 @@ func (r *relay) dial() *net.TCPConn {
 
 func (r *relay) handle(from *net.UnixConn) {
 	defer func() { _ = from.Close() }()
-	to := r.dial()
+	to, known := r.dial()
 	if to == nil {
 		r.again()
-		if to = r.dial(); to == nil {
+		if to, known = r.dial(); to == nil {
 			return
 		}
 	}
@@ -100,10 +127,20 @@ func (r *relay) handle(from *net.UnixConn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		forward(to, from)
+		forward(to, from, nil)
 	}()
-	forward(from, to)
+	if known {
+		forward(from, to, nil)
+	} else {
+		forward(from, to, r.heardFirst)
+	}
 	<-done
+}
+
+// conn is a connection to the app.
+type conn interface {
+	half
+	Close() error
 }
 
 type half interface {
@@ -114,12 +151,17 @@ type half interface {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
 
-// forward copies one direction and passes its end on: the other direction may go on for long.
-func forward(to, from half) {
+// forward copies one direction and passes its end on: the other direction may go on for long. What comes first is shown
+// to first, if there is one; an end without anything too.
+func forward(to, from half, first func([]byte)) {
 	b := buffers.Get().(*[]byte)
 	defer buffers.Put(b)
 	for {
 		n, err := from.Read(*b)
+		if first != nil {
+			go first(bytes.Clone((*b)[:min(max(n, 0), 512)]))
+			first = nil
+		}
 		if n > 0 {
 			if _, err := to.Write((*b)[:n]); err != nil {
 				_ = from.CloseRead() // whoever still sends is told by a reset

@@ -16,6 +16,19 @@ type site struct {
 	expected []int // by the source, the likeliest first
 }
 
+// siteOf is the site of an app that is started so. Its own variables come after ours: PORT may be one of them.
+func siteOf(s startSpec) site {
+	own, err := strconv.Atoi(s.Env["PORT"])
+	if err != nil {
+		return site{s.Port, s.ExpectedPorts}
+	}
+	expected := slices.Clone(s.ExpectedPorts)
+	if at := slices.Index(expected, s.Port); at >= 0 {
+		expected[at] = own
+	}
+	return site{own, expected}
+}
+
 type rank int
 
 const (

@@ -68,3 +68,13 @@ func TestAChoiceIsToldWithItsReason(t *testing.T) {
 		}
 	}
 }
+
+func TestPORTIsWhatTheAppIsGivenAtLast(t *testing.T) {
+	s := siteOf(startSpec{Port: 8080, ExpectedPorts: []int{8080, 3000}, Env: map[string]string{"PORT": "4000"}})
+	if s.rank(4000) != given || s.rank(8080) != unforeseen || s.rank(3000) != expected {
+		t.Error(s)
+	}
+	if s := siteOf(startSpec{Port: 8080, Env: map[string]string{"PORT": "any"}}); s.wanted != 8080 {
+		t.Error(s)
+	}
+}

@@ -97,7 +97,7 @@ func (a *agent) run(s startSpec) (started, error) {
 	a.zygotes = nil
 	a.mu.Unlock()
 
-	pages := site{s.Port, s.ExpectedPorts}
+	pages := siteOf(s)
 	base := a.baseEnv(s.Port)
 	kind, target := warmable(s, base)
 	env := base

@@ -51,3 +51,8 @@ def test_port_does_not_say_what_the_app_opens_for_something_else(files: dict[str
 
 def test_port_says_what_the_user_says_all_the_same() -> None:
     assert classify(table_of({"server.js": SOCKETS}), Asked(port=8080), TEMPLATES).port == 8080
+
+
+def test_the_port_that_the_user_says_is_the_likeliest() -> None:
+    files = {"server.js": HTTP + "http.createServer(f).listen(config.at)\nhttp.createServer(g).listen(3000)"}
+    assert classify(table_of(files), Asked(port=7000), TEMPLATES).expected_ports == (7000, 3000)

@@ -61,6 +61,8 @@ def _with_ports(project: Project, decision: Decision, *, asked: bool) -> Decisio
     if not asked and str(port) not in command:
         port = ports.own_default(texts, port) or port
     found = ports.expected(command, texts, project.tree.text("Dockerfile"), port)
+    if asked:
+        found = tuple(dict.fromkeys((port, *found)))
     return replace(decision, port=port, expected_ports=found)
 
 
