@@ -111,9 +111,14 @@ def seen(answer: Answer) -> dict[str, Any]:
         "trailers": sorted(answer.trailers),
         "before": [
             (status, {name: value for name, value in by_name(fields).items() if name != "server"})
-            for status, fields in answer.before
+            for status, fields in once(answer.before)
         ],
     }
+
+
+def once(before: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Without a second 100, which means no more than the first: Caddy may add its own to the app's."""
+    return [said for n, said in enumerate(before) if said[0] != 100 or not any(first[0] == 100 for first in before[:n])]
 
 
 def told(answer: Answer) -> dict[str, Any] | None:
