@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket as sockets
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -210,3 +211,30 @@ require("node:http").createServer((request, response) => {
         answer = vibed.client.visit(app, "/", method, content=b"x" if method == "POST" else None)
         assert answer.status_code == 502
     assert vibed.client.visit(app, "/count").text == "2", "a request that reached an app is never repeated"
+
+
+def test_nodes_own_server_pipes_what_it_reads_and_refuses_what_it_does_not(vibed: Instance, apps: Apps) -> None:
+    """The one-line converter, and the check of a header before an upload; httpx reads only when it has sent all."""
+    vibed.client.wait_for_template("node-24")
+    app = apps.ready(
+        {
+            "index.js": """
+require("node:http").createServer((q, r) => {
+  if (q.url === "/private") return r.writeHead(401, { "www-authenticate": "Basic" }).end();
+  r.setHeader("content-type", "application/octet-stream");
+  q.pipe(r);
+}).listen(process.env.PORT);
+"""
+        }
+    )
+    body = os.urandom(8_000_000)
+    answer = vibed.client.visit(app, "/", "POST", content=body)
+    assert (answer.status_code, hashlib.sha256(answer.content).digest()) == (200, hashlib.sha256(body).digest())
+    for _ in range(10):
+        answer = vibed.client.visit(app, "/private", "POST", content=body)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Basic")
+    curl = ["curl", "-sS", "--noproxy", "*", "-w", "%{http_code}", "-H", f"Host: {vibed.client.host(app)}"]
+    for _ in range(10):  # with Expect: 100-continue, as for everything above a megabyte
+        asked = [*curl, "--data-binary", "@-", f"http://127.0.0.1:{vibed.port}/private"]
+        done = subprocess.run(asked, input=body, capture_output=True, timeout=60, check=False)
+        assert (done.stdout, done.stderr) == (b"401", b"")
