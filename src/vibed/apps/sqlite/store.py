@@ -177,7 +177,7 @@ class SqliteStore:
         return await self._db.write(work, durable=True, frees=True)
 
     async def storage(self, owner: str) -> Sequence[Kept]:
-        return await self._db.read_now(lambda db: storage.of_owner(db, owner))
+        return await self._db.read(lambda db: storage.of_owner(db, owner))
 
     async def storage_of(self, app_ids: Sequence[str]) -> Mapping[str, int]:
         return await self._db.read_now(lambda db: by_app(storage.of_apps(db, app_ids)))
