@@ -7,10 +7,15 @@ where it is a tool's (a page may show the version in its package.json); the rest
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from fnmatch import fnmatch
+from collections.abc import Callable, Collection
+from fnmatch import translate
 
-_HOSTS = (
+
+def _named(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, patterns)))
+
+
+_HOSTS = _named(
     "_redirects", "_headers", "_routes.json", "_worker.js", "netlify.toml", "vercel.json", "now.json", "firebase.json",
     "staticwebapp.config.json", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "web.config", "fly.toml",
     "render.yaml", "railway.json", "railway.toml", "app.yaml", "amplify.yml", "appspec.yml", "Procfile", "Dockerfile*",
@@ -18,7 +23,7 @@ _HOSTS = (
     "buildspec.yml", "cloudbuild.yaml", "bitbucket-pipelines.yml", "Jenkinsfile", "vibed.toml",
 )  # fmt: skip
 """Files at a site's root that configure who serves it."""
-_TOOLS = (
+_TOOLS = _named(
     "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "pnpm-workspace.yaml",
     "bun.lock", "bun.lockb", "deno.json", "deno.lock", "tsconfig*.json", "jsconfig.json", "turbo.json", "lerna.json",
     "nx.json", "angular.json", "components.json", "*.config.js", "*.config.ts", "*.config.mjs", "*.config.cjs",
@@ -61,7 +66,7 @@ def unpublished(paths: Collection[str], text: Text) -> frozenset[str]:
     """Which of a site's `paths`, relative to its root, its visitors do not get; `text` gives a file's beginning."""
     found = {path for path in paths if _is_never_shown(path)}
     found.update(functions(paths, text))
-    found.update(path for path in paths if _any(_TOOLS, path) and not _names(paths, text, path))
+    found.update(path for path in paths if _is_at_root(_TOOLS, path) and not _names(paths, text, path))
     modules = [path for path in paths if path.startswith("node_modules/")]
     if modules and not _names(paths, text, "node_modules/"):
         found.update(modules)
@@ -69,16 +74,20 @@ def unpublished(paths: Collection[str], text: Text) -> frozenset[str]:
 
 
 def _is_never_shown(path: str) -> bool:
-    return _is_hidden(path) or path.lower().endswith(_SCRIPTS) or path.startswith("_worker.js/") or _any(_HOSTS, path)
+    return (
+        _is_hidden(path)
+        or path.lower().endswith(_SCRIPTS)
+        or path.startswith("_worker.js/")
+        or _is_at_root(_HOSTS, path)
+    )
 
 
 def _is_hidden(path: str) -> bool:
     return (path[0] == "." or "/." in path) and not path.startswith(".well-known/")
 
 
-def _any(patterns: Iterable[str], name: str) -> bool:
-    """Whether a file at the root has one of the names."""
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in patterns)
+def _is_at_root(names: re.Pattern[str], path: str) -> bool:
+    return "/" not in path and names.match(path) is not None
 
 
 def _names(paths: Collection[str], text: Text, name: str) -> bool:
