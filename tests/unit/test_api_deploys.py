@@ -551,6 +551,19 @@ async def test_the_answer_comes_in_time_however_slow_the_controller(tmp_path: Pa
             assert (await api.deploy("a")).status_code == 202
 
 
+async def test_the_answer_comes_in_time_while_the_controller_stands_still(tmp_path: Path) -> None:
+    async with running(tmp_path / "home", tmp_path / "run", deploy_wait_s=0.3) as api:
+
+        async def still(app_id: str, version: int, timeout_s: float) -> dict[str, Any]:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        api.controller.settle = still  # type: ignore[method-assign]
+        async with asyncio.timeout(4.5):  # of the link's own five seconds and more
+            body = (await api.deploy("a")).json()
+        assert (body["phase"], body["reason"], body["settled"]) == ("Pending", "ControllerRestarting", False)
+
+
 async def test_a_curl_from_a_page_of_an_app_is_refused(api: Running) -> None:
     answer = await api.deploy("a", headers={"Origin": "http://evil.localhost:18080"})
     refused(answer, 403, "CrossOrigin")

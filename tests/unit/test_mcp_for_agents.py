@@ -320,9 +320,16 @@ async def test_what_is_refused_before_a_call_is_read_is_a_json_rpc_error(tmp_pat
         accept = {"Accept": "application/json, text/event-stream"}
         wrong = await http.post(f"{url}/mcp", json=ask, headers={**accept, "Authorization": "Bearer wrong"})
         large = await http.post(f"{url}/mcp", content=bytes(33 << 20), headers={**accept, **key})
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(33):
+                yield bytes(1 << 20)
+
+        unsaid = await http.post(f"{url}/mcp", content=pieces(), headers={**accept, **key})
         foreign = await http.post(f"{url}/mcp", json=ask, headers={**accept, **key, "Origin": "http://evil.example"})
-        for answer, status, code in ((wrong, 401, "Unauthorized"), (large, 413, "BodyTooLarge"),
-                                     (foreign, 403, "CrossOrigin")):  # fmt: skip
+        refused = ((wrong, 401, "Unauthorized"), (foreign, 403, "CrossOrigin"))
+        too_large = ((large, 413, "BodyTooLarge"), (unsaid, 413, "BodyTooLarge"))
+        for answer, status, code in (*refused, *too_large):
             assert answer.status_code == status
             error = answer.json()["error"]
             assert error["data"]["code"] == code

@@ -19,6 +19,9 @@ from vibed.controller.link import Outcome
 from vibed.tracing import Tracer
 from vibed.wire import Disconnected
 
+_LATE_S = 0.25
+"""How much later than it was asked for the controller may answer, within the time that an answer may take."""
+
 log = records.logger("vibed.api")
 
 
@@ -112,10 +115,12 @@ class Settling:
         version = deployed.version
         try:
             with steps.step("settle"):
-                return await self._link.settle(
-                    version.app_id, version.number, timeout_s=timeout_s, trace=self._tracer.here()
-                )
-        except Disconnected:
+                async with asyncio.timeout(timeout_s + _LATE_S):
+                    return await self._link.settle(
+                        version.app_id, version.number, timeout_s=timeout_s, trace=self._tracer.here()
+                    )
+        except (Disconnected, TimeoutError):
+            # gone, or it stands still: then nothing comes at all
             return Outcome(
                 Phase.PENDING,
                 "ControllerRestarting",

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from vibed.api.context import Context
 from vibed.api.errors import BodyTooLarge, MethodNotAllowed
@@ -54,17 +55,17 @@ class McpOverHttp:
             # there is no session to end, and no stream that would say anything
             raise MethodNotAllowed(scope["method"], self.path, ["POST"])
         headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > LARGEST_BODY:
-            raise BodyTooLarge(
-                f"a call may have at most {LARGEST_BODY >> 20} MiB",
-                hint="leave out what the app does not need, or send the archive to POST /v1/deploy",
-            )
+        body = await _body(headers, receive)
         self._wanted.set()
         managers = await asyncio.shield(self._manager)
-        # only a stream can carry progress
-        streams = b"text/event-stream" in headers.get(b"accept", b"")
-        await (managers.streaming if streams else managers.plain).handle_request(scope, receive, send)
+        # only a stream can carry progress, and whoever wants none gets an answer in one piece
+        streams = b'"progressToken"' in body and b"text/event-stream" in headers.get(b"accept", b"")
+        given = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Message:
+            return next(given, None) or await receive()
+
+        await (managers.streaming if streams else managers.plain).handle_request(scope, again, send)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -120,9 +121,30 @@ class McpOverHttp:
         return _Managers(manager(json_response=False), manager(json_response=True))
 
 
+async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """Raises `BodyTooLarge`, before it is read where its length is said."""
+    length = headers.get(b"content-length", b"")
+    size = int(length) if length.isdigit() else 0
+    chunks: list[bytes] = []
+    more = True
+    while more and size <= LARGEST_BODY:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        size = max(size, sum(map(len, chunks)) if not length else 0)
+    if size > LARGEST_BODY:
+        raise BodyTooLarge(
+            f"a call may have at most {LARGEST_BODY >> 20} MiB",
+            hint="leave out what the app does not need, or send the archive to POST /v1/deploy",
+        )
+    return b"".join(chunks)
+
+
 @dataclass(frozen=True, slots=True)
 class _Managers:
-    """For clients that take a stream as the answer of a call, and for those that take JSON alone."""
+    """For calls that want to hear of progress, and for all others."""
 
     streaming: StreamableHTTPSessionManager
     plain: StreamableHTTPSessionManager
