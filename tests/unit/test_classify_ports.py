@@ -21,6 +21,8 @@ NAMED: list[tuple[str, dict[str, str | bytes], tuple[int, ...]]] = [
     ("a number from the environment", {"app.py": FLASK + "import os\napp.run(port=int(os.environ.get('PORT', 7000)))\n"}, (8080, 7000)),
     ("the standard library", {"app.py": "from http.server import *\nHTTPServer(('', 8000), BaseHTTPRequestHandler).serve_forever()\n"}, (8000,)),
     ("metrics before the site", {"app.py": FLASK + "start_http_server(9100)\ntime.sleep(3)\napp.run(port=5000)\n"}, (5000,)),
+    ("metrics by a server of the standard library", {"app.py": FLASK + "import http.server\nhttp.server.HTTPServer(('', 9100), H)\napp.run(port=5000)\n"}, (5000, 9100)),
+    ("metrics of an app of their own", {"server.js": HTTP + "metricsApp.listen(9100)\nhttp.createServer(f).listen(3000)"}, (3000,)),
     ("vibeD's own command", {"app.py": FLASK}, (8080,)),
     ("a port in the Procfile", {"Procfile": "web: gunicorn app:app --bind 0.0.0.0:8000", "app.py": FLASK}, (8000,)),
     ("Go", {"go.mod": "module x", "main.go": 'package main\nimport "net/http"\nfunc main() { go http.ListenAndServe(":2112", promhttp.Handler())\nhttp.ListenAndServe(":8081", nil) }'}, (8081,)),

@@ -12,6 +12,7 @@ from vibed.classify import command_line, package_manager, shell_text
 from vibed.classify.decision import PORT
 from vibed.classify.errors import BuildRequired
 from vibed.classify.node_app import NodeApp
+from vibed.classify.node_build import refuse_unbuilt, source_of, stands_against
 from vibed.classify.node_command import Command, beside_each_other, in_order
 from vibed.classify.node_tools import PARALLEL, PROGRAMS, RUN_TYPESCRIPT
 from vibed.classify.tree import strings
@@ -215,46 +216,13 @@ class Scripts:
         path = self._file(words[0], folder) or (self._main_file(folder) if words[0] in (".", "./") else None)
         notes: tuple[str, ...] = ()
         if path is None:
-            path = self._source_of(posixpath.normpath(posixpath.join(folder, words[0])))
-            reason = self._stands_against(path) if path else ""
+            path = source_of(self.node, posixpath.normpath(posixpath.join(folder, words[0])))
+            reason = stands_against(self.node, path) if path else ""
             if path is None or reason:
-                self._refuse_unbuilt(words[0], folder, reason)
+                refuse_unbuilt(words[0], "build" in self.scripts(folder), reason)
                 return None
             notes = (f"started from its source: {quoted(path)} for {quoted(words[0])}, which is not there",)
         return self._run(path, folder, tuple(flags), words[1:], notes)
-
-    def _refuse_unbuilt(self, named: str, folder: str, reason: str) -> None:
-        built = named.removeprefix("./").partition("/")[0]
-        if "build" in self.scripts(folder) or built in ("dist", "build", "lib", "out", ".output"):
-            raise BuildRequired(
-                f"the start script runs {quoted(named)}, which is not in the archive",
-                hint=f"run npm run build first and deploy {built}/ with the rest, also if .gitignore names it{reason}",
-                details={"output": built},
-            )
-
-    def _source_of(self, path: str) -> str | None:
-        """The TypeScript file that a build would have made `path` from."""
-        stem = re.sub(r"\.[cm]?js$", "", path)
-        parts = stem.split("/")
-        for at, part in enumerate(parts):
-            if part not in ("dist", "build", "lib", "out", "output", ".output"):
-                continue
-            before, after = "/".join(parts[:at]), "/".join(parts[at + 1 :])
-            for middle in ("src", "", "source", "server"):
-                found = self.node.tree.first(
-                    [posixpath.join(before, middle, f"{after}.{end}") for end in ("ts", "mts", "cts")]
-                )
-                if found:
-                    return found
-        return None
-
-    def _stands_against(self, path: str) -> str:
-        """Why Node cannot run TypeScript as it is, for the end of a hint; empty where it can."""
-        try:
-            self.node.run(path)
-        except BuildRequired as error:
-            return f"; without a build: {error.hint} ({error.message})"
-        return ""
 
     def _main_file(self, folder: str) -> str | None:
         package = posixpath.join(folder, "package.json")

@@ -26,14 +26,16 @@ _LISTENS = re.compile(
     r"""\s{0,3}\({1,2}(?:[^()\n]|\([^()\n]{0,80}\)){0,200}?(?:\b(?:server_)?port\s{0,3}=\s{0,3}|['"]\s{0,3},\s{0,3})(?P<call>\d{2,5})\b"""
     r"""|\b(?:ListenAndServe\w{0,3}|Listen|Run|Start)\((?:\s{0,3}"tcp\d?",)?\s{0,3}"[\w.]{0,60}:(?P<go>\d{2,5})\""""
 )
+_BARE = re.compile(r"\w{0,20}(?:HTTP|TCP|WSGI)Server|create_server|start_server|bind|make_server")
+"""Beside an app of a framework these are for something else."""
 _NAMED = re.compile(
     r"""(?i)\b(?:\w{1,20}_)?port['"]?\s{0,3}(?::\s{0,3}\w{1,10}\s{0,3})?[:=]\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])"""
 )
 """A constant or an option that is called port."""
 _EXPOSED = re.compile(r"(?im)^\s{0,9}EXPOSE\s{1,9}(\d{2,5})\b")
 _BESIDE = re.compile(
-    r"(?i)(?:web_?socket(?:s|\.Server|Server)?|\bws|\bwss|metrics?|prometheus|start_http_server|debug\w{0,4}|inspect|redis|postgres\w{0,3}"
-    r"|mysql|mongo\w{0,2}|smtp|mail\w{0,8}|grpc|health\w{0,8}|admin|tcp|udp)\b[^\n;]{0,60}$"
+    r"(?i)(?:web_?socket(?:s|\.Server|Server)?|\bws|\bwss|metrics?\w{0,20}|prom\w{0,20}|start_http_server|debug\w{0,20}|inspect\w{0,20}|redis\w{0,20}|postgres\w{0,3}"
+    r"|mysql|mongo\w{0,2}|smtp|mail\w{0,8}|grpc\w{0,20}|health\w{0,20}|admin\w{0,20}|tcp|udp)\b[^\n;]{0,60}$"
 )
 """What stands before the number of a port that is not the site's."""
 _METRICS = re.compile(r"[^\n]{0,80}\b(?:promhttp|pprof)\b")
@@ -52,14 +54,17 @@ def expected(command: str, texts: Iterable[str], dockerfile: str, given: int) ->
     if not found and (server := _SERVER.search(command)):
         found = [_SERVERS[server[1]] or given]
     named: list[int] = []
+    bare: list[int] = []
     for text in texts:
         defaults = [int(match[1]) for match in _DEFAULT.finditer(text) if _is_site(text, match)]
         if _READS.search(text) or defaults:
             found.append(given)
         found += defaults
-        found += [int(match[match.lastgroup or 0]) for match in _LISTENS.finditer(text) if _is_site(text, match)]
+        opened = [match for match in _LISTENS.finditer(text) if _is_site(text, match)]
+        found += [int(match[match.lastgroup or 0]) for match in opened if not _BARE.match(match[0])]
+        bare += [int(match[match.lastgroup or 0]) for match in opened if _BARE.match(match[0])]
         named += [int(match[1]) for match in _NAMED.finditer(text) if _is_site(text, match)]
-    found += named
+    found += [*bare, *named]
     found += [int(port) for port in _EXPOSED.findall(dockerfile)]
     return tuple(port for port in dict.fromkeys(found) if 0 < port < 65536 and port not in _OTHERS)[:_MOST]
 

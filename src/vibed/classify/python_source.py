@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vibed.classify.python_objects import applications, likeliest
 from vibed.classify.tree import Tree
 
 WSGI = frozenset({"flask", "bottle", "pyramid", "falcon", "django", "dash", "web", "werkzeug", "flask_socketio"})
@@ -31,8 +31,6 @@ COMMANDS = frozenset(
 _IMPORT = re.compile(
     r"^([ \t]*)(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#;]+))", re.MULTILINE
 )
-_NAMED_APP = r"(?:create|make|build|get|init|setup)_(?:\w{1,30}_)?(?:app|application|server|wsgi|asgi|api)"
-"""What a function is called that makes an app: not `create_app_config`, `get_app_env`."""
 _MAIN = re.compile(
     r"""^if[ \t]{0,9}\(?[ \t]{0,9}(?:__name__[ \t]{0,9}==[ \t]{0,9}['"]__main__['"]"""
     r"""|['"]__main__['"][ \t]{0,9}==[ \t]{0,9}__name__)""",
@@ -49,35 +47,6 @@ _TOP_CALL = re.compile(
 )
 _SERVER = re.compile(r"(?i)(?<!ob)server|app(?:lication)?$|httpd|ioloop|^start$")
 """What has a `start()` that serves; a thread, a scheduler or an observer of files has one that does not."""
-_OBJECT = re.compile(
-    r"^(\w+)(?:[ \t]*,[ \t]*\w+)*(?:[ \t]*:[ \t]*[\w.\[\]]+)?[ \t]*=[ \t]*(?:await[ \t]+)?(?:\w+\.)*"
-    r"(Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|default_app|FastHTML|fast_app|Application|App|API|APIFlask|OpenAPI"
-    r"|FalconAPI|get_wsgi_application|get_asgi_application|ASGIApp|WSGIApp|SocketIO|"
-    rf"{_NAMED_APP})\(",
-    re.MULTILINE,
-)
-_SERVER_OF = re.compile(r"^(\w+)[ \t]*=[ \t]*\w+\.server\b", re.MULTILINE)
-_IMPORTED_OBJECT = re.compile(
-    r"^from[ \t]+([\w.]+)[ \t]+import[ \t]+(?:(\w+)[ \t]+as[ \t]+)?(app|application|server)\b", re.MULTILINE
-)
-_FACTORY = re.compile(
-    rf"^(?:async[ \t]+)?def[ \t]+({_NAMED_APP})[ \t]*\(([^()]{{0,300}})\)[ \t]*(?:->[ \t]*([^\n:]{{1,80}}))?:"
-    r"((?:[ \t]*[^\s#][^\n]*|[ \t]*#[^\n]*|[ \t]*)(?:\n(?:[ \t]+[^\n]*|[ \t]*|#[^\n]*)(?=\n|\Z))*)",
-    re.MULTILINE,
-)
-_MAKES = re.compile(
-    r"\b(?:Flask|FastAPI|Starlette|Quart|Litestar|Dash|Bottle|FastHTML|Application|App|API|APIFlask|OpenAPI|Sanic|Blueprint"
-    rf"|get_[aw]sgi_application|{_NAMED_APP})\("
-)
-_WSGI_CALLABLE = re.compile(r"^def[ \t]+(\w+)\([ \t]*environ\b[^,()\n]{0,60},[ \t]*start_response\b", re.MULTILINE)
-_ASGI_CALLABLE = re.compile(
-    r"^async[ \t]+def[ \t]+(\w+)\([ \t]*scope\b[^,()\n]{0,60},[ \t]*receive\b[^,()\n]{0,60},[ \t]*send\b", re.MULTILINE
-)
-_CALLABLE_CLASS = re.compile(
-    r"^class[ \t]+(\w+)[^\n]{0,200}:\n(?:(?:[ \t][^\n]*)?\n){0,80}?[ \t]+(?:async[ \t]+)?def[ \t]+__call__\(self,[ \t]*"
-    r"(environ|scope)\b",
-    re.MULTILINE,
-)
 _RAW = re.compile(
     r"\b(?:asyncio\.start_server|create_server|start_server|TCPServer|make_server|listenTCP|adapt_serve_forever)\s{0,3}\("
     r"|\.accept\(\)"
@@ -85,7 +54,6 @@ _RAW = re.compile(
 """A server that needs no framework: asyncio's, or a socket that accepts."""
 _AT_TOP = re.compile(r"^(?:while|with|for|try|async[ ]with)\b|^(?:\w{1,40}\.){0,3}\w{1,40}\(", re.MULTILINE)
 """Something outside of functions runs."""
-_PREFERRED = ("app", "application", "server", "api", "asgi_app", "wsgi_app")
 _DEEPEST = 4
 _MOST_MODULES = 60
 _MOST_IMPORTS = 100
@@ -133,16 +101,7 @@ def read_source(tree: Tree, path: str) -> Source:
     main = _MAIN.search(text)
     body = text[main.end() :] if main else ""
     before = text[: main.start()] if main else text
-    made = _SERVER_OF.findall(text) or [name for name, _ in _OBJECT.findall(text)]
-    bare = dict.fromkeys(_WSGI_CALLABLE.findall(text), "wsgi") | dict.fromkeys(_ASGI_CALLABLE.findall(text), "asgi")
-    for name, argument in _CALLABLE_CLASS.findall(text):
-        instance = re.search(rf"^(\w+)[ \t]*=[ \t]*{name}\(", text, re.MULTILINE)
-        if instance:
-            bare[instance[1]] = "wsgi" if argument == "environ" else "asgi"
-    served = _likeliest(made or bare)
-    imported = (
-        () if made else tuple((module, name or here, here) for module, name, here in _IMPORTED_OBJECT.findall(text))
-    )
+    found = applications(text)
     return Source(
         path,
         frozenset(imports),
@@ -151,28 +110,12 @@ def read_source(tree: Tree, path: str) -> Source:
         bool(_SERVES.search(body)),
         bool(_TOP_CALL.search(before)),
         any(_is_server(match[0]) for match in _TOP_CALL.finditer(before)),
-        served,
-        _factory(text),
-        imported,
-        bare.get(served[0], "") if served else "",
+        found.objects,
+        found.factory,
+        found.imported,
+        found.interface,
         bool(_RAW.search(text) and (main or _AT_TOP.search(before))),
     )
-
-
-def _likeliest(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(names), key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 9, name)))
-
-
-def _factory(text: str) -> str | None:
-    """The function that makes the app when it is called without arguments, and does return one as far as it shows."""
-    for name, parameters, returned, body in _FACTORY.findall(text):
-        required = [
-            part for part in parameters.split(",") if part.strip() and "=" not in part and part.strip()[0] != "*"
-        ]
-        plain = re.fullmatch(r"(?:str|int|float|bool|bytes|None|dict|list|tuple|set)\b.*", returned.strip())
-        if not required and not plain and (_MAKES.search(body) or re.search(r"\breturn[ ]+app(?:lication)?\b", body)):
-            return str(name)
-    return None
 
 
 def _is_server(call: str) -> bool:
@@ -220,7 +163,7 @@ class Sources:
             files = self.local(module, path)
             if not files or any(name in self.objects(file, depth + 1) for file in files if file != path):
                 found.append(here)
-        return _likeliest(found)
+        return likeliest(found)
 
     def reached(self, path: str) -> list[Source]:
         """The file and the files of the app that it imports, directly or not."""
