@@ -142,6 +142,12 @@ def test_a_start_script_is_followed(text: str, argv: str) -> None:
     assert " ".join(decided(files).argv) == argv
 
 
+def test_what_is_not_run_before_the_start_is_told() -> None:
+    found = start("tailwindcss -o out.css && node server.js", {"server.js": SERVER})
+    assert found.argv == ("node", "server.js")
+    assert found.notes == ("not run before the start: ‘tailwindcss -o out.css’",)
+
+
 def test_npm_start_without_a_script_is_server_js() -> None:
     assert web("npm start", {"package.json": "{}", "server.js": SERVER}).argv == ("node", "server.js")
 

@@ -56,6 +56,11 @@ NAMES = st.sampled_from(
         "mkdocs.yml",
         "models.py",
         "docker-compose.yml",
+        ".env",
+        "logo.png",
+        "vite.config.js",
+        ".python-version",
+        "server.ts",
     ]
 )
 FOLDERS = st.sampled_from(

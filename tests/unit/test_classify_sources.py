@@ -244,6 +244,13 @@ def test_of_several_servers_below_the_root_the_named_one_is_started_and_the_othe
     assert "shop.app:app" in decided({**files, "Dockerfile": "FROM python\nCOPY shop/ /app\n"}).argv[-1]
 
 
+def test_of_several_servers_of_node_below_the_root_the_others_are_told() -> None:
+    server = "require('http').createServer(f).listen(1)\n"
+    found = decided({"server/index.js": server, "api/server.js": server, "a.txt": ""})
+    assert found.argv == ("node", "server/index.js")
+    assert found.notes == ("‘api/server.js’ would serve as well: name an entrypoint if another is meant",)
+
+
 def test_links_of_tools_are_told() -> None:
     from dataclasses import replace
 

@@ -116,6 +116,14 @@ class NodeApp:
             return root[0], "is the one server file"
         return None
 
+    def also_serving(self, path: str) -> list[str]:
+        """Servers in other folders than the one that is started; they are told."""
+        top = path.partition("/")[0]
+        apart = [other for other in self.entries() if "/" in other and other.partition("/")[0] != top]
+        if "/" not in path:
+            return []
+        return [other for other in apart if self.serves(other) and other not in self.reached(path)]
+
     def entries(self) -> list[str]:
         return [
             path

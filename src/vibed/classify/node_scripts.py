@@ -81,6 +81,7 @@ class Scripts:
     def _in_order(self, parts: Sequence[shell_text.Simple], folder: str, depth: int) -> Command | None:
         at = folder
         commands: list[Command | None] = []
+        left: list[str] = []
         for part in parts:
             if part.words[0] == "cd" and len(part.words) == 2:
                 at = posixpath.normpath(posixpath.join(at, part.words[1]))
@@ -89,11 +90,15 @@ class Scripts:
                     return None
             else:
                 commands.append(self._one(part.words, at, depth))
+                left += [" ".join(part.words)] if commands[-1] is None else []
         known = [command for command in commands if command]
         if not known or commands[-1] is None:
             return None
         # What comes before the last command prepares: a build that is committed needs it no more.
-        return in_order(known) if len(known) == len(commands) else known[-1]
+        if len(known) == len(commands):
+            return in_order(known)
+        note = f"not run before the start: {', '.join(map(quoted, left[:5]))}"
+        return replace(known[-1], notes=(*known[-1].notes, note))
 
     def _one(self, words: Sequence[str], folder: str, depth: int) -> Command | None:
         inner = unwrapped(words)

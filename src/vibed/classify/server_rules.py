@@ -106,7 +106,9 @@ def node_entry(p: Project) -> Decision | None:
         path, why = found
         _refuse_unbuilt(p, path)
         command = p.node.run(path)
-        return decision(Command(command), f"It is a Node app: {quoted(path)} {why}.")
+        others = p.node.also_serving(path)
+        told = f"{', '.join(map(quoted, others[:5]))} would serve as well: name an entrypoint if another is meant"
+        return decision(Command(command, notes=(told,) if others else ()), f"It is a Node app: {quoted(path)} {why}.")
     script = p.scripts.from_dev_script()
     if script:
         command_, name = script
