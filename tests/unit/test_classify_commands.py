@@ -183,7 +183,16 @@ def test_a_start_script_of_what_is_there_runs_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["vite", "npx @11ty/eleventy --serve", "python3 -m http.server -d public", "live-server public", "echo nothing"],
+    [
+        "vite",
+        "npx @11ty/eleventy --serve",
+        "python3 -m http.server -d public",
+        "live-server public",
+        "echo nothing",
+        "npx sirv-cli public",
+        "open public/index.html",
+        "python -m SimpleHTTPServer",
+    ],
 )
 def test_pages_that_a_tool_serves_are_a_site(text: str) -> None:
     assert start(text, {"public/index.html": "<p>"}).kind == "static"

@@ -41,10 +41,21 @@ DEV_SERVERS = frozenset(
         "gulp", "grunt", "concurrently", "rollup", "svelte-kit", "docusaurus", "vitepress", "vuepress", "rsbuild",
         "rspack", "remix", "storybook", "esbuild", "tsc", "turbo", "nx", "lerna", "electron", "expo", "react-native",
         "hexo", "wrangler", "npm-run-all", "run-p", "run-s", "preact", "ember", "live-server", "http-server", "serve",
-        "lite-server", "jest", "vitest", "bun", "bunx", "deno",
+        "lite-server", "jest", "vitest", "bun", "bunx", "deno", "sirv", "sirv-cli", "superstatic", "five-server",
+        "docsify", "craco", "react-app-rewired", "umi", "farm", "web-dev-server", "wds", "es-dev-server", "wmr", "budo",
+        "elm-live",
+        "ionic", "stencil", "harp", "hugo", "jekyll", "zola", "mkdocs", "open", "xdg-open", "open-cli", "opener",
+        "netlify", "vercel", "firebase", "gh-pages", "surge", "postcss", "sass", "lessc", "babel", "ng-packagr",
+        "quasar", "cypress", "playwright", "eslint", "prettier", "node-static", "static-server",
+        "local-web-server", "ws",
     }
 )  # fmt: skip
-FILE_SERVERS = frozenset({"live-server", "http-server", "serve", "lite-server"})
+FILE_SERVERS = frozenset(
+    {
+        "live-server", "http-server", "serve", "lite-server", "sirv", "sirv-cli", "superstatic", "five-server",
+        "docsify", "node-static", "static-server",
+    }
+)  # fmt: skip
 RUN_TYPESCRIPT = frozenset(
     {"tsx", "ts-node", "ts-node-dev", "tsnd", "esno", "jiti", "vite-node", "swc-node", "node-dev"}
 )

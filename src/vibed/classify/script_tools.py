@@ -57,7 +57,7 @@ class ScriptTools:
                     found |= self.tools(scripts.get(name, name if " " in name else ""), folder, depth + 1)
             elif call and call.script and not call.folder and not call.workspace:
                 found |= self.tools(self.scripts.scripts(folder).get(call.script, ""), folder, depth + 1)
-            elif tool.startswith("python") and "http.server" in words:
+            elif tool.startswith("python") and {"http.server", "SimpleHTTPServer"} & set(words):
                 found.add(_FILES)
             elif tool:
                 found.add(tool)
