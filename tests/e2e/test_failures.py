@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import tarfile
@@ -13,6 +14,7 @@ from tests.e2e import samples
 from tests.e2e.client import packed
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+from tests.e2e.load import Load
 from tests.e2e.waiting import eventually
 
 
@@ -184,6 +186,67 @@ def test_a_failed_redeploy_leaves_the_last_good_version_serving(
     assert third.number == 3
     app = second.client.app(name)
     assert (app["reason"], app["serving_version"]) == ("Running", 3)
+
+
+_FLASK = """
+import os
+from flask import Flask
+app = Flask(__name__)
+@app.get('/')
+def index():
+    return 'version @VERSION@'
+"""
+
+
+def _flask(version: int, *lines: str, **files: str) -> samples.Files:
+    code = _FLASK.replace("@VERSION@", str(version)) + "\n".join(lines)
+    return {"app.py": code, "requirements.txt": "flask\n", **files}
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"Procfile": "web: gunicorn -w 2 -b 0.0.0.0:$PORT app:app"}], ids=["our-command", "procfile"]
+)
+async def test_an_update_that_its_workers_cannot_load_costs_no_visitor_a_request(
+    second: Instance, second_apps: Apps, files: dict[str, str]
+) -> None:
+    name = second_apps.name()
+    await asyncio.to_thread(second.client.deploy_ready, name, _flask(1, **files))
+    async with Load(second.client, name, get=2) as load:
+        await load.quiet_until(3)
+        broken = _flask(2, "TOKEN = os.environ['API_TOKEN']", **files)
+        failed = await asyncio.to_thread(second.client.deploy, name, broken)
+        await load.quiet_until(10)
+    assert (failed.phase, failed.reason) == ("Failed", "StartFailed")
+    assert "needs the environment variable API_TOKEN" in failed.message
+    assert second.client.app(name)["serving_version"] == 1
+    assert not load.failed, load.failed[:5]
+    assert {one.version for one in load.seen} == {1}
+
+
+def test_which_of_several_ports_is_served_is_told(second: Instance, second_apps: Apps) -> None:
+    deployed = second_apps.deploy(
+        {
+            "app.py": """
+import threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class H(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(self.server.says)
+def serve(port, says):
+    server = ThreadingHTTPServer(("", port), H)
+    server.says = says
+    server.serve_forever()
+METRICS_PORT = 9100
+threading.Thread(target=serve, args=(METRICS_PORT, b"metrics"), daemon=True).start()
+time.sleep(1)
+PORT = 5000
+serve(PORT, b"pages")
+"""
+        }
+    )
+    assert deployed.phase == "Ready"
+    assert second.client.visit(deployed.app_id).text == "pages"
+    assert "it listens on 5000 and 9100: 5000 is served, since " in second.client.app(deployed.app_id)["message"]
 
 
 _HAS_STATE = """

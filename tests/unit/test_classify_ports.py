@@ -23,6 +23,8 @@ NAMED: list[tuple[str, dict[str, str | bytes], tuple[int, ...]]] = [
     ("metrics before the site", {"app.py": FLASK + "start_http_server(9100)\ntime.sleep(3)\napp.run(port=5000)\n"}, (5000,)),
     ("metrics by a server of the standard library", {"app.py": FLASK + "import http.server\nhttp.server.HTTPServer(('', 9100), H)\napp.run(port=5000)\n"}, (5000, 9100)),
     ("metrics of an app of their own", {"server.js": HTTP + "metricsApp.listen(9100)\nhttp.createServer(f).listen(3000)"}, (3000,)),
+    ("a constant for metrics", {"app.py": "import http.server as h\nMETRICS_PORT = 9100\nPORT = 5000\nserve(METRICS_PORT)\nh.HTTPServer(('', PORT), H).serve_forever()\n"}, (5000,)),
+    ("a constant for a database", {"server.js": HTTP + "const MAIN_DB_PORT = 5433\nconst WEB_PORT = 3100\nhttp.createServer(f).listen(WEB_PORT)"}, (3100,)),
     ("vibeD's own command", {"app.py": FLASK}, (8080,)),
     ("a port in the Procfile", {"Procfile": "web: gunicorn app:app --bind 0.0.0.0:8000", "app.py": FLASK}, (8000,)),
     ("Go", {"go.mod": "module x", "main.go": 'package main\nimport "net/http"\nfunc main() { go http.ListenAndServe(":2112", promhttp.Handler())\nhttp.ListenAndServe(":8081", nil) }'}, (8081,)),

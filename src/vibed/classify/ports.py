@@ -32,6 +32,11 @@ _NAMED = re.compile(
     r"""(?i)\b(?:\w{1,20}_)?port['"]?\s{0,3}(?::\s{0,3}\w{1,10}\s{0,3})?[:=]\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])"""
 )
 """A constant or an option that is called port."""
+_OF_ANOTHER = re.compile(
+    r"(?i)(?:\b|_)(?:metrics?|prom|prometheus|ws|web_?socket|socket|debug\w{0,4}|inspect\w{0,3}|redis|db|database|pg|postgres\w{0,3}"
+    r"|mysql|mongo\w{0,2}|smtp|mail|s?grpc|rpc|health\w{0,5}|probe|admin|tcp|udp|ssh|ftp|mqtt|kafka|amqp)_(?:\w{0,20}_)?port"
+)
+"""Its name says that it is not the site's."""
 _EXPOSED = re.compile(r"(?im)^\s{0,9}EXPOSE\s{1,9}(\d{2,5})\b")
 _BESIDE = re.compile(
     r"(?i)(?:web_?socket(?:s|\.Server|Server)?|\bws|\bwss|metrics?\w{0,20}|prom\w{0,20}|start_http_server|debug\w{0,20}|inspect\w{0,20}|redis\w{0,20}|postgres\w{0,3}"
@@ -63,7 +68,11 @@ def expected(command: str, texts: Iterable[str], dockerfile: str, given: int) ->
         opened = [match for match in _LISTENS.finditer(text) if _is_site(text, match)]
         found += [int(match[match.lastgroup or 0]) for match in opened if not _BARE.match(match[0])]
         bare += [int(match[match.lastgroup or 0]) for match in opened if _BARE.match(match[0])]
-        named += [int(match[1]) for match in _NAMED.finditer(text) if _is_site(text, match)]
+        named += [
+            int(match[1])
+            for match in _NAMED.finditer(text)
+            if _is_site(text, match) and not _OF_ANOTHER.search(match[0])
+        ]
     found += [*bare, *named]
     found += [int(port) for port in _EXPOSED.findall(dockerfile)]
     return tuple(port for port in dict.fromkeys(found) if 0 < port < 65536 and port not in _OTHERS)[:_MOST]
