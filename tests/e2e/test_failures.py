@@ -42,6 +42,32 @@ def test_a_crash_on_start_is_told_with_the_apps_last_words(second: Instance, sec
     assert (app["phase"], app["serving_version"]) == ("Failed", None)
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {
+                "app.py": "import os, flask\n\napp = flask.Flask(__name__)\nTOKEN = os.environ['API_TOKEN']\n",
+                "Procfile": "web: gunicorn app:app\n",
+            },
+            "the app needs the environment variable API_TOKEN (app.py, line 4)",
+        ),
+        (
+            {"package.json": '{"scripts": {"start": "node index.js"}}', "index.js": "\n\nlisten(process.env.PORT);\n"},
+            "ReferenceError: listen is not defined (index.js, line 3)",
+        ),
+    ],
+    ids=["gunicorn", "node"],
+)
+def test_the_apps_own_error_is_told_and_not_the_last_line_that_was_written(
+    second: Instance, second_apps: Apps, files: dict[str, str | bytes], told: str
+) -> None:
+    second.client.wait_for_template("node-24")
+    deployed = second_apps.deploy(files)
+    assert (deployed.phase, deployed.reason) == ("Failed", "StartFailed")
+    assert told in deployed.message
+
+
 def test_an_app_that_ends_at_once_without_an_error_is_told_so(second_apps: Apps) -> None:
     deployed = second_apps.deploy(samples.python_after("print('that was all')", "raise SystemExit"))
     assert deployed.phase == "Failed"
