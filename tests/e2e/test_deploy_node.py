@@ -72,3 +72,10 @@ def test_the_app_sees_its_environment_and_nothing_of_vibed(vibed: Instance, apps
     seen = vibed.client.visit(app, "/env").json()
     assert (seen["GREETING"], seen.get("NODE_ENV")) == ("hello", "production")
     assert not [name for name in seen if name.startswith("VIBED_")]
+
+
+def test_an_uncaught_error_is_told_with_its_line_and_not_with_nodes_version(apps: Apps) -> None:
+    package = '{"type": "module", "scripts": {"start": "node index.js"}}'
+    deployed = apps.deploy({"package.json": package, "index.js": "\n\nlisten(process.env.PORT);\n"})
+    assert (deployed.phase, deployed.reason) == ("Failed", "StartFailed")
+    assert "ReferenceError: listen is not defined (index.js, line 3)" in deployed.message
