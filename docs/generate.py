@@ -218,8 +218,8 @@ def http_api() -> str:
               [reasons and errors](reasons-and-errors.md). Every answer has `X-Request-ID`.
             - **Streams** (`logs`, `events`) are server-sent events; `Last-Event-ID` (or `after=`) goes on behind that line without
               a gap or a repeat. `format=json` gives one page instead.
-            - **Bodies.** A client may be silent for 30 s in the middle of its body, and a body may take 60 s and a second more
-              for each 16 KiB: else 408 `UploadTimeout`. A refusal that is known before a body's end is sent without waiting
+            - **Bodies.** A client may be silent for 30 s in the middle of its body, and a body may take 60 s (a deploy's 300)
+              and a second more for each 8 KiB: else 408 `UploadTimeout`. A refusal that is known before a body's end is sent without waiting
               for it, with `Connection: close`.
             - **At once** a key may have 600 requests, of these 200 deploys and 250 streams: else 429 `TooManyAtOnce` with
               `Retry-After`. What arrives at the same time for one owner takes no more than `owner_storage_mb`.

@@ -22,9 +22,11 @@ Message = MutableMapping[str, Any]
 IDLE_S = 30.0
 """How long a client may be silent in the middle of its body."""
 FREE_S = 60.0
-"""How long any body may take."""
-LEAST_RATE = 16 << 10
-"""Bytes a second by which that grows: the largest source takes less than an hour."""
+"""How long any body may take,"""
+UPLOAD_FREE_S = 300.0
+"""and how long one may that can hold a source: some networks are slow."""
+LEAST_RATE = 8 << 10
+"""Bytes a second by which both grow."""
 PATIENCE_S = 1.0
 """How long the rest of a body is read before the answer."""
 LINGER_S = 10.0
@@ -51,6 +53,7 @@ class Body:
         self._largest_discarded = largest_discarded
         self._seen = 0
         self._began: float | None = None
+        self._free_s = FREE_S if limit is not None else UPLOAD_FREE_S
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"")
         self._length = int(length) if length.isdigit() else 0
@@ -116,12 +119,12 @@ class Body:
         now = time.monotonic()
         if self._began is None:
             self._began = now
-        return max(0.0, min(IDLE_S, self._began + FREE_S + self._seen / LEAST_RATE - now))
+        return max(0.0, min(IDLE_S, self._began + self._free_s + self._seen / LEAST_RATE - now))
 
     def _too_slow(self) -> UploadTimeout:
         assert self._began is not None
         took = time.monotonic() - self._began
-        if took > FREE_S + self._seen / LEAST_RATE:
+        if took > self._free_s + self._seen / LEAST_RATE:
             return UploadTimeout(
                 f"the body came too slowly: {self._seen:,} bytes in {took:.0f} s",
                 hint=f"send at least {LEAST_RATE >> 10} KiB a second, or less of it",
