@@ -23,7 +23,7 @@ from vibed.layout import Layout
 from vibed.processes import start_time
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PARTS = ("serve", "controller", "caddy")
+PARTS = ("serve", "controller", "caddy", "sites")
 _UP_S = 240.0
 _NOT_OURS = ("VIBED_", "SUDO_", "SSH_", "XDG_", "OTEL_")
 
