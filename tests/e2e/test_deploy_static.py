@@ -7,6 +7,8 @@ import os
 import signal
 import tarfile
 
+import pytest
+
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
@@ -140,3 +142,12 @@ def test_a_site_with_rules_is_served_again_as_soon_as_its_server_is(vibed: Insta
         page = vibed.client.visit(app)
         assert (page.status_code, page.text, page.headers.get("x-a")) == (200, "home", "b")
         eventually(lambda: "sites" in vibed.pids(), "the site server is back")
+
+
+@pytest.mark.parametrize("name", ["2048", "3d-viewer"])
+def test_a_name_that_begins_with_a_digit_reaches_its_app(vibed: Instance, name: str) -> None:
+    try:
+        vibed.client.deploy_ready(name, samples.static(1))
+        assert "version 1" in vibed.client.visit(name).text
+    finally:
+        vibed.client.delete(name)
