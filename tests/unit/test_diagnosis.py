@@ -348,3 +348,28 @@ def test_nothing_that_an_app_writes_breaks_it_or_makes_it_long() -> None:
 )
 def test_a_long_line_takes_no_time(line: str) -> None:
     error_in([line, "    at x (/app/a.js:1:1)", line, "Traceback (most recent call last):", line])
+
+
+def test_the_error_is_a_workers_although_its_master_ends_with_one_of_its_own() -> None:
+    worker = [
+        "[2026-11-30 01:04:46 +0000] [13] [ERROR] Exception in worker process",
+        "Traceback (most recent call last):",
+        '  File "/usr/local/lib/python3.13/dist-packages/gunicorn/arbiter.py", line 752, in spawn_worker',
+        "    worker.init_process()",
+        '  File "/app/app.py", line 6, in <module>',
+        "    TOKEN = os.environ['API_TOKEN']",
+        '  File "<frozen os>", line 717, in __getitem__',
+        "KeyError: 'API_TOKEN'",
+        "[2026-11-30 01:04:46 +0000] [13] [INFO] Worker exiting (pid: 13)",
+    ]
+    # its second worker was being started when the first had ended
+    master = [
+        "[2026-11-30 01:04:46 +0000] [9] [ERROR] Worker (pid:13) exited with code 3",
+        "Traceback (most recent call last):",
+        '  File "/usr/local/bin/gunicorn", line 8, in <module>',
+        "    sys.exit(run())",
+        '  File "/usr/local/lib/python3.13/dist-packages/gunicorn/arbiter.py", line 704, in reap_workers',
+        "    raise HaltServer(reason, self.WORKER_BOOT_ERROR)",
+        "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
+    ]
+    assert "needs the environment variable API_TOKEN" in told("StartFailed", *worker, *master).message
