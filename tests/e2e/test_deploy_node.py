@@ -44,7 +44,22 @@ const app = new Koa();
 app.use((context) => { context.body = "from koa"; });
 app.listen(8080, "127.0.0.1");
 """
+_TWO = {
+    "server/work.js": "require('fs').writeFileSync('word', 'written in ' + process.cwd())\nsetInterval(f => f, 1000)\n",
+    "server/pages.js": (
+        "const fs = require('fs')\n"
+        "const pages = require('http').createServer((q, r) => r.end(fs.readFileSync('word')))\n"
+        "const wait = setInterval(() => {\n"
+        "  if (fs.existsSync('word')) { clearInterval(wait); pages.listen(3000) }\n"
+        "}, 20)\n"
+    ),
+}
 WAYS = {
+    "two-processes-in-a-folder": (
+        _TWO,
+        {"scripts": {"start": "cd server && npx concurrently 'node work.js' 'node pages.js'"}},
+        "written in /app/server",
+    ),
     "main-on-3000": ({"server.js": _EXPRESS}, {"main": "server.js", "dependencies": {"express": "*"}}, "from express"),
     "start-script-of-a-module": ({"a.mjs": _FASTIFY}, {"scripts": {"start": "node a.mjs"}}, "from fastify"),
     "typescript": ({"server.ts": _TYPED}, {"type": "module", "scripts": {"start": "node server.ts"}}, "typed"),

@@ -35,6 +35,11 @@ templates = Jinja2Templates(directory="templates")
 async def index(request: Request):
     return templates.TemplateResponse("index.html", {"request": request, "who": "a template"})
 """
+_WSGI = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [b"from wsgi"]
+"""
 _FASTAPI = """
 from fastapi import FastAPI
 app = FastAPI()
@@ -77,6 +82,11 @@ WAYS: dict[str, tuple[samples.Files, str]] = {
         },
         '{"from":"roomlist"}',
     ),
+    "a-wrapper-in-a-folder": (
+        {"api/main.py": _FASTAPI, "a.txt": "", "Procfile": "web: cd api && uv run fastapi run main.py"},
+        '{"from":"fastapi"}',
+    ),
+    "wsgi-callable": ({"wsgi.py": _WSGI}, "from wsgi"),
     "procfile": ({"src/web/app.py": _FLASK, "Procfile": "web: gunicorn --chdir src/web app:app"}, "from flask"),
 }
 
