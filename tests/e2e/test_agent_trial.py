@@ -21,6 +21,7 @@ MOST = {
 """Bytes of an answer's text, by tool; of every other 1,000."""
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("era", ["1", "2"])
 def test_an_agent_deploys_breaks_reads_repairs_changes_and_rolls_back(vibed: Instance, apps: Apps, era: str) -> None:
     vibed.client.wait_for_template("python-313")

@@ -146,7 +146,10 @@ async def test_refusals_name_their_code_and_the_cure(vibed: Instance, apps: Apps
         notebook = await _refused(session, "deploy_artifact", name=apps.name(), files={"a.ipynb": "{}"})
         assert "NotAWebApp" in notebook
         missing = await _refused(
-            session, "deploy_artifact", name=apps.name(), files={**samples.python_hello(1), "requirements.txt": "torch"}
+            session,
+            "deploy_artifact",
+            name=apps.name(),
+            files={**samples.python_after("import torch"), "requirements.txt": "torch"},
         )
         assert "DependenciesMissing" in missing and "torch" in missing
 
