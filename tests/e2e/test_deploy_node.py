@@ -54,6 +54,12 @@ _TWO = {
         "}, 20)\n"
     ),
 }
+_BESIDE = """
+const { createServer } = require("node:http");
+createServer((request, response) => response.writeHead(426).end()).listen(8080);
+const pages = () => createServer((request, response) => response.end("pages")).listen(process.env.PORT || 3000);
+setTimeout(pages, 1500);
+"""
 WAYS = {
     "two-processes-in-a-folder": (
         _TWO,
@@ -63,6 +69,7 @@ WAYS = {
     "main-on-3000": ({"server.js": _EXPRESS}, {"main": "server.js", "dependencies": {"express": "*"}}, "from express"),
     "start-script-of-a-module": ({"a.mjs": _FASTIFY}, {"scripts": {"start": "node a.mjs"}}, "from fastify"),
     "typescript": ({"server.ts": _TYPED}, {"type": "module", "scripts": {"start": "node server.ts"}}, "typed"),
+    "beside-another-server-on-8080": ({"s.js": _BESIDE}, {"scripts": {"start": "node s.js"}}, "pages"),
     "main-on-loopback": ({"server.js": _KOA}, {"type": "module", "main": "server.js"}, "from koa"),
 }
 

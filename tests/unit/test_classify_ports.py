@@ -45,12 +45,30 @@ SOCKETS = HTTP + "new WebSocketServer({ port: 8080 })\nhttp.createServer(f).list
 SOCKETS_PY = FLASK + "websockets.serve(f, '', 8080)\napp.run(port=int(os.getenv('PORT', '5000')))\n"
 
 
-@pytest.mark.parametrize(
-    ("files", "port"), [({"server.js": SOCKETS}, 3000), ({"app.py": SOCKETS_PY}, 5000)], ids=["Node", "Python"]
-)
+TAKEN: list[tuple[str, dict[str, str | bytes], int]] = [
+    ("Node", {"server.js": SOCKETS}, 3000),
+    ("Python", {"app.py": SOCKETS_PY}, 5000),
+    ("two servers of one kind", {"server.js": HTTP + "http.createServer(g).listen(8080)\nhttp.createServer(f).listen(process.env.PORT || 3000)"}, 3000),
+    ("a default of another variable", {"server.js": HTTP + "const WS_PORT = process.env.WS_PORT || 8080\nconst PORT = process.env.PORT || 3000\nhttp.createServer(f).listen(PORT)"}, 3000),
+    ("in another file", {"server.js": "require('./ws')()\n" + HTTP + "http.createServer(f).listen(process.env.PORT || 3000)", "ws.js": "module.exports = () => new WebSocketServer({ port: 8080 })"}, 3000),
+    ("Go", {"go.mod": "module x", "main.go": 'package main\nfunc main() { go http.ListenAndServe(":8080", ws)\nport := os.Getenv("PORT")\nif port == "" {\n\tport = "3000"\n}\nhttp.ListenAndServe(":"+port, nil) }'}, 3000),
+    ("no default", {"server.js": HTTP + "http.createServer(g).listen(8080)\nhttp.createServer(f).listen(process.env.PORT)"}, 8081),
+    ("no default, the next one taken", {"server.js": HTTP + "new WebSocketServer({ port: 8081 })\nhttp.createServer(g).listen(8080)\nhttp.createServer(f).listen(process.env.PORT)"}, 8082),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "port"), [row[1:] for row in TAKEN], ids=[row[0] for row in TAKEN])
 def test_port_does_not_say_what_the_app_opens_for_something_else(files: dict[str, str | bytes], port: int) -> None:
     start = classify(table_of(files), None, TEMPLATES).runtime().start
-    assert (start.port, start.expected_ports[0]) == (port, port)
+    assert (start.port, start.expected_ports) == (port, (port,))
+
+
+@pytest.mark.parametrize(
+    "listen",
+    ["listen(process.env.PORT || 8080)", "listen(process.env.PORT || config.port)\nconst config = { port: 8080 }", "listen(8080)"],
+)  # fmt: skip
+def test_port_says_8080_where_that_is_the_sites_own(listen: str) -> None:
+    assert classify(table_of({"server.js": HTTP + "http.createServer(f)." + listen}), None, TEMPLATES).port == 8080
 
 
 def test_port_says_what_the_user_says_all_the_same() -> None:

@@ -58,9 +58,11 @@ def _with_ports(project: Project, decision: Decision, *, asked: bool) -> Decisio
     command = " ".join(decision.argv) or decision.shell or ""
     texts = [project.tree.text(path) for path in started.sources(project, decision)]
     port = decision.port
-    if not asked and str(port) not in command:
-        port = ports.own_default(texts, port) or port
-    found = ports.expected(command, texts, project.tree.text("Dockerfile"), port)
+    instead = None if asked or str(port) in command else ports.given_instead(texts, port)
+    found = ports.expected(command, texts, project.tree.text("Dockerfile"), instead or port)
+    if instead:
+        found = tuple(other for other in found if other != port)
+        port = instead
     if asked:
         found = tuple(dict.fromkeys((port, *found)))
     return replace(decision, port=port, expected_ports=found)

@@ -20,6 +20,10 @@ _READS = re.compile(
 """The variable PORT is read."""
 _DEFAULT = re.compile(r"""\bPORT['"\])]{0,4}\s{0,3}(?:\|\||\?\?|,|\bor\b|:-|\))\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])""")
 """What is taken where it is not set."""
+_ANOTHERS_DEFAULT = re.compile(
+    r"""(?i)\b\w{1,20}_PORT['"\])]{0,4}\s{0,3}(?:\|\||\?\?|,|\bor\b|:-|\))\s{0,3}['":]{0,2}(\d{2,5})(?![\w.])"""
+)
+"""And where a variable of another name is not."""
 _LISTENS = re.compile(
     r"""\.listen\(\s{0,9}(?:\{[^{}\n]{0,80}?\bport\s{0,3}:\s{0,3})?(?P<listen>\d{2,5})\b"""
     r"""|\b(?:run|serve|launch|run_app|run_simple|run_server|server_port|make_server|start_server|\w{0,20}(?:HTTP|TCP|WSGI)Server|create_server|bind)"""
@@ -85,14 +89,30 @@ def _is_site(text: str, match: re.Match[str]) -> bool:
     return not _BESIDE.search(text, max(text.rfind("\n", 0, at), at - 120) + 1, at + 1 if text[at] == "." else at)
 
 
-def own_default(texts: Iterable[str], given: int) -> int | None:
+def given_instead(texts: Iterable[str], given: int) -> int | None:
     """What PORT should say instead of `given`, where the source opens that port itself for something else (a
-    WebSocket server on 8080 beside pages on `PORT || 3000`): the port that its pages have without PORT."""
-    default, taken = None, False
+    WebSocket server on 8080 beside pages on `PORT || 3000`): the port that its pages have without PORT, and where it
+    names none the next one that is free. None where PORT may say `given`."""
+    own: list[int] = []
+    opened: set[int] = set()
+    beside: set[int] = set()
+    reads = False
     for text in texts:
+        reads = reads or _READS.search(text) is not None
         defaults = {match.start(1): int(match[1]) for match in _DEFAULT.finditer(text)}
-        default = default or next(iter(defaults.values()), None)
-        opened = [(match.start(match.lastgroup or 0), match[match.lastgroup or 0]) for match in _LISTENS.finditer(text)]
-        opened += [(match.start(1), match[1]) for match in _NAMED.finditer(text)]
-        taken = taken or any(at not in defaults and int(port) == given for at, port in opened)
-    return default if taken and default != given else None
+        own += defaults.values()
+        opened |= {int(match[match.lastgroup or 0]) for match in _LISTENS.finditer(text) if _at(match) not in defaults}
+        for match in _NAMED.finditer(text):
+            if _OF_ANOTHER.search(match[0]) or not _is_site(text, match):
+                beside.add(int(match[1]))
+            elif match.start(1) not in defaults:
+                own.append(int(match[1]))
+        beside |= {int(match[1]) for match in _ANOTHERS_DEFAULT.finditer(text)}
+    if not reads or given not in opened | beside:
+        return None
+    free = (port for port in (*own, *range(given + 1, given + 9)) if port not in opened | beside | {given} | _OTHERS)
+    return next(free, None)
+
+
+def _at(match: re.Match[str]) -> int:
+    return match.start(match.lastgroup or 0)
