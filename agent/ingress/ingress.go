@@ -52,7 +52,8 @@ type Ingress struct {
 	server *http.Server
 	most   int64 // maxOpen
 
-	bodyIdle time.Duration
+	bodyIdle  time.Duration
+	beginning beginning
 
 	open, upgraded, total, last, moved atomic.Int64
 	draining                           atomic.Bool

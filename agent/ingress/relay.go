@@ -64,10 +64,12 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 			w.Header().Set("Connection", "close")
 			up.settle()
 		}
+		in.took(r, c, http.StatusBadGateway)
 		unreachable(w, err, true)
 		up.stop(w)
 		return
 	}
+	in.took(r, c, resp.StatusCode)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		if !stop() {
 			panic(http.ErrAbortHandler)
@@ -106,6 +108,13 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 		c.pool.put(c, resp.Header.Get("Keep-Alive"))
 	}
 	up.stop(w)
+}
+
+// took notes what the app made of a request; that of an heir is noted by the heir's own ingress.
+func (in *Ingress) took(r *http.Request, c *appConn, status int) {
+	if c.pool == in.pool {
+		in.beginning.answered(r, status)
+	}
 }
 
 // bodiless responses end with their head.

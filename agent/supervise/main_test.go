@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -104,6 +105,7 @@ func fakeAgent(agentSocket, appSocket string) {
 }
 
 func app(say func(stream, text string), finish func(code, signal any)) http.Handler {
+	var failed atomic.Bool
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(2 * time.Millisecond)
@@ -113,6 +115,12 @@ func app(say func(stream, text string), finish func(code, signal any)) http.Hand
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(500 * time.Millisecond)
 		io.WriteString(w, "done")
+	})
+	mux.HandleFunc("/fails-once", func(w http.ResponseWriter, r *http.Request) {
+		if failed.CompareAndSwap(false, true) {
+			say("stderr", "ZeroDivisionError")
+			w.WriteHeader(http.StatusInternalServerError)
+		}
 	})
 	mux.HandleFunc("/crash", func(w http.ResponseWriter, r *http.Request) {
 		say("stderr", "I crash now")

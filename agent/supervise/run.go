@@ -357,6 +357,16 @@ func (s *sandbox) front() *ingress.Ingress {
 	return s.ingress
 }
 
+// beginning writes into the log that the app fails from its first answer on, and when it does so no more: vibed.api.failing
+// reads it there.
+func (s *sandbox) beginning(answer string, failed bool) {
+	said := "succeeds now: "
+	if failed {
+		said = "failed before any request succeeded: "
+	}
+	s.log.Load().system("%s%s", said, answer)
+}
+
 func (s *sandbox) openIngress(path string) error {
 	l, err := listenUnix(path, 0o660, s.spec.SocketOwner)
 	if err != nil {
@@ -368,6 +378,7 @@ func (s *sandbox) openIngress(path string) error {
 		return err
 	}
 	in := ingress.New(s.app, nil)
+	in.Watch(s.beginning)
 	s.mu.Lock()
 	s.ingress = in
 	s.mu.Unlock()

@@ -199,6 +199,24 @@ func TestACrashedAppHasItsLastWordsAndItsSignal(t *testing.T) {
 	}
 }
 
+func TestALogTellsThatTheAppFailsFromItsFirstAnswerOn(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, kindAgent)
+	c := b.warm()
+	c.ok(b.runRequest("well behaved"))
+	for range 3 {
+		b.get("/fails-once?secret=1")
+	}
+	b.get("/fails-once")
+	c.ok(map[string]any{"op": "stop"})
+	b.ended()
+	failed := "system: failed before any request succeeded: GET /fails-once was answered 500\n"
+	if log := b.log(); strings.Count(log, failed) != 1 ||
+		strings.Count(log, "system: succeeds now: GET /fails-once was answered 200\n") != 1 {
+		t.Errorf("log %q", log)
+	}
+}
+
 func TestAKilledCommandIsAnExitWithASignal(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, kindAgent)

@@ -256,6 +256,44 @@ serve(PORT, b"pages")
     assert "it listens on 5000 and 9100: 5000 is served, since " in second.client.app(deployed.app_id)["message"]
 
 
+@pytest.mark.parametrize(
+    "files", [{}, {"Procfile": "web: gunicorn -b 0.0.0.0:$PORT app:app"}], ids=["our-command", "procfile"]
+)
+def test_an_app_whose_first_request_fails_is_ready_with_a_note_until_it_succeeds(
+    second: Instance, second_apps: Apps, files: samples.Files
+) -> None:
+    source = (
+        "from flask import Flask\nDIVISOR = [0]\napp = Flask(__name__)\n"
+        "@app.get('/')\ndef index():\n    return str(1 / DIVISOR[0])\n"
+        "@app.get('/mend')\ndef mend():\n    DIVISOR[0] = 1\n    return 'mended'\n"
+    )
+    deployed = second_apps.deploy({"app.py": source, "requirements.txt": "flask\n", **files})
+    name = deployed.app_id
+    assert (deployed.phase, second.client.app(name)["failing"]) == ("Ready", None), "nobody has asked it yet"
+    assert second.client.visit(name, "/favicon.ico").status_code == 404
+    assert second.client.visit(name, "/?secret=1").status_code == 500
+    told = "GET / was answered 500 before any request succeeded: ZeroDivisionError: division by zero (app.py, line 6)"
+    eventually(lambda: second.client.app(name)["failing"] == told, "the note says why", within_s=10)
+    assert second.client.app(name)["phase"] == "Ready"
+    assert second.client.visit(name, "/mend").text == "mended"
+    assert second.client.app(name)["failing"] == told, "that was another page"
+    assert second.client.visit(name).text == "1.0"
+    eventually(lambda: second.client.app(name)["failing"] is None, "the note ends", within_s=10)
+
+
+def test_a_worker_that_throws_at_its_first_request_is_told_of_too(second: Instance, second_apps: Apps) -> None:
+    second.client.wait_for_template("workerd")
+    code = "export default {\n  async fetch(request) {\n    throw new TypeError('no such binding');\n  },\n};\n"
+    name = second_apps.deploy({"worker.js": code}).app_id
+    assert second.client.visit(name).status_code == 500
+
+    def told() -> bool:
+        failing = second.client.app(name)["failing"] or ""
+        return failing.startswith("GET / was answered 500") and "TypeError: no such binding" in failing
+
+    eventually(told, "the note says why", within_s=10)
+
+
 _HAS_STATE = """
 import os, sys, threading, time, uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer

@@ -17,6 +17,7 @@ from api_harness import ADMIN_KEY, Running
 from mcp import Client
 from mcp_harness import TARGET, call, failed, over_http, over_stdio, served
 
+from vibed.api.failing import FAILED
 from vibed.apps.app import Crash, Phase
 from vibed.mcp.lines import ROOM
 from vibed.mcp.words import for_tools
@@ -249,6 +250,20 @@ async def test_crashes_and_events_can_be_seen(tmp_path: Path) -> None:
         assert "version 1: it was killed because it used more than 512 MiB" in seen["last_crash"]
         told = await call(client, "get_artifact_events", artifact_id="todo")
         assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d:\d\d v1 Accepted: version 1 accepted.*", told["events"][0])
+
+
+@BOTH
+async def test_an_app_whose_first_request_failed_says_so_in_its_notes(tmp_path: Path, over: Any) -> None:
+    async with an_agent(tmp_path, over) as (api, client):
+        await call(client, "deploy_artifact", name="todo", files=FLASK)
+        assert "notes" not in await call(client, "get_artifact_status", artifact_id="todo")
+        folder = api.layout.run_log("todo", await api.store.next_run("todo"))
+        folder.mkdir(parents=True)
+        line = {"seq": 1, "ts": 1.0, "stream": "system", "text": f"{FAILED}GET / was answered 500"}
+        (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+        seen = await call(client, "get_artifact_status", artifact_id="todo")
+        assert seen["status"] == "running"
+        assert seen["notes"][0].startswith("GET / was answered 500 before any request succeeded")
 
 
 @pytest.mark.parametrize("tool", ["get_artifact_status", "get_artifact_logs", "list_versions", "get_artifact_source"])

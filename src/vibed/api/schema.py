@@ -131,6 +131,10 @@ class App(Shape):
     storage_bytes: int | None = Field(description="What its sources and its unpacked site take on the disk")
     env_names: list[str] = Field(description="Of version; its values are where one version is asked for")
     restarts: int = Field(description="How often a run that served ended by itself, in the app's life")
+    failing: str | None = Field(
+        description="How its first request failed (`GET / was answered 500 …`, with the app's error), until the same"
+        " request succeeds; null in a list"
+    )
     last_crash: Crash | None = Field(description="The last time that happened")
     created_at: str
     last_deployed_at: str

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from vibed.api import sse
 from vibed.api.errors import Unauthorized
+from vibed.api.failing import failing
 from vibed.api.measures import Measures
 from vibed.api.runlogs import LogReader, Position
 from vibed.api.sse import Sent, Stopping
 from vibed.api.views import event_view
-from vibed.apps.app import App, Event
+from vibed.apps.app import App, Event, Phase
 from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.standing import of_app
 
 T = TypeVar("T")
 
@@ -63,6 +65,14 @@ class LogStreams:
         finally:
             reading.close()
         return reading.reader.position
+
+    async def failing(self, app: App) -> str | None:
+        """How the first request of the run that serves failed, as long as it has not succeeded since."""
+        stands = of_app(app)
+        if not stands.live or stands.phase is not Phase.READY:
+            return None
+        # the newest run is the one that serves where nothing else is wanted
+        return await asyncio.to_thread(failing, self._root / app.app_id / f"{app.runs:010d}")
 
     async def stream(
         self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool

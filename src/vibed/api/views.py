@@ -35,8 +35,8 @@ def runtime_view(runtime: Runtime) -> View:
     }
 
 
-def app_view(app: App, config: Config, storage_bytes: int | None = None) -> View:
-    """An app; its phase is that of the version that should serve."""
+def app_view(app: App, config: Config, storage_bytes: int | None = None, failing: str | None = None) -> View:
+    """An app; its phase is that of the version that should serve. `failing` is `LogStreams.failing` of it."""
     status, stands = app.status, of_app(app)
     return {
         "app_id": app.app_id,
@@ -55,6 +55,7 @@ def app_view(app: App, config: Config, storage_bytes: int | None = None) -> View
         "env_names": list(app.env_names),
         "restarts": status.restarts,
         "storage_bytes": storage_bytes,
+        "failing": failing,
         "last_crash": None if status.last_crash is None else _crash_view(status.last_crash),
         "created_at": when(app.created_at),
         "last_deployed_at": when(app.last_deployed_at),

@@ -54,7 +54,8 @@ class InProcess:
             return await self._ctx.deployments.intake.receive(chunks(), self._caller.owner)
 
     async def app(self, app_id: str) -> View:
-        return app_view(await self._ctx.apps.get(self._caller, app_id), self._ctx.config)
+        app = await self._ctx.apps.get(self._caller, app_id)
+        return app_view(app, self._ctx.config, failing=await self._ctx.logs.failing(app))
 
     async def apps(self, *, q: str | None, limit: int, offset: int) -> View:
         found, total = await self._ctx.apps.list(

@@ -204,7 +204,7 @@ def status_of(phase: str) -> Status:
 
 def from_app(app: dict[str, Any], notes: list[str] | None = None) -> Artifact:
     """From the API's App."""
-    crash = app["last_crash"]
+    crash, failing = app["last_crash"], app.get("failing")
     return Artifact(
         artifact_id=app["app_id"],
         name=app["name"],
@@ -220,7 +220,7 @@ def from_app(app: dict[str, Any], notes: list[str] | None = None) -> Artifact:
         env_vars=app["env_names"],
         restarts=app["restarts"],
         last_crash="" if crash is None else f"{crash['at']}, version {crash['version']}: {for_tools(crash['message'])}",
-        notes=notes or [],
+        notes=[*(notes or []), *([f"{for_tools(failing)}. Ask it with request_artifact."] if failing else [])],
     )
 
 

@@ -42,7 +42,7 @@ async def get_app(request: Request, app_id: str) -> JSONResponse:
     ctx = context(request)
     app = await ctx.apps.get(caller(request), app_id)
     sizes = await ctx.apps.storage([app])
-    return JSONResponse(app_view(app, ctx.config, sizes.get(app_id)))
+    return JSONResponse(app_view(app, ctx.config, sizes.get(app_id), await ctx.logs.failing(app)))
 
 
 @router.delete(
