@@ -21,7 +21,7 @@ var encodings = []struct{ name, extension string }{{"br", ".br"}, {"gzip", ".gz"
 
 // is says whether there is a file that may be shown at a clean path.
 func (f files) is(name string) bool {
-	if hidden(name) {
+	if len(name) > longestPath || hidden(name) {
 		return false
 	}
 	info, err := f.root.Stat(strings.TrimPrefix(name, "/"))

@@ -18,8 +18,9 @@ const (
 	largestFacts = 8 << 20
 	// perLetter is about what a letter of a pattern takes when it is compiled.
 	perLetter = 64
-	// longestPath is what rules are tried for: each is, one after the other.
-	longestPath = 4096
+	// longestPath is what rules are tried for and files looked for: each is, one after the other, and a source has no path
+	// of half that length.
+	longestPath = 1024
 )
 
 // pattern is paths: one that is written out, or a regular expression.

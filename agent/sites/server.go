@@ -177,7 +177,8 @@ func (v *visit) redirect(to string, status int) {
 
 // missing answers with the nearest 404 page.
 func (v *visit) missing() {
-	for folder := path.Dir(v.path); ; folder = path.Dir(folder) {
+	// there is no folder deeper than that: each is looked into, and a visitor chooses how many there are
+	for folder := path.Dir(v.path[:min(len(v.path), longestPath)]); ; folder = path.Dir(folder) {
 		if name := path.Join(folder, "404.html"); v.files.is(name) {
 			v.serve(name, http.StatusNotFound)
 			return

@@ -211,3 +211,10 @@ func TestWhatIsKeptOfSitesIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestAPathThatNoFileCanHaveIsNotLookedForInEachOfItsFolders(t *testing.T) {
+	ask := newSite(t, map[string]any{}, map[string]string{"404.html": "none", "a/404.html": "none in a"})
+	// this took minutes: as many folders as a visitor cares to write, each of them opened from the root
+	expect(t, ask("GET", "/"+strings.Repeat("a/", 30_000)), 404, "none in a", "")
+	expect(t, ask("GET", "/"+strings.Repeat("b", 60_000)), 404, "none", "")
+}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vibed.classify.host_rules import MOST, MOST_PATTERNS, Redirect, Rules, host_rules, netlify_settings
+from vibed.classify.host_rules import MOST, MOST_GROUPS, MOST_PATTERNS, Redirect, Rules, host_rules, netlify_settings
 
 
 def rules(redirects: str = "", headers: str = "", netlify: str = "") -> Rules:
@@ -176,3 +176,21 @@ def test_rules_that_are_tried_one_by_one_are_fewer() -> None:
     assert found.notes == (
         f"_redirects line {MOST_PATTERNS + 1} is not followed: {MOST_PATTERNS} rules with : or * are",
     )
+
+
+def test_a_rule_that_would_take_long_to_try_is_not_followed() -> None:
+    placeholders = "".join(f"/:a{n}" for n in range(MOST_GROUPS))
+    assert len(rules(f"{placeholders} /x").redirects) == 1
+    found = rules(f"{placeholders}/* /x\n/after /y", f"{placeholders}/*\n  X-A: b")
+    assert [rule.to for rule in found.redirects] == [("/y",)]
+    assert found.headers == []
+    assert found.notes == tuple(
+        f"{file} line 1 is not followed: it has more than {MOST_GROUPS} : and *" for file in ("_redirects", "_headers")
+    )
+
+
+def test_the_headers_of_all_rules_are_bounded_together() -> None:
+    said = "\n  X-A: b" * (MOST // 2 + 1)
+    found = rules(headers=f"/a{said}\n/b{said}\n/c\n  X-B: c")
+    assert [rule.pattern.text for rule in found.headers] == ["/a", "/c"]
+    assert found.notes == (f"_headers line {MOST // 2 + 3} is not followed: {MOST} headers are, in all rules",)

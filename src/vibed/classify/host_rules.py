@@ -15,9 +15,11 @@ from typing import Any
 from urllib.parse import unquote
 
 MOST = 2_000
-"""Rules of a kind that are followed."""
+"""Rules of a kind that are followed, and headers that they say in all: those of one name are joined for each answer."""
 MOST_PATTERNS = 200
 """Of these with `:` or `*`: each is tried for each request, and a process that sites share keeps it compiled."""
+MOST_GROUPS = 8
+"""`:` and `*` of one rule: what trying it takes grows with the square of their number."""
 _LONGEST_PATH = 500
 _LONGEST = 2_000
 _LONGEST_TOML = 32 << 10
@@ -92,6 +94,7 @@ class Rules:
     redirects: list[Redirect] = field(default_factory=list)
     headers: list[Headers] = field(default_factory=list)
     untold: list[str] = field(default_factory=list)
+    _said: int = 0
 
     @property
     def single_page(self) -> bool:
@@ -117,11 +120,15 @@ class Rules:
             self.untold.append(f"{where} is not followed: {rule}")
             return
         kept: list[Any] = self.redirects if isinstance(rule, Redirect) else self.headers
+        says = len(rule.set) + len(rule.unset) if isinstance(rule, Headers) else 0
         if len(kept) >= MOST:
             self.untold.append(f"{where} is not followed: {MOST} rules are")
         elif not rule.pattern.exact and sum(not one.pattern.exact for one in kept) >= MOST_PATTERNS:
             self.untold.append(f"{where} is not followed: {MOST_PATTERNS} rules with : or * are")
+        elif self._said + says > MOST:
+            self.untold.append(f"{where} is not followed: {MOST} headers are, in all rules")
         else:
+            self._said += says
             kept.append(rule)
 
 
@@ -207,6 +214,8 @@ def _pattern(source: str) -> Pattern | str:
             return f"{'*' if name == 'splat' else f':{name}'} is in it twice"
         at = match.end()
         names.append(name)
+        if len(names) > MOST_GROUPS:
+            return f"it has more than {MOST_GROUPS} : and *"
         if name != "splat":
             out += f"{re.escape(before)}([^/]+)"
         elif at == len(path) and before.endswith("/") and len(out + before) > 1:
