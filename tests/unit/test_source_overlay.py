@@ -15,7 +15,7 @@ from vibed.sources.contents import contents
 from vibed.sources.errors import EmptyArchive
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import DEFAULT_LIMITS
-from vibed.sources.overlay import NoSuchFile, overlay
+from vibed.sources.overlay import NoSuchFile, no_such_file, overlay
 from vibed.sources.pack import pack_files
 from vibed.sources.reader import read_table
 
@@ -84,3 +84,27 @@ def test_what_is_shown_is_bounded_and_what_is_left_out_is_named(tmp_path: Path) 
     assert (shown.total, shown.left_out) == (4, ("d",))
     listed = contents(tmp_path / "s", None, strip="", budget=0, most=2, limits=DEFAULT_LIMITS)
     assert ([file.path for file in listed.files], listed.total) == (["a", "b"], 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("src/page.html", ["web/page.html"]), ("web/pages.html", ["web/page.html"]), ("x" * 4096, [])],
+)
+def test_a_name_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path, name: str, nearest: list[str]) -> None:
+    with pytest.raises(NoSuchFile) as caught:
+        merged(tmp_path, pack_files({"web/page.html": b"1", "README": b"2"}), {}, [name])
+    assert caught.value.extra["nearest"] == nearest
+
+
+def test_the_nearest_name_is_looked_for_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def note(word: str, among: list[str], *_: object) -> list[str]:
+        compared.extend([word, *among])
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", note)
+    deep = {f"{'a' * 150}/{n}" for n in range(1_000)}
+    no_such_file("b" * 4096, {"near.txt", *(f"d/{n}" for n in range(1_000)), *deep})
+    assert compared[1] == "near.txt"
+    assert len(compared) <= 201 and max(map(len, compared)) <= 100

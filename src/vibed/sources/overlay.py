@@ -19,6 +19,10 @@ from vibed.sources.reader import read_table
 LARGEST = 64 << 20
 """Bytes of the files that change, which are held in memory; who changes more sends everything."""
 
+_NEAREST = 3
+_COMPARED = 200
+_COMPARED_LENGTH = 100
+
 
 class NoSuchFile(VibedError):
     """A file that was to be read or taken away is not in the source."""
@@ -90,8 +94,14 @@ def _without(present: set[str], removed: Iterable[str]) -> set[str]:
 
 
 def no_such_file(name: str, present: Iterable[str]) -> NoSuchFile:
-    """With the nearest name as a hint."""
-    near = difflib.get_close_matches(name, list(present), 3, 0.5)
+    """With the nearest names as a hint: files of that name elsewhere, or else those that are written alike."""
+    paths = sorted(present, key=lambda path: (path.count("/"), path))
+    last = name.rstrip("/").rpartition("/")[2]
+    near = [path for path in paths if path.rpartition("/")[2] == last][:_NEAREST]
+    if not near:
+        # comparing two long names takes milliseconds, and there may be 20,000
+        short = [path for path in paths if len(path) <= _COMPARED_LENGTH][:_COMPARED]
+        near = difflib.get_close_matches(name[:_COMPARED_LENGTH], short, _NEAREST, 0.5)
     return NoSuchFile(
         f"there is no file {name[:200]!r} in this source",
         hint=f"did you mean {', '.join(near)}?" if near else "list the files first",
