@@ -110,6 +110,24 @@ def test_every_process_of_a_start_script_runs(text: str, shell: str | None) -> N
     assert found.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "argv", "notes"),
+    [
+        ("module.exports = { apps: [{ name: 'api', script: './server.js', instances: 'max' }] }", "node server.js", ()),
+        ("module.exports = {apps: [{script: 'npm', args: 'run serve'}]}", "node server.js", ()),
+        (
+            'module.exports = {"apps": [{"script": "server.js"}, {"script": "python", "args": "jobs.py"}]}',
+            "node server.js",
+            ("not started here: ‘python jobs.py’ of the start script",),
+        ),
+    ],
+)
+def test_what_a_file_of_pm2_names_is_started_and_not_the_file(text: str, argv: str, notes: tuple[str, ...]) -> None:
+    files: Files = {"server.js": SERVER, "ecosystem.config.js": text}
+    found = start("pm2-runtime start ecosystem.config.js", files, serve="node server.js")
+    assert (" ".join(found.argv), found.notes) == (argv, notes)
+
+
 def test_what_is_not_started_beside_the_server_is_told() -> None:
     found = start('concurrently "tailwindcss -w" "node server.js"', {"server.js": SERVER})
     assert found.argv == ("node", "server.js")

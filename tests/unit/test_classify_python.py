@@ -235,6 +235,18 @@ def test_a_server_behind_an_inlined_picture_is_one() -> None:
     )
 
 
+def test_where_a_package_lay_on_the_machine_that_listed_it_is_nothing_that_is_asked_for() -> None:
+    listed = "flask @ file:///home/conda/feedstock_root/build_artifacts/flask_1/work\nrequests\n"
+    found = decided({"app.py": FLASK + "import requests\napp = Flask('x')\n", "requirements.txt": listed})
+    assert (found.packages, found.notes) == (("flask", "requests"), ())
+
+
+def test_only_what_has_a_console_is_said_to_show_one() -> None:
+    flask = decided({"app.py": FLASK + "app = Flask('x')\napp.run(debug=True)\n"})
+    bottle = decided({"app.py": "import bottle\nbottle.run(debug=True)\n"})
+    assert ["console" in note for found in (flask, bottle) for note in found.notes] == [True, False]
+
+
 def test_a_requirement_that_nothing_uses_is_told_and_no_more() -> None:
     found = decided({"app.py": FLASK + "app = Flask('x')\n", "requirements.txt": "flask\nlxml\ngeopandas==1.0\n"})
     assert found.notes == ("asked for, not there, and used by nothing that was seen: lxml, geopandas==1.0",)

@@ -30,6 +30,10 @@ _KEY = re.compile(r"""^([ ]{0,40})["']?([\w.-]{1,80})["']?[ ]*:""")
 _APP = frozenset({"app", "web", "api", "backend", "server"})
 _SERVER_FILES = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts", ".go")
 _MOST = 8
+_MOST_TOPS = 30
+_PAGES = frozenset({"frontend", "front-end", "front", "client", "web", "ui", "www", "website"})
+"""Folders whose pages are an app's, by their names; what frameworks serve by themselves is not among them."""
+_BUILT = ("dist", "build", "out")
 
 
 def notes(tree: Tree, decision: Decision) -> tuple[str, ...]:
@@ -125,16 +129,34 @@ def _services(text: str) -> dict[str, set[str]]:
 
 
 def _front_end(tree: Tree, decision: Decision) -> str:
-    """A folder with a front-end project that no file outside of it mentions."""
-    started = " ".join(decision.argv) or decision.shell or ""
-    tops = [top for top in tree.tops if f"{top}/" not in started and _is_front_end(tree.text(f"{top}/package.json"))]
-    for top in tops[:_MOST]:
-        mentioned = re.compile(rf"""['"`/]{re.escape(top)}['"`/]""")
-        outside = (tree.text(path) for path in tree.known(*_SERVER_FILES) if not path.startswith(f"{top}/"))
-        if not any(mentioned.search(text) for text in outside):
+    """A folder with pages, or with a front-end project, that no file outside of it mentions; or whose built pages are
+    mentioned, and not there."""
+    started = " ".join((*decision.argv, *(word for step in decision.build for word in step))) + (decision.shell or "")
+    servers = tree.known(*_SERVER_FILES)
+    for top in tree.tops[:_MOST_TOPS]:
+        name = rf"(?<![\w-]){re.escape(top)}(?![\w-])"
+        project = _is_front_end(tree.text(f"{top}/package.json"))
+        pages = top in _PAGES and {f"{top}/index.html", f"{top}/package.json"} & tree.paths == {f"{top}/index.html"}
+        if not (project or pages) or re.search(name, started):
+            continue
+        outside = "\n".join(tree.text(path) for path in servers if not path.startswith(f"{top}/"))
+        built = next((f"{top}/{folder}" for folder in _BUILT if f"{top}/{folder}/index.html" in tree.paths), "")
+        if not re.search(rf"""['"`/]{re.escape(top)}['"`/]|go:embed[^\n]{{0,200}}{name}""", outside):
+            if built or not project:
+                ready = quoted(built or top)
+                return (
+                    f"{quoted(top)} is a front end that the server does not serve: let the server serve {ready}, or"
+                    " deploy that folder as an app of its own"
+                )
             return (
                 f"{quoted(top)} is a front end that the server does not serve: run npm run build in it and let the"
                 " server serve the folder that this makes, or deploy that folder as an app of its own"
+            )
+        wanted = re.search(rf"""['"`/]{re.escape(top)}(?:/|['"][ ]?,[ ]?['"])({"|".join(_BUILT)})\b""", outside)
+        if wanted and f"{top}/{wanted[1]}" not in tree.folders:
+            return (
+                f"the server serves {quoted(f'{top}/{wanted[1]}')}, which is not in the archive: run npm run build in"
+                f" {quoted(top)} and deploy the folder that this makes with the rest, also if .gitignore names it"
             )
     return ""
 

@@ -20,6 +20,9 @@ from vibed.classify.wrappers import unwrapped
 from vibed.sources.errors import quoted
 
 DEEPEST = 4
+_PM2_FILE = re.compile(r"\.config\.c?js$|\.json$")
+_PM2_SCRIPT = re.compile(r"""\bscript["']?[ \t]{0,20}:[ \t]{0,20}["'`]([^"'`\n]{1,200})["'`]""")
+_PM2_ARGS = re.compile(r"""\bargs["']?[ \t]{0,20}:[ \t]{0,20}["'`]([^"'`\n]{1,200})["'`]""")
 _PRELOADS = ("-r", "--require", "--import", "--loader", "--experimental-loader")
 
 
@@ -131,12 +134,24 @@ class Scripts:
                 return self._run(file, folder) if file else None
             inside = next((word for word in rest if file and " " in word and file in word), None)
             path = self._file(file, folder) if file else None
+            if path and tool.startswith("pm2") and _PM2_FILE.search(path):
+                return self._ecosystem(path, folder, depth)
             return self.command(inside, folder, depth + 1) if inside else self._run(path, folder) if path else None
         if text := shell_text.inside_shell(words):
             return self.command(text, folder, depth + 1)
         if tool in ("sh", "bash") and len(rest) >= 1 and posixpath.join(folder, rest[0]) in self.node.tree.paths:
             return Command(tuple(words), None, {}, folder)
         return None
+
+    def _ecosystem(self, path: str, folder: str, depth: int) -> Command | None:
+        """What pm2's own file names, which is no program itself."""
+        apps = re.split(_PM2_SCRIPT, self.node.tree.text(path))[1:]
+        texts = []
+        for script, rest in zip(apps[::2], apps[1::2], strict=True):
+            name = script.strip()
+            arguments = _PM2_ARGS.search(rest)
+            texts.append(f"node {name}" if self._file(name, folder) else f"{name} {arguments[1] if arguments else ''}")
+        return beside_each_other([(text, self.command(text, folder, depth + 1)) for text in texts[:8]])
 
     def _package_manager(self, tool: str, rest: Sequence[str], folder: str, depth: int) -> Command | None:
         call = package_manager.read(tool, rest)

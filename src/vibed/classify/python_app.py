@@ -221,7 +221,8 @@ class PythonApp:
         if others:
             notes = (f"{_listed(others)} would serve as well: name an entrypoint if another is meant",)
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
-            notes += ("debug=True shows tracebacks, and a console to whoever has its PIN, to every visitor",)
+            console = ", and a console to whoever has its PIN," if framework in ("Flask", "Dash") else ""
+            notes += (f"debug=True shows tracebacks{console} to every visitor",)
         return Decision(
             kind="python", argv=argv, entrypoint=" ".join(argv), env=env, notes=notes,
             why=f"{quoted(path)} is a Python server ({framework}) and {reason}.",

@@ -57,7 +57,10 @@ def declared(tree: Tree, python: str) -> tuple[list[Wanted], list[str]]:
         if not applies:
             continue
         name = canonicalize_name(parsed.name)
-        if parsed.url:
+        if parsed.url and parsed.url.startswith("file:///"):
+            # where it lay on the machine whose packages were listed (pip freeze, in an environment of conda)
+            wanted.append(Wanted(name, name, SpecifierSet()))
+        elif parsed.url:
             addresses.append(f"{parsed.name} @ {parsed.url}"[:100])
         else:
             wanted.append(Wanted(name, f"{name}{parsed.specifier}", parsed.specifier))
