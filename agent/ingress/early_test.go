@@ -101,6 +101,29 @@ func TestAClientThatStopsSendingHasItsAnswerAndWhatItSentIsNoRequest(t *testing.
 	}
 }
 
+func TestWhatFollowsABrokenBodyIsNoRequestThoughTheAnswerIsThere(t *testing.T) {
+	answered := make(chan struct{}, 1)
+	h, asked := answersEarly(t, "HTTP/1.1 413 Too Much\r\nContent-Length: 10\r\n\r\nno, thanks", func(net.Conn) {
+		select {
+		case answered <- struct{}{}:
+		default:
+		}
+	})
+	for range 20 {
+		conn := h.connect()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(conn, "POST /up HTTP/1.1\r\nHost: todo\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+		<-answered
+		time.Sleep(time.Millisecond) // it is read, and not passed on yet
+		io.WriteString(conn, "no length\r\nGET /smuggled HTTP/1.1\r\nHost: todo\r\nConnection: close\r\n\r\n")
+		io.ReadAll(conn)
+		conn.Close()
+	}
+	if n := asked.Load(); n != 20 {
+		t.Errorf("the app was asked %d times", n)
+	}
+}
+
 func TestNoRequestIsLostToAnAppThatClosesIdleConnectionsAfterASecond(t *testing.T) {
 	h := rawHop(t, func(conn net.Conn, r *bufio.Reader) {
 		for {

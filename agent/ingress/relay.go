@@ -60,7 +60,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 			up.stop(w)
 			return
 		}
-		if up.pending() {
+		if up.unread() {
 			w.Header().Set("Connection", "close")
 			up.settle()
 		}
@@ -81,7 +81,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	copyResponseHead(w.Header(), resp)
 	announced := len(resp.Trailer)
 	var settle func()
-	if up.pending() {
+	if up.unread() {
 		w.Header().Set("Connection", "close") // a part of the body may be left in it
 		switch settle = up.settle; {
 		case bodiless(r, resp):

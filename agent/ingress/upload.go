@@ -186,6 +186,10 @@ func (u *upload) pending() bool {
 	}
 }
 
+// unread tells that a part of the body may be left in the client's connection: it still comes, or it was broken, and where
+// the next request begins is not known.
+func (u *upload) unread() bool { return u.pending() || u.clientFailed() }
+
 // finished tells whether the app was sent all of the body.
 func (u *upload) finished() bool {
 	return u == nil || !u.pending() && u.complete
