@@ -13,6 +13,18 @@ API = "from fastapi import FastAPI\napp = FastAPI()\n"
 EXPRESS = "const express = require('express')\nconst app = express()\napp.listen(3000)\n"
 VITE = json.dumps({"scripts": {"build": "vite build"}, "devDependencies": {"vite": "7"}})
 PAGE = "<h1>x</h1>"
+GO = """package main
+
+import (
+	"embed"
+	"net/http"
+)
+
+//go:embed web/*
+var files embed.FS
+
+func main() { http.ListenAndServe(":8080", http.FileServerFS(files)) }
+"""
 NODE = json.dumps({"scripts": {"start": "node server.js"}, "dependencies": {"express": "5"}})
 
 
@@ -55,8 +67,7 @@ def test_a_front_end_that_no_visitor_would_see_is_told_with_what_to_do(files: di
         {"web/app.py": API, "web/index.html": PAGE, "README.md": ""},
         {
             "go.mod": "module x\n",
-            "main.go": 'package main\n\nimport (\n\t"embed"\n\t"net/http"\n)\n\n//go:embed web/*\nvar files embed.FS\n\n'
-            'func main() { http.ListenAndServe(":8080", http.FileServerFS(files)) }\n',
+            "main.go": GO,
             "web/index.html": PAGE,
         },
         {
