@@ -18,6 +18,9 @@ ANSWERS = {
     "/picture": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x89PNG",
     "/long": b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + "ä".encode() * 45_000,
     "/error": b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+    "/hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 3
+    + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "/verbose": b"HTTP/1.1 200 OK\r\n" + b"X-A: %s\r\n" % (b"a" * 9_000) * 20 + b"X-B: b\r\nContent-Length: 0\r\n\r\n",
     "/breaks": b"",
 }
 
@@ -26,6 +29,7 @@ ANSWERS = {
 async def api(tmp_path: Path) -> AsyncIterator[Running]:
     async with running(tmp_path / "home", tmp_path / "run") as made:
         heard: list[bytes] = []
+        made_to_wait = asyncio.Event()
 
         async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -43,6 +47,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Running]:
                         '  File "/app/app.py", line 3, in page',
                         "KeyError: 'x'",
                     )
+                if path.startswith("/waits"):
+                    await made_to_wait.wait()
+                    path = "/"
                 writer.write(ANSWERS[path])
             await writer.drain()
             writer.close()
@@ -52,6 +59,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Running]:
         assert (await made.deploy("todo")).status_code == 200
         printed(made, "before")
         yield made
+        made_to_wait.set()
         server.close()
 
 
@@ -108,6 +116,30 @@ async def test_behind_an_error_stands_what_the_app_printed(api: Running) -> None
     assert heard["status"] == 500
     assert [line["text"] for line in heard["log"]][-1] == "KeyError: 'x'"
     assert "KeyError: 'x'" in heard["error"]
+
+
+async def test_what_comes_before_the_answer_is_not_taken_for_it(api: Running) -> None:
+    heard = await ask(api, path="/hints")
+    assert (heard["status"], heard["body"]) == (200, "ok")
+
+
+async def test_headers_are_shown_as_far_as_they_fit(api: Running) -> None:
+    heard = await ask(api, path="/verbose")
+    assert [header["name"] for header in heard["headers"]] == ["X-A", "X-A", "X-B", "Content-Length"]
+
+
+async def test_an_owner_whose_apps_do_not_answer_keeps_nobody_else_from_asking(api: Running) -> None:
+    bob = await api.key("bob")
+    assert (await api.deploy("bobs", headers=bob)).status_code == 200
+    question = {"path": "/waits"}
+    waiting = [
+        asyncio.create_task(api.client.post("/v1/apps/bobs/request", json=question, headers=bob)) for _ in range(40)
+    ]
+    await asyncio.sleep(0.1)
+    assert (await ask(api))["status"] == 200
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
 
 
 async def test_an_app_that_breaks_off_is_told(api: Running) -> None:

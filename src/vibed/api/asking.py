@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
+import http
 import http.client
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from vibed.api.errors import InvalidRequest
 from vibed.apps.errors import VibedError
@@ -23,7 +25,11 @@ SHOWN = 20_000
 LARGEST_BODY = 100_000
 """Characters that may be sent."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_AT_ONCE = 8
+_AT_ONCE = 16
+_AT_ONCE_OF_ONE = 4
+"""An app that does not answer holds its turn for long: one owner's must not hold everybody's."""
+_SHOWN_HEADERS = 20_000
+"""Letters of names and values."""
 _OURS = frozenset(
     {
         "host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive",
@@ -90,11 +96,13 @@ class Asking:
         self._config = config
         self._door = door
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def ask(self, app_id: str, question: Question) -> Heard:
-        """Raises `InvalidRequest`, `NoAnswer`."""
+    async def ask(self, app_id: str, question: Question, *, by: str) -> Heard:
+        """`by`: who asks; they wait for their own turns first. Raises `InvalidRequest`, `NoAnswer`."""
         question.check()
-        async with self._turns:
+        theirs = self._turns_of.setdefault(by, asyncio.Semaphore(_AT_ONCE_OF_ONE))
+        async with theirs, self._turns:
             return await asyncio.to_thread(self._ask, app_id, question)
 
     def _ask(self, app_id: str, question: Question) -> Heard:
@@ -126,10 +134,25 @@ class Asking:
         size = len(body) if whole else int(length) if length.isdigit() else None
         text, encoded = _shown(body, whole)
         ms = round((time.monotonic() - began) * 1000, 1)
-        return Heard(answer.status, tuple(answer.getheaders()), text, encoded, size, ms)
+        return Heard(answer.status, _few(answer.getheaders()), text, encoded, size, ms)
+
+
+class _Answer(http.client.HTTPResponse):
+    """The last head that comes: those before it (103, early hints) are no answer, and an app may send any number."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        began = time.monotonic()
+        while time.monotonic() - began < ANSWER_S:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise TimeoutError
 
 
 class _Connection(http.client.HTTPConnection):
+    response_class = _Answer
+
     def __init__(self, door: Path) -> None:
         super().__init__("localhost", timeout=ANSWER_S)
         self._door = door
@@ -152,6 +175,18 @@ def _beginning(answer: http.client.HTTPResponse, began: float) -> tuple[bytes, b
             return body, True
         body += piece
     return body[:SHOWN], False
+
+
+def _few(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those that fit: a hundred of 64 KiB are allowed, and who reads them pays by the word."""
+    few: list[tuple[str, str]] = []
+    left = _SHOWN_HEADERS
+    for name, value in headers:
+        size = len(name) + len(value)
+        if size <= left:
+            left -= size
+            few.append((name, value))
+    return tuple(few)
 
 
 def _shown(body: bytes, whole: bool) -> tuple[str, bool]:

@@ -248,7 +248,7 @@ class Heard(Shape):
     """What the app answered. Redirects are not followed."""
 
     status: int
-    headers: list[Header]
+    headers: list[Header] = Field(description="Those that fit in 20,000 letters")
     body: str = Field(description="At most 20,000 bytes of it")
     base64: bool = Field(description="Whether `body` is base64, since it is not text")
     size: int | None = Field(description="Bytes of the whole body; null when it went on")

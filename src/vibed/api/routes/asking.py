@@ -38,7 +38,7 @@ async def asked(ctx: Context, who: Caller, app_id: str, question: Question) -> V
     """Raises `NotFound`, `InvalidRequest`, `NoAnswer`."""
     await ctx.apps.get(who, app_id)
     before = await ctx.logs.end(app_id)
-    heard = await ctx.asking.ask(app_id, question)
+    heard = await ctx.asking.ask(app_id, question, by=who.owner)
     lines = (await ctx.logs.page(app_id, after=before, tail=None, limit=_LINES))["items"]
     if heard.status >= 500 and not any(line["stream"] != "system" for line in lines):
         await asyncio.sleep(_PRINTED_S)
