@@ -177,3 +177,27 @@ async def test_who_waits_is_told_for_what_and_never_whose_apps_others_are() -> N
     await begun(first, second)
     assert second.why() == "1 of your apps is starting (todo)"
     await ended(first, second)
+
+
+async def test_who_joins_a_long_queue_asks_nothing_of_those_before_it() -> None:
+    asked = 0
+
+    def wanted() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    async def one() -> None:
+        async with starts.turn(wanted=wanted):
+            await end.wait()
+
+    starts, end = Starts(4), asyncio.Event()
+    tasks = [asyncio.create_task(one()) for _ in range(500)]
+    await asyncio.sleep(0)
+    assert asked < 500 * 10
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    late = Start(starts)
+    assert await begun(late) == [True]
+    await ended(late)

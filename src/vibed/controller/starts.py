@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -30,6 +31,16 @@ class Start:
     over: Callable[[], bool]
     turn: asyncio.Future[None]
     begun: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The places that are taken."""
+
+    all: int
+    unwanted: int
+    """Of what nobody waits for."""
+    by_owner: Counter[str]
 
 
 class Starts:
@@ -62,7 +73,10 @@ class Starts:
         """
         start = Start(owner, app_id, wanted, over, asyncio.get_running_loop().create_future())
         self._waiting.append(start)
-        self.look()
+        if over() or self._has_place(start, wanted(), self._held()):
+            self.look()
+        else:
+            self._look_again()  # those before it have none either: there may be a thousand
         if not start.turn.done():
             on_wait(lambda: self._why(start))
         try:
@@ -89,11 +103,14 @@ class Starts:
         self._look_again()
 
     def _next(self) -> Start | None:
-        holding = self._holding()
-        by_owner = sorted(
-            self._waiting, key=lambda start: (not start.wanted(), sum(o.owner == start.owner for o in holding))
+        held = self._held()
+        fitting = (
+            (not wanted, held.by_owner[start.owner], at, start)
+            for at, start in enumerate(self._waiting)
+            if self._has_place(start, wanted := start.wanted(), held)
         )
-        return next((start for start in by_owner if self._has_place(start, holding)), None)
+        first = min(fitting, key=lambda found: found[:3], default=None)
+        return first[3] if first is not None else None
 
     def _holding(self) -> list[Start]:
         if self._hold_s is None:
@@ -101,12 +118,15 @@ class Starts:
         since = self._clock() - self._hold_s
         return [start for start in self._under_way if start.begun > since]
 
-    def _has_place(self, start: Start, holding: list[Start]) -> bool:
-        if not start.wanted():
-            unwanted = sum(not other.wanted() for other in holding)
-            return len(holding) < self._at_once and unwanted < self._for_nobody
-        has_none = not any(other.owner == start.owner for other in holding)
-        return len(holding) < (2 * self._at_once if has_none else self._at_once)
+    def _held(self) -> Held:
+        holding = self._holding()
+        unwanted = sum(not start.wanted() for start in holding)
+        return Held(len(holding), unwanted, Counter(start.owner for start in holding))
+
+    def _has_place(self, start: Start, wanted: bool, held: Held) -> bool:
+        if not wanted:
+            return held.all < self._at_once and held.unwanted < self._for_nobody
+        return held.all < (self._at_once if held.by_owner[start.owner] else 2 * self._at_once)
 
     def _look_again(self) -> None:
         """When the next place becomes free by itself."""
