@@ -95,7 +95,7 @@ func timedOut(open []socket, timeout time.Duration) *wireError {
 
 // giveUp ends an app that would go on for ever without serving.
 func (a *agent) giveUp(port, ended int) error {
-	why := fmt.Sprintf("the app listens on port %d, but its workers end before they serve a request (%d have)", port, ended)
+	why := fmt.Sprintf("the app listens on port %d, but its workers end before they serve a request (%d times)", port, ended)
 	a.out.system("%s", why)
 	a.mu.Lock()
 	pid := a.pid
@@ -110,7 +110,7 @@ func (a *agent) giveUp(port, ended int) error {
 // tooMany workers that end one after the other will not be followed by one that serves.
 const tooMany = 4
 
-// turnover counts processes that shared the app's socket and are gone.
+// turnover counts how often processes that shared the app's socket have gone.
 type turnover struct {
 	last  time.Time
 	alive map[int]bool
@@ -127,12 +127,20 @@ func (t *turnover) ended(who Identity, inodes []uint64) int {
 	for _, pid := range holders(who, inodes) {
 		now[pid] = true
 	}
+	t.last = time.Now()
+	return t.seen(now)
+}
+
+// seen counts one for all that have gone since the last look: helpers that a loading app forks have its socket too, and a
+// pool of them ends at once. Workers that fail are followed by others that fail.
+func (t *turnover) seen(now map[int]bool) int {
 	for pid := range t.alive {
 		if !now[pid] {
 			t.gone++
+			break
 		}
 	}
-	t.last, t.alive = time.Now(), now
+	t.alive = now
 	return t.gone
 }
 
@@ -177,6 +185,10 @@ func (a *agent) keep(held *knock, inodes []uint64) {
 		return
 	}
 	a.relay.hold(held.conn)
+	if a.isStopped() { // looked at after it is held, as stop lets go of it after it is stopped
+		a.relay.hold(nil)
+		return
+	}
 	time.AfterFunc(firstRequest, func() {
 		if a.relay.holds(held.conn) && len(holders(a.who, inodes)) > 1 {
 			a.relay.hold(nil)

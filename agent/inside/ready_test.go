@@ -2,6 +2,7 @@ package inside
 
 import (
 	"fmt"
+	"net"
 	"io"
 	"strings"
 	"testing"
@@ -206,5 +207,35 @@ func TestAServerOfSeveralProcessesKeepsNoWorkerWaiting(t *testing.T) {
 		if !strings.Contains(string(raw), "served") {
 			t.Fatalf("%q", raw)
 		}
+	}
+}
+
+func TestAPoolOfHelpersThatEndsAtOnceIsNotTakenForWorkersThatFailOneAfterTheOther(t *testing.T) {
+	pool := &turnover{}
+	for _, now := range []map[int]bool{{1: true}, {1: true, 2: true, 3: true, 4: true, 5: true, 6: true}, {1: true}, {1: true}} {
+		if n := pool.seen(now); n >= tooMany {
+			t.Errorf("given up after %d", n)
+		}
+	}
+	workers := &turnover{}
+	for pid := 2; pid < 2+tooMany; pid++ {
+		workers.seen(map[int]bool{1: true, pid: true})
+	}
+	if n := workers.seen(map[int]bool{1: true}); n != tooMany {
+		t.Errorf("%d have ended, %d are counted", tooMany, n)
+	}
+}
+
+func TestAnAppThatIsToEndGetsNoConnectionToWaitFor(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a := &agent{relay: &relay{}, stopped: true}
+	held := knockAt(0, []string{l.Addr().String()})
+	a.keep(held, nil)
+	if a.relay.holds(held.conn) {
+		t.Error("it is held although nobody will use it, and the app drains until it is closed")
 	}
 }
