@@ -2,8 +2,8 @@ package inside
 
 import (
 	"fmt"
-	"net"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
