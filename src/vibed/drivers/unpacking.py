@@ -86,6 +86,8 @@ def unpack(source: Path, place: Path, strip: str, root: str, owner: tuple[int, i
         without=left_out,
         limits=limits,
     )
+    # nor a folder of that name, which would stand in its way
+    shutil.rmtree(place / FILE, ignore_errors=True)
     if not files:
         shutil.rmtree(place, ignore_errors=True)
         raise RunFailed(f"the source has no file below {prefix!r} that can be shown", code="InjectFailed")
