@@ -1,3 +1,3 @@
 """vibeD: from the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
