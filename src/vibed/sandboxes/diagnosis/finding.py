@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from vibed.sandboxes.diagnosis import go_errors, native_errors, node_errors, python_errors, shell_errors
 from vibed.sandboxes.diagnosis.fault import Fault, one_line, prepared
@@ -57,22 +57,20 @@ def last_words(lines: Sequence[str]) -> str:
 
 
 def _find(lines: Sequence[str]) -> Fault | None:
-    strong = _strong(lines)
-    words = _last_statement(lines)
+    faults = [
+        fault
+        for module in (python_errors, node_errors, go_errors, shell_errors, native_errors)
+        for fault in module.faults(lines)
+    ]
+    besides = [fault for fault in faults if python_errors.ends_only(fault) or _ignored(lines, fault)]
+    strong = max(
+        (fault for fault in faults if fault not in besides), key=lambda fault: (fault.end, fault.start), default=None
+    )
+    words = _last_statement(lines, {n for fault in besides for n in range(fault.start, fault.end)})
     if strong is None or words is None:
         return strong or words
     later = words.start >= strong.end and words.text not in strong.text and strong.text not in words.text
     return words if later and words.formal else strong
-
-
-def _strong(lines: Sequence[str]) -> Fault | None:
-    found = [
-        fault
-        for module in (python_errors, node_errors, go_errors, shell_errors, native_errors)
-        for fault in module.faults(lines)
-        if not (python_errors.ends_only(fault) or _ignored(lines, fault))
-    ]
-    return max(found, key=lambda fault: (fault.end, fault.start), default=None)
 
 
 def _ignored(lines: Sequence[str], fault: Fault) -> bool:
@@ -80,9 +78,9 @@ def _ignored(lines: Sequence[str], fault: Fault) -> bool:
     return fault.start > 0 and lines[fault.start - 1].startswith("Exception ignored in")
 
 
-def _last_statement(lines: Sequence[str]) -> Fault | None:
-    """What a program says at its end without the form of an error (`Missing API_TOKEN`)."""
-    said = [n for n, line in enumerate(lines) if not _NOISE.search(line)]
+def _last_statement(lines: Sequence[str], besides: Collection[int]) -> Fault | None:
+    """What a program says at its end without the form of an error (`Missing API_TOKEN`); not in the lines `besides`."""
+    said = [n for n, line in enumerate(lines) if n not in besides and not _NOISE.search(line)]
     if not said:
         return None
     wrong = [n for n in said[-_LAST_STATEMENT:] if _SAYS_WRONG.search(lines[n])]
