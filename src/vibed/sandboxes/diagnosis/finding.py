@@ -19,7 +19,6 @@ _NOISE = re.compile(
     r"|^ ?\* (?:Serving|Debug|Running|Environment)|^(?:Aborted|Segmentation fault|Terminated|Killed|Illegal"
     r" instruction)\b"
     r"|^npm (?:ERR!|error|notice|warn)|^error Command failed|ELIFECYCLE|^exit status \d+$|^exited with |^# \S+$"
-    r"|^gunicorn\.errors\.HaltServer\b"
     r"|^Exception ignored in|^> |^\[nodemon\]|^make: \*\*\* |^info Visit |too many errors$",
 )
 _SAYS_WRONG = re.compile(
