@@ -277,4 +277,4 @@ def _prune_logs(logs: Path, alive: Collection[Path]) -> None:
 
 def _sentence(error: VibedError) -> str:
     text = error.message if error.message.endswith((".", "!", "?")) else f"{error.message}."
-    return f"{text} {error.hint}." if error.hint else text
+    return f"{text} {error.hint[0].upper()}{error.hint[1:]}." if error.hint else text
