@@ -185,7 +185,7 @@ def admin_key(layout: Layout) -> str:
 def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[str, object]:
     """The watchdog's plan (docs/explanation/processes.md); writes Caddyfile and confine specs beside it."""
     runtime = layout.runtime
-    _replace(runtime / "Caddyfile", caddyfile(config, layout), 0o644)
+    _replace(runtime / "Caddyfile", caddyfile(config, layout), 0o640, layout.uids.caddy)
     env = _environment(config)
     python = [sys.executable, "-m", "vibed.cli.main"]
     serve = [*python, "serve"]
@@ -199,7 +199,7 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
         serve = _confined(layout, agent, "serve", _serve_spec(config, layout, env), serve)
         proxy = _confined(layout, agent, "caddy", _caddy_spec(layout, caddy, quiet), proxy)
     told = {"socket": str(layout.sites_socket), "apps": str(layout.apps), "types": TYPES, "unknown": UNKNOWN}
-    _replace(runtime / "sites.json", json.dumps(told), 0o644)
+    _replace(runtime / "sites.json", json.dumps(told), 0o640, layout.uids.caddy)
     sites = [str(agent), "sites", str(runtime / "sites.json")]
     if not layout.uids.rootless:
         sites = _confined(layout, agent, "sites", _sites_spec(layout, agent), sites)
@@ -369,8 +369,11 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, text: str, mode: int) -> None:
+def _replace(path: Path, text: str, mode: int, gid: int | None = None) -> None:
+    """Write a file whole; `gid` (as root) is the group of the one process of vibeD that reads it."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
+    if gid is not None and os.geteuid() == 0:
+        os.chown(fresh, 0, gid)
     fresh.chmod(mode)
     fresh.replace(path)
