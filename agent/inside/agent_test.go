@@ -369,7 +369,7 @@ func TestAnAppThatNeverListensTimesOutAndIgnoringSigtermDoesNotHelp(t *testing.T
 	t.Parallel()
 	b := boot(t, options{})
 	b.inject(map[string]string{"app.py": "import signal, time, os\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nif os.fork() == 0: os.setsid()\ntime.sleep(60)\n"})
-	if status, out := b.start(map[string]any{"timeout_s": 0.5}); status != 504 || out["code"] != "StartTimeout" {
+	if status, out := b.start(map[string]any{"timeout_s": 3}); status != 504 || out["code"] != "StartTimeout" {
 		t.Errorf("%d %v", status, out)
 	}
 	began := time.Now()
