@@ -43,5 +43,7 @@ async def asked(ctx: Context, who: Caller, app_id: str, question: Question) -> V
     if heard.status >= 500 and not any(line["stream"] != "system" for line in lines):
         await asyncio.sleep(_PRINTED_S)
         lines = (await ctx.logs.page(app_id, after=before, tail=None, limit=_LINES))["items"]
-    error = error_in([line["text"] for line in lines]) if heard.status >= 500 else None
+    # what vibeD itself notes of a first 500 is no error of the app
+    printed = [line["text"] for line in lines if line["stream"] != "system"]
+    error = error_in(printed) if heard.status >= 500 else None
     return heard_view(heard, lines, error)
