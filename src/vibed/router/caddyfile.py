@@ -23,10 +23,6 @@ from vibed.layout import Layout
 
 HEAD = "64KiB"
 """The largest head of a request. Apps' own limits are below it (Node 16 KiB), the ingress' above."""
-BODY_IDLE = "10m"
-"""How long the body of any request may pause. The API and the ingress are stricter, and answer; where this limit ends a
-request there is no answer to it. It is for gRPC streams, whose clients may be silent for long. (A limit for each route
-would be a handler more on the way of each request, which costs a tenth of Caddy's time.)"""
 
 
 def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) -> str:
@@ -44,7 +40,6 @@ def caddyfile(config: Config, layout: Layout) -> str:
     place = f"{config.domain}:{config.port}"
     values = {
         "HEAD": HEAD,
-        "BODY_IDLE": BODY_IDLE,
         "LARGEST": str(largest),
         "RESTARTING": _error("VibedUnavailable", "vibeD is restarting", "try again in a few seconds", retryable=True),
         "WENT_AWAY": _error(
