@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from vibed.apps.app import Crash, Phase, Resources, Runtime, Start
+from vibed.apps.app import Crash, Install, Phase, Resources, Runtime, Start
 from vibed.apps.errors import (
     AlreadyExists,
     Conflict,
@@ -52,6 +52,9 @@ RUNTIME = Runtime(
     options={"env": {"A": "b"}, "list": [1, 2]},
     packages=("flask",),
     notes=("a note",),
+    install=Install(
+        "python", "uv", files=("requirements.txt",), wanted=("humanize>=4",), optional=("lxml",), private=True
+    ),
 )
 
 

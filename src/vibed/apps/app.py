@@ -39,6 +39,30 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Install:
+    """What has to be installed before a version can start. With the template it decides a layer
+    (`vibed.runtimes.layers`): the same words mean the same packages, whoever says them, unless it is `private`.
+    """
+
+    kind: str
+    """`python` or `node`."""
+    manager: str
+    """What installs: `uv`, `npm`, `pnpm` or `yarn`."""
+    files: tuple[str, ...] = ()
+    """Those of the source that decide it, by their paths below `Runtime.strip`: lists, what they include, locks,
+    package.json, .npmrc."""
+    wanted: tuple[str, ...] = ()
+    """Requirement lines, or npm's specs (`express@^4`), where no file says them or the installer cannot read it."""
+    optional: tuple[str, ...] = ()
+    """Names that nothing imports: left out, with a note, where they cannot be had."""
+    private: bool = False
+    """Whether something else decides it as well (a path, a repository, the app's own scripts, an index of its own): it
+    then belongs to this source of this owner alone."""
+    development: bool = False
+    """Whether what is only for development is wanted too: for a build."""
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """The classifier's decision for one version, or the user's override of it."""
 
@@ -63,6 +87,8 @@ class Runtime:
     """Those of the template's packages that it declares or imports, by the template's names: it waits for an image that
     has them."""
     notes: tuple[str, ...] = ()
+    install: Install | None = None
+    """None: it needs nothing beside its template."""
     unpacked: int = 0
     """Bytes that it takes on the disk beside its source while it serves: a site's files, a worker's assets."""
 

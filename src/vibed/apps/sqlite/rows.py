@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from vibed.apps.app import App, Crash, Key, Phase, Resources, Result, Runtime, Start, Status, Version
+from vibed.apps.app import App, Crash, Install, Key, Phase, Resources, Result, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound
 
 APP = """
@@ -84,9 +84,11 @@ def version(row: Sequence[Any]) -> Version:
 def _runtime(text: str) -> Runtime:
     raw = json.loads(text)
     start = raw.pop("start")
+    install = raw.pop("install", None)
     return Runtime(
-        # versions of 0.4 and before were kept without packages and expected ports
+        # versions of 0.4 and before were kept without packages, expected ports and what has to be installed
         **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
+        install=_install(install) if install else None,
         start=Start(
             argv=tuple(start["argv"]),
             shell=start["shell"],
@@ -96,6 +98,11 @@ def _runtime(text: str) -> Runtime:
             expected_ports=tuple(start.get("expected_ports", ())),
         ),
     )
+
+
+def _install(raw: dict[str, Any]) -> Install:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return Install(**fields)
 
 
 def key(row: Sequence[Any]) -> Key:
