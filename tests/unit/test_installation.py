@@ -38,8 +38,11 @@ def test_without_root_caddy_keeps_its_files_where_nobody_elses_caddy_does(tmp_pa
 @pytest.mark.root
 def test_the_site_server_is_confined_as_caddy_is_and_has_no_network_and_no_app(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "home", tmp_path / "run" / "ab", Uids(100_000_000))
-    _caddy(layout)
-    spec = json.loads((layout.runtime / "sites.confine.json").read_text())
+    try:
+        _caddy(layout)
+        spec = json.loads((layout.runtime / "sites.confine.json").read_text())
+    finally:
+        installation.remove_runtime(layout)  # it is a mount, which pytest could not remove
     assert (spec["uid"], spec["capabilities"], "net" in spec["namespaces"]) == (layout.uids.caddy, [], True)
     seen = {entry["target"]: entry for entry in spec["root"] if entry["type"] == "bind"}
     assert seen[str(layout.sites)]["ro"]

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,32 @@ async def test_what_an_earlier_controller_had_half_written_or_half_removed_goes(
     await until(lambda: not half.exists() and not any(".gone" in place for place, _, _ in os.walk(earlier.folder)))
     assert later.find("a", 1) is not None
     await later.close()
+
+
+async def test_an_app_that_is_deleted_meanwhile_does_not_keep_what_is_left_of_others(layout: Layout) -> None:
+    folder = StaticDriver(layout).folder
+    ended = threading.Event()
+
+    def deploy_and_delete() -> None:
+        while not ended.is_set():
+            for number in range(50):
+                (folder / f"app{number}").mkdir(parents=True)
+            for number in range(50):
+                (folder / f"app{number}").rmdir()
+
+    thread = threading.Thread(target=deploy_and_delete)
+    thread.start()
+    try:
+        for number in range(100):
+            left = folder / f".gone.{number:012d}"
+            left.mkdir(parents=True)
+            later = StaticDriver(layout)
+            await later.adopt()
+            await later.close()  # raises what the sweep raised
+            assert not left.exists()
+    finally:
+        ended.set()
+        thread.join()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -202,7 +202,7 @@ class StaticDriver:
 
     def _remove_leftovers(self, half_written: Sequence[Path]) -> None:
         # one that is being removed at this moment may go twice
-        for place in (*half_written, *self.folder.glob(f"{GONE}*"), *self.folder.glob(f"*/{GONE}*")):
+        for place in (*half_written, *_half_removed(self.folder)):
             remove(place)
         with contextlib.suppress(FileNotFoundError):
             for boot in self._sites.iterdir():
@@ -215,3 +215,18 @@ class StaticDriver:
                     # a deploy that waits for the disk goes first
                     time.sleep(0.002)
                 remove(boot)
+
+
+def _half_removed(folder: Path) -> list[Path]:
+    """What somebody had begun to remove among the apps of a boot, and among their sites."""
+    found: list[Path] = []
+    for place in (folder, *(folder / name for name in _names(folder) if not name.startswith("."))):
+        found += (place / name for name in _names(place) if name.startswith(GONE))
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):  # an app that was deleted just now
+        return []
