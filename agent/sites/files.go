@@ -25,6 +25,7 @@ func (f files) is(name string) bool {
 		return false
 	}
 	info, err := f.root.Stat(strings.TrimPrefix(name, "/"))
+	refuseShortage(err)
 	return err == nil && info.Mode().IsRegular()
 }
 
@@ -77,6 +78,7 @@ func (f files) send(w http.ResponseWriter, r *http.Request, name string, status 
 		stored = name + extension
 	}
 	file, err := f.root.Open(strings.TrimPrefix(stored, "/"))
+	refuseShortage(err)
 	if err != nil {
 		say(w, http.StatusNotFound, noSuch)
 		return

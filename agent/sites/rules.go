@@ -71,7 +71,7 @@ func readFacts(root *os.Root) (*facts, error) {
 	if err := json.Unmarshal(text, found); err != nil {
 		return nil, fmt.Errorf("%s: %w", Facts, err)
 	}
-	found.weight = len(text)
+	found.weight = leastWeight + len(text)
 	for i := range found.Redirects {
 		found.weight += perLetter * len(found.Redirects[i].Pattern)
 		if err := found.Redirects[i].compile(); err != nil {

@@ -7,41 +7,35 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 )
 
 // siteHeader is how Caddy says which site is asked: the path of its marker below the folder of markers.
 const siteHeader = "X-Vibed-Site"
 
 const (
-	kept      = 64 << 20 // bytes of what is known of sites
 	noSuch    = "404: this site has no such page\n"
 	notMethod = "405: a site is read with GET and HEAD\n"
+	notNow    = "503: too much is asked of this server at the moment, try again\n"
+	retryIn   = "1" // seconds
 )
 
 // Server answers for the sites that markers lead to.
 type Server struct {
 	config Config
-	mu     sync.Mutex
-	known  map[string]*site
-	weight int
-}
-
-// site is one folder of files, which never changes.
-type site struct {
-	folder string
-	*facts
+	known  known
 }
 
 // New is a server of the sites below `config.Apps`.
 func New(config Config) *Server {
-	return &Server{config: config, known: map[string]*site{}}
+	return &Server{config: config, known: known{most: kept, apps: map[string]*entry{}}}
 }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer answerShortage(w, r)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache")
-	found, err := s.find(r.Header.Get(siteHeader))
+	folder, facts, err := s.find(r.Header.Get(siteHeader))
+	refuseShortage(err)
 	if err != nil {
 		// a switch has just taken it away; the next request finds the next one
 		if !os.IsNotExist(err) {
@@ -50,52 +44,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		say(w, http.StatusNotFound, noSuch)
 		return
 	}
-	root, err := os.OpenRoot(found.folder)
+	root, err := os.OpenRoot(folder)
+	refuseShortage(err)
 	if err != nil {
 		say(w, http.StatusNotFound, noSuch)
 		return
 	}
 	defer root.Close()
-	(&visit{w, r, found.facts, files{root, s.config, found.Encoded}, path.Clean("/" + r.URL.Path), ""}).answer()
+	(&visit{w, r, facts, files{root, s.config, facts.Encoded}, path.Clean("/" + r.URL.Path), ""}).answer()
 }
 
-// find looks a marker's site up. What is known of a folder stays known: it is of one run of one version.
-func (s *Server) find(marker string) (*site, error) {
+// find looks up which folder a marker leads to, and what is known of the site there.
+func (s *Server) find(marker string) (string, *facts, error) {
 	clean := path.Clean("/" + marker)
 	if marker == "" || strings.Count(clean, "/") != 2 {
-		return nil, fmt.Errorf("%q is no marker", marker)
+		return "", nil, fmt.Errorf("%q is no marker", marker)
 	}
 	folder, err := os.Readlink(filepath.Join(s.config.Apps, clean+".d"))
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	s.mu.Lock()
-	known := s.known[folder]
-	s.mu.Unlock()
-	if known != nil {
-		return known, nil
-	}
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	facts, err := readFacts(root)
-	if err != nil {
-		return nil, err
-	}
-	known = &site{folder, facts}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.weight+known.weight > kept {
-		clear(s.known)
-		s.weight = 0
-	}
-	if s.known[folder] == nil {
-		s.weight += known.weight
-	}
-	s.known[folder] = known
-	return known, nil
+	facts, err := s.known.of(path.Dir(clean), folder)
+	return folder, facts, err
 }
 
 // visit is one request of one site.

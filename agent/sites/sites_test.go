@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -192,23 +193,119 @@ func TestALinkOutOfASiteIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestWhatIsKeptOfSitesIsBounded(t *testing.T) {
-	apps, server := t.TempDir(), New(Config{})
-	server.config.Apps = apps
-	os.Mkdir(filepath.Join(apps, "a"), 0o755)
-	large, _ := json.Marshal(map[string]any{"redirects": []rule{{"pattern": "^/" + strings.Repeat("a", kept/perLetter/3) + "$", "to": []any{"/"}, "status": 301}}})
-	for _, name := range []string{"1", "2", "3", "4", "5"} {
-		folder := t.TempDir()
-		os.WriteFile(filepath.Join(folder, Facts), large, 0o644)
-		os.Symlink(folder, filepath.Join(apps, "a", name+".d"))
-		for range 2 {
-			if found, err := server.find("/a/" + name); err != nil || found.folder != folder {
-				t.Fatal(err)
+const tightly = 3 << 20
+
+// keepLittle is a server that keeps no more than `tightly`.
+func keepLittle(t *testing.T) (*Server, string) {
+	t.Helper()
+	apps := t.TempDir()
+	server := New(Config{Apps: apps})
+	server.known.most = tightly
+	return server, apps
+}
+
+// siteOf makes another version of an app's site, with facts that weigh about so much.
+func siteOf(t *testing.T, apps, app, run string, weight int) {
+	t.Helper()
+	folder := t.TempDir()
+	text, _ := json.Marshal(map[string]any{"redirects": []rule{{"pattern": "^/" + strings.Repeat("a", weight/(perLetter+1)) + "$", "to": []any{"/"}, "status": 301}}})
+	os.WriteFile(filepath.Join(folder, Facts), text, 0o644)
+	os.MkdirAll(filepath.Join(apps, app), 0o755)
+	if err := os.Symlink(folder, filepath.Join(apps, app, run+".d")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsKeptOfSitesIsBoundedAndLargeOnesDisplaceNoSmallOnes(t *testing.T) {
+	server, apps := keepLittle(t)
+	find := func(app, run string) *facts {
+		t.Helper()
+		_, facts, err := server.find("/" + app + "/" + run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if server.known.weight > tightly {
+			t.Errorf("%d bytes are kept", server.known.weight)
+		}
+		return facts
+	}
+	siteOf(t, apps, "small", "1", 1000)
+	small := find("small", "1")
+	for _, app := range []string{"a", "b", "c", "d", "e"} {
+		siteOf(t, apps, app, "1", tightly/3)
+		for range 3 {
+			find(app, "1")
+		}
+	}
+	if find("small", "1") != small {
+		t.Error("the small site was read anew")
+	}
+	if got := len(server.known.apps); got > 3 {
+		t.Errorf("%d sites are kept", got)
+	}
+}
+
+func TestOfAnAppWhoseSiteHasASuccessorOnlyThatStaysKnown(t *testing.T) {
+	server, apps := keepLittle(t)
+	for _, run := range []string{"1", "2", "3"} {
+		siteOf(t, apps, "a", run, tightly/3)
+		if _, _, err := server.find("/a/" + run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := server.known.apps["/a"]; len(server.known.apps) != 1 || server.known.weight != got.facts.weight {
+		t.Errorf("%d sites of %d bytes are kept", len(server.known.apps), server.known.weight)
+	}
+}
+
+func TestManyWhoAskForASiteAtOnceHaveItReadOnce(t *testing.T) {
+	server, apps := keepLittle(t)
+	siteOf(t, apps, "a", "1", tightly/2)
+	found := make(chan *facts, 20)
+	for range cap(found) {
+		go func() {
+			_, facts, _ := server.find("/a/1")
+			found <- facts
+		}()
+	}
+	first := <-found
+	for range cap(found) - 1 {
+		if other := <-found; other != first || other == nil {
+			t.Error("it was read more than once")
+		}
+	}
+}
+
+func TestWithoutADescriptorLeftItIsSaidThatItMayBeTriedAgainAndNotThatThereIsNoSuchPage(t *testing.T) {
+	ask := newSite(t, map[string]any{}, map[string]string{"index.html": "i", "a/b.js": "b", "a/b.js.br": "packed"})
+	starved := func(path string) *http.Response {
+		t.Helper()
+		var before syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+		lowest, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := uint64(lowest.Fd())
+		lowest.Close()
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: next, Max: before.Max}); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
+		return ask("GET", path, "Accept-Encoding", "br")
+	}
+	// when the site was never asked for, and when it is known
+	for range 2 {
+		for _, path := range []string{"/", "/a/b.js", "/nothing"} {
+			got := starved(path)
+			if got.StatusCode != 503 || got.Header.Get("Retry-After") == "" || got.Header.Get("Content-Encoding") != "" {
+				t.Errorf("%s: %d %v", path, got.StatusCode, got.Header)
 			}
 		}
-		if server.weight > kept || len(server.known) > 2 {
-			t.Errorf("%d sites of %d bytes are kept", len(server.known), server.weight)
-		}
+		expect(t, ask("GET", "/a/b.js"), 200, "b", "")
+		expect(t, ask("GET", "/nothing"), 404, noSuch, "")
 	}
 }
 

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from vibed.classify.host_rules import MOST, MOST_GROUPS, MOST_PATTERNS, Redirect, Rules, host_rules, netlify_settings
+from vibed.drivers.site_facts import Facts
+from vibed.sources.texts import MANIFEST_HEAD
 
 
 def rules(redirects: str = "", headers: str = "", netlify: str = "") -> Rules:
@@ -194,3 +196,16 @@ def test_the_headers_of_all_rules_are_bounded_together() -> None:
     found = rules(headers=f"/a{said}\n/b{said}\n/c\n  X-B: c")
     assert [rule.pattern.text for rule in found.headers] == ["/a", "/c"]
     assert found.notes == (f"_headers line {MOST // 2 + 3} is not followed: {MOST} headers are, in all rules",)
+
+
+def test_what_the_most_that_a_site_can_say_becomes_is_read_by_the_site_server() -> None:
+    """agent/sites/rules.go reads 8 MiB: a site with more would answer nothing."""
+    odd = "\x01" * 100  # six letters each in JSON
+    deep = "/".join([odd] * 4)
+    names = [f"{deep}/{n}/{name}" for n in range(20_000) for name in ("a.loader.js", "a.wasm.br")]
+    redirects = "\n".join(f"/{n}/{'.' * 20}{'*' if n < MOST_PATTERNS else ''} /{odd}" for n in range(MOST))
+    headers = "\n".join(f"/{n}/{'.' * 20}*\n  X-A: {'é' * 200}" for n in range(MOST))
+    said = rules(redirects[:MANIFEST_HEAD], headers[:MANIFEST_HEAD])
+    text = Facts.of(names, said).text(spa=False, base="")
+    assert text is not None
+    assert len(text) < 8 << 20
