@@ -1,4 +1,4 @@
-"""The proxy is transparent: what an app's own socket gives, the front door gives, over HTTP/1.1 and HTTP/2.
+"""The proxy is transparent: what an app's own socket gives, the front door gives, over HTTP/1.1, h2c and h2.
 
 `SAME` is sent to both and compared. `CHANGED` is what differs all the same, as docs/reference/proxy.md lists it. What
 needs more than one exchange follows below. An app's own socket is the one that its supervisor dials.
@@ -20,11 +20,13 @@ import pytest
 
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+from tests.e2e.proxied.secured import secured
 from tests.e2e.proxied.wire import Answer, Ask, Connect, http1, http2
 
 HERE = Path(__file__).parent / "proxied"
 MIB = os.urandom(1 << 20)
-OVER = {"http1": http1, "h2c": http2}
+OVER = {"http1": http1, "h2c": http2, "h2": http2}
+HTTP2 = ("h2c", "h2")
 _keys = count(1)
 
 
@@ -36,10 +38,11 @@ class Place:
     host: str
     direct: Connect
     front: Connect
+    secure: Connect
     name: str
 
     def through(self, over: str, ask: Ask, **more: Any) -> Any:
-        return OVER[over](self.front, self.host, ask, **more)
+        return OVER[over](self.secure if over == "h2" else self.front, self.host, ask, **more)
 
     def itself(self, ask: Ask, **more: Any) -> Any:
         return http1(self.direct, self.host, ask, **more)
@@ -53,7 +56,13 @@ SITE = {
 
 
 @pytest.fixture(scope="module")
-def places(vibed: Instance) -> Iterator[dict[str, Place]]:
+def secure(vibed: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+    with secured(vibed, tmp_path_factory.mktemp("tls")) as connect:
+        yield connect
+
+
+@pytest.fixture(scope="module")
+def places(vibed: Instance, secure: Connect) -> Iterator[dict[str, Place]]:
     """A general app, a worker and a site."""
     for template in ("python-313", "workerd", "static-nginx"):
         vibed.client.wait_for_template(template)
@@ -75,7 +84,7 @@ def places(vibed: Instance) -> Iterator[dict[str, Place]]:
             socket = next(path for path in (folder / "in" / "app.sock", folder / "http.sock") if path.exists())
             return await asyncio.open_unix_connection(str(socket), limit=1 << 20)
 
-        made[kind] = Place(kind, vibed.client.host(name), direct, front, name)
+        made[kind] = Place(kind, vibed.client.host(name), direct, front, secure, name)
     yield made
     apps.end()
 
@@ -279,10 +288,10 @@ CHANGED: dict[str, tuple[Ask, Sequence[str], Callable[[Answer], Any]]] = {
         ),
     ),
     "who the visitor is cannot be forged": (
-        Ask("/x", fields=[("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Proto", "https"), ("X-Real-IP", "6.6.6.6")]),
+        Ask("/x", fields=[("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Proto", "gopher"), ("X-Real-IP", "6.6.6.6")]),
         tuple(OVER),
         lambda answer: (
-            "127.0.0.1" in str(json.loads(answer.body)) and "https" not in str(json.loads(answer.body)["fields"])
+            "127.0.0.1" in str(json.loads(answer.body)) and "gopher" not in str(json.loads(answer.body)["fields"])
         ),
     ),
     "trailers of a request are lost": (
@@ -312,12 +321,12 @@ CHANGED: dict[str, tuple[Ask, Sequence[str], Callable[[Answer], Any]]] = {
     ),
     "cookies of HTTP/2 are one field": (
         Ask("/x", fields=[("Cookie", "a=1"), ("Cookie", "b=2")]),
-        ("h2c",),
+        HTTP2,
         lambda answer: request_of(answer)["fields"]["cookie"] == ["a=1; b=2"],
     ),
     "an expectation is answered before the app over HTTP/2": (
         Ask("/x", "POST", body=b"x" * 5000, fields=[("Expect", "100-continue")], patient=True),
-        ("h2c",),
+        HTTP2,
         lambda answer: answer.before[0][0] == 100 and "expect" not in request_of(answer)["fields"],
     ),
     "another expectation is refused": (

@@ -1,4 +1,4 @@
-"""Clients that send what they are told and see every part of the answer: HTTP/1.1 by hand, HTTP/2 in clear text."""
+"""Clients that send what they are told and see every part of the answer: HTTP/1.1 by hand, HTTP/2."""
 
 from __future__ import annotations
 
@@ -150,13 +150,14 @@ async def _body(reader: asyncio.StreamReader, method: str, answer: Answer) -> As
 
 
 async def http2(connect: Connect, host: str, ask: Ask, *, body_begun: asyncio.Event | None = None) -> Answer:
-    """One exchange over HTTP/2 with prior knowledge."""
+    """One exchange over HTTP/2, with prior knowledge or over TLS."""
     reader, writer = await connect()
+    scheme = "https" if writer.get_extra_info("ssl_object") else "http"
     h2c = h2.connection.H2Connection(
         h2.config.H2Configuration(client_side=True, header_encoding="latin-1", validate_outbound_headers=False)
     )
     answer, moved, over = Answer(), asyncio.Event(), asyncio.Event()
-    head = [(":method", ask.method), (":scheme", "http"), (":authority", host), (":path", ask.target)]
+    head = [(":method", ask.method), (":scheme", scheme), (":authority", host), (":path", ask.target)]
     head += [(name.lower(), value) for name, value in ask.fields]
     if isinstance(ask.body, bytes):
         head.append(("content-length", str(len(ask.body))))
