@@ -21,7 +21,7 @@ from vibed.sources.reader import read_table
 
 NAMES = st.sampled_from(["a", "b.txt", "d/a", "d/e/f", "z", "d.txt"])
 CONTENTS = st.binary(max_size=50).filter(lambda content: not content.startswith((b"#!", b"\x7fELF")))
-"""Not of programs: what becomes one, or was one, keeps its old permissions."""
+"""Not of programs: what was one keeps its old permissions."""
 FILES = st.dictionaries(NAMES, CONTENTS, max_size=5)
 
 
@@ -55,6 +55,12 @@ def test_programs_stay_programs(tmp_path: Path) -> None:
     made, _ = merged(tmp_path, base, {"app.py": b"y"}, [])
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:
         assert {member.name: oct(member.mode) for member in tar} == {"run.sh": "0o755", "app.py": "0o644"}
+
+
+def test_what_becomes_a_program_may_be_run(tmp_path: Path) -> None:
+    base = pack_files({"app.py": "x", "run.sh": "echo\n"})
+    made, _ = merged(tmp_path, base, {"run.sh": b"#!/bin/sh\necho\n"}, [])
+    assert made == pack_files({"app.py": "x", "run.sh": "#!/bin/sh\necho\n"})
 
 
 def test_a_wrapping_folder_is_looked_through(tmp_path: Path) -> None:

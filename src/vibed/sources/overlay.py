@@ -67,8 +67,11 @@ def _merged(
     for path, content in base:
         while added and added[0] < path:
             yield added[0], *changed[added.pop(0)]
-        # an old file keeps its permissions
-        yield path, changed[path][0] if path in changed else content, modes[path] or 0o644
+        mode = modes[path] or 0o644
+        if path in changed:
+            # an old file keeps its permissions, and one that becomes a program may be run
+            content, mode = changed[path][0], mode | changed[path][1]
+        yield path, content, mode
     for path in added:
         yield path, *changed[path]
 
