@@ -53,6 +53,9 @@ TAKEN: list[tuple[str, dict[str, str | bytes], int]] = [
     ("in another file", {"server.js": "require('./ws')()\n" + HTTP + "http.createServer(f).listen(process.env.PORT || 3000)", "ws.js": "module.exports = () => new WebSocketServer({ port: 8080 })"}, 3000),
     ("Go", {"go.mod": "module x", "main.go": 'package main\nfunc main() { go http.ListenAndServe(":8080", ws)\nport := os.Getenv("PORT")\nif port == "" {\n\tport = "3000"\n}\nhttp.ListenAndServe(":"+port, nil) }'}, 3000),
     ("no default", {"server.js": HTTP + "http.createServer(g).listen(8080)\nhttp.createServer(f).listen(process.env.PORT)"}, 8081),
+    ("a Procfile's $PORT", {"Procfile": "web: gunicorn -b :$PORT app:app", "app.py": FLASK + "websockets.serve(f, '', 8080)\n"}, 8081),
+    ("a Procfile's $PORT in a shell", {"Procfile": "web: cd web && node server.js --port $PORT", "web/server.js": HTTP + "new WebSocketServer({ port: 8080 })\nhttp.createServer(f).listen(argv.port)"}, 8081),
+    ("vibeD's own command", {"app.py": FLASK + "import feed\n", "feed.py": "def begin():\n    Thread(target=TCPServer(('', 8080), H).serve_forever).start()\n"}, 8081),
     ("no default, the next one taken", {"server.js": HTTP + "new WebSocketServer({ port: 8081 })\nhttp.createServer(g).listen(8080)\nhttp.createServer(f).listen(process.env.PORT)"}, 8082),
 ]  # fmt: skip
 
@@ -61,6 +64,7 @@ TAKEN: list[tuple[str, dict[str, str | bytes], int]] = [
 def test_port_does_not_say_what_the_app_opens_for_something_else(files: dict[str, str | bytes], port: int) -> None:
     start = classify(table_of(files), None, TEMPLATES).runtime().start
     assert (start.port, start.expected_ports) == (port, (port,))
+    assert "8080" not in f"{start.argv} {start.shell}"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +73,12 @@ def test_port_does_not_say_what_the_app_opens_for_something_else(files: dict[str
 )  # fmt: skip
 def test_port_says_8080_where_that_is_the_sites_own(listen: str) -> None:
     assert classify(table_of({"server.js": HTTP + "http.createServer(f)." + listen}), None, TEMPLATES).port == 8080
+
+
+def test_a_command_that_its_project_wrote_out_stays() -> None:
+    files = {"Procfile": "web: gunicorn -b :8080 app:app", "app.py": FLASK + "websockets.serve(f, '', 8080)\n"}
+    start = classify(table_of(files), None, TEMPLATES).runtime().start
+    assert (start.port, start.expected_ports) == (8080, (8080,))
 
 
 def test_port_says_what_the_user_says_all_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import contents, dependencies, left_out, named, not_kept, own_tls, ports, started
+from vibed.classify import command_line, contents, dependencies, left_out, named, not_kept, own_tls, ports, started
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride
 from vibed.classify.project import Project
@@ -24,15 +24,16 @@ def classify(
 
     `templates` by name say which packages are there; None skips the comparison. Raises subclasses of `ClassifyError`.
     """
-    port = (override.port if override else None) or PORT
-    project = Project(Tree.of(table), templates, port)
-    kinds, template = _asked(override, templates)
-    entrypoint = override.entrypoint.strip() if override and override.entrypoint else ""
-    if entrypoint:
-        decision = named.decide(project, entrypoint, kinds)
-    else:
-        decision = first(project, kinds)
-    decision = replace(decision, template=template or TEMPLATES[decision.kind], strip=project.tree.strip, port=port)
+    asked = override is not None and override.port is not None
+    tree = Tree.of(table)
+    project = Project(tree, templates, (override.port if override else None) or PORT)
+    decision = _decided(project, override)
+    texts = _texts(project, decision)
+    if not asked and (instead := _other_port(decision, texts)) is not None:
+        beside = Project(tree, templates, instead)
+        other = _decided(beside, override)
+        if str(project.port) not in _command(other):  # else it is written out in the command, and the project's own
+            project, decision, texts = beside, other, _texts(beside, other)
     decision = replace(
         decision,
         notes=(
@@ -47,25 +48,43 @@ def classify(
     )
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     contents.check(project.tree, [*started.sources(project, decision), shown])
-    decision = _with_ports(project, decision, asked=override is not None and override.port is not None)
+    decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
     return dependencies.compared(project, decision)
 
 
-def _with_ports(project: Project, decision: Decision, *, asked: bool) -> Decision:
-    """With the ports on which its site is to be expected; `asked`: the user said what PORT says."""
+def _decided(project: Project, override: Override | None) -> Decision:
+    """What the rules say where PORT says `project.port`."""
+    kinds, template = _asked(override, project.templates)
+    entrypoint = override.entrypoint.strip() if override and override.entrypoint else ""
+    decision = named.decide(project, entrypoint, kinds) if entrypoint else first(project, kinds)
+    template = template or TEMPLATES[decision.kind]
+    return replace(decision, template=template, strip=project.tree.strip, port=project.port)
+
+
+def _command(decision: Decision) -> str:
+    return command_line.with_port(" ".join(decision.argv) or decision.shell or "", decision.port)
+
+
+def _texts(project: Project, decision: Decision) -> list[str]:
+    """Of the files that run, where it opens ports."""
     if decision.lane != "general":
-        return decision
-    command = " ".join(decision.argv) or decision.shell or ""
-    texts = [project.tree.text(path) for path in started.sources(project, decision)]
-    port = decision.port
-    instead = None if asked or str(port) in command else ports.given_instead(texts, port)
-    found = ports.expected(command, texts, project.tree.text("Dockerfile"), instead or port)
-    if instead:
-        found = tuple(other for other in found if other != port)
-        port = instead
+        return []
+    return [project.tree.text(path) for path in started.sources(project, decision)]
+
+
+def _other_port(decision: Decision, texts: list[str]) -> int | None:
+    """What PORT should say instead, where the source opens that port for something else."""
+    return ports.given_instead(texts, decision.port, told=str(decision.port) in _command(decision))
+
+
+def _expected_ports(project: Project, decision: Decision, texts: list[str], *, asked: bool) -> tuple[int, ...]:
+    """The ports on which its site is to be expected; `asked`: the user said what PORT says."""
+    if decision.lane != "general":
+        return ()
+    found = ports.expected(_command(decision), texts, project.tree.text("Dockerfile"), project.port)
     if asked:
-        found = tuple(dict.fromkeys((port, *found)))
-    return replace(decision, port=port, expected_ports=found)
+        return tuple(dict.fromkeys((project.port, *found)))
+    return found if project.port == PORT else tuple(port for port in found if port != PORT)
 
 
 def _asked(

@@ -89,14 +89,15 @@ def _is_site(text: str, match: re.Match[str]) -> bool:
     return not _BESIDE.search(text, max(text.rfind("\n", 0, at), at - 120) + 1, at + 1 if text[at] == "." else at)
 
 
-def given_instead(texts: Iterable[str], given: int) -> int | None:
+def given_instead(texts: Iterable[str], given: int, *, told: bool) -> int | None:
     """What PORT should say instead of `given`, where the source opens that port itself for something else (a
     WebSocket server on 8080 beside pages on `PORT || 3000`): the port that its pages have without PORT, and where it
-    names none the next one that is free. None where PORT may say `given`."""
+    names none the next one that is free. `told`: the command tells the pages' server where to listen. None where PORT
+    may say `given`."""
     own: list[int] = []
     opened: set[int] = set()
     beside: set[int] = set()
-    reads = False
+    reads = told
     for text in texts:
         reads = reads or _READS.search(text) is not None
         defaults = {match.start(1): int(match[1]) for match in _DEFAULT.finditer(text)}
