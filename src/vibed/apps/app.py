@@ -49,12 +49,15 @@ class Install:
     manager: str
     """What installs: `uv`, `npm`, `pnpm` or `yarn`."""
     files: tuple[str, ...] = ()
-    """Those of the source that decide it, by their paths below `Runtime.strip`: lists, what they include, locks,
-    package.json, .npmrc."""
+    """Those of the source that its installer reads itself, by their paths below `Runtime.strip`: package.json, locks,
+    .npmrc; lists of requirements with hashes."""
     wanted: tuple[str, ...] = ()
-    """Requirement lines, or npm's specs (`express@^4`), where no file says them or the installer cannot read it."""
+    """What no such file says: requirement lines, or npm's specs (`express@^4`), in order, each once."""
+    constraints: tuple[str, ...] = ()
+    """Python: `name==version` of what a lock file has, for what is needed at all."""
     optional: tuple[str, ...] = ()
-    """Names that nothing imports: left out, with a note, where they cannot be had."""
+    """Names that it can do without, since nothing imports them, or the template has another version that may do: left
+    out, with a note, where they cannot be had."""
     private: bool = False
     """Whether something else decides it as well (a path, a repository, the app's own scripts, an index of its own): it
     then belongs to this source of this owner alone."""

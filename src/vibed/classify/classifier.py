@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from vibed.classify import command_line, contents, dependencies, left_out, named, not_kept, own_tls, ports, started
@@ -19,10 +19,12 @@ def classify(
     table: ArchiveTable,
     override: Override | None = None,
     templates: Mapping[str, TemplateFacts] | None = None,
+    installs: Collection[str] = (),
 ) -> Decision:
     """Decide how the app in an archive runs.
 
-    `templates` by name say which packages are there; None skips the comparison. Raises subclasses of `ClassifyError`.
+    `templates` by name say which packages are there; None skips the comparison. `installs`: the kinds of app for which
+    other packages can be installed. Raises subclasses of `ClassifyError`.
     """
     asked = override is not None and override.port is not None
     tree = Tree.of(table)
@@ -49,7 +51,7 @@ def classify(
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     contents.check(project.tree, [*started.sources(project, decision), shown])
     decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
-    return dependencies.compared(project, decision)
+    return dependencies.compared(project, decision, installs)
 
 
 def _decided(project: Project, override: Override | None) -> Decision:

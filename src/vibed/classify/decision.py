@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vibed.apps.app import Runtime, Start
+from vibed.apps.app import Install, Runtime, Start
 
 PORT = 8080
 """What PORT says unless the user says otherwise."""
@@ -86,6 +86,8 @@ class Decision:
     """What it says it needs, by normalised name."""
     packages: tuple[str, ...] = ()
     """What it declares or imports of the template's packages, by the template's names."""
+    install: Install | None = None
+    """What has to be installed before it starts."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -121,5 +123,6 @@ class Decision:
             bundle=self.bundle,
             options=options,
             packages=self.packages,
+            install=self.install,
             notes=self.notes,
         )

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 
-from vibed.classify import calls_out, node_dependencies, python_dependencies, python_version
+from vibed.classify import (
+    calls_out,
+    node_dependencies,
+    node_install,
+    python_dependencies,
+    python_install,
+    python_version,
+    started,
+)
 from vibed.classify.decision import Decision
 from vibed.classify.errors import DependenciesMissing
 from vibed.classify.needs import Needs
 from vibed.classify.project import Project
-from vibed.classify.started import entries, sources
 
 _PYTHON = re.compile(r"python-(\d)(\d+)")
 
 
-def compared(project: Project, decision: Decision) -> Decision:
-    """Check what it needs against the template. Raises `DependenciesMissing`, `BadRequirements`."""
+def compared(project: Project, decision: Decision, installs: Collection[str] = ()) -> Decision:
+    """Check what it needs against the template. `installs`: the kinds of app for which the rest can be installed.
+
+    Raises `DependenciesMissing`, `BadRequirements`.
+    """
     packages = project.packages(decision.template)
+    can_install = decision.kind in installs
     if decision.kind == "python":
         match = _PYTHON.fullmatch(decision.template)
         python = f"{match[1]}.{match[2]}" if match else "3.13"
-        files = entries(project, decision)
-        found = python_dependencies.dependencies(project.tree, project.sources, files, packages, python)
+        files = started.entries(project, decision)
+        tree, sources = project.tree, project.sources
+        if can_install and packages is not None:
+            command = " ".join(decision.argv) or decision.shell or ""
+            found = python_install.needs(tree, sources, files, packages, python, command)
+        else:
+            found = python_dependencies.dependencies(tree, sources, files, packages, python)
         if found.missing:
             _refuse(decision, found)
         told = (python_version.note(project.tree, python), calls_out.note(_texts(project, decision)))
@@ -34,23 +51,32 @@ def compared(project: Project, decision: Decision) -> Decision:
             decision,
             dependencies=tuple(found.names),
             packages=tuple(found.packages),
+            install=found.install,
             env=env,
             notes=(*decision.notes, *found.notes),
         )
     if decision.kind in ("node", "worker"):
-        files = entries(project, decision)
+        files = started.entries(project, decision)
         worker = decision.kind == "worker"
-        found = node_dependencies.dependencies(project.node, files, packages, imported_only=worker)
+        if can_install and packages is not None and not worker:
+            found = node_install.needs(project.node, files, packages)
+        else:
+            found = node_dependencies.dependencies(project.node, files, packages, imported_only=worker)
         if found.missing:
             _refuse(decision, found)
         found.notes += filter(None, [calls_out.note(_texts(project, decision))])
-        used = tuple(name for name in found.names if name in (packages or {}))
-        return replace(decision, dependencies=tuple(found.names), packages=used, notes=(*decision.notes, *found.notes))
+        return replace(
+            decision,
+            dependencies=tuple(found.names),
+            packages=tuple(name for name in found.names if name in (packages or {})),
+            install=found.install,
+            notes=(*decision.notes, *found.notes),
+        )
     return decision
 
 
 def _texts(project: Project, decision: Decision) -> list[str]:
-    return [project.tree.text(path) for path in sources(project, decision)]
+    return [project.tree.text(path) for path in started.sources(project, decision)]
 
 
 def _refuse(decision: Decision, found: Needs) -> None:

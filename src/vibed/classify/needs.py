@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from vibed.apps.app import Install
+
 _SERVICES = frozenset(
     {
         # Python
@@ -48,7 +50,7 @@ CURES = {
 }  # fmt: skip
 """What a template has in the place of a package that it lacks."""
 
-_OWN = frozenset(
+OWN = frozenset(
     {
         "helpers",
         "helper",
@@ -95,6 +97,8 @@ class Needs:
     notes: list[str] = field(default_factory=list)
     vendored: list[str] = field(default_factory=list)
     """Folders of the archive that packages come from."""
+    install: Install | None = None
+    """What has to be installed, where it can be."""
 
     def hint(self, template: str) -> str:
         """What would help against what is missing."""
@@ -104,7 +108,7 @@ class Needs:
         parts = [*self.changes.values()][:5]
         parts += [f"ask for `{name}` without the pin (the template has {v})" for name, v in self.pinned.items()][:5]
         parts += [f"{CURES[name]} does what {name} does" for name in absent if name in CURES][:5]
-        own = [name for name in absent if name.replace("-", "_") in _OWN]
+        own = [name for name in absent if name.replace("-", "_") in OWN]
         if own:
             parts.append(f"{_few(own)} may be a file of yours that is missing in what was sent")
         if services:

@@ -55,7 +55,7 @@ _BUILTINS = frozenset(
         "zlib",
     ]
 )
-_NOT_NEEDED = re.compile(
+NOT_NEEDED = re.compile(
     r"^(@types/.*|typescript|ts-node|ts-node-dev|tsx|nodemon|eslint.*|@eslint/.*|prettier.*|husky|lint-staged|jest.*|ts-jest|vitest"
     r"|mocha|chai|supertest|cross-env|concurrently|npm-run-all|rimraf|node|npm|pnpm|yarn|pm2|forever|@typescript-eslint/.*"
     r"|nyc|c8|standard|tslib|@tsconfig/.*|wrangler|@cloudflare/workers-types|@cloudflare/vitest-pool-workers|esbuild)$"
@@ -77,7 +77,7 @@ def dependencies(
     needed."""
     declared = dict(node.dependencies)
     files = list(dict.fromkeys(file for start in entries or node.entries() for file in node.reached(start)))
-    imported = {name for file in files for name in map(_package_name, node.imports(file)) if name}
+    imported = {name for file in files for name in map(package_name, node.imports(file)) if name}
     if not declared or imported_only:
         declared = {name: node.all_dependencies.get(name, "*") for name in sorted(imported)}
     found = Needs(names=sorted(declared))
@@ -87,9 +87,9 @@ def dependencies(
         if f"node_modules/{name}" in node.tree.folders:
             continue
         if version is None:
-            if name not in imported and not _NOT_NEEDED.match(name) and not _mentioned(node, name, files):
+            if name not in imported and not NOT_NEEDED.match(name) and not mentioned(node, name, files):
                 unused.append(name)
-            elif name in imported or not _NOT_NEEDED.match(name):
+            elif name in imported or not NOT_NEEDED.match(name):
                 found.missing[name] = name if spec in ("*", "", "latest") else f"{name}@{spec}"
         elif not _allows(spec, version):
             texts = {file: node.tree.text(file) for file in files} if name in imported else {}
@@ -114,7 +114,7 @@ def dependencies(
     return found
 
 
-def _mentioned(node: NodeApp, name: str, files: Sequence[str]) -> bool:
+def mentioned(node: NodeApp, name: str, files: Sequence[str]) -> bool:
     """Whether something names a package that nothing imports: a view engine, a driver, a plugin; or whether too little
     of the source is known to tell."""
     if not node.tree.complete or not files:
@@ -156,7 +156,7 @@ def _allows(spec: str, version: str) -> bool:
     return False
 
 
-def _package_name(name: str) -> str | None:
+def package_name(name: str) -> str | None:
     """The package of an import; None for the app's own files and what Node brings."""
     if name[0] in "./#" or ":" in name:
         return None

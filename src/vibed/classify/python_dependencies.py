@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -35,11 +35,12 @@ def dependencies(
     `python` is the template's version, for environment markers. Raises `BadRequirements`.
     """
     found = Needs()
-    wanted, addresses = declared(tree, python)
-    files = _read(tree, sources, entries)
-    imported = _imported(sources, files)
+    lists = declared(tree, python)
+    wanted, addresses = lists.wanted, lists.addresses
+    files = read(tree, sources, entries)
+    imported = imports(sources, files)
     if not wanted and not addresses:
-        wanted = [Wanted(name, name, SpecifierSet()) for name in sorted(imported - NAMESPACES)]
+        wanted = [Wanted(name, name) for name in sorted(imported - NAMESPACES)]
     have: dict[str, str] = {canonicalize_name(name): version for name, version in (packages or {}).items()}
     used = imported.union(name for want in wanted for name in (want.name, SAME.get(want.name, want.name)))
     found.packages = [name for name in packages or {} if canonicalize_name(name) in used]
@@ -56,16 +57,22 @@ def dependencies(
     return found
 
 
+def uses(want: Wanted, imported: Set[str]) -> bool:
+    """Whether something of it is imported."""
+    same = SAME.get(want.name, want.name)
+    return same in imported or any(top in imported and want.name.startswith(f"{top}-") for top in NAMESPACES)
+
+
 def _compare(
     want: Wanted, have: Mapping[str, str], imported: set[str], tree: Tree, found: Needs, unused: list[Wanted]
 ) -> None:
     same = SAME.get(want.name, want.name)
-    used = same in imported or any(top in imported and want.name.startswith(f"{top}-") for top in NAMESPACES)
+    used = uses(want, imported)
     version = have.get(want.name)
     if version is None:
         if same in have:
             return
-        folder = _vendored(tree, _module(same)) or _vendored(tree, want.name.replace("-", "_"))
+        folder = vendored(tree, want)
         if folder is not None:
             if folder not in found.vendored:
                 found.vendored.append(folder)
@@ -80,9 +87,9 @@ def _compare(
         elif not (want.name in NOT_NEEDED or is_standard(want.name)):
             unused.append(want)
         return
-    if _satisfied(want.specifier, version):
+    if satisfied(want.specifier, version):
         return
-    if _near(want, version) or not used:
+    if near(want, version) or not used:
         found.notes.append(f"{want.shown} was asked for; the template has {version}")
         return
     found.missing[want.name] = f"{want.shown} (the template has {version})"
@@ -100,7 +107,7 @@ def _refuse_changed(
     """Whether the source uses what an older version that it asks for had, and the template's has not."""
     version, changes = have.get(want.name), changed.PYTHON.get(want.name, ())
     named = [release for part in want.specifier if (release := _release(part.version, below=part.operator == "<"))]
-    if not (changes and version and named) or want.name in found.missing or _satisfied(want.specifier, version):
+    if not (changes and version and named) or want.name in found.missing or satisfied(want.specifier, version):
         return
     texts = {source.path: tree.text(source.path) for source in files}
     if old := changed.used(changes, texts, max(named), _release(version)):
@@ -122,16 +129,10 @@ def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:
 
     A parser, a worker class or an engine is often named by a word alone (`BeautifulSoup(page, "lxml")`).
     """
-    names = {word: want for want in wanted for word in (want.name, want.name.replace("-", "_"), _module(want.name))}
-    if not names:
-        return
-    pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
-    files = [path for path in tree.known(".py") if not _TEST.search(path)]
-    texts = [tree.text(path) for path in (*files, "Procfile", "gunicorn.conf.py")]
-    mentioned = {names[word].name for text in texts for word in set(pattern.findall(text))}
+    words = mentioned(tree, wanted)
     left = []
     for want in wanted:
-        if want.name in mentioned or not tree.complete:
+        if want.name in words or not tree.complete:
             found.missing[want.name] = want.shown
             found.unused.append(want.shown)
         else:
@@ -139,6 +140,17 @@ def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:
     if left:
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
         found.notes.append(f"asked for, not there, and used by nothing that was seen: {', '.join(left[:8])}{more}")
+
+
+def mentioned(tree: Tree, wanted: Iterable[Wanted], command: str = "") -> set[str]:
+    """Those whose name, or that of their module, some file or the command has as a word."""
+    names = {word: want for want in wanted for word in (want.name, want.name.replace("-", "_"), _module(want.name))}
+    if not names:
+        return set()
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
+    files = [path for path in tree.known(".py") if not _TEST.search(path)]
+    texts = [*(tree.text(path) for path in (*files, "Procfile", "gunicorn.conf.py")), command]
+    return {names[word].name for text in texts for word in set(pattern.findall(text))}
 
 
 def _module(distribution: str) -> str:
@@ -150,14 +162,15 @@ def _asks_for_database(tree: Tree) -> bool:
     return not tree.complete or any(_DATABASE.search(tree.text(path)) for path in tree.known(".py"))
 
 
-def _satisfied(specifier: SpecifierSet, version: str) -> bool:
+def satisfied(specifier: SpecifierSet, version: str) -> bool:
+    """Whether a version is one of those that are asked for."""
     try:
         return specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return True
 
 
-def _near(want: Wanted, version: str) -> bool:
+def near(want: Wanted, version: str) -> bool:
     """Whether some version with the template's major version, or an unnoticed other, was allowed."""
     try:
         major = Version(version).major
@@ -180,6 +193,12 @@ def _near(want: Wanted, version: str) -> bool:
     return least is not None and bool(named) and all(least <= v.major for v in named)
 
 
+def vendored(tree: Tree, want: Wanted) -> str | None:
+    """The folder of the archive that it lies in, if it was brought along."""
+    same = SAME.get(want.name, want.name)
+    return _vendored(tree, _module(same)) or _vendored(tree, want.name.replace("-", "_"))
+
+
 def _vendored(tree: Tree, module: str) -> str | None:
     for folder in ("vendor", "vendored", "site-packages", "libs", "lib", "packages", "third_party", "_vendor"):
         if f"{folder}/{module}" in tree.folders or f"{folder}/{module}.py" in tree.paths:
@@ -187,7 +206,7 @@ def _vendored(tree: Tree, module: str) -> str | None:
     return None
 
 
-def _read(tree: Tree, sources: Sources, entries: Sequence[str]) -> list[Source]:
+def read(tree: Tree, sources: Sources, entries: Sequence[str]) -> list[Source]:
     """The files that tell what is used: the entries and what they import; all that are known where that is not the
     whole of it: without an entry, for Django, whose settings name apps, and for the pages of Streamlit."""
     files = {source.path: source for entry in entries for source in sources.reached(entry)}
@@ -201,7 +220,7 @@ def _read(tree: Tree, sources: Sources, entries: Sequence[str]) -> list[Source]:
     return list(files.values())
 
 
-def _imported(sources: Sources, files: Sequence[Source]) -> set[str]:
+def imports(sources: Sources, files: Sequence[Source]) -> set[str]:
     """Distributions that the files import."""
     found: set[str] = set()
     for source in files:

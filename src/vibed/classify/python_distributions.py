@@ -78,3 +78,29 @@ UNNOTICED = {
     "six": 1, "aiosignal": 1, "aiohappyeyeballs": 2, "propcache": 0, "yarl": 1,
 }  # fmt: skip
 """Packages whose major version small apps do not notice, from the one given here on."""
+
+EXTRAS = {
+    ("uvicorn", "standard"): ("httptools", "uvloop", "watchfiles", "websockets", "python-dotenv", "pyyaml"),
+    ("flask", "dotenv"): ("python-dotenv",), ("flask", "async"): ("asgiref",), ("django", "bcrypt"): ("bcrypt",),
+    ("sqlalchemy", "asyncio"): ("greenlet",), ("sqlalchemy", "aiosqlite"): ("aiosqlite",), ("httpx", "http2"): ("h2",),
+    ("pydantic", "email"): ("email-validator",), ("qrcode", "pil"): ("pillow",), ("pandas", "excel"): ("openpyxl",),
+    ("passlib", "bcrypt"): ("bcrypt",), ("passlib", "argon2"): ("argon2-cffi",), ("requests", "socks"): ("pysocks",),
+    ("pyjwt", "crypto"): ("cryptography",), ("gunicorn", "gevent"): ("gevent",), ("httpx", "socks"): ("socksio",),
+}  # fmt: skip
+"""What extras bring, for those that a template may have without saying so; others are found out by installing."""
+
+SERVERS = frozenset(
+    {
+        "gunicorn",
+        "uvicorn",
+        "hypercorn",
+        "daphne",
+        "waitress",
+        "granian",
+        "gevent",
+        "eventlet",
+        "streamlit",
+        "uvicorn-worker",
+    }
+)  # fmt: skip
+"""Distributions that a command names by the name of their program, of a worker's class, or of a module."""

@@ -1,48 +1,87 @@
-"""The lists of requirements that Python apps have, in whatever form: what is asked for, line by line."""
+"""What the lists of a Python app ask for: every line read, whatever list it stands in (`python_lists`)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from vibed.classify import python_lists
 from vibed.classify.errors import BadRequirements
-from vibed.classify.tree import Tree, strings, table
+from vibed.classify.python_lists import Line
+from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 
-_INCLUDE = re.compile(r"(?:-r|--requirement)[ =]?\s*(\S+)")
 _ADDRESS = re.compile(r"^(?:git\+|hg\+|svn\+|https?://|file:|ssh:|\.{1,2}/|/|[\w.-]+\.(?:whl|tar\.gz|zip)$)")
-_REQUIREMENTS = ("requirements.txt", "requirements/production.txt", "requirements/prod.txt", "requirements/base.txt")
-_MOST_FILES = 10
+_OWN = re.compile(r"^\.{1,2}/|^\.(?:\[|$)|^[\w.-]+\.(?:whl|tar\.gz|zip)$")
 _LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True)
 class Wanted:
+    """One package that a list asks for."""
+
     name: str
+    """Normalised."""
     shown: str
-    specifier: SpecifierSet
+    """For a person."""
+    specifier: SpecifierSet = field(default_factory=SpecifierSet)
+    extras: frozenset[str] = frozenset()
+
+    @property
+    def line(self) -> str:
+        """As a line of a list of requirements, the same for all that mean the same."""
+        extras = f"[{','.join(sorted(self.extras))}]" if self.extras else ""
+        return f"{self.name}{extras}{self.specifier}"
 
 
-def declared(tree: Tree, python: str) -> tuple[list[Wanted], list[str]]:
+@dataclass
+class Declared:
+    """What an app's lists ask for, for one version of Python."""
+
+    wanted: list[Wanted] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    """What comes from somewhere else than a registry."""
+    folders: list[str] = field(default_factory=list)
+    """Those of the addresses that lie in the archive."""
+    further: list[Wanted] = field(default_factory=list)
+    """Of groups that are not asked for: of use where the app imports them."""
+    constraints: list[str] = field(default_factory=list)
+    """`name==version`, of locks."""
+    hashed: tuple[str, ...] = ()
+    """Files whose lines have hashes, which only an installer can hold them to."""
+    notes: list[str] = field(default_factory=list)
+
+
+def declared(tree: Tree, python: str) -> Declared:
+    """What is asked for on a version of Python. Raises `BadRequirements`."""
     environment = {
         "python_version": python, "python_full_version": f"{python}.0", "implementation_version": f"{python}.0",
         "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64",
         "platform_python_implementation": "CPython", "implementation_name": "cpython", "platform_release": "",
         "platform_version": "", "extra": "",
     }  # fmt: skip
-    wanted: list[Wanted] = []
-    addresses: list[str] = []
-    for where, full in _lines(tree):
+    lists = python_lists.found(tree)
+    found = Declared(hashed=lists.hashed, notes=list(lists.notes))
+    _read(lists.lines, environment, found.wanted, found)
+    _read(lists.further, environment, found.further, Declared())
+    bounds: list[Wanted] = []
+    _read(lists.bounds, environment, bounds, Declared())
+    found.constraints = sorted({*lists.pins, *(bound.line for bound in bounds if not bound.extras)})
+    return found
+
+
+def _read(lines: Iterable[Line], environment: dict[str, str], wanted: list[Wanted], found: Declared) -> None:
+    for where, full in lines:
         line = full[:_LONGEST_LINE]
         text = line.split(" #")[0].split(" --")[0].strip().rstrip("\\").strip()
-        if _ADDRESS.match(text):
-            addresses.append(text[:100])
+        if _ADDRESS.match(text) or text == ".":
+            _note_address(text, found)
             continue
         try:
             parsed = Requirement(text)
@@ -59,91 +98,15 @@ def declared(tree: Tree, python: str) -> tuple[list[Wanted], list[str]]:
         name = canonicalize_name(parsed.name)
         if parsed.url and parsed.url.startswith("file:///"):
             # where it lay on the machine whose packages were listed (pip freeze, in an environment of conda)
-            wanted.append(Wanted(name, name, SpecifierSet()))
+            wanted.append(Wanted(name, name))
         elif parsed.url:
-            addresses.append(f"{parsed.name} @ {parsed.url}"[:100])
+            own = re.match(r"(?:file:)?(\.{1,2}/.*)", parsed.url)
+            _note_address(own[1] if own else f"{parsed.name} @ {parsed.url}", found)
         else:
-            wanted.append(Wanted(name, f"{name}{parsed.specifier}", parsed.specifier))
-    return wanted, addresses
+            wanted.append(Wanted(name, f"{name}{parsed.specifier}", parsed.specifier, frozenset(parsed.extras)))
 
 
-def _lines(tree: Tree) -> list[tuple[str, str]]:
-    """Requirement lines of whichever list the app has, each with where it stands."""
-    listed = tree.first(_REQUIREMENTS)
-    if listed:
-        return _requirement_lines(tree, listed)
-    if tree.has("pyproject.toml"):
-        data = tree.toml("pyproject.toml")
-        project = table(data.get("project")).get("dependencies")
-        if isinstance(project, list):
-            return [("pyproject.toml: an entry of dependencies", text) for text in project if isinstance(text, str)]
-        poetry = table(table(table(data.get("tool")).get("poetry")).get("dependencies"))
-        if poetry:
-            return _tables("pyproject.toml: a dependency of Poetry", poetry)
-    if tree.has("Pipfile"):
-        return _tables("Pipfile: a package", table(tree.toml("Pipfile").get("packages")))
-    other = next((name for name in tree.root if name.startswith("requirements") and name.endswith(".txt")), None)
-    return _requirement_lines(tree, other) if other else []
-
-
-def _requirement_lines(tree: Tree, first: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    waiting = [first]
-    seen: set[str] = set()
-    while waiting and len(seen) < _MOST_FILES:
-        path = waiting.pop(0)
-        if path in seen:
-            continue
-        seen.add(path)
-        text = tree.text(path).replace("\\\n", " ")
-        for number, line in enumerate(text.split("\n"), 1):
-            stripped = line.strip()[:_LONGEST_LINE]
-            if not stripped or stripped[0] == "#":
-                continue
-            if stripped[0] == "-":
-                include = _INCLUDE.match(stripped)
-                if include:
-                    folder = path.rpartition("/")[0]
-                    waiting.append(f"{folder}/{include[1]}" if folder else include[1].removeprefix("./"))
-                continue
-            found.append((f"line {number} of {path}", stripped))
-    return found
-
-
-def _tables(where: str, entries: Mapping[str, object]) -> list[tuple[str, str]]:
-    found = []
-    for name, value in entries.items():
-        if name.lower() == "python":
-            continue
-        if isinstance(value, dict):
-            if strings(value).keys() & {"git", "path", "url", "file"} or value.get("optional") is True:
-                if value.get("optional") is not True:
-                    address = strings(value)
-                    found.append((where, address.get("git") or address.get("url") or f"./{name}"))
-                continue
-            value = value.get("version", "*")
-        text = value.strip() if isinstance(value, str) else "*"
-        found.append((where, name + poetry_version(text)))
-    return found
-
-
-def poetry_version(text: str) -> str:
-    """Poetry's and Pipfile's version syntax as PEP 440: `^1.2`, `~1.2`, `1.2`, `*`."""
-    if text in ("", "*"):
-        return ""
-    if text[0] in "^~" and text[:2] != "~=":
-        number = text[1:].strip()
-        parts = number.split(".")
-        if text[0] == "^":
-            digits = [_digits(p) for p in parts]
-            at = next((i for i, d in enumerate(digits) if d), len(digits) - 1)
-            upper = [*digits[:at], digits[at] + 1]
-        else:
-            upper = [_digits(p) for p in parts[:2]]
-            upper[-1] += 1
-        return f">={number},<{'.'.join(map(str, upper))}"
-    return f"=={text}" if text[0].isdigit() else text
-
-
-def _digits(part: str) -> int:
-    return int(part) if re.fullmatch(r"[0-9]{1,9}", part) else 0
+def _note_address(text: str, found: Declared) -> None:
+    found.addresses.append(text[:100])
+    if _OWN.match(text):
+        found.folders.append(text[:_LONGEST_LINE])

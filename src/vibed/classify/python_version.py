@@ -8,7 +8,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from vibed.classify.errors import UnsupportedRuntime
-from vibed.classify.python_requirements import poetry_version
+from vibed.classify.python_lists import poetry_version
 from vibed.classify.tree import Tree, strings, table
 
 _NUMBER = re.compile(r"^(?:python-|cpython@)?(\d{1,2})\.(\d{1,3})")

@@ -15,6 +15,7 @@ SOURCE_READ = 4 << 20
 """How far a longer one is read, for the code that follows a picture or a page in it."""
 PAGE_HEAD = 64 << 10
 BINARY_HEAD = 64
+LOCK_HEAD = 1 << 20
 
 _DATA = re.compile(rb"([\"'`])[^\"'`(){}<>\n]{1024,}|([\"'`\n])(?:[A-Za-z0-9+/=]{40,}+\r?\n){16,}")
 """A long literal without a sign of code in it: one line, or lines of base64."""
@@ -27,6 +28,14 @@ _MANIFESTS = frozenset(
         "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
         "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
         "angular.json", "firebase.json", "staticwebapp.config.json",
+    }
+)  # fmt: skip
+_LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
+"""Lists of Python packages, by their names or that of their folder."""
+_LOCKS = frozenset(
+    {
+        "uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock", "package-lock.json",
+        "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock",
     }
 )  # fmt: skip
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})
@@ -51,10 +60,10 @@ def wanted(path: str, executable: bool) -> int:
         head = SOURCE_HEAD if not path.startswith("vendor/") and "/vendor/" not in path else 0
     elif extension in _PAGES:
         head = PAGE_HEAD if depth <= _MANIFEST_DEPTH else 0
-    elif depth <= _MANIFEST_DEPTH and (
-        name in _MANIFESTS or (extension in ("txt", "in") and name.startswith("requirements"))
-    ):
+    elif depth <= _MANIFEST_DEPTH and (name in _MANIFESTS or _LISTS.fullmatch(path)):
         head = MANIFEST_HEAD
+    elif depth <= 1 and name in _LOCKS:
+        head = LOCK_HEAD
     elif extension in _DATA_FILES and depth <= _MANIFEST_DEPTH:
         head = BINARY_HEAD
     elif depth <= _MANIFEST_DEPTH and (executable or name == "www"):
@@ -123,4 +132,7 @@ class Kept:
 
 def _rank(path: str) -> tuple[int, int, str]:
     name = path.rpartition("/")[2]
+    if name in _LOCKS:
+        # what comes of its being dropped is at worst another version of something
+        return _SOURCE_DEPTH + 1, 0, path
     return path.count("/"), 0 if name in _MANIFESTS or name.startswith("requirements") else 1, path

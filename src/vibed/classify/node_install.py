@@ -1,0 +1,133 @@
+"""What has to be installed before a Node app starts, where a layer can be made of it (`vibed.runtimes.layers`).
+
+The template is enough where its packages are in the ranges that package.json gives. Where one is not, the whole tree is
+installed as its own manager would: by its lock file, if it has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from vibed.apps.app import Install
+from vibed.classify import npm_ranges
+from vibed.classify.needs import OWN, Needs
+from vibed.classify.node_app import NodeApp
+from vibed.classify.node_dependencies import NOT_NEEDED, mentioned, package_name
+from vibed.classify.tree import strings, table
+
+_NAMED = 12
+"""So many packages are named in a note."""
+_LOCKS = {
+    "pnpm-lock.yaml": "pnpm", "yarn.lock": "yarn", "package-lock.json": "npm", "npm-shrinkwrap.json": "npm",
+}  # fmt: skip
+"""Lock files, and whose they are."""
+_BESIDE = (
+    "package.json", ".npmrc", ".yarnrc.yml", ".yarnrc", "pnpm-workspace.yaml", ".pnpmfile.cjs",
+)  # fmt: skip
+_OWN_SCRIPTS = ("preinstall", "install", "postinstall", "prepare", "prepublish")
+_ELSEWHERE = re.compile(
+    r"^(?:file:|link:|portal:|workspace:|\.{0,2}/|git[+:]|github:|gitlab:|bitbucket:|https?:|[\w-]+/[\w.-]+$)"
+)
+_MANAGER = re.compile(r"^(npm|pnpm|yarn)@")
+
+
+def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) -> Needs:
+    """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
+    template's.
+    """
+    declared = dict(node.dependencies)
+    files = list(dict.fromkeys(file for start in entries or node.entries() for file in node.reached(start)))
+    imported = {name for file in files for name in map(package_name, node.imports(file)) if name}
+    # what is only there for development, and imported all the same
+    misplaced = {
+        name: spec for name, spec in node.all_dependencies.items() if name in imported and name not in declared
+    }
+    inferred = not declared and not misplaced
+    if inferred:
+        declared = dict.fromkeys(sorted(imported), "*")
+    found = Needs(names=sorted(declared | misplaced))
+    lacking = [
+        name
+        for name, spec in (declared | misplaced).items()
+        if f"node_modules/{name}" not in node.tree.folders
+        and (name in imported or not NOT_NEEDED.match(name))
+        and not _has(node, name, spec, packages.get(name))
+    ]
+    if inferred:
+        # what else is called so in the registry is hardly what was meant
+        found.missing |= {name: name for name in lacking if name.replace("-", "_") in OWN}
+    if found.missing or not lacking:
+        return found
+    manager, lock = _manager(node)
+    found.install = Install(
+        kind="node",
+        manager=manager,
+        files=() if inferred else tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)),
+        wanted=tuple(declared) if inferred else (),
+        optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
+        private=_is_private(node),
+        development=bool(misplaced),
+    )
+    found.notes.append(_told(lacking, declared | misplaced, inferred=inferred))
+    return found
+
+
+def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:
+    """Whether the template's version is what is asked for, and not another interface than the one that is locked."""
+    if version is None or _ELSEWHERE.match(spec) or spec.startswith("npm:"):
+        return False
+    locked = _locked(node, name)
+    return npm_ranges.allows(spec, version) and (locked is None or _interface(locked) == _interface(version))
+
+
+def _interface(version: str) -> tuple[str, ...]:
+    """What changes when the interface does: the first number, or behind 0 the second."""
+    numbers = version.split(".")
+    return tuple(numbers[: 2 if numbers[0] == "0" else 1])
+
+
+def _locked(node: NodeApp, name: str) -> str | None:
+    """The version that npm's lock file has; it is too long to be parsed for that."""
+    for path in ("package-lock.json", "npm-shrinkwrap.json"):
+        entry = re.search(
+            rf'"node_modules/{re.escape(name)}":\s{{0,9}}\{{\s{{0,200}}"version":\s{{0,9}}"([^"\n]{{1,100}})"',
+            node.tree.text(path),
+        )
+        if entry is not None:
+            return entry[1]
+    return None
+
+
+def _is_used(node: NodeApp, name: str, imported: set[str], files: Sequence[str]) -> bool:
+    return name in imported or (not NOT_NEEDED.match(name) and mentioned(node, name, files))
+
+
+def _manager(node: NodeApp) -> tuple[str, str]:
+    """Who installs, and by which lock file (empty: none)."""
+    asked = _MANAGER.match(str(node.package.get("packageManager", "")))
+    locks = [path for path in _LOCKS if node.tree.has(path)]
+    if asked is not None:
+        return asked[1], next((path for path in locks if _LOCKS[path] == asked[1]), "")
+    return (_LOCKS[locks[0]], locks[0]) if locks else ("npm", "")
+
+
+def _is_private(node: NodeApp) -> bool:
+    """Whether something else than package.json and a lock decides what is installed."""
+    specs = [*node.all_dependencies.values(), *strings(node.package.get("optionalDependencies")).values()]
+    return (
+        any(_ELSEWHERE.match(spec) for spec in specs)
+        or any(script in node.scripts for script in _OWN_SCRIPTS)
+        or "workspaces" in node.package
+        or any(
+            node.tree.has(path) for path in (".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs", "pnpm-workspace.yaml")
+        )
+        or bool(table(table(node.package.get("pnpm")).get("patchedDependencies")))
+    )
+
+
+def _told(lacking: Sequence[str], declared: Mapping[str, str], *, inferred: bool) -> str:
+    named = [name if declared[name] in ("*", "", "latest") else f"{name}@{declared[name]}" for name in lacking]
+    shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
+    why = "; no package.json says what it needs, so that it was read from the imports" if inferred else ""
+    return f"installed before it starts, since the template does not have it so: {shown}{why}"

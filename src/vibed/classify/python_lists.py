@@ -1,0 +1,283 @@
+"""Where a Python app says what it needs: requirements files, pyproject.toml, Pipfile, setup.py, a script's own header.
+
+Only text is read. The first kind that says anything is the app's list; a lock beside it binds versions.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from vibed.classify import python_locks
+from vibed.classify.errors import BadRequirements
+from vibed.classify.tree import Tree, strings, table
+from vibed.sources.errors import quoted
+
+Line = tuple[str, str]
+"""Where it stands, for a person, and a requirement."""
+
+REQUIREMENTS = (
+    "requirements.txt", "requirements/production.txt", "requirements/prod.txt", "requirements/base.txt",
+    "requirements.in",
+)  # fmt: skip
+
+_OPTION = re.compile(r"(--[a-z-]+|-[a-zA-Z])[ =]?\s*(\S.*)?$")
+_THIS = re.compile(r"\.(?:\[[^\]]*\])?|\./")
+"""The project itself, as something to install."""
+_INCLUDES = ("-r", "--requirement")
+_BOUNDS = ("-c", "--constraint")
+_EDITABLE = ("-e", "--editable")
+_INDEXES = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
+_MOST_FILES = 10
+_LONGEST_LINE = 2000
+_INLINE = re.compile(r"^# /// script\s*$\n((?:#[^\n]*\n)*?)# ///\s*$", re.MULTILINE)
+_INSTALL_REQUIRES = re.compile(r"\binstall_requires\s{0,9}=\s{0,9}[\[(]([^\])]{0,20000})[\])]")
+_LITERAL = re.compile(r"""(["'])([^"'\n]{1,300})\1""")
+_COMMENT = re.compile(r"#[^\n]*")
+_DEVELOPMENT = re.compile(r"dev|test|lint|doc|typ|format|check|debug|bench|release|ci\b", re.IGNORECASE)
+
+
+@dataclass
+class Lists:
+    """What was found, still as text."""
+
+    lines: list[Line] = field(default_factory=list)
+    further: list[Line] = field(default_factory=list)
+    """Of groups and extras of the project that its list does not include."""
+    bounds: list[Line] = field(default_factory=list)
+    """Of constraints files."""
+    pins: list[str] = field(default_factory=list)
+    """`name==version`, of a lock."""
+    hashed: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def found(tree: Tree) -> Lists:
+    """The lines of whichever list the app has. Raises `BadRequirements`, `BadConfiguration`."""
+    lists = Lists()
+    files = [name for name in REQUIREMENTS if tree.has(name)]
+    files += [name for name in tree.root if name.startswith("requirements") and name.endswith(".txt")]
+    project = (_pyproject, _pipfile, _setup_cfg, _setup_py)
+    for name in files[:1]:
+        _requirements(tree, name, lists)
+    for read in project:
+        if lists.lines:
+            break
+        read(tree, lists)
+    if not lists.lines:
+        lists.lines = _inline(tree)
+    return lists
+
+
+def _requirements(tree: Tree, first: str, lists: Lists) -> None:
+    waiting = [(first, lists.lines)]
+    seen: set[str] = set()
+    hashed: list[str] = []
+    while waiting and len(seen) < _MOST_FILES:
+        path, lines = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        text = tree.text(path).replace("\\\n", " ")
+        if " --hash=" in text and lines is lists.lines:
+            hashed.append(path)
+        for number, line in enumerate(text.split("\n"), 1):
+            stripped = line.strip()[:_LONGEST_LINE]
+            if not stripped or stripped[0] == "#":
+                continue
+            where = f"line {number} of {path}"
+            if _THIS.fullmatch(stripped):
+                stripped = f"-e {stripped}"
+            if stripped[0] != "-":
+                lines.append((where, stripped))
+                continue
+            option = _OPTION.match(stripped.split(" #")[0].strip())
+            name, value = (option[1], (option[2] or "").strip()) if option else ("", "")
+            if name in (*_INCLUDES, *_BOUNDS) and value:
+                other = posixpath.normpath(posixpath.join(posixpath.dirname(path), value))
+                if not tree.has(other):
+                    raise BadRequirements(
+                        f"{where} names {quoted(value)}, which is not in the archive",
+                        hint="send that file as well, or write what is in it into this one",
+                        details={"line": stripped[:200]},
+                    )
+                waiting.append((other, lists.bounds if name in _BOUNDS else lines))
+            elif name in _EDITABLE and value:
+                lines += _project(tree, where, value, lists)
+            elif name in _INDEXES:
+                note = f"{name} in {path} is passed over: packages come from the registries that the operator chose"
+                lists.notes.append(note)
+    # those that it includes come along with it
+    lists.hashed = (first,) if hashed else ()
+    lists.notes = list(dict.fromkeys(lists.notes))
+
+
+def _project(tree: Tree, where: str, value: str, lists: Lists) -> list[Line]:
+    """What `-e VALUE` asks for: what the project itself needs where it is this one, else what lies there."""
+    if _THIS.fullmatch(value):
+        own = Lists()
+        for read in (_pyproject, _setup_cfg, _setup_py):
+            if not own.lines:
+                read(tree, own)
+        lists.further += own.further
+        return own.lines
+    return [(where, value if re.match(r"[\w+]+:|\.{1,2}/|/", value) else f"./{value}")]
+
+
+def _pyproject(tree: Tree, lists: Lists) -> None:
+    if not tree.has("pyproject.toml"):
+        return
+    data = tree.toml("pyproject.toml")
+    project, tool = table(data.get("project")), table(data.get("tool"))
+    where = "pyproject.toml: an entry of dependencies"
+    own = project.get("dependencies")
+    lists.lines += _entries(where, own)
+    if "dependencies" in _strings(project.get("dynamic")):
+        dynamic = table(table(table(tool.get("setuptools")).get("dynamic")).get("dependencies")).get("file")
+        for path in [dynamic] if isinstance(dynamic, str) else _strings(dynamic):
+            if tree.has(posixpath.normpath(path)):
+                _requirements(tree, posixpath.normpath(path), lists)
+    lists.lines = _with_sources(lists.lines, table(table(tool.get("uv")).get("sources")))
+    for groups in (project.get("optional-dependencies"), data.get("dependency-groups")):
+        for group in table(groups).values():
+            lists.further += _entries("pyproject.toml: a group of dependencies", group)
+    poetry = table(tool.get("poetry"))
+    if not lists.lines:
+        lists.lines += _tables("pyproject.toml: a dependency of Poetry", table(poetry.get("dependencies")))
+    for name, group in table(poetry.get("group")).items():
+        entries = _tables("pyproject.toml: a dependency of Poetry", table(table(group).get("dependencies")))
+        # Poetry installs its groups; those for developing are of use only where the app imports them
+        unasked = _DEVELOPMENT.search(name) or table(group).get("optional") is True
+        (lists.further if unasked else lists.lines).extend(entries)
+    lists.pins += python_locks.pins(tree, ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml"))
+
+
+def _pipfile(tree: Tree, lists: Lists) -> None:
+    if tree.has("Pipfile"):
+        data = tree.toml("Pipfile")
+        lists.lines += _tables("Pipfile: a package", table(data.get("packages")))
+        lists.further += _tables("Pipfile: a package", table(data.get("dev-packages")))
+        lists.pins += python_locks.pins(tree, ("Pipfile.lock",))
+
+
+def _setup_cfg(tree: Tree, lists: Lists) -> None:
+    inside = False
+    for line in tree.text("setup.cfg").split("\n"):
+        text = line.strip()
+        if inside and (line[:1] in (" ", "\t") or not text or text[0] == "#"):
+            entry = text
+        else:
+            name, equals, entry = text.partition("=")
+            inside = bool(equals) and name.strip() == "install_requires"
+        if inside and entry.strip() and entry.strip()[0] != "#":
+            lists.lines.append(("setup.cfg: an entry of install_requires", entry.strip()[:_LONGEST_LINE]))
+
+
+def _setup_py(tree: Tree, lists: Lists) -> None:
+    text = tree.text("setup.py")
+    inside = _INSTALL_REQUIRES.search(text)
+    if inside is None:
+        named = re.search(r"\binstall_requires\s{0,9}=\s{0,9}(\w{1,80})\s{0,9},?", text)
+        if named is not None:
+            inside = re.search(rf"^{named[1]}\s{{0,9}}=\s{{0,9}}[\[(]([^\])]{{0,20000}})[\])]", text, re.MULTILINE)
+    if inside is not None:
+        where = "setup.py: an entry of install_requires"
+        lists.lines += [(where, literal[2]) for literal in _LITERAL.finditer(_COMMENT.sub("", inside[1]))]
+
+
+def _inline(tree: Tree) -> list[Line]:
+    """What a script says of itself in its first lines (`# /// script`); of the first that does."""
+    for path in tree.known(".py"):
+        if (header := _INLINE.search(tree.text(path)[: 16 << 10])) is None:
+            continue
+        body = "\n".join(line.removeprefix("#").removeprefix(" ") for line in header[1].splitlines())
+        listed = re.search(r"^dependencies[ \t]*=[ \t]*\[([^\]]{0,20000})\]", body, re.MULTILINE)
+        if listed is not None:
+            return [(f"{path}: an entry of dependencies", literal[2]) for literal in _LITERAL.finditer(listed[1])]
+    return []
+
+
+def _entries(where: str, value: object) -> list[Line]:
+    return [(where, text) for text in _strings(value)]
+
+
+def _strings(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _with_sources(lines: list[Line], sources: Mapping[str, object]) -> list[Line]:
+    """Lines of [project] as uv reads them: [tool.uv.sources] says for some where they come from."""
+    if not sources:
+        return lines
+    at = {_plain(name): strings(source) for name, source in sources.items()}
+    found = []
+    for where, text in lines:
+        source = at.get(_plain(re.split(r"[^\w.-]", text.strip(), maxsplit=1)[0]), {})
+        address = source.get("git") or source.get("url")
+        if source.get("path"):
+            text = f"./{posixpath.normpath(source['path'])}"
+        elif address:
+            text = address if address.startswith("git+") or "url" in source else f"git+{address}"
+        found.append((where, text))
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _tables(where: str, entries: Mapping[str, object]) -> list[Line]:
+    return list(_each(where, entries))
+
+
+def _each(where: str, entries: Mapping[str, object]) -> Iterator[Line]:
+    for name, value in entries.items():
+        if name.lower() == "python":
+            continue
+        extras = ""
+        if isinstance(value, list):
+            # one for each version of Python or each platform; the first that is plain will do
+            value = next((entry for entry in value if isinstance(entry, (str, dict))), "*")
+        if isinstance(value, dict):
+            if value.get("optional") is True:
+                continue
+            address = strings(value)
+            if address.keys() & {"git", "path", "url", "file"}:
+                yield where, address.get("git") or address.get("url") or _path(address.get("path") or address["file"])
+                continue
+            extras = f"[{','.join(_strings(value.get('extras')))}]" if _strings(value.get("extras")) else ""
+            value = value.get("version", "*")
+        text = value.strip() if isinstance(value, str) else "*"
+        yield where, name + extras + poetry_version(text)
+
+
+def _path(path: str) -> str:
+    return path if "://" in path else f"./{posixpath.normpath(path)}"
+
+
+def poetry_version(text: str) -> str:
+    """Poetry's and Pipfile's version syntax as PEP 440: `^1.2`, `~1.2`, `1.2`, `*`, and several with commas."""
+    return ",".join(filter(None, (_poetry_part(part.strip()) for part in text.split(","))))
+
+
+def _poetry_part(text: str) -> str:
+    if text in ("", "*"):
+        return ""
+    if text[0] in "^~" and text[:2] != "~=":
+        number = text[1:].strip()
+        parts = number.split(".")
+        if text[0] == "^":
+            digits = [_digits(p) for p in parts]
+            at = next((i for i, d in enumerate(digits) if d), len(digits) - 1)
+            upper = [*digits[:at], digits[at] + 1]
+        else:
+            upper = [_digits(p) for p in parts[:2]]
+            upper[-1] += 1
+        return f">={number},<{'.'.join(map(str, upper))}"
+    return f"=={text}" if text[0].isdigit() else text
+
+
+def _digits(part: str) -> int:
+    return int(part) if re.fullmatch(r"[0-9]{1,9}", part) else 0
