@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vibed.classify import foreign
+from vibed.classify import foreign, unpublished
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, NoEntrypoint, NotAWebApp, UnsupportedRuntime
 from vibed.classify.node_tools import SERVERS
@@ -28,6 +28,37 @@ def unknown_start(p: Project) -> Decision | None:
         f"the start script of package.json, {quoted(text)}, cannot be followed: {reason}",
         hint="let it start a file of the archive, for example node server.js; or name an entrypoint",
     )
+
+
+def functions(p: Project) -> Decision | None:
+    # such a folder, when it is all there is, was taken for the root
+    above = p.tree.strip if p.tree.strip in unpublished.FUNCTIONS else ""
+    found = unpublished.functions([above + path for path in p.tree.paths], lambda path: p.tree.text(path[len(above) :]))
+    configured = any(map(p.tree.has, _FUNCTION_HOSTS))
+    handlers = [path for path in found if configured or _CALLED.search(p.tree.text(path[len(above) :]))]
+    if not handlers or (SERVERS & p.node.dependencies.keys() and not configured):
+        return None
+    file = handlers[0]
+    if file.endswith(".py"):
+        call = f"serve {quoted('handler')} with http.server's HTTPServer in app.py"
+    else:
+        call = f"call what {quoted(file)} exports from a server.js that listens on PORT (node:http or Express)"
+    raise NotAWebApp(
+        f"{quoted(file)} is a function that another host would call: nothing calls it here, and there is no page and no"
+        " server",
+        hint=f"make a server of it: {call}; or add the index.html that its functions are for",
+        details={"files": handlers[:20]},
+    )
+
+
+_FUNCTION_HOSTS = ("vercel.json", "now.json", "netlify.toml")
+_CALLED = re.compile(
+    r"\bonRequest|\bexports\.handler\b|\bmodule\.exports\s{0,5}=\s{0,5}(?:async\b|function\b|\()"
+    r"|\bexport\s{1,9}(?:default\s{1,9})?(?:const|async|function)\b"
+    r"|\bexport\s{1,9}default\s{0,5}\(|^(?:class|def) handler\b",
+    re.MULTILINE,
+)
+"""What a host of functions calls, as it stands in one; a library of a server's exports other things."""
 
 
 def not_a_server(p: Project) -> Decision | None:

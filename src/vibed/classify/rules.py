@@ -189,6 +189,13 @@ RULES: tuple[Rule, ...] = (
         site_rules.component,
     ),
     Rule(
+        "functions",
+        None,
+        "only functions of other hosts (api/, netlify/functions/ …)",
+        "refused: NotAWebApp, with how to make a server of them",
+        refusals.functions,
+    ),
+    Rule(
         "not-a-server",
         None,
         "a notebook, library, command-line or desktop program, or chat bot",

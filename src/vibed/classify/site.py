@@ -59,7 +59,7 @@ class Site:
     def page(self, folder: str) -> str | None:
         """The index page of a folder (`""`: the root)."""
         prefix = f"{folder}/" if folder else ""
-        return self.tree.first([f"{prefix}index.html", f"{prefix}index.htm", f"{prefix}Index.html"])
+        return self.tree.page(f"{prefix}index.html") or self.tree.page(f"{prefix}index.htm")
 
     def built(self, *likely: str) -> str | None:
         """A folder of built pages: its index page refers to no source file."""

@@ -87,7 +87,20 @@ class Tree:
     @cached_property
     def pages(self) -> list[str]:
         """Every HTML file."""
-        return [path for path in self._ordered if path.endswith((".html", ".htm"))]
+        return [path for path in self._ordered if path.lower().endswith((".html", ".htm"))]
+
+    @cached_property
+    def _pages(self) -> dict[str, str]:
+        """Every HTML file by its folder and its name in small letters."""
+        found = {}
+        for path in reversed(self.pages):
+            folder, slash, name = path.rpartition("/")
+            found[f"{folder}{slash}{name.lower()}"] = path
+        return found
+
+    def page(self, path: str) -> str | None:
+        """The HTML file at `path`, however its name is written: some systems make `INDEX.HTML` of it."""
+        return path if path in self.paths else self._pages.get(path)
 
     def inside(self, folder: str) -> list[str]:
         """The paths below a folder (with its slash; empty: all)."""

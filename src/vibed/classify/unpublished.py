@@ -96,5 +96,5 @@ def _names(paths: Collection[str], text: Text, name: str) -> bool:
     return any(
         asked.search(text(path))
         for path in paths
-        if path.endswith(_READ) and path != name and not path.startswith(("node_modules/", *FUNCTIONS))
+        if path.lower().endswith(_READ) and path != name and not path.startswith(("node_modules/", *FUNCTIONS))
     )

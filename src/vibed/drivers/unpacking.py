@@ -91,4 +91,6 @@ def unpack(source: Path, place: Path, strip: str, root: str, owner: tuple[int, i
     if not files:
         shutil.rmtree(place, ignore_errors=True)
         raise RunFailed(f"the source has no file below {prefix!r} that can be shown", code="InjectFailed")
-    return Unpacked(place, facts, tuple(path for path in paths - left_out if path.endswith((".html", ".htm"))), owner)
+    return Unpacked(
+        place, facts, tuple(path for path in paths - left_out if path.lower().endswith((".html", ".htm"))), owner
+    )

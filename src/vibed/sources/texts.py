@@ -58,7 +58,7 @@ def wanted(path: str, executable: bool) -> int:
     if extension in _SOURCES:
         # A vendored Go module tells nothing about the app; its list of modules does.
         head = SOURCE_HEAD if not path.startswith("vendor/") and "/vendor/" not in path else 0
-    elif extension in _PAGES:
+    elif extension.lower() in _PAGES:
         head = PAGE_HEAD if depth <= _MANIFEST_DEPTH else 0
     elif depth <= _MANIFEST_DEPTH and (name in _MANIFESTS or _LISTS.fullmatch(path)):
         head = MANIFEST_HEAD
