@@ -249,6 +249,24 @@ async def test_a_version_that_failed_after_it_was_ready_is_failed_everywhere(api
     assert (first["phase"], first["serving"]) == ("Ready", True)
 
 
+async def test_the_command_line_tells_of_an_app_that_ends_again_and_again_since_it_was_live(
+    api: Running, tmp_path: Path
+) -> None:
+    folder = tmp_path / "todo"
+    folder.mkdir()
+    api.controller.reason = "Running"
+    assert (await api.deploy("todo", SITE)).status_code == 200
+    _, out, _ = await vibed(api, folder, "apps")
+    assert out.splitlines()[1].split()[:3] == ["todo", "Ready", "1"]
+    all_over = script(api, Case("", (SERVES, GONE, BROKE), ("", "", 0), ("", "", "", 0)))
+    assert (await api.deploy("todo", PYTHON)).json()["phase"] == "Ready"
+    await all_over()
+    _, out, _ = await vibed(api, folder, "apps")
+    assert out.splitlines()[1].split()[:5] == ["todo", "Failed", "(CrashLoop)", "2", "(1"]
+    _, out, _ = await vibed(api, folder, "status", "todo")
+    assert "CrashLoop" in out and BROKE.message in out
+
+
 async def test_a_version_that_was_replaced_is_told_from_one_that_serves_and_from_one_that_failed(api: Running) -> None:
     for source in (SITE, PYTHON):
         assert (await api.deploy("todo", source)).status_code == 200

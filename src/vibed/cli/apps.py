@@ -38,7 +38,8 @@ def apps(
         ("NAME", "PHASE", "VERSION", "TEMPLATE", "ISOLATION", "DEPLOYED", "URL"),
         (
             [
-                *output.pick(app, "app_id", "phase"),
+                app["app_id"],
+                _phase(app["phase"], app["reason"]),
                 _versions(app["version"], app["serving_version"]),
                 app["runtime"]["template"],
                 *output.pick(app, "isolation"),
@@ -50,6 +51,11 @@ def apps(
     )
     if page["total"] > offset + len(page["items"]):
         sys.stderr.write(f"{page['total']} in all; --offset {offset + len(page['items'])} shows more\n")
+
+
+def _phase(phase: str, reason: str) -> str:
+    """With what is not as usual: `Ready` alone serves what was deployed last."""
+    return phase if reason in ("", phase, "Running") else f"{phase} ({reason})"
 
 
 def _versions(wanted: int, serving: int | None) -> str:
