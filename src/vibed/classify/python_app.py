@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vibed.classify.decision import PORT, Decision
 from vibed.classify.errors import AmbiguousProject
-from vibed.classify.python_source import ASGI, BOTS, COMMANDS, WSGI, Sources
+from vibed.classify.python_frameworks import best, modules
+from vibed.classify.python_frameworks import row as framework_row
+from vibed.classify.python_source import BOTS, COMMANDS, Sources
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
 
@@ -17,41 +19,25 @@ _NAMES = (
     "streamlit_app", "Home", "home", "dashboard", "start", "serve", "backend", "site", "website", "gui", "ui",
     "manage",
 )  # fmt: skip
-_RUNNERS: dict[str, Callable[[str, int], tuple[str, ...]]] = {
-    "streamlit": lambda file, port: (
-        "python3", "-m", "streamlit", "run", file, "--server.port", str(port), "--server.address", "0.0.0.0",
-        "--server.headless", "true",
-    ),
-    "chainlit": lambda file, port: (
-        "python3", "-m", "chainlit", "run", file, "--host", "0.0.0.0", "--port", str(port), "-h",
-    ),
-    "panel": lambda file, port: (
-        "python3", "-m", "panel", "serve", file, "--address", "0.0.0.0", "--port", str(port),
-        "--allow-websocket-origin=*",
-    ),
-    "shiny": lambda file, port: ("python3", "-m", "shiny", "run", "--host", "0.0.0.0", "--port", str(port), file),
-    "solara": lambda file, port: (
-        "python3", "-m", "solara", "run", file, "--host", "0.0.0.0", "--port", str(port), "--production",
-    ),
-    "mesop": lambda file, port: ("python3", "-m", "mesop.bin.bin", "--path", file, "--port", str(port), "--prod"),
-}  # fmt: skip
-"""Frameworks whose files are started by a command of their own, `python FILE` being no use."""
-
-
 _TELLING = ("Dockerfile", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "startup.txt")
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
-_SHOWN = {
-    "flask": "Flask", "fastapi": "FastAPI", "starlette": "Starlette", "django": "Django", "streamlit": "Streamlit",
-    "gradio": "Gradio", "dash": "Dash", "aiohttp.web": "aiohttp",
-    "http.server": "http.server of the standard library", "bottle": "Bottle", "quart": "Quart",
-    "litestar": "Litestar", "tornado": "Tornado", "nicegui": "NiceGUI", "sanic": "Sanic", "chainlit": "Chainlit",
-    "panel": "Panel", "shiny": "Shiny", "falcon": "Falcon", "cherrypy": "CherryPy",
-    "wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own",
-}  # fmt: skip
-_ORDER = (
-    "streamlit", "gradio", "dash", "nicegui", "chainlit", "panel", "fastapi", "flask", "django", "litestar", "quart",
-    "starlette", "sanic", "aiohttp.web", "tornado", "bottle",
-)  # fmt: skip
+_SHOWN = {"wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own"}
+_LIBRARIES = frozenset(
+    {"wsgiref", "websockets", "gevent", "eventlet", "twisted", "grpc", "tornado", "socketio", "werkzeug"}
+)
+"""What a file may import without being a server."""
+_WITH_FILES = modules(lambda row: bool(row.command))
+_BRINGS = modules(lambda row: row.brings)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to start a server file."""
+
+    argv: tuple[str, ...]
+    why: str
+    """Half a sentence."""
+    env: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -121,18 +107,9 @@ class PythonApp:
         frameworks = own or self.sources.frameworks(path)
         if not frameworks:
             return False
-        if frameworks & _RUNNERS.keys():
-            return bool(own & _RUNNERS.keys()) or self._starts(path)
-        if frameworks <= {
-            "wsgiref",
-            "websockets",
-            "gevent",
-            "eventlet",
-            "twisted",
-            "grpc",
-            "tornado",
-            "socketio",
-        } and not (self._starts(path) or self.sources[path].objects):
+        if frameworks & _WITH_FILES:
+            return bool(own & _WITH_FILES) or self._starts(path)
+        if frameworks <= _LIBRARIES and not (self._starts(path) or self.sources.objects(path)):
             return False
         made = self.sources.objects(path) or source.factory or source.calls_at_top
         if made or "socket" in frameworks or (source.has_main and source.main_serves):
@@ -142,30 +119,55 @@ class PythonApp:
     def framework(self, path: str) -> str:
         """The framework that matters most, as a person would say it."""
         found = self.sources.own_frameworks(path) or self.sources.frameworks(path)
-        best = next((name for name in _ORDER if name in found), None) or min(sorted(found), default="Python")
-        return _SHOWN.get(best, best)
+        row = best(found)
+        return row.name if row else _SHOWN.get(min(sorted(found), default=""), "Python")
 
-    def start(self, path: str) -> tuple[tuple[str, ...], str]:
-        """The command for a server file, and half a sentence that says why this command."""
+    def starts(self, path: str) -> list[Way]:
+        """The ways to start a server file, the likeliest first: one of them, most often."""
         source = self.sources[path]
         frameworks = self.sources.own_frameworks(path) or self.sources.frameworks(path)
-        runner = next((name for name in _RUNNERS if name in frameworks), None)
-        if runner and not (runner in ("panel", "shiny") and source.has_main):
-            command = _RUNNERS[runner](path, self.port)
-            return command, f"its file is started by {_SHOWN.get(runner, runner)}’s own command"
-        interface = "asgi" if frameworks & {*ASGI, "asgi"} else "wsgi" if frameworks & {*WSGI, "wsgi"} else ""
-        objects = self.sources.objects(path)
-        target = objects[0] if objects else source.factory
-        by_itself = (source.has_main and (source.main_serves or not target)) or source.serves_at_top or source.raw
-        if by_itself or not target or not interface:
-            reason = "has a __main__ block" if source.has_main else "starts its own server"
-            return self._plain(path), f"it {reason}"
-        return (
+        row = best(frameworks)
+        command = best(frameworks & _WITH_FILES)
+        if command is not None and not (command.itself & source.called and self._starts(path)):
+            argv = command.file_command(path, self.port)
+            return [Way(argv, f"its file is started by {command.name}’s own command", command.variables(self.port))]
+        env = row.variables(self.port) if row else {}
+        says = "has a __main__ block" if source.has_main else "starts its own server"
+        plain = Way(self._plain(path), f"it {says}", env)
+        target = next(iter(self.sources.objects(path)), None) or source.factory
+        served = self._served(path, target, frameworks) if target else None
+        if served is None:
+            return [plain]
+        if (source.has_main and source.main_serves) or source.serves_at_top or source.raw:
+            return [plain, served]
+        return [served]
+
+    def _served(self, path: str, target: str, frameworks: frozenset[str]) -> Way | None:
+        """The way to serve an object of a file, or what a function of it answers."""
+        made = self.sources.made(path).get(target) or self.sources[path].applications.makers[target]
+        row = framework_row(made.module)
+        interface = made.interface or _interface(frameworks)
+        why = f"it has no __main__ block, so {{}} serves its object ‘{target}’"
+        if row and row.worker:
+            return Way(self.served(path, "wsgi", target, worker=row.worker), why.format("gunicorn"), {})
+        if row and row.method and not made.interface:
+            factory = target not in self.sources.objects(path)
+            root = self._root(path)
+            name = _module(path, root).removesuffix(".__init__")
+            call = row.method.format(port=self.port)
+            code = f"from {name} import {target}; {target}{'()' if factory else ''}.{call}"
+            beside = {"PYTHONPATH": root} if root else {}
+            return Way(
+                ("python3", "-c", code),
+                f"it starts no server itself, so ‘{target}.{call.partition('(')[0]}’ is called",
+                {**row.variables(self.port), **beside},
+            )
+        if not interface:
+            return None
+        return Way(
             self.served(path, interface, target),
-            (
-                f"it has no __main__ block, so {'uvicorn' if interface == 'asgi' else 'gunicorn'} serves its object"
-                f" ‘{target}’"
-            ),
+            why.format("uvicorn" if interface == "asgi" else "gunicorn"),
+            row.variables(self.port) if row else {},
         )
 
     def _plain(self, path: str) -> tuple[str, ...]:
@@ -179,19 +181,21 @@ class PythonApp:
         root = self.sources.import_root(path)
         return root if root is not None else "src" if path.startswith("src/") else ""
 
-    def served(self, path: str, interface: str, target: str) -> tuple[str, ...]:
-        """The command that serves an object of a file; a factory where the file has no object."""
+    def served(self, path: str, interface: str, target: str, *, worker: str = "") -> tuple[str, ...]:
+        """The command that serves an object of a file; a factory where the file has no object. `worker`: the class of
+        gunicorn's workers that can."""
         root = self._root(path)
         factory = not self.sources.objects(path)
         name = f"{_module(path, root).removesuffix('.__init__')}:{target}"
         if interface == "asgi":
             command = ("python3", "-m", "uvicorn", name, "--host", "0.0.0.0", "--port", str(self.port))
             return command + (("--factory",) if factory else ()) + (("--app-dir", root) if root else ())
-        return self.gunicorn(f"{name}()" if factory else name, root)
+        return self.gunicorn(f"{name}()" if factory else name, root, worker=worker)
 
-    def gunicorn(self, name: str, beside: str = "") -> tuple[str, ...]:
+    def gunicorn(self, name: str, beside: str = "", *, worker: str = "") -> tuple[str, ...]:
         """Threads keep one slow page from holding up the others."""
-        command: tuple[str, ...] = ("python3", "-m", "gunicorn", "-b", f"0.0.0.0:{self.port}", "--threads", "8")
+        several = ("-k", worker) if worker else ("--threads", "8")
+        command: tuple[str, ...] = ("python3", "-m", "gunicorn", "-b", f"0.0.0.0:{self.port}", *several)
         if beside:
             command += ("--pythonpath", beside)
         if _DAEMON.search(self.tree.text("gunicorn.conf.py")):
@@ -205,15 +209,9 @@ class PythonApp:
 
     def decide(self, path: str) -> Decision:
         """The decision for a server file."""
-        argv, reason = self.start(path)
-        framework = self.framework(path)
-        env = {}
-        if framework == "Gradio":
-            env = {
-                "GRADIO_SERVER_NAME": "0.0.0.0",
-                "GRADIO_SERVER_PORT": str(self.port),
-                "GRADIO_ANALYTICS_ENABLED": "False",
-            }
+        way = self.starts(path)[0]
+        argv, framework = way.argv, self.framework(path)
+        env = dict(way.env)
         if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
             env["PYTHONPATH"] = root
         others = self.also_serving(path)
@@ -225,7 +223,7 @@ class PythonApp:
             notes += (f"debug=True shows tracebacks{console} to every visitor",)
         return Decision(
             kind="python", argv=argv, entrypoint=" ".join(argv), env=env, notes=notes,
-            why=f"{quoted(path)} is a Python server ({framework}) and {reason}.",
+            why=f"{quoted(path)} is a Python server ({framework}) and {way.why}.",
         )  # fmt: skip
 
     def script(self) -> Decision | None:
@@ -269,6 +267,12 @@ class PythonApp:
 def _module(path: str, root: str) -> str:
     """The dotted name of a file where `root` is on the import path."""
     return path.removeprefix(f"{root}/").removesuffix(".py").replace("/", ".")
+
+
+def _interface(frameworks: frozenset[str]) -> str:
+    """What the objects of a file are that imports these."""
+    found = {row.interface for module in frameworks if (row := framework_row(module))} | frameworks
+    return "asgi" if "asgi" in found else "wsgi" if "wsgi" in found else ""
 
 
 def _listed(names: list[str]) -> str:

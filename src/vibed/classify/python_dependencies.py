@@ -12,8 +12,9 @@ from packaging.version import InvalidVersion, Version
 from vibed.classify import changed
 from vibed.classify.needs import DATABASES, Needs
 from vibed.classify.python_distributions import DISTRIBUTIONS, NAMESPACES, NOT_NEEDED, SAME, UNNOTICED
+from vibed.classify.python_file import Source
 from vibed.classify.python_requirements import Wanted, declared
-from vibed.classify.python_source import Source, Sources, is_standard
+from vibed.classify.python_source import Sources, is_standard
 from vibed.classify.tree import Tree
 
 _DATABASE = re.compile(

@@ -1,141 +1,24 @@
-"""What a Python file says about itself, found by looking at its text: nothing is imported or run."""
+"""The Python files of a tree and how they hang together: what one imports of another, and what is an app in the end."""
 
 from __future__ import annotations
 
-import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from vibed.classify.python_objects import applications, likeliest
+from vibed.classify.python_file import Source, read_source
+from vibed.classify.python_frameworks import known
+from vibed.classify.python_objects import Borrowed, Made, is_named_as_maker, likeliest
 from vibed.classify.tree import Tree
 
-WSGI = frozenset({"flask", "bottle", "pyramid", "falcon", "django", "dash", "web", "werkzeug", "flask_socketio"})
-ASGI = frozenset(
-    {"fastapi", "starlette", "quart", "litestar", "blacksheep", "fasthtml", "shiny", "connexion", "socketio"}
-)
-OWN = frozenset(
-    {
-        "aiohttp.web", "tornado", "http.server", "socketserver", "wsgiref", "uvicorn", "hypercorn", "waitress",
-        "cherrypy", "gradio", "nicegui", "sanic", "robyn", "twisted", "gevent", "eventlet", "websockets", "flet",
-        "pywebio", "mesop", "bokeh.server", "xmlrpc.server", "granian", "gunicorn", "meinheld", "bjoern", "microdot",
-        "emmett", "muffin", "panel", "chainlit", "streamlit", "solara", "reflex", "taipy", "marimo", "justpy", "remi",
-        "grpc",
-    }
-)  # fmt: skip
-"""Frameworks that bring their own server (or command)."""
 BOTS = frozenset({"telegram", "telebot", "aiogram", "discord", "slack_bolt", "tweepy", "pyrogram", "telethon"})
 COMMANDS = frozenset(
     {"argparse", "click", "typer", "fire", "optparse", "getopt", "tkinter", "pygame", "PyQt5", "PyQt6"}
 )
 
-_IMPORT = re.compile(
-    r"^([ \t]*)(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#;]+))", re.MULTILINE
-)
-_MAIN = re.compile(
-    r"""^if[ \t]{0,9}\(?[ \t]{0,9}(?:__name__[ \t]{0,9}==[ \t]{0,9}['"]__main__['"]"""
-    r"""|['"]__main__['"][ \t]{0,9}==[ \t]{0,9}__name__)""",
-    re.MULTILINE,
-)
-_SERVES = re.compile(
-    r"\b(?:run|serve|serve_forever|launch|run_app|run_simple|listen|start|main|execute\w*|run_until\w*|run_forever|quickstart|cli|Server)\s*\("
-)
-_TOP_CALL = re.compile(
-    r"^(?:with\b[^\n]*:\n(?:[ \t][^\n]*\n)*?[ \t]+)?"
-    r"[\w.]*\b(?:run|launch|serve|serve_forever|run_forever|run_app|run_simple|start|quickstart|run_until_complete)\("
-    r"|^(?:\w{1,40}\.){0,4}[A-Z][\w.]{0,80}\([^\n]{0,300}\)\.(?:serve_forever|launch|run|start)\(",
-    re.MULTILINE,
-)
-_SERVER = re.compile(r"(?i)(?<!ob)server|app(?:lication)?$|httpd|ioloop|^start$")
-"""What has a `start()` that serves; a thread, a scheduler or an observer of files has one that does not."""
-_RAW = re.compile(
-    r"\b(?:asyncio\.start_server|create_server|start_server|TCPServer|make_server|listenTCP|adapt_serve_forever)\s{0,3}\("
-    r"|\.accept\(\)"
-)
-"""A server that needs no framework: asyncio's, or a socket that accepts."""
-_AT_TOP = re.compile(r"^(?:while|with|for|try|async[ ]with)\b|^(?:\w{1,40}\.){0,3}\w{1,40}\(", re.MULTILINE)
-"""Something outside of functions runs."""
 _DEEPEST = 4
 _MOST_MODULES = 60
 _MOST_IMPORTS = 100
 """Of one file: hostile sources import each other a million times over, real ones do not."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file."""
-
-    path: str
-    imports: frozenset[str]
-    """Dotted names of what it imports, relative ones with their dots."""
-    needed: frozenset[str]
-    """Those that are imported whatever happens: not under `try:`."""
-    has_main: bool
-    main_serves: bool
-    """Its `__main__` block calls something that may start a server."""
-    calls_at_top: bool
-    """Something outside of functions is started."""
-    serves_at_top: bool
-    """And that is a server, as far as its name tells."""
-    objects: tuple[str, ...]
-    """Names of web application objects, the likeliest first."""
-    factory: str | None
-    imported: tuple[tuple[str, str, str], ...] = ()
-    """Names that may be an application object of another file: (module, name there, name here)."""
-    interface: str = ""
-    """`wsgi` or `asgi` where an object is a bare callable of that kind."""
-    raw: bool = False
-    """It opens a socket without a framework, and runs something outside of functions."""
-
-
-def read_source(tree: Tree, path: str) -> Source:
-    """Look at one file."""
-    text = tree.text(path)
-    imports: set[str] = set()
-    needed: set[str] = set()
-    for match in _IMPORT.finditer(text):
-        names = _names(match)
-        imports |= names
-        before = text[max(0, match.start() - 200) : match.start()].rstrip()
-        if not (match[1] and before.endswith(("try:", "TYPE_CHECKING:"))):
-            needed |= names
-    main = _MAIN.search(text)
-    body = text[main.end() :] if main else ""
-    before = text[: main.start()] if main else text
-    found = applications(text)
-    return Source(
-        path,
-        frozenset(imports),
-        frozenset(needed),
-        bool(main),
-        bool(_SERVES.search(body)),
-        bool(_TOP_CALL.search(before)),
-        any(_is_server(match[0]) for match in _TOP_CALL.finditer(before)),
-        found.objects,
-        found.factory,
-        found.imported,
-        found.interface,
-        bool(_RAW.search(text) and (main or _AT_TOP.search(before))),
-    )
-
-
-def _is_server(call: str) -> bool:
-    """Whether what a match of `_TOP_CALL` calls is a server's, rather than a thread's or another program's."""
-    called = call.rpartition("\n")[2].strip()
-    if not called.endswith("start("):
-        return not called.startswith("subprocess.")
-    return bool(_SERVER.search(called.partition("(")[0].removesuffix(".start")))
-
-
-def _names(match: re.Match[str]) -> set[str]:
-    module = match[2]
-    if module is None:
-        return {part.split(" as ")[0].strip() for part in match[4].split(",") if part.strip()}
-    found = {module} if module.strip(".") else set()
-    for part in match[3].strip("() \\").split(","):
-        name = part.split(" as ")[0].strip()
-        if name.isidentifier():
-            found.add(f"{module}{'' if module.endswith('.') else '.'}{name}")
-    return found
 
 
 class Sources:
@@ -144,6 +27,7 @@ class Sources:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._read: dict[str, Source] = {}
+        self._made: dict[str, Mapping[str, Made]] = {}
         self._neighbours: dict[str, tuple[str, ...]] = {}
         self._reached: dict[str, list[Source]] = {}
 
@@ -152,18 +36,39 @@ class Sources:
             self._read[path] = read_source(self.tree, path)
         return self._read[path]
 
-    def objects(self, path: str, depth: int = 0) -> tuple[str, ...]:
+    def objects(self, path: str) -> tuple[str, ...]:
         """Names of web application objects that a file has, its own or another file's; a dictionary that is called
         `app` is none."""
-        source = self[path]
-        if source.objects or depth > _DEEPEST:
-            return source.objects
-        found = []
-        for module, name, here in source.imported:
-            files = self.local(module, path)
-            if not files or any(name in self.objects(file, depth + 1) for file in files if file != path):
-                found.append(here)
-        return likeliest(found)
+        return likeliest(self.made(path))
+
+    def made(self, path: str) -> Mapping[str, Made]:
+        """Those objects, with what each is."""
+        if path not in self._made:
+            self._made[path] = self._objects(path, 0)
+        return self._made[path]
+
+    def _objects(self, path: str, depth: int) -> dict[str, Made]:
+        found = self[path].applications
+        made = dict(found.made)
+        if made or depth > _DEEPEST:
+            return made
+        for one in found.borrowed[:_MOST_IMPORTS]:
+            if (it := self._borrowed(path, one, depth)) is not None:
+                made[one.here] = it
+        return made
+
+    def _borrowed(self, path: str, one: Borrowed, depth: int) -> Made | None:
+        """What that of another file is, if it is an application."""
+        files = [file for file in self.local(one.module, path) if file != path]
+        if not files:
+            # of a package that is not in the archive
+            usual = is_named_as_maker(one.there) if one.called else one.there in ("app", "application", "server")
+            return Made() if usual and not known(one.module) and not is_standard(one.module) else None
+        for file in files:
+            there = self[file].applications.answers if one.called else self._objects(file, depth + 1)
+            if one.there in there:
+                return there[one.there]
+        return Made() if one.called and is_named_as_maker(one.there) else None
 
     def reached(self, path: str) -> list[Source]:
         """The file and the files of the app that it imports, directly or not."""
@@ -253,17 +158,10 @@ def _above(folder: str) -> list[str]:
 
 
 def _frameworks(source: Source) -> set[str]:
-    found = set()
-    for name in source.imports:
-        top, _, rest = name.partition(".")
-        if top in WSGI or top in ASGI or top in OWN:
-            found.add(top)
-        elif rest:
-            two = f"{top}.{rest.partition('.')[0]}"
-            if two in OWN:
-                found.add(two)
-    if source.interface:
-        found.add(source.interface)
+    found = {row.module for name in source.imports if (row := known(name))}
+    if "falcon.asgi" in found:
+        found.discard("falcon")
+    found |= {made.interface for made in source.applications.made.values() if not made.module and made.interface}
     if source.raw:
         found.add("socket")
     return found
