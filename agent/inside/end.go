@@ -126,7 +126,12 @@ func (a *agent) mourn() {
 			return
 		}
 	}
-	a.out.system("no process of the app listens any more, although others run: it is ended")
+	a.condemn("no process of the app listens any more, although others run")
+}
+
+// condemn ends an app that serves nobody and would go on so.
+func (a *agent) condemn(why string) {
+	a.out.system("%s: it is ended", why)
 	code := 1
 	a.mu.Lock()
 	pid := a.pid

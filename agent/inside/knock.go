@@ -14,13 +14,17 @@ import (
 // knock is how it is found out that a request would be answered: a connection to the app on which nothing is sent. A
 // socket that listens proves little, since the kernel takes connections for it before any process does (a master binds
 // before its workers have imported the app; a script binds and then loads a model). A connection that a process has
-// taken proves that somebody is there to serve it. It is not wasted either: it carries the app's first request, so
+// taken proves that somebody is there to serve it (unless that one only hands connections on: cluster.go). It is not wasted either: it carries the app's first request, so
 // that an app sees not one connection more than it has visitors.
 type knock struct {
 	port     int
 	conn     *net.TCPConn
 	from, to netip.AddrPort
 	since    time.Time
+
+	// of a cluster alone:
+	deaths   int       // how many workers had ended before
+	handedOn time.Time // when a worker had it first
 }
 
 // knockAt connects; nil when the app does not let it.
@@ -30,7 +34,7 @@ func knockAt(port int, targets []string) *knock {
 		if err != nil {
 			continue
 		}
-		return &knock{port, c.(*net.TCPConn), unmapped(c.LocalAddr()), unmapped(c.RemoteAddr()), time.Now()}
+		return &knock{port: port, conn: c.(*net.TCPConn), from: unmapped(c.LocalAddr()), to: unmapped(c.RemoteAddr()), since: time.Now()}
 	}
 	return nil
 }
@@ -58,18 +62,35 @@ func (k *knock) answered(sockets []socket) bool {
 			if s.state == stateSynReceived {
 				return time.Since(k.since) > deferredAfter
 			}
-			return s.inode != 0 || hearing(k.conn) == spoken
+			return s.inode != 0 || k.heard()
 		}
 	}
 	// It is not there any more, or has not come into the table yet.
-	return hearing(k.conn) == spoken
+	return k.heard()
+}
+
+// heard says whether the app has said or closed something on it.
+func (k *knock) heard() bool {
+	h := hearing(k.conn)
+	return h == spoken || h == ended
+}
+
+// inodes are those of the app's end of the connection.
+func (k *knock) inodes(sockets []socket) []uint64 {
+	for _, s := range sockets {
+		if s.addr == k.to && s.peer == k.from && s.inode != 0 {
+			return []uint64{s.inode}
+		}
+	}
+	return nil
 }
 
 type heard int
 
 const (
 	silent heard = iota // open, and nothing has come
-	spoken              // something has come: bytes, or the end
+	spoken              // something has come
+	ended               // the app has closed it
 	broken              // reset: nobody ever had it
 )
 
@@ -82,10 +103,12 @@ func hearing(c *net.TCPConn) heard {
 	state := broken
 	_ = raw.Control(func(fd uintptr) {
 		var b [1]byte
-		switch _, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); err {
-		case nil:
+		switch n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); {
+		case err == nil && n > 0:
 			state = spoken
-		case syscall.EAGAIN, syscall.EINTR:
+		case err == nil:
+			state = ended
+		case err == syscall.EAGAIN || err == syscall.EINTR:
 			state = silent
 		}
 	})
@@ -101,16 +124,8 @@ func holders(who Identity, inodes []uint64) []int {
 	}
 	var out []int
 	_ = lockedAs(who, func() error { // the descriptors of a process are its user's to see
-		processes, err := os.ReadDir("/proc")
-		if err != nil {
-			return err
-		}
-		for _, p := range processes {
-			pid, err := strconv.Atoi(p.Name())
-			if err != nil || pid == os.Getpid() {
-				continue
-			}
-			dir := "/proc/" + p.Name() + "/fd"
+		for _, pid := range processes() {
+			dir := "/proc/" + strconv.Itoa(pid) + "/fd"
 			descriptors, _ := os.ReadDir(dir)
 			for _, d := range descriptors {
 				if link, err := os.Readlink(dir + "/" + d.Name()); err == nil && strings.HasPrefix(link, "socket:") && slices.Contains(links, link) {
@@ -121,6 +136,18 @@ func holders(who Identity, inodes []uint64) []int {
 		}
 		return nil
 	})
+	return out
+}
+
+// processes lists those of the sandbox, but the agent.
+func processes() []int {
+	var out []int
+	all, _ := os.ReadDir("/proc")
+	for _, p := range all {
+		if pid, err := strconv.Atoi(p.Name()); err == nil && pid != os.Getpid() {
+			out = append(out, pid)
+		}
+	}
 	return out
 }
 

@@ -16,7 +16,8 @@ type started struct {
 	Note string `json:"note,omitempty"` // why this one, where there was a choice
 }
 
-// await returns once a request would be answered: the app listens, and one of its processes has taken a connection.
+// await returns once a request would be answered: the app listens, and one of its processes has taken a connection (of a
+// cluster: a worker).
 func (a *agent) await(site site, timeout time.Duration) (started, error) {
 	deadline := time.Now().Add(timeout)
 	pause := time.Millisecond
@@ -24,6 +25,7 @@ func (a *agent) await(site site, timeout time.Duration) (started, error) {
 	var candidate int
 	var knock *knock
 	var workers *turnover
+	crew := &cluster{}
 	defer func() { knock.drop() }()
 	for {
 		sockets := a.sockets()
@@ -43,19 +45,33 @@ func (a *agent) await(site site, timeout time.Duration) (started, error) {
 			}
 			if knock == nil {
 				if knock = knockAt(port, targets(open, port)); knock != nil {
+					knock.deaths = crew.deaths
 					sockets = a.sockets()
 				}
 			}
 			if knock != nil && knock.answered(sockets) {
-				held := knock
-				knock = nil
-				a.serveOn(port, open, held)
-				go a.follow(site, port)
-				return started{port, site.why(port, portsOf(open))}, nil
+				switch crew.stands(knock, a.who, sockets) {
+				case arrived:
+					held := knock
+					knock = nil
+					a.serveOn(port, open, held)
+					go a.follow(site, port)
+					if !held.handedOn.IsZero() {
+						go a.attend(crew)
+					}
+					return started{port, site.why(port, portsOf(open))}, nil
+				case lost:
+					knock.drop()
+					knock = nil
+				}
+				pause = slowest(nil)
 			}
 			if n := workers.ended(a.who, inodesOf(open, port)); n >= tooMany {
-				return started{}, a.giveUp(port, n)
+				return started{}, a.giveUp(port, fmt.Sprintf("the app listens on port %d, but its workers end before they serve a request (%d times)", port, n))
 			}
+		}
+		if crew.look(a.who); crew.fails() {
+			return started{}, a.giveUp(port, crew.told())
 		}
 		if time.Now().After(deadline) {
 			go a.later(site)
@@ -93,9 +109,12 @@ func timedOut(open []socket, timeout time.Duration) *wireError {
 		Message: fmt.Sprintf("the app listens on port %s, but no process of it took a connection within %s", strings.Join(told, ", "), timeout)}
 }
 
-// giveUp ends an app that would go on for ever without serving.
-func (a *agent) giveUp(port, ended int) error {
-	why := fmt.Sprintf("the app listens on port %d, but its workers end before they serve a request (%d times)", port, ended)
+// giveUp ends an app that would go on for ever without serving; port is where it listens, 0 if nowhere.
+func (a *agent) giveUp(port int, why string) error {
+	listening := []int{}
+	if port != 0 {
+		listening = append(listening, port)
+	}
 	a.out.system("%s", why)
 	a.mu.Lock()
 	pid := a.pid
@@ -104,44 +123,7 @@ func (a *agent) giveUp(port, ended int) error {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 	}
 	a.killAll(syscall.SIGKILL)
-	return &wireError{status: 422, Code: "StartFailed", Message: why, Details: map[string]any{"listening": []int{port}}}
-}
-
-// tooMany workers that end one after the other will not be followed by one that serves.
-const tooMany = 4
-
-// turnover counts how often processes that shared the app's socket have gone.
-type turnover struct {
-	last  time.Time
-	alive map[int]bool
-	gone  int
-}
-
-const turnoverEvery = 100 * time.Millisecond
-
-func (t *turnover) ended(who Identity, inodes []uint64) int {
-	if time.Since(t.last) < turnoverEvery {
-		return t.gone
-	}
-	now := map[int]bool{}
-	for _, pid := range holders(who, inodes) {
-		now[pid] = true
-	}
-	t.last = time.Now()
-	return t.seen(now)
-}
-
-// seen counts one for all that have gone since the last look: helpers that a loading app forks have its socket too, and a
-// pool of them ends at once. Workers that fail are followed by others that fail.
-func (t *turnover) seen(now map[int]bool) int {
-	for pid := range t.alive {
-		if !now[pid] {
-			t.gone++
-			break
-		}
-	}
-	t.alive = now
-	return t.gone
+	return &wireError{status: 422, Code: "StartFailed", Message: why, Details: map[string]any{"listening": listening}}
 }
 
 func portsOf(open []socket) []int {
@@ -196,9 +178,11 @@ func (a *agent) keep(held *knock, inodes []uint64) {
 	})
 }
 
+const followFor = 2 * time.Minute
+
 // follow looks on for a while: some servers open a port for metrics first, and their own much later.
 func (a *agent) follow(site site, current int) {
-	end := time.Now().Add(2 * time.Minute)
+	end := time.Now().Add(followFor)
 	for pause := 100 * time.Millisecond; time.Now().Before(end); pause = min(2*pause, 5*time.Second) {
 		select {
 		case <-a.done:
@@ -227,10 +211,17 @@ func (a *agent) follow(site site, current int) {
 
 // answered waits until the app takes a connection on a port; nil when it does not.
 func (a *agent) answered(port int, open []socket, until time.Time) *knock {
+	crew := &cluster{}
+	crew.look(a.who)
 	k := knockAt(port, targets(open, port))
 	for k != nil && time.Now().Before(until) && hearing(k.conn) != broken {
-		if k.answered(a.sockets()) {
-			return k
+		if sockets := a.sockets(); k.answered(sockets) {
+			switch crew.stands(k, a.who, sockets) {
+			case arrived:
+				return k
+			case lost:
+				until = time.Time{}
+			}
 		}
 		select {
 		case <-a.done:

@@ -43,6 +43,13 @@ func (r *relay) holds(c *net.TCPConn) bool {
 	return r.held == c
 }
 
+// answered says whether the app has ever answered a request.
+func (r *relay) answered() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.speaks != unknown
+}
+
 func (r *relay) swap(c *net.TCPConn) {
 	if r.held != nil {
 		_ = r.held.Close()

@@ -31,7 +31,7 @@ from tests.contract.driver_kit import (
     programs,
     supervisor_pid,
 )
-from vibed.apps.app import Start
+from vibed.apps.app import Runtime, Start
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -40,6 +40,7 @@ from vibed.sandboxes.driver import (
     Limits,
     Mount,
     Prospect,
+    Run,
     RunFailed,
     SandboxLost,
     State,
@@ -341,6 +342,44 @@ async def test_what_a_worker_needs_is_told_although_its_master_listened(
     assert failed.value.message.startswith(told)
     assert failed.value.exit is not None
     assert await gone(on) == []
+
+
+CLUSTER = """
+const cluster = require("node:cluster"), http = require("node:http");
+if (cluster.isPrimary) {
+  cluster.fork(); cluster.fork();
+  cluster.on("exit", () => { @EXIT@ });
+} else {
+  http.createServer((request, response) => response.end("served")).listen(process.env.PORT, () => { @LISTENS@ });
+}
+"""
+
+
+def _cluster(on: Bench, subject: Subject, listens: str, then: str = "cluster.fork();") -> tuple[Subject, Run]:
+    """An app on Node whose primary accepts connections for its workers, and what these do once they listen."""
+    runtime = Runtime("general", "node-24", "node", "s.js", "test", start=Start(("node", "s.js")))
+    subject = replace(subject, template="node-24", runtime=runtime)
+    return subject, subject.run(on, {"s.js": CLUSTER.replace("@LISTENS@", listens).replace("@EXIT@", then)})
+
+
+@general
+@pytest.mark.parametrize("then", ["cluster.fork();", ""], ids=["others-follow", "no-one-follows"])
+async def test_a_cluster_whose_workers_end_when_they_listen_is_a_failed_start(
+    on: Bench, subject: Subject, then: str
+) -> None:
+    subject, run = _cluster(on, subject, "throw new Error('no licence file');", then)
+    with pytest.raises(RunFailed) as failed:
+        await subject.start(on, subject.driver(on), run)
+    assert failed.value.error_code == "StartFailed"
+    assert "no licence file" in failed.value.message
+    assert await gone(on) == []
+
+
+@general
+async def test_a_cluster_is_ready_when_one_of_its_workers_serves(on: Bench, subject: Subject) -> None:
+    subject, run = _cluster(on, subject, "if (cluster.worker.id === 1) throw new Error('only this one');")
+    app = await subject.start(on, subject.driver(on), run)
+    assert (await app.get()).body == "served"
 
 
 @general

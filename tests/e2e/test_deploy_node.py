@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
-from tests.e2e.load import connect
+from tests.e2e.load import Load, connect
 
 _EXPRESS = (
     'const app = require("express")();\napp.get("/", (req, res) => res.send("from express"));\napp.listen(3000);\n'
@@ -101,3 +102,32 @@ def test_an_uncaught_error_is_told_with_its_line_and_not_with_nodes_version(apps
     deployed = apps.deploy({"package.json": package, "index.js": "\n\nlisten(process.env.PORT);\n"})
     assert (deployed.phase, deployed.reason) == ("Failed", "StartFailed")
     assert "ReferenceError: listen is not defined (index.js, line 3)" in deployed.message
+
+
+async def test_an_update_whose_cluster_ends_when_it_listens_costs_no_visitor_a_request(
+    vibed: Instance, apps: Apps
+) -> None:
+    vibed.client.wait_for_template("python-313")
+    name = apps.name()
+    await asyncio.to_thread(vibed.client.deploy_ready, name, samples.python(1))
+    broken = """
+const cluster = require("node:cluster");
+if (cluster.isPrimary) {
+  cluster.fork();
+  cluster.on("exit", () => cluster.fork());
+} else {
+  require("node:http").createServer((request, response) => response.end("version 2"))
+    .listen(process.env.PORT, () => { throw new Error("no licence file"); });
+}
+"""
+    async with Load(vibed.client, name, get=2) as load:
+        await load.quiet_until(3)
+        files = {"s.js": broken, "package.json": '{"scripts": {"start": "node s.js"}}'}
+        failed = await asyncio.to_thread(vibed.client.deploy, name, files)
+        await load.quiet_until(10)
+    assert (failed.phase, failed.reason) == ("Failed", "StartFailed")
+    assert "workers end before they serve a request" in failed.message
+    assert "no licence file" in failed.message
+    assert vibed.client.app(name)["serving_version"] == 1
+    assert not load.failed, load.failed[:5]
+    assert {one.version for one in load.seen} == {1}

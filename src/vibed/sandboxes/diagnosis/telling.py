@@ -94,7 +94,7 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
             return _failed(code, f"{told}{_why(fault, None)}", ended, _LISTEN)
         told, hint = why_it_ended(ended, about)
         return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint or _MEND)
-    if code == "StartFailed" and fault is not None and details.get("listening"):
+    if code == "StartFailed" and fault is not None and "listening" in details:  # its workers failed, it did not end
         return _failed(code, f"{message}{_why(fault, found)}", ended, found.hint if found else _MEND)
     if code == "WorkerRejected":
         return _failed(code, f"the worker does not start: {message}", ended, found.hint if found else None)
