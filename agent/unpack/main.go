@@ -11,7 +11,7 @@ import (
 	"vibed.dev/agent/launch"
 )
 
-const usage = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] -- argv…"
+const usage = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] [--plain] -- argv…"
 
 // Main is the mode "unpack": it extracts standard input into DIR and becomes argv, whose standard input is empty.
 // Exit codes of its own: 122 for DiskFull, 123 for InjectFailed, 125 for everything else.
@@ -26,6 +26,10 @@ func Main(args []string) int {
 	dir, rest := args[0], args[1:]
 	var o Options
 	for len(rest) > 1 && rest[0] != "--" {
+		if rest[0] == "--plain" {
+			o.Plain, rest = true, rest[1:]
+			continue
+		}
 		switch rest[0] {
 		case "--strip":
 			o.Strip = rest[1]
@@ -35,6 +39,12 @@ func Main(args []string) int {
 				return fail(launch.Failed, usage)
 			}
 			o.MaxBytes = n
+		case "--max-files":
+			n, err := strconv.Atoi(rest[1])
+			if err != nil || n < 1 {
+				return fail(launch.Failed, usage)
+			}
+			o.MaxFiles = n
 		default:
 			return fail(launch.Failed, usage)
 		}

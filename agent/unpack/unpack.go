@@ -1,4 +1,4 @@
-// Package unpack extracts a source (a gzipped tarball) into a directory and never writes, follows or links outside.
+// Package unpack extracts a source (a gzipped tarball, or a plain one) into a directory and never writes, follows or links outside.
 package unpack
 
 import (
@@ -46,6 +46,8 @@ func (e *Error) Error() string {
 type Options struct {
 	Strip    string // a prefix that is removed from every name; members outside of it are skipped
 	MaxBytes int64  // of file content, 0: no bound but the file system's
+	MaxFiles int    // members of any kind, 0: no bound
+	Plain    bool   // the tarball is not gzipped
 }
 
 // Result says what was extracted.
@@ -62,7 +64,7 @@ const (
 	maxTrailBytes = 1 << 20
 )
 
-// Extract reads a tar.gz from r into dir. The calling thread's credentials own the files.
+// Extract reads a tar.gz (or, with o.Plain, a tar) from r into dir. The calling thread's credentials own the files.
 func Extract(r io.Reader, dir string, o Options) (Result, error) {
 	root, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -99,33 +101,24 @@ func (x *extraction) closeDirs() {
 
 func (x *extraction) run(r io.Reader) error {
 	in := bufio.NewReaderSize(r, bufferBytes)
+	if x.o.Plain {
+		// nothing in a plain tarball tells that it was cut short between two members: who sends it has to say that it
+		// came to its end
+		if err := x.members(tar.NewReader(in)); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return damaged(err)
+		}
+		return nil
+	}
 	z, err := gzip.NewReader(in)
 	if err != nil {
 		return damaged(err)
 	}
 	z.Multistream(false)
-	t := tar.NewReader(z)
-	for {
-		h, err := t.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return damaged(err)
-		}
-		if err := x.member(h, t); err != nil {
-			var e *Error
-			if errors.As(err, &e) {
-				if e.Member == "" {
-					e.Member = h.Name
-				}
-				return e
-			}
-			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-				return &Error{DiskFull, h.Name, "no space left on the sandbox's disk"}
-			}
-			return &Error{InjectFailed, h.Name, err.Error()}
-		}
+	if err := x.members(tar.NewReader(z)); err != nil {
+		return err
 	}
 	// The checksum comes last: a truncated archive can end exactly where a member does.
 	if n, err := io.CopyN(io.Discard, z, maxTrailBytes); err != nil && err != io.EOF {
@@ -143,6 +136,34 @@ func (x *extraction) run(r io.Reader) error {
 		}
 		if b != 0 {
 			return &Error{InjectFailed, "", "data after the end of the archive"}
+		}
+	}
+}
+
+func (x *extraction) members(t *tar.Reader) error {
+	for n := 1; ; n++ {
+		h, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return damaged(err)
+		}
+		if x.o.MaxFiles > 0 && n > x.o.MaxFiles {
+			return &Error{DiskFull, "", fmt.Sprintf("more than %d files", x.o.MaxFiles)}
+		}
+		if err := x.member(h, t); err != nil {
+			var e *Error
+			if errors.As(err, &e) {
+				if e.Member == "" {
+					e.Member = h.Name
+				}
+				return e
+			}
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+				return &Error{DiskFull, h.Name, "no space left on the sandbox's disk"}
+			}
+			return &Error{InjectFailed, h.Name, err.Error()}
 		}
 	}
 }

@@ -171,6 +171,26 @@ func TestFilesArriveAsTheyWere(t *testing.T) {
 	}
 }
 
+func TestAPlainTarballIsTakenWhereItIsAskedFor(t *testing.T) {
+	root, _ := place(t)
+	packed := archive(t, member{name: "a/b.py", body: "1", mode: 0o700}, member{name: "a/c", kind: tar.TypeSymlink, link: "b.py"})
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Extract(z, root, Options{Plain: true, MaxFiles: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if body, err := os.ReadFile(filepath.Join(root, "a/c")); err != nil || string(body) != "1" {
+		t.Errorf("%q, %v", body, err)
+	}
+	refused(t, packed, Options{Plain: true}, InjectFailed, "damaged")
+}
+
+func TestMoreFilesThanTheBoundAreRefused(t *testing.T) {
+	refused(t, archive(t, member{name: "a"}, member{name: "b"}, member{name: "c"}), Options{MaxFiles: 2}, DiskFull, "more than 2 files")
+}
+
 func TestLinksOfToolsThatLeadOutAreLeftOut(t *testing.T) {
 	root, _ := place(t)
 	data := archive(t, member{name: "app.py", body: "print()\n"}, member{name: ".venv/bin/python", link: "/usr/bin/python3", kind: tar.TypeSymlink},

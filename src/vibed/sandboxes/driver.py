@@ -169,14 +169,23 @@ class BootFailed(SandboxError):
 
 class RunFailed(SandboxError):
     """The app could not be brought up: `StartFailed`, `StartTimeout`, `InjectFailed`, `DiskFull`, `WorkerRejected`,
-    `BuildFailed`, `BundleFailed`, `DependenciesMissing`. It is the app's fault, so a retry without a change is no help.
+    `BuildFailed`, `BundleFailed`, `DependenciesMissing`, `DependencyBuildFailed`. It is the app's fault, so a retry
+    without a change is no help; `retryable` where a package registry failed instead.
     """
 
     code = "StartFailed"
     status = 422
 
-    def __init__(self, message: str, *, exit: Exit | None = None, code: str | None = None, hint: str | None = None):
-        super().__init__(message, code=code, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit: Exit | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+        retryable: bool | None = None,
+    ):
+        super().__init__(message, code=code, hint=hint, retryable=retryable)
         self.exit = exit
 
 

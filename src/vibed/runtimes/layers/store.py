@@ -1,0 +1,261 @@
+"""Where layers are kept, and which of them go.
+
+    <home>/layers/images/<sha256>.erofs     named by their content
+    <home>/layers/index/<layer key>.json    which image, what is in it; its time is when the layer was last used
+    <home>/layers/requests/<request key>    which layer the same request led to
+    <home>/layers/.making-*                 what is in the making; what a killed vibeD left of it goes at the next start
+
+An image is there, whole and on the disk, before anything names it, so a half-built one is never found. Each is compared
+with its name once before this process gives it out, and its size each time: one that was damaged is as good as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vibed.runtimes.layers.layer import Layer, LayerFacts
+from vibed.runtimes.tool import sha256_of
+
+_KEY = re.compile("[0-9a-f]{64}")
+JUST_USED_S = 600.0
+"""Nothing that was given out so lately goes: it may be on its way into a sandbox."""
+
+
+class LayerStore:
+    """The layers of one VIBED_HOME. All methods block, and may be called from any thread."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "layers"
+        self._images = self._folder / "images"
+        self._index = self._folder / "index"
+        self._requests = self._folder / "requests"
+        self._compared: set[str] = set()
+        """Images whose content was compared with their name since this process began."""
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make the folders, and remove what was in the making when vibeD ended. Raises OSError."""
+        for folder in (self._folder, self._images, self._index, self._requests):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for stale in self._folder.glob(".making-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        named = {entry.get("image") for entry in self._entries().values()}
+        for image in self._images.iterdir():
+            if image.stem not in named:
+                image.unlink(missing_ok=True)
+
+    @contextmanager
+    def making(self) -> Iterator[Path]:
+        """A folder for one build, on the file system of the images; it is gone afterwards."""
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=self._folder, prefix=".making-"))
+        place.chmod(0o711)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def find(self, key: str) -> Layer | None:
+        """The layer of that key, which counts as used from now on; None when there is none, or no whole one."""
+        entry = self._entry(key)
+        if entry is None:
+            return None
+        image = self._images / f"{entry['image']}.erofs"
+        try:
+            whole = image.stat().st_size == entry["bytes"] and self._is_itself(image)
+        except OSError:
+            whole = False
+        if not whole:
+            self._forget_image(entry["image"])
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self._index / f"{key}.json")
+        return Layer(key, entry["kind"], image, entry["bytes"], entry["packages"])
+
+    def keep(
+        self,
+        key: str,
+        kind: str,
+        image: Path,
+        *,
+        template: str,
+        packages: Mapping[str, str],
+        took_s: float,
+        private: bool,
+    ) -> Layer:
+        """Take over a finished image. Raises OSError; it is then as if nothing had been made."""
+        digest = sha256_of(image)
+        size = image.stat().st_size
+        final = self._images / f"{digest}.erofs"
+        self._images.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self._lock:
+            # also over one that is there: it may be damaged, and whoever has it mounted keeps it
+            image.chmod(0o644)
+            os.chown(image, os.geteuid(), os.getegid())
+            _sync(image)
+            image.replace(final)
+            _sync(self._images)
+            self._compared.add(digest)
+            before = self._entry(key)
+            self._write(
+                self._index / f"{key}.json",
+                {
+                    "kind": kind,
+                    "template": template,
+                    "image": digest,
+                    "bytes": size,
+                    "packages": dict(packages),
+                    "made_at": time.time(),
+                    "took_s": round(took_s, 2),
+                    "private": private,
+                    "builds": (before or {}).get("builds", 0) + 1,
+                },
+            )
+        return Layer(key, kind, final, size, dict(packages))
+
+    def remember(self, request: str, key: str, notes: Iterable[str]) -> None:
+        """The layer that a request led to. Raises OSError."""
+        self._requests.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._write(self._requests / request, {"layer": key, "notes": list(notes)})
+
+    def remembered(self, request: str) -> tuple[str, tuple[str, ...]] | None:
+        """The key of the layer that the same request led to before, and its notes."""
+        said = _read(self._requests / request)
+        if said is None or not isinstance(said.get("layer"), str) or not isinstance(said.get("notes"), list):
+            return None
+        return said["layer"], tuple(map(str, said["notes"]))
+
+    def listing(self) -> list[LayerFacts]:
+        """Those that are there, the last used first."""
+        found = []
+        for key, entry in self._entries().items():
+            with contextlib.suppress(OSError):
+                used = (self._index / f"{key}.json").stat().st_mtime
+                if (self._images / f"{entry['image']}.erofs").exists():
+                    found.append(_facts(key, entry, used))
+        return sorted(found, key=lambda facts: -facts.used_at)
+
+    def tidy(self, in_use: Collection[str], *, most_bytes: int, unused_s: float) -> list[str]:
+        """Remove what is not worth its place; returns the keys. `in_use`: keys of layers that sandboxes have."""
+        gone = doomed(self.listing(), in_use, most_bytes=most_bytes, unused_s=unused_s, now=time.time())
+        for key in gone:
+            self.remove(key)
+        known = set(self._entries())
+        for request in self._requests.iterdir() if self._requests.is_dir() else ():
+            said = self.remembered(request.name)
+            if said is None or (said[0] not in known and time.time() - request.stat().st_mtime > unused_s):
+                request.unlink(missing_ok=True)
+        return gone
+
+    def remove(self, key: str) -> None:
+        """Forget a layer, and its image where no other has it. Who has it mounted keeps it."""
+        with self._lock:
+            entry = self._entry(key)
+            (self._index / f"{key}.json").unlink(missing_ok=True)
+            if entry and entry["image"] not in {other["image"] for other in self._entries().values()}:
+                (self._images / f"{entry['image']}.erofs").unlink(missing_ok=True)
+
+    # what is on disk
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for path in self._index.glob("*.json") if self._index.is_dir() else ():
+            if (entry := self._entry(path.stem)) is not None:
+                found[path.stem] = entry
+        return found
+
+    def _entry(self, key: str) -> dict[str, Any] | None:
+        entry = _read(self._index / f"{key}.json") if _KEY.fullmatch(key) else None
+        if entry is None or not {"kind", "image", "bytes", "packages"} <= set(entry):
+            return None
+        return entry if _KEY.fullmatch(str(entry["image"])) else None
+
+    def _is_itself(self, image: Path) -> bool:
+        if image.stem in self._compared:
+            return True
+        if sha256_of(image) != image.stem:
+            return False
+        self._compared.add(image.stem)
+        return True
+
+    def _forget_image(self, digest: str) -> None:
+        self._compared.discard(digest)
+        (self._images / f"{digest}.erofs").unlink(missing_ok=True)
+
+    def _write(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Whole or not at all. Not synced: what is lost is made again."""
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".")
+        try:
+            with os.fdopen(descriptor, "w") as out:
+                json.dump(value, out)
+            Path(new).chmod(0o644)
+            Path(new).replace(path)
+        except BaseException:
+            Path(new).unlink(missing_ok=True)
+            raise
+
+
+def doomed(
+    layers: Iterable[LayerFacts], in_use: Collection[str], *, most_bytes: int, unused_s: float, now: float
+) -> list[str]:
+    """Which go: those unused for too long, then the longest unused until the rest fits. One in use never does."""
+    gone = []
+    left = 0
+    kept = []
+    for layer in sorted(layers, key=lambda layer: -layer.used_at):
+        free = layer.key not in in_use and now - layer.used_at > JUST_USED_S
+        if free and now - layer.used_at > unused_s:
+            gone.append(layer.key)
+        else:
+            kept.append((layer, free))
+            left += layer.bytes
+    for layer, free in reversed(kept):
+        if left <= most_bytes:
+            break
+        if free:
+            gone.append(layer.key)
+            left -= layer.bytes
+    return gone
+
+
+def _facts(key: str, entry: Mapping[str, Any], used_at: float) -> LayerFacts:
+    return LayerFacts(
+        key,
+        str(entry["kind"]),
+        str(entry.get("template", "")),
+        int(entry["bytes"]),
+        dict(entry["packages"]),
+        float(entry.get("made_at", 0.0)),
+        used_at,
+        float(entry.get("took_s", 0.0)),
+        bool(entry.get("private")),
+        int(entry.get("builds", 1)),
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

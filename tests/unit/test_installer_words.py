@@ -1,0 +1,107 @@
+"""uv's and npm's own words become one sentence with the line that is the cause. The words are real, captured from
+uv 0.13 and npm 12 in the templates' own images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vibed.runtimes.layers import npm_words, uv_words
+from vibed.runtimes.layers.trouble import Trouble
+
+WORDS = Path(__file__).parent / "installer_words"
+
+
+def read(name: str) -> Trouble:
+    text = (WORDS / f"{name}.txt").read_text()
+    return uv_words.explain(text, "3.13") if name.startswith("uv-") else npm_words.explain(text, "24.19.0")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("uv-prose", 'the line "Please install this stuff" is no requirement'),
+        ("uv-typo", 'the line "django==1.4..3" is no requirement: after parsing `1.4`, found `..3`'),
+        ("uv-markdown", "requirements.txt:2:1"),
+        ("uv-unknown", "there is no package nosuchpackage-xyzzy-12 in the package registry"),
+        ("uv-version", "flask has no version 99"),
+        ("uv-too-new", "tomli>=99 cannot be had: there is only tomli<=2.5.0"),
+        ("uv-abi", "tensorflow 2.10.0 has nothing for Python 3.13"),
+        ("uv-own-conflict", "versions do not fit each other: you require flask>=3 and flask<2"),
+        ("uv-conflict", "and you require flask>=3 and werkzeug<2"),
+        ("uv-legacy-dep", "and you require numpy==1.21.0"),
+        ("uv-compiler", "numpy 1.26.4 could not be built: ../meson.build:1:0: ERROR: Unknown compiler(s)"),
+        ("uv-distutils", "psycopg2 2.9.5 could not be built: Error: pg_config executable not found."),
+        ("uv-mysql", "mysqlclient 2.2.4 could not be built: Exception: Can not find valid pkg-config name."),
+        ("uv-uwsgi", "uwsgi 2.0.21 could not be built: Exception: you need a C compiler to build uWSGI"),
+        ("uv-rust", "orjson 3.8.0 could not be built"),
+        ("uv-hash", "Hash mismatch for `flask==3.1.3`"),
+        ("uv-git", "a requirement comes from a git repository"),
+        ("npm-unknown", "there is no package nosuchpackage-xyzzy-12 in the package registry"),
+        ("npm-scoped", "there is no package @nosuchscope-xyzzy/thing in the package registry"),
+        ("npm-version", "express has no version ^99.0.0"),
+        ("npm-peers", 'peer react@"17.0.2" from react-dom@17.0.2 wants it, and react@18.2.0 is there'),
+        ("npm-stale", "nanoid@5.1.16 does not satisfy nanoid@4.0.2"),
+        ("npm-json", "package.json cannot be read"),
+        ("npm-name", 'Invalid package name "foo bar"'),
+        ("npm-workspace", 'Unsupported URL Type "workspace:"'),
+        ("npm-git", "nanoid@git+https://github.com/ai/nanoid.git comes from a git repository"),
+        ("npm-integrity", "a file is not the one that the lock names"),
+        (
+            "npm-compiler",
+            "the install script of better-sqlite3 failed (prebuild-install || node-gyp rebuild",
+        ),
+    ],
+)
+def test_a_failure_is_one_sentence_with_its_cause(words: str, message: str) -> None:
+    trouble = read(words)
+    assert message in trouble.message
+    assert "\n" not in trouble.message
+    assert not trouble.retryable
+
+
+@pytest.mark.parametrize("words", ["uv-unreachable", "npm-unreachable"])
+def test_only_a_registry_that_was_not_reached_is_worth_a_retry(words: str) -> None:
+    trouble = read(words)
+    assert trouble.retryable
+    assert "retrying may help" in trouble.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("uv-unknown", "nosuchpackage-xyzzy-12"),
+        ("uv-compiler", "numpy"),
+        ("uv-abi", "tensorflow"),
+        ("uv-too-new", "tomli"),
+        ("uv-legacy-dep", "pandas"),
+        ("npm-compiler", "better-sqlite3"),
+        ("npm-scoped", "@nosuchscope-xyzzy/thing"),
+    ],
+)
+def test_the_package_that_is_to_blame_is_known_so_that_an_app_can_do_without_it(words: str, name: str) -> None:
+    assert name in read(words).packages
+
+
+@pytest.mark.parametrize("words", ["uv-compiler", "uv-uwsgi", "uv-distutils", "npm-compiler"])
+def test_what_would_have_to_be_compiled_is_told_so(words: str) -> None:
+    assert "compiled" in read(words).hint
+
+
+def test_a_lock_that_does_not_fit_and_peers_that_do_not_are_known() -> None:
+    assert read("npm-stale").stale_lock
+    assert read("npm-peers").peers
+    assert not read("npm-unknown").stale_lock
+
+
+@pytest.mark.parametrize("output", ["", "\n\n", "error: ", "npm error\n", "killed"])
+def test_words_that_say_nothing_are_still_told(output: str) -> None:
+    assert uv_words.explain(output, "3.13").message is not None
+    assert npm_words.explain(output, "24").message
+
+
+def test_every_captured_output_is_read() -> None:
+    for path in WORDS.glob("*.txt"):
+        assert read(path.stem).message, path.name
