@@ -61,6 +61,15 @@ def test_a_start_that_a_newer_deploy_has_overtaken_is_stopped() -> None:
     assert look(3, starting(2, 2)).actions == (Stop(2), Start(3))
 
 
+def test_an_older_version_is_not_brought_back_while_memory_is_short_and_this_is_said() -> None:
+    failed = {2: Trouble("StartFailed", "it exited with status 1.")}
+    assert look(2, good={1}, troubles=failed).actions == (Start(1),)
+    plan = look(2, good={1}, troubles=failed, short="this machine has 9 MB left")
+    assert (plan.actions, plan.phase, plan.reason) == ((), Phase.FAILED, "StartFailed")
+    assert "Version 1 is to be brought back, but this machine has 9 MB left" in plan.message
+    assert plan.look_again_at is not None
+
+
 def test_a_failed_redeploy_leaves_the_last_good_version_serving_and_says_why() -> None:
     plan = look(2, serving(1, 1), good={1}, troubles={2: Trouble("StartFailed", "it exited with status 1.")})
     assert plan.actions == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from vibed.apps.app import App, Phase, Resources, Runtime, Start
+from vibed.apps.app import App, Crash, Phase, Resources, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
@@ -22,6 +23,7 @@ from vibed.config import Config
 from vibed.controller import decision, trouble
 from vibed.controller import life as module
 from vibed.controller.fleet import Fleet
+from vibed.controller.inheritance import sound
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means
 from vibed.controller.memory import Memory
@@ -527,6 +529,44 @@ async def test_a_controller_that_starts_anew_takes_its_sandboxes_over(world: Wor
     assert (await world.app()).status.phase is Phase.READY
 
 
+async def test_a_disk_that_refuses_the_marker_at_first_makes_no_second_run_of_a_sandbox_that_is_taken_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.deploy()
+    await world.store.next_run("todo")
+    left = await orphan(world, "todo", 1)
+    publish, full = world.markers.publish, True
+
+    def refused(*arguments: Any) -> Any:
+        nonlocal full
+        if full:
+            full = False
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return publish(*arguments)
+
+    monkeypatch.setattr(world.markers, "publish", refused)
+    world.fleet.adopt([left])
+    await world.until(lambda: world.serving() == [1])
+    crash(left, "boom")
+    await world.until(lambda: world.serving() == [1] and len(world.driver.made) == 2)
+    async with asyncio.timeout(5):
+        while not (status := (await world.app()).status).restarts or status.phase is not Phase.READY:
+            await asyncio.sleep(0.01)
+    assert status.restarts == 1, "one run ended"
+
+
+def test_a_version_that_went_live_just_now_is_not_proven_however_long_it_took_to_build() -> None:
+    now = 1_000_000.0
+    made = Version("todo", 1, "ab" * 32, 1, PYTHON, {}, Resources(), now - 3600, "ann", phase=Phase.READY)
+    built = replace(made, number=2, created_at=now - 300)
+    live = Status(Phase.READY, "Running", serving_version=2, updated_at=now - 5)
+    assert sound(live, [built, made], now) == {1}
+    assert sound(replace(live, updated_at=now - 61), [built, made], now) == {1, 2}
+    assert sound(live, [replace(built, phase=Phase.FAILED), made], now) == {1}
+    again = replace(live, last_crash=Crash(now - 6, 2, "it ended"))
+    assert sound(again, [built, made], now) == {1, 2}, "it was brought back just now, and had served before"
+
+
 async def test_twenty_apps_at_once_all_become_ready(world: World) -> None:
     names = [f"app-{number}" for number in range(20)]
     versions = await asyncio.gather(*(world.deploy(name) for name in names))
@@ -568,8 +608,9 @@ async def test_a_failure_that_cannot_be_written_down_leaves_no_sandbox_and_the_a
     monkeypatch.setattr(world.store, "record", record)
     world.driver.script = fails  # type: ignore[assignment]
     await world.settle(await world.deploy(), timeout_s=0.5)
+    # the one that serves: whatever was tried besides is gone
+    await world.until(lambda: len(world.driver.made) > 1 and len(world.driver.alive) == 1)
     full = False
-    assert len(world.driver.alive) == 1, "the one that serves"
     await world.store.request_delete("todo")
     world.fleet.wake("todo")
     await world.until(lambda: not world.driver.alive)
@@ -679,6 +720,31 @@ async def test_a_version_that_is_overtaken_while_connections_move_hands_over_and
     assert world.driver.made[1].drained
     assert (await world.app()).status.restarts == 0, "nothing crashed"
     assert (await world.store.version("todo", second)).phase is Phase.READY
+
+
+async def test_an_old_one_that_does_not_hear_serves_until_the_newest_has_the_name(world: World) -> None:
+    """Two deploys follow each other while the old one's supervisor stalls, and then does not answer."""
+    await world.settle(await world.deploy())
+    first = world.driver.made[0]
+    stalled: dict[str, asyncio.Event] = {}
+
+    async def stalls(heir: Sandbox | None) -> None:
+        if heir is not None:
+            await stalled.setdefault(heir.id, asyncio.Event()).wait()
+            raise SandboxLost("it does not answer")
+
+    first.hand_over = stalls  # type: ignore[method-assign]
+    for number in (1, 2):
+        await world.deploy()
+        world.fleet.wake("todo")
+        await world.until(lambda n=number: len(stalled) == n)  # type: ignore[misc]
+    second, third = world.driver.made[1:]
+    stalled[second.id].set()
+    await asyncio.sleep(0.1)
+    assert first.exit is None and world.serving() == [1], "whoever asks meanwhile is answered"
+    stalled[third.id].set()
+    assert (await world.settle(3)).phase is Phase.READY and world.serving() == [3]
+    await world.until(lambda: world.driver.alive == [third])
 
 
 async def test_what_serves_hands_over_before_the_name_leads_to_another(world: World) -> None:
@@ -1147,6 +1213,31 @@ async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_
     assert len(world.driver.made) == 1
     left(200)
     await world.until(lambda: world.serving() == [2] and world.serving("other") == [1])
+
+
+async def test_no_older_version_is_brought_back_either_while_memory_is_short(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "BLOCKED_S", 0.05)
+    meminfo = tmp_path / "meminfo"
+    world.means.memory = Memory(meminfo)
+
+    def left(mb: int) -> None:
+        meminfo.write_text(f"MemTotal:       2048000 kB\nMemFree: 1 kB\nMemAvailable:   {mb << 10} kB\n")
+
+    left(1000)
+    await world.settle(await world.deploy())
+    await world.settle(await world.deploy())
+    await world.until(lambda: len(world.driver.alive) == 1)
+    crash(world.driver.alive[0], "one")
+    await world.until(lambda: world.serving() == [2] and len(world.driver.made) == 3)
+    left(90)
+    crash(world.driver.alive[0], "two")
+    app = await told(world, "Crashed")
+    assert app.status.phase is Phase.FAILED and "Version 1 is to be brought back, but" in app.status.message
+    assert len(world.driver.made) == 3
+    left(200)
+    await world.until(lambda: world.serving() == [1])
 
 
 def test_where_the_kernel_does_not_say_what_is_available_nothing_is_short(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Observed:
     """Whether a run of the wanted version ever served for `SOUND_AFTER_S`."""
     blocked: tuple[str, str] | None = None
     """(reason, message) why the wanted version cannot start yet: its template is being built, memory is short."""
+    short: str | None = None
+    """Why no older version can be brought back yet, where memory is short."""
     refused: tuple[str, str] | None = None
     """(reason, message) why the wanted version can never start here: no driver at the least isolation."""
 
@@ -191,7 +193,9 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
         for run in seen.runs
         if run.stage is Stage.STARTING and run.version not in (wanted.version, _fallback(wanted, seen))
     )
-    superseded += _let_go(serving, seen)[0]
+    if not any(run.stage is Stage.SWITCHING for run in seen.runs):
+        # until the name leads to that one it may lead to any of these
+        superseded += _let_go(serving, seen)[0]
     older = serving.version if serving is not None else None
 
     if seen.refused is not None:
@@ -286,4 +290,7 @@ def _fall_back(
             None,
             trouble.retry_at,
         )
+    if seen.short is not None:
+        waits = f"{failed} Version {good} is to be brought back, but {seen.short}"
+        return Plan(stops, Phase.FAILED, reason, waits, None, seen.now + BLOCKED_S)
     return Plan((*stops, Start(good)), Phase.STARTING, reason, f"{failed} Version {good} is being brought back.")

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from vibed.apps.app import App, Phase, Version
+from vibed.apps.app import App, Phase, Status, Version
 from vibed.apps.errors import NotFound
 from vibed.apps.store import AppStore
 from vibed.controller.life import Life
@@ -30,8 +30,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
     versions = await _versions_to_last_good(means.store, app)
     sites = {marker.run: await _site(means, marker) for marker in published if marker.site}
     telling.good = {version.number for version in versions if version.phase is Phase.READY}
-    long_ago = time.time() - SOUND_AFTER_S
-    life.sound = {v.number for v in versions if v.phase is Phase.READY and v.created_at < long_ago}
+    life.sound = sound(app.status, versions, time.time())
     for version in versions:
         if version.number < app.version and version.phase not in (Phase.READY, Phase.FAILED):
             telling.outcomes[version.number] = Outcome(version.phase, version.reason, version.message)
@@ -39,6 +38,8 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
             life.troubles[version.number] = Trouble(version.reason, version.message)
     for sandbox in adopted:
         assert sandbox.claimed is not None
+        if sandbox.claimed.number in life.runs:
+            continue  # it was taken over before the disk, for one, refused what came after it
         run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
         another = sandbox.claimed.app_key not in ("", app_key(app)) or run.number > app.runs
         if sandbox.endpoint is None or sandbox.exit is not None or another:
@@ -57,6 +58,18 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
             continue
         life.serve(LiveRun(marker.run, marker.version, sandbox=site))
     await life.name.lead_to_newest()
+
+
+def sound(status: Status, versions: Sequence[Version], now: float) -> set[int]:
+    """The versions that have proven to be sound, by what was told of them: those that were good and are no news. What
+    took minutes to build may have gone live just now.
+    """
+    long_ago = now - SOUND_AFTER_S
+    found = {version.number for version in versions if version.phase is Phase.READY and version.created_at < long_ago}
+    crashed = status.last_crash.version if status.last_crash is not None else None
+    if status.updated_at > long_ago and crashed != status.serving_version:
+        found.discard(status.serving_version or 0)
+    return found
 
 
 async def _site(means: Means, marker: Marker) -> Sandbox | None:

@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from vibed import records
 from vibed.apps.app import App, Phase, Version
@@ -114,7 +115,13 @@ class Keeper:
         if not self._informed:
             await take_over(self._means, app, self._adopted, self.life, self.telling)
             self._informed, self._adopted = True, ()
-        plan = decide(Wanted(app.version, deleted=app.deleted), self._look(app, version))
+        wanted, seen = Wanted(app.version, deleted=app.deleted), self._look(app, version)
+        plan = decide(wanted, seen)
+        for action in plan.actions:
+            if isinstance(action, Start) and action.version != version.number:
+                older = await self._means.store.version(self.app_id, action.version)
+                if (short := self._shortage(older)) is not None:
+                    plan = decide(wanted, replace(seen, short=short))
         for action in plan.actions:
             await self._act(app, version, action)
         if not self.gone:
@@ -125,9 +132,8 @@ class Keeper:
         self.telling.heard_of(app.version)
         placement = None if app.deleted else self._means.placements.place(version.runtime, version.resources)
         blocked = (placement.reason, placement.message) if isinstance(placement, NotYet) else None
-        if isinstance(placement, Placement) and placement.driver != "static" and self._would_start(version):
-            shortage = self._means.memory.shortage()
-            blocked = ("MemoryShort", shortage) if shortage is not None else None
+        if self._would_start(version) and (shortage := self._shortage(version)) is not None:
+            blocked = ("MemoryShort", shortage)
         return Observed(
             now=time.monotonic(),
             runs=tuple(run.view() for run in self.life.runs.values()),
@@ -137,6 +143,12 @@ class Keeper:
             blocked=blocked,
             refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
         )
+
+    def _shortage(self, version: Version) -> str | None:
+        """Why no run of a version can be begun for want of memory."""
+        placement = self._means.placements.place(version.runtime, version.resources)
+        needs_memory = isinstance(placement, Placement) and placement.driver != "static"
+        return self._means.memory.shortage() if needs_memory else None
 
     def _would_start(self, version: Version) -> bool:
         """Whether a run of that version may have to be begun."""

@@ -42,8 +42,9 @@ class Name:
         """
         run.stage = Stage.SWITCHING
         deaf = await self._hand_over(run)
-        if self.leading() is run:
-            self._markers.publish(self._app_id, run.number, run.version, endpoint)
+        if self.leading() is not run:
+            return  # whoever leads now has the name, and hands over again: what is deaf may still serve until then
+        self._markers.publish(self._app_id, run.number, run.version, endpoint)
         for other in deaf:
             self._on_deaf(other)
 
@@ -99,6 +100,8 @@ class Name:
                 raise
         except VibedError as error:
             log.warning("connections could not move", app=self._app_id, run=run.number, error=error.message)
+            if self.leading() is not heir:
+                return True
             if self._leads_to(run):
                 return False
             self._on_deaf(run)
