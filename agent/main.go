@@ -8,6 +8,7 @@ import (
 
 	"vibed.dev/agent/confine"
 	"vibed.dev/agent/inside"
+	"vibed.dev/agent/registry"
 	"vibed.dev/agent/sites"
 	"vibed.dev/agent/supervise"
 	"vibed.dev/agent/unpack"
@@ -19,6 +20,7 @@ var Version = "dev"
 var modes = map[string]func(args []string) int{
 	"agent":     inside.Main,
 	"confine":   confine.Main,
+	"registry":  registry.Main,
 	"sites":     sites.Main,
 	"supervise": supervise.Main,
 	"unpack":    unpack.Main,
@@ -31,6 +33,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

@@ -28,6 +28,7 @@ type agent struct {
 	out          *output
 	relay        *relay
 	init         bool
+	builder      bool          // it runs jobs, and no app
 	nobodyLeft   chan struct{} // a token whenever children were reaped
 
 	mu      sync.Mutex
@@ -66,6 +67,7 @@ func Main(args []string) int {
 	uid := flags.Int("uid", defaultUID, "uid and gid of the app")
 	zygotes := flags.String("zygotes", "/etc/vibed/zygotes.json", "warm processes of the template")
 	env := flags.String("env", "/etc/vibed/env.json", "environment variables of the template")
+	registry := flags.String("registry", "", "the socket of the registry gate, in a builder sandbox")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -121,6 +123,12 @@ func Main(args []string) int {
 	traffic, err := listen(*appSocket)
 	if err != nil {
 		return fail(err)
+	}
+	if *registry != "" {
+		if err := openRegistry(*registry); err != nil {
+			return fail(err)
+		}
+		a.builder = true
 	}
 	go a.relay.serve(traffic)
 	server := a.server()

@@ -64,10 +64,15 @@ func refusal(status int, code, message string, exit *exitStatus) *wireError {
 
 func (e *wireError) Error() string { return e.Code + ": " + e.Message }
 
-// run is POST /start: build steps, the app, and the wait for its port.
+// run is POST /start: build steps, the app, and the wait for its port. Without an app it is a job, and ends with its last
+// step.
 func (a *agent) run(s startSpec) (started, error) {
-	if (len(s.Argv) == 0) == (s.Shell == "") {
+	job := len(s.Argv) == 0 && s.Shell == "" && len(s.Build) > 0
+	if !job && (len(s.Argv) == 0) == (s.Shell == "") {
 		return started{}, refusal(422, "StartFailed", "start needs either argv or shell", nil)
+	}
+	if !job && a.builder {
+		return started{}, refusal(422, "StartFailed", "a builder sandbox runs no app", nil)
 	}
 	if s.UID != 0 && s.UID != a.who.UID && !a.who.Same {
 		return started{}, refusal(422, "StartFailed", fmt.Sprintf("this sandbox was booted for uid %d, not %d", a.who.UID, s.UID), nil)
@@ -104,11 +109,23 @@ func (a *agent) run(s startSpec) (started, error) {
 	for k, v := range s.Env {
 		env[k] = v
 	}
+	end := time.Now().Add(timeout)
 	for _, step := range s.Build {
-		if err := a.build(step, environ(env), limits, timeout); err != nil {
+		left := timeout
+		if job {
+			left = max(0, time.Until(end)) // it has one for all of its steps
+		}
+		if err := a.build(step, environ(env), limits, left, timeout); err != nil {
+			a.killAll(syscall.SIGKILL)
 			a.finish(err.(*wireError).Exit)
 			return started{}, err
 		}
+	}
+	if job {
+		a.killAll(syscall.SIGKILL) // what a step has left behind
+		code := 0
+		a.finish(&exitStatus{Code: &code})
+		return started{}, nil
 	}
 	var chosen *zygote
 	if kind != "" {
@@ -205,10 +222,13 @@ func prlimit(pid, resource int, n uint64) error {
 	return nil
 }
 
-// build runs one step to its end.
-func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) error {
+// build runs one step to its end, for as long as is left of what it was given.
+func (a *agent) build(argv, env []string, limits Limits, left, given time.Duration) error {
 	if len(argv) == 0 {
 		return refusal(422, "StartFailed", "an empty build step", nil)
+	}
+	if a.isStopped() {
+		return refusal(422, "BuildFailed", fmt.Sprintf("stopped before build step %q", argv[0]), nil)
 	}
 	pid, exit, err := a.spawn(a.out, "build", "build", command{argv: argv, env: env, dir: a.appDir, extra: -1, limits: limits})
 	if err != nil {
@@ -217,7 +237,7 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 	a.mu.Lock()
 	a.pid = pid
 	a.mu.Unlock()
-	timer := time.NewTimer(timeout)
+	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case status := <-exit:
@@ -231,6 +251,6 @@ func (a *agent) build(argv, env []string, limits Limits, timeout time.Duration) 
 	case <-timer.C:
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 		status := <-exit
-		return refusal(422, "BuildFailed", fmt.Sprintf("build step %q took longer than %s", argv[0], timeout), &status)
+		return refusal(422, "BuildFailed", fmt.Sprintf("build step %q was not done within %s", argv[0], given), &status)
 	}
 }

@@ -177,7 +177,7 @@ func (c *socketClient) logs(ctx context.Context, emit func(stream, text string, 
 				More   bool   `json:"cont"`
 			}
 			if json.Unmarshal(line, &entry) == nil {
-				if entry.Stream != streamErr && entry.Stream != streamSystem {
+				if entry.Stream != streamErr && entry.Stream != streamBuild && entry.Stream != streamSystem {
 					entry.Stream = streamOut
 				}
 				emit(entry.Stream, entry.Text, entry.More)

@@ -70,7 +70,7 @@ func (s *sandbox) run(req *runRequest) (*runAnswer, error) {
 			l.system("%s: %s", f.Code, f.Message)
 		}
 		go func() {
-			if f.Code == "StartFailed" {
+			if f.Code == "StartFailed" || f.Code == "BuildFailed" {
 				s.lastWords()
 			}
 			s.stop(0)
@@ -92,6 +92,16 @@ func (req *runRequest) check(kind string) error {
 	return nil
 }
 
+// isJob tells whether it is build steps alone, without an app after them.
+func (req *runRequest) isJob() bool {
+	var start struct {
+		Argv  []string          `json:"argv"`
+		Shell string            `json:"shell"`
+		Build []json.RawMessage `json:"build"`
+	}
+	return json.Unmarshal(req.Start, &start) == nil && len(start.Argv) == 0 && start.Shell == "" && len(start.Build) > 0
+}
+
 func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 	begun := time.Now()
 	claimed := s.state.update(func(st *state) bool {
@@ -110,6 +120,7 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 		return nil, faultf("InjectFailed", "the log cannot be opened: %v", err)
 	}
 	s.log.Store(l)
+	s.job.Store(req.isJob())
 	var timings runTimings
 	var port *int
 	var note string
@@ -120,6 +131,11 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if s.job.Load() {
+		// It ends by itself, and is said to have ended when all that it said is in its log.
+		within(cleanupTimeout, func() { <-s.exited })
+		return &runAnswer{Port: port, Timings: timings}, nil
 	}
 	if err := s.openIngress(req.Socket); err != nil {
 		return nil, faultf("StartFailed", "the ingress socket cannot be opened: %v", err)
@@ -242,9 +258,12 @@ func (s *sandbox) endedEarly() error {
 	case <-time.After(cleanupTimeout):
 	}
 	st := s.state.get()
-	f := faultf("StartFailed", "the sandbox ended before the app listened")
+	f, what := faultf("StartFailed", "the sandbox ended before the app listened"), "the app did not come to listen: "
+	if s.job.Load() {
+		f, what = faultf("BuildFailed", "the sandbox ended before the build did"), "the build did not end: "
+	}
 	if st.Exit != nil {
-		f.Message = "the app did not come to listen: " + st.Exit.describe()
+		f.Message = what + st.Exit.describe()
 		f.Details = map[string]any{"exit": st.Exit}
 	}
 	return f

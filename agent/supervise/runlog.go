@@ -33,6 +33,7 @@ const (
 const (
 	streamOut    = "stdout"
 	streamErr    = "stderr"
+	streamBuild  = "build"
 	streamSystem = "system"
 )
 

@@ -54,6 +54,7 @@ type sandbox struct {
 	handed  int64 // the order of the last hand_over
 
 	claimed  atomic.Bool
+	job      atomic.Bool // it runs build steps alone
 	follows  atomic.Bool
 	followed chan struct{} // closed when the agent has no more of the app's output
 	stopping atomic.Bool

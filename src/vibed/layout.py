@@ -35,6 +35,11 @@ class Uids:
         return self.base if self.rootless else self.base + 1
 
     @property
+    def registries(self) -> int:
+        """Of the registry gates, which face the registries."""
+        return self.base if self.rootless else self.base + 2
+
+    @property
     def sandboxes(self) -> range:
         """One uid for each sandbox that is alive."""
         if self.rootless:
@@ -110,6 +115,11 @@ class Layout:
         return self.home / "templates"
 
     @property
+    def downloads(self) -> Path:
+        """What builds have downloaded from registries, by its digest."""
+        return self.home / "cache" / "registry"
+
+    @property
     def own_logs(self) -> Path:
         """Of vibeD's own processes."""
         return self.home / "log"
@@ -127,6 +137,11 @@ class Layout:
     @property
     def sandboxes(self) -> Path:
         return self.runtime / "sb"
+
+    @property
+    def gates(self) -> Path:
+        """The registry gates of builds that run now: `<id>/registry.sock`."""
+        return self.runtime / "rg"
 
     @property
     def serve_socket(self) -> Path:

@@ -35,6 +35,7 @@ from vibed.router.markers import Markers
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
     BootFailed,
+    Builder,
     Claimed,
     Endpoint,
     Exit,
@@ -131,7 +132,7 @@ class ScriptedDriver:
     async def probe(self) -> Probe:
         return Probe(True, self.isolation, "scripted")
 
-    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
         if self.booting is not None:
             await self.booting.wait()
         if self.boot_fails:

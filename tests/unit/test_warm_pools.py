@@ -15,6 +15,7 @@ import pytest
 from vibed.apps.app import Runtime
 from vibed.sandboxes.driver import (
     BootFailed,
+    Builder,
     Claimed,
     Endpoint,
     Exit,
@@ -184,7 +185,7 @@ class Booting:
     async def probe(self) -> Probe:
         return Probe(True, self.isolation, "")
 
-    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
         self.begun += 1
         self.urgent += urgent
         digest = self.digest

@@ -37,6 +37,11 @@ class Start:
     """Ports on which the source says that its site listens, the likeliest first; empty when it names none. Evidence for
     who has to choose among several that are open, never a condition."""
 
+    @property
+    def job(self) -> bool:
+        """Whether it is build steps alone, without a server after them."""
+        return bool(self.build) and not self.argv and not self.shell
+
 
 @dataclass(frozen=True, slots=True)
 class Install:

@@ -17,6 +17,8 @@ from vibed.supervision.place import Place
 from vibed.supervision.roots import Root
 
 AGENT = "/usr/lib/vibed/vibed-agent"
+REGISTRY_SOCKET = "/layers/registry/registry.sock"
+"""Where a builder's claim mounts the registry gate's socket (`vibed.runtimes.gate`)."""
 APP_UID = 1000
 NOFILE = 4096
 _NO_DATA = "/run/data"
@@ -25,11 +27,12 @@ _OVERHEAD_MB = 48
 """The agent, its warm processes' shared part, and what surrounds them."""
 
 
-def agent(*, urgent: bool) -> list[str]:
+def agent(*, urgent: bool, builder: bool) -> list[str]:
     """Its argv. Warm processes take ten times as long as the boot itself, and most of them are for other apps than the
-    one that waits: in an urgent sandbox there are none, and the app gets a fresh process.
+    one that waits: in an urgent sandbox there are none, and the app gets a fresh process. A builder runs no app.
     """
-    return [AGENT, "agent", *(["-zygotes="] if urgent else [])]
+    flags = ["-zygotes="] if urgent or builder else []
+    return [AGENT, "agent", *flags, *([f"-registry={REGISTRY_SOCKET}"] if builder else [])]
 
 
 def image_of(root: Root) -> Path:
@@ -48,13 +51,15 @@ def agent_sockets(place: Place) -> dict[str, object]:
     }
 
 
-def tmpfs_sizes(limits: Limits) -> dict[str, tuple[int, str]]:
-    """Bytes and mode of the writable directories. Files are in memory, so what they may take is part of the bounds."""
+def tmpfs_sizes(limits: Limits, *, builder: bool) -> dict[str, tuple[int, str]]:
+    """Bytes and mode of the writable directories. Files are in memory, so what they may take is part of the bounds. In
+    a builder any of them may be as large as all together.
+    """
     disk = limits.disk_mb << 20
     return {
         "/app": (disk, "0755"),
-        "/home/app": (disk // 4, "0755"),
-        "/tmp": (disk // 2, "1777"),
+        "/home/app": (disk if builder else disk // 4, "0755"),
+        "/tmp": (disk if builder else disk // 2, "1777"),
         _NO_DATA: (disk // 2, "0755"),
         "/run/etc": (_ETC_BYTES, "0755"),
     }

@@ -48,6 +48,7 @@ class GVisorDriver(SupervisedDriver):
 
     name = "gvisor"
     isolation = Isolation.KERNEL
+    builds = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -63,13 +64,16 @@ class GVisorDriver(SupervisedDriver):
         """
         return general.bounds(limits, limits.pids * 4 + 512)
 
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
+    def lay_out(
+        self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool, builder: bool
+    ) -> dict[str, object]:
         image = general.image_of(root)
         memory = root.limits.memory_mb << 20
         bundle = folder / "bundle"
         (bundle / "rootfs").mkdir(parents=True)
         bundle.chmod(0o755)
-        (bundle / "config.json").write_text(json.dumps(self._config(root, general.agent(urgent=urgent))))
+        argv = general.agent(urgent=urgent, builder=builder)
+        (bundle / "config.json").write_text(json.dumps(self._config(root, argv, builder=builder)))
         (bundle / "config.json").chmod(0o644)
         if self.host.privileged:
             os.chown(folder / "in", place.uid, place.uid)
@@ -120,7 +124,8 @@ class GVisorDriver(SupervisedDriver):
                 "--root=/state",
                 "--platform=systrap",
                 "--network=none",
-                "--host-uds=create",
+                # an app's sandbox makes sockets on the host and connects to none; a builder connects to its gate
+                f"--host-uds={'all' if builder else 'create'}",
                 "--ignore-cgroups",
                 "run",
                 "-bundle=/bundle",
@@ -139,11 +144,11 @@ class GVisorDriver(SupervisedDriver):
         mounts.open_slot(place.inside, _SOCKETS_BYTES)
         os.chown(place.inside, place.uid, place.uid)
 
-    def _config(self, root: Root, argv: list[str]) -> dict[str, object]:
+    def _config(self, root: Root, argv: list[str], *, builder: bool) -> dict[str, object]:
         """The OCI bundle's config.json."""
         writable = [
             {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": [f"size={size}", f"mode={mode}"]}
-            for target, (size, mode) in general.tmpfs_sizes(root.limits).items()
+            for target, (size, mode) in general.tmpfs_sizes(root.limits, builder=builder).items()
         ]
         return {
             "ociVersion": "1.0.0",

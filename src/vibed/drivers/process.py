@@ -39,6 +39,7 @@ class ProcessDriver(SupervisedDriver):
 
     name = "process"
     isolation = Isolation.PROCESS
+    builds = True
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
@@ -64,7 +65,9 @@ class ProcessDriver(SupervisedDriver):
             await asyncio.to_thread(mounts.unmount_below, self._images)
         return adopted
 
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
+    def lay_out(
+        self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool, builder: bool
+    ) -> dict[str, object]:
         if not self.host.privileged:
             raise BootFailed(_NEEDS_ROOT, retryable=False)
         tree = self._mounted(root)
@@ -75,14 +78,14 @@ class ProcessDriver(SupervisedDriver):
             {"type": "dev", "target": "/dev"},
             {"type": "bind", "source": str(place.inside), "target": "/run/vibed"},
         ]
-        memory = general.tmpfs_sizes(root.limits)
+        memory = general.tmpfs_sizes(root.limits, builder=builder)
         entries += [
             {"type": "tmpfs", "target": target, "size": size, "mode": mode} for target, (size, mode) in memory.items()
         ]
         ids = [[0, place.uid, 1], [general.APP_UID, place.app_uid, 1]]
         return {
             **general.agent_sockets(place),
-            "command": general.agent(urgent=urgent),
+            "command": general.agent(urgent=urgent, builder=builder),
             "confine": {
                 "uid": place.uid,
                 "gid": place.uid,

@@ -23,7 +23,7 @@ from vibed.drivers.ahead import Ahead
 from vibed.drivers.site import DRIVER, GONE, TEMPLATE, Site, remove
 from vibed.drivers.unpacking import Unpacked, unpack
 from vibed.layout import Layout
-from vibed.sandboxes.driver import BootFailed, Claimed, Isolation, Probe, Prospect, Run, Sandbox
+from vibed.sandboxes.driver import BootFailed, Builder, Claimed, Isolation, Probe, Prospect, Run, Sandbox
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.spreading import spread
 
@@ -66,8 +66,10 @@ class StaticDriver:
             return Probe(False, self.isolation, f"{self.folder} cannot be written: {error}")
         return Probe(True, self.isolation, f"wrote, renamed and removed a site below {self.folder}")
 
-    async def boot(self, template: str = TEMPLATE, *, urgent: bool = False) -> Sandbox:
-        """A place for one site. Raises `BootFailed` for another template than `static-nginx`."""
+    async def boot(self, template: str = TEMPLATE, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
+        """A place for one site. Raises `BootFailed` for another template than `static-nginx`, and for a builder."""
+        if builder is not None:
+            raise BootFailed("driver static has no builder sandboxes", retryable=False)
         if template != TEMPLATE:
             raise BootFailed(f"driver static has no template {template!r}", retryable=False)
         site = Site(self, f"s{secrets.token_hex(6)[:11]}")

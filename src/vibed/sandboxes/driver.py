@@ -70,6 +70,18 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Builder(Limits):
+    """Bounds of a builder sandbox: one that installs and builds, with a way to the package registries and no secrets.
+    What it writes is in memory, so `disk_mb` counts beside `memory_mb`.
+    """
+
+    cpus: float = 2.0
+    memory_mb: int = 2048
+    pids: int = 1024
+    disk_mb: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One version of one app for one sandbox; everything that a driver needs, and no more."""
 
@@ -84,6 +96,7 @@ class Run:
     limits: Limits
     mounts: Sequence[Mount] = ()
     start_timeout_s: float = 60.0
+    """Until it serves; of a job (a start that has build steps alone), until the last of its steps has ended."""
     app_key: str = ""
     """Which app of that id: one that is deleted and made anew is another."""
 
@@ -248,7 +261,8 @@ class Sandbox(Protocol):
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Claim, inject and start, once ever; returns when the app listens and `socket` accepts (a site: when its
-        directory is complete). `on_stage` hears `claimed`, `injected`, `started`. Raises `RunFailed`, `SandboxLost`.
+        directory is complete), or, of a job, when its last step has ended well and the sandbox with it; nothing is at
+        `socket` then. `on_stage` hears `claimed`, `injected`, `started`. Raises `RunFailed`, `SandboxLost`.
         """
         ...
 
@@ -284,9 +298,11 @@ class Driver(Protocol):
         """Run something real in a sandbox, under a deadline; never raises."""
         ...
 
-    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
         """A warm sandbox of a template that is built. `urgent`: somebody waits for it, so it has an app's share of the
-        processors, and nothing is done in it that saves time only when it was done before. Raises `BootFailed`.
+        processors, and nothing is done in it that saves time only when it was done before. `builder`: it runs a job
+        and no app, in these bounds, and what it connects to at 127.0.0.1:3128 is the registry gate that a claim
+        mounts. Raises `BootFailed`, also where the driver has no builders here.
         """
         ...
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from vibed import wire
 from vibed.apps.errors import VibedError
-from vibed.sandboxes.driver import BootFailed, Isolation, Limits, Probe, Prospect, Run, Sandbox, State
+from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Probe, Prospect, Run, Sandbox, State
 from vibed.supervision import mounts
 from vibed.supervision.adoption import adopt
 from vibed.supervision.cgroups import Bounds, Group
@@ -46,6 +46,8 @@ class SupervisedDriver(ABC):
     name: ClassVar[str]
     isolation: ClassVar[Isolation]
     takes_mounts: bool = False
+    builds: ClassVar[bool] = False
+    """Whether it has builder sandboxes, where it takes mounts."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -57,7 +59,9 @@ class SupervisedDriver(ABC):
         """Run something real in a sandbox, under a deadline; never raises."""
 
     @abstractmethod
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
+    def lay_out(
+        self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool, builder: bool
+    ) -> dict[str, object]:
         """The driver's part of spec.json (kind, command, confine, sockets, cleanup).
 
         Files that the sandbox needs are written to `folder`, which becomes `place.folder` once all is there.
@@ -84,10 +88,15 @@ class SupervisedDriver(ABC):
         # a file system of its own: of a bind, /proc/self/mountinfo inside would tell the host's path
         mounts.open_slot(place.slot, _SLOT_BYTES)
 
-    async def boot(self, template: str, *, urgent: bool = False) -> Sandbox:
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
         """As every driver. Raises `BootFailed`; nothing is left behind then."""
         root = self.host.roots.root(template)
-        sandbox = await self._start(root, urgent)
+        if builder is not None:
+            if not (self.builds and self.takes_mounts):
+                why = "without root" if self.builds else "at all"
+                raise BootFailed(f"driver {self.name} has no builder sandboxes {why}", retryable=False)
+            root = replace(root, limits=builder)
+        sandbox = await self._start(root, urgent, builder is not None)
         try:
             async with asyncio.timeout(_BOOT_S):
                 await self._reach(sandbox)
@@ -130,14 +139,14 @@ class SupervisedDriver(ABC):
         """Remove all that is left of a sandbox without a supervisor; as `removal.remove`."""
         await remove(self.host, place, group, state, lost=lost)
 
-    async def _start(self, root: Root, urgent: bool) -> Supervised:
+    async def _start(self, root: Root, urgent: bool, builder: bool) -> Supervised:
         sandboxes = self.host.layout.sandboxes
         sandboxes.mkdir(mode=0o711, parents=True, exist_ok=True)
         uid = self.host.uids.take()
         place = Place(sandboxes / f"s{secrets.token_hex(6)[:11]}", uid, self.host.uids.app(uid))
         group = self.host.cgroups.get(place.id)
         try:
-            self._lay_out(place, root, group, urgent)
+            self._lay_out(place, root, group, urgent=urgent, builder=builder)
             # boots ahead of demand leave the CPU to deploys and to apps
             weight = WEIGHT if urgent else _WEIGHT_OF_BOOTS
             bounds = replace(self.bounds(self.default_limits(root)), weight=weight)
@@ -153,7 +162,7 @@ class SupervisedDriver(ABC):
         self._watch(sandbox)
         return sandbox
 
-    def _lay_out(self, place: Place, root: Root, group: Group, urgent: bool) -> None:
+    def _lay_out(self, place: Place, root: Root, group: Group, *, urgent: bool, builder: bool) -> None:
         # made under another name and renamed: a folder that has a sandbox's name is complete
         folder = place.folder.with_name(f".{place.id}")
         folder.mkdir(mode=0o700)
@@ -178,7 +187,7 @@ class SupervisedDriver(ABC):
                     else {"uid": os.geteuid(), "gid": os.getegid()}
                 ),
             }
-            spec |= self.lay_out(folder, place, root, group, urgent=urgent)
+            spec |= self.lay_out(folder, place, root, group, urgent=urgent, builder=builder)
             (folder / "spec.json").write_text(json.dumps(spec))
             folder.rename(place.folder)
         except BaseException:

@@ -25,6 +25,7 @@ from vibed.sandboxes.driver import (
     Limits,
     Mount,
     Run,
+    RunFailed,
     Sandbox,
     SandboxLost,
     Started,
@@ -165,17 +166,23 @@ class Supervised:
             )
         except wire.WireError as error:
             if error.error_code in _FAULT_OF_APP:
-                raise diagnose(error.error_code, error.message, await self._account(error.extra), run) from error
+                told = await self._account(error.extra)
+                if run.runtime.start.job:
+                    # what an installer's words mean, who gave it the job knows better than what knows apps
+                    raise RunFailed(error.message, code=error.error_code, exit=exit_of(told.get("exit"))) from error
+                raise diagnose(error.error_code, error.message, told, run) from error
             raise SandboxLost(f"sandbox {self.id}: {error.message}", code=_lost_code(error)) from error
         except (wire.Disconnected, TimeoutError, OSError) as error:
             raise SandboxLost(f"sandbox {self.id} was lost while it started {run.app_id}: {error}") from error
         finally:
             self._owner.tidy(self.place)
-        self._endpoint = Endpoint(socket)
-        self._state = State.RUNNING
+        endpoint = Endpoint(socket)
+        if not run.runtime.start.job:
+            self._endpoint = endpoint
+            self._state = State.RUNNING
         timings = {str(k): float(v) for k, v in (answer.get("timings") or {}).items()}
         return Started(
-            self._endpoint,
+            endpoint,
             answer.get("port") or None,
             {"bundle": prepared, **timings},
             str(answer.get("note") or ""),

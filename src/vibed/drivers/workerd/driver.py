@@ -77,7 +77,9 @@ class WorkerdDriver(SupervisedDriver):
         """Less than the floor of workerd itself would only ever fail."""
         return Bounds(max(limits.memory_mb, 64) << 20, limits.cpus, max(limits.pids, 64))
 
-    def lay_out(self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool) -> dict[str, object]:
+    def lay_out(
+        self, folder: Path, place: Place, root: Root, group: Group, *, urgent: bool, builder: bool
+    ) -> dict[str, object]:
         assets = self._assets / place.id
         assets.mkdir(mode=0o711, parents=True)
         program = str(self.host.programs.path("workerd"))

@@ -1,0 +1,251 @@
+"""The registry gate of one build: its only way out, on a Unix socket that its claim mounts.
+
+The gate (`vibed-agent registry`, docs/reference/supervisor.md) runs on the host as a uid of its own and ends with the
+build, or with vibeD. It knows the registries and what they know their callers by; what is in the sandbox knows the
+gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from vibed import records
+from vibed.runtimes.registries import Registries
+from vibed.sandboxes.driver import Mount, SandboxError
+from vibed.supervision.cgroups import Bounds
+from vibed.supervision.host import Host
+
+ADDRESS = "http://127.0.0.1:3128"
+"""Where clients in the sandbox find the gate."""
+PYPI = f"{ADDRESS}/pypi/simple/"
+NPM = f"{ADDRESS}/npm/"
+GO = f"{ADDRESS}/go"
+CACHE_BYTES = 8 << 30
+"""How much of downloads is kept."""
+
+log = records.logger("vibed.gate")
+
+_TARGET = "/layers/registry"
+_READY_S = 20.0
+_MEMORY = 512 << 20
+_LINE_BYTES = 1 << 16
+_SYSTEM = ("/etc/ssl", "/etc/pki", "/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf")
+"""What looking up a name and checking a certificate takes; the program itself is static."""
+
+
+class GateFailed(SandboxError):
+    """The gate could not be started; another attempt may work."""
+
+    code = "RegistryGateFailed"
+    retryable = True
+
+
+class Gate:
+    """A gate that is open."""
+
+    def __init__(self, folder: Path, registries: Registries) -> None:
+        self.mount = Mount(folder, _TARGET)
+        """For the claim of the builder sandbox."""
+        self.env = _told(registries)
+        """What package clients in the sandbox have to be told."""
+        self._denied: Counter[str] = Counter()
+        self._trouble: list[str] = []
+
+    def denied(self) -> Mapping[str, int]:
+        """How often what other `host:port` was asked for, and refused."""
+        return dict(self._denied)
+
+    def trouble(self) -> tuple[str, ...]:
+        """What failed at the registries, a sentence each, in the order in which it did: where there is any, and a build
+        has failed, trying again may help.
+        """
+        return tuple(self._trouble)
+
+    def _hear(self, line: bytes) -> bool:
+        """Take in what the gate says; whether it says that it is open."""
+        with contextlib.suppress(ValueError, AttributeError):
+            event = json.loads(line)
+            if host := event.get("denied"):
+                self._denied[str(host)] += 1
+            if trouble := event.get("trouble"):
+                self._trouble.append(str(trouble))
+            return bool(event.get("ready"))
+        log.warning("the registry gate says", text=line.decode(errors="replace").strip()[:2000])
+        return False
+
+
+@asynccontextmanager
+async def registry_gate(host: Host, registries: Registries) -> AsyncIterator[Gate]:
+    """A gate for one build, which ends when the context does. Raises `GateFailed`."""
+    if not host.privileged:
+        raise GateFailed("builds need vibeD to run as root: the gate has a uid of its own", retryable=False)
+    id = f"g{secrets.token_hex(6)[:11]}"
+    folder = host.layout.gates / id
+    group = host.cgroups.get(id)
+    try:
+        process, gate = await _open(host, registries, id, folder)
+        reading = asyncio.create_task(_listen(process, gate), name=f"registry gate {id}")
+        try:
+            yield gate
+        finally:
+            await _end(process)
+            await group.end()
+            await reading
+    finally:
+        await group.end()
+        await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def clear(host: Host) -> None:
+    """Remove what the gates of a vibeD that was killed have left; they themselves ended with it. Blocking."""
+    shutil.rmtree(host.layout.gates, ignore_errors=True)
+
+
+async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tuple[asyncio.subprocess.Process, Gate]:
+    uid = host.layout.uids.registries
+    cache = host.layout.downloads
+    try:
+        # nobody but root gets to the sockets on the host; in a sandbox every process may
+        host.layout.gates.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755)
+        os.chown(folder, uid, uid)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(cache, uid, uid)
+        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128))
+        spec = host.layout.gates / f"{id}.json"
+        spec.write_text(json.dumps(_confine(host, registries, id, folder)))
+        config = json.dumps(_config(registries)).encode() + b"\n"
+        process = await asyncio.create_subprocess_exec(
+            *(str(host.agent), "confine", str(spec), "--", "/vibed-agent", "registry"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.defpath},
+            start_new_session=True,
+            limit=_LINE_BYTES,
+        )
+    except OSError as error:
+        raise GateFailed(f"the registry gate could not be started: {error}") from error
+    gate = Gate(folder, registries)
+    try:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        # its end is how the gate learns that its build, or vibeD, has ended
+        process.stdin.write(config)
+        async with asyncio.timeout(_READY_S):
+            await process.stdin.drain()
+            while line := await process.stderr.readline():
+                if gate._hear(line):
+                    return process, gate
+        raise GateFailed("the registry gate ended at once; the log of the controller has its words")
+    except (TimeoutError, ConnectionError, ValueError) as error:
+        await _end(process)
+        raise GateFailed(f"the registry gate did not open: {error or 'it took too long'}") from error
+    except BaseException:
+        await _end(process)
+        raise
+    finally:
+        spec.unlink(missing_ok=True)
+
+
+async def _listen(process: asyncio.subprocess.Process, gate: Gate) -> None:
+    assert process.stderr is not None
+    while True:
+        try:
+            line = await process.stderr.readline()
+        except ValueError:  # longer than the gate writes any
+            continue
+        if not line:
+            return
+        gate._hear(line)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def _confine(host: Host, registries: Registries, id: str, folder: Path) -> dict[str, object]:
+    uid = host.layout.uids.registries
+    entries: list[dict[str, object]] = [{"type": "tmpfs", "target": "/", "size": 1 << 20, "mode": "0755"}]
+    binds = [(host.agent, "/vibed-agent", True), (folder, "/gate", False), (host.layout.downloads, "/cache", False)]
+    binds += [(Path(name).resolve(), name, True) for name in _SYSTEM if Path(name).exists()]
+    binds += [(path, f"/links/{n}", True) for n, path in enumerate(registries.find_links) if path.is_dir()]
+    entries += [{"type": "bind", "source": str(source), "target": target, "ro": ro} for source, target, ro in binds]
+    return {
+        "uid": uid,
+        "gid": uid,
+        "namespaces": ["mount", "pid", "ipc", "uts"],
+        "hostname": "registry",
+        "root": entries,
+        "cwd": "/",
+        "env": {"GOMAXPROCS": "2"},
+        "capabilities": [],
+        "seccomp": "default",
+        "landlock": {"ro": ["/"], "rw": ["/gate", "/cache"]},
+        "rlimits": {"nofile": 4096, "core": 0},
+        "cgroup_procs": [str(path) for path in host.cgroups.get(id).procs],
+        "die_with_parent": True,
+        "oom_score_adj": 500,
+    }
+
+
+def _config(registries: Registries) -> dict[str, object]:
+    authorities = []
+    for path in registries.authorities:
+        with contextlib.suppress(OSError):  # the client that it is meant for says so, here it may not matter
+            authorities.append(path.read_text(errors="replace"))
+    proxy = registries.proxy
+    return {
+        "socket": "/gate/registry.sock",
+        "cache": "/cache",
+        "cache_bytes": CACHE_BYTES,
+        "pypi": list(registries.pypi),
+        "first_index": registries.first_index,
+        "find_links": [f"/links/{n}" for n, path in enumerate(registries.find_links) if path.is_dir()],
+        "npm": registries.npm,
+        "npm_scopes": dict(registries.npm_scopes),
+        "go": registries.go,
+        "sumdb": registries.sumdb,
+        "authorization": [{"prefix": prefix, "header": header} for prefix, header in registries.authorization.items()],
+        "authorities": authorities,
+        "insecure": list(registries.insecure),
+        "proxy": {"http": proxy.http, "https": proxy.https, "none": proxy.none},
+    }
+
+
+def _told(registries: Registries) -> dict[str, str]:
+    """Every client by its own variables. Whatever else they ask for goes to the gate as to a proxy, which refuses it by
+    its name and writes it down; without one, a name would only not be found.
+    """
+    env = {
+        "PIP_INDEX_URL": PYPI,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "UV_DEFAULT_INDEX": PYPI,
+        "UV_NO_PROGRESS": "1",
+        "NPM_CONFIG_REGISTRY": NPM,
+        "NPM_CONFIG_UPDATE_NOTIFIER": "false",
+        "NPM_CONFIG_AUDIT": "false",
+        "NPM_CONFIG_FUND": "false",
+        "YARN_REGISTRY": NPM,
+        "YARN_NPM_REGISTRY_SERVER": NPM.rstrip("/"),
+        "YARN_UNSAFE_HTTP_WHITELIST": "127.0.0.1",
+        "COREPACK_NPM_REGISTRY": NPM.rstrip("/"),
+        "GOPROXY": GO,
+    }
+    env["GOSUMDB"] = registries.sumdb.removeprefix("https://") if registries.sumdb else "off"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        env[name] = ADDRESS
+    env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1,localhost"
+    return env
