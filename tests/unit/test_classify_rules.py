@@ -162,10 +162,11 @@ ROWS = [
     Row("another name of the same distribution", {"app.py": FLASK + "import bs4\n", "requirements.txt": "flask\nbs4==0.0.2\n"}, "python-server", {"packages": ("flask", "beautifulsoup4")}),
     Row("Procfile that needs a shell", {"Procfile": "web: python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "x.py": ""}, "procfile", {"shell": "python manage.py migrate; gunicorn x.wsgi --bind :$PORT", "kind": "python"}),
     Row("Procfile with python", {"Procfile": "web: python app.py", "app.py": FLASK + MAIN}, "procfile", {"argv": ("python3", "app.py")}),
-    Row("Procfile with a script, beside Python", {"Procfile": "web: sh start.sh", "start.sh": "exec python3 x.py", "x.py": "x"}, "procfile", {"kind": "python", "argv": ("sh", "start.sh")}),
+    Row("Procfile with a script, beside Python", {"Procfile": "web: sh start.sh", "start.sh": "exec python3 x.py", "x.py": "x"}, "procfile", {"kind": "python", "argv": ("python3", "x.py")}),
     Row("Procfile with a script alone", {"Procfile": "web: sh start.sh", "start.sh": "busybox httpd"}, "procfile", {"kind": "binary", "template": "base-debian"}),
     Row("script of pyproject.toml", {"pyproject.toml": "[project]\nname='x'\ndependencies=['flask']\n[project.scripts]\nserve='shop.start_it:go'\n", "shop/start_it.py": "from flask import Flask\ndef go(): Flask('x').run()\n", "shop/x.txt": "", "README": ""}, "python-script", {"argv": ("python3", "-c", "from shop.start_it import go; go()")}),
-    Row("start command of a Dockerfile", {"Dockerfile": 'FROM python\nCMD ["python", "tools/serve_it.py"]\n', "tools/serve_it.py": "x", "a.txt": ""}, "hidden-command", {"argv": ("python3", "tools/serve_it.py")}),
+    Row("a host's file", {"render.yaml": "services:\n  - type: web\n    startCommand: python tools/serve_it.py\n", "tools/serve_it.py": "x", "app.py": FLASK + MAIN}, "host-file", {"argv": ("python3", "tools/serve_it.py")}),
+    Row("start command of a Dockerfile", {"Dockerfile": 'FROM python\nCMD ["python", "tools/serve_it.py"]\n', "tools/serve_it.py": "x", "a.txt": ""}, "dockerfile", {"argv": ("python3", "tools/serve_it.py")}),
     # --- Node
     Row("scripts.start", {"package.json": pkg(scripts={"start": "node server.js"}, dependencies={"express": "^5.0.0"}), "server.js": EXPRESS}, "node-start", {"kind": "node", "entrypoint": "node server.js", "template": "node-24"}),
     Row("start with flags and variables", {"package.json": pkg(scripts={"start": "NODE_ENV=production node --max-old-space-size=256 ./bin/www"}), "bin/www": EXPRESS}, "node-start", {"argv": ("node", "--max-old-space-size=256", "bin/www"), "env": {"NODE_ENV": "production"}}),

@@ -39,29 +39,12 @@ _FOREIGN_COMMANDS = {
 }  # fmt: skip
 _PROCFILE = re.compile(r"^web[ \t]*:[ \t]*(\S.*)$", re.MULTILINE)
 _PORT = re.compile(r"\$\{?PORT(?::?-\d+)?\}?")
-_CMD = re.compile(r"^(?:CMD|ENTRYPOINT)[ \t]+(\S.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 def procfile(tree: Tree) -> str | None:
     """The `web` line of a Procfile: a shell command."""
     match = _PROCFILE.search(tree.text("Procfile")) if tree.has("Procfile") else None
     return match[1].strip()[:4000] if match else None
-
-
-def hidden_command(tree: Tree) -> tuple[str, str] | None:
-    """A start command in another service's file: (command, file)."""
-    if tree.has("startup.txt"):
-        line = tree.text("startup.txt").strip().splitlines()[:1]
-        if line and line[0].strip():
-            return line[0].strip()[:4000], "startup.txt"
-    found = _CMD.findall(tree.text("Dockerfile")[:65536]) if tree.has("Dockerfile") else []
-    if found:
-        text = found[-1].strip()[:4000]
-        if text[0] == "[":
-            words = re.findall(r'"((?:[^"\\]|\\.){0,500})"', text)
-            return (shlex.join(words), "Dockerfile") if words else None
-        return text, "Dockerfile"
-    return None
 
 
 def kind_of(command: str) -> tuple[str | None, str | None]:

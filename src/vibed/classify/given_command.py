@@ -21,6 +21,13 @@ from vibed.sources.errors import quoted
 _NODE = frozenset({"npm", "yarn", "pnpm", "bun", "nodemon", "tsx", "ts-node", "pm2", "pm2-runtime", "concurrently"})
 _EXPANDED = re.compile(r"[$`*?~#!]|\[.*\]|\{.*\}")
 """What only a shell gives its meaning."""
+_INSTALLS = re.compile(
+    r"(?:python3? -m )?pip3? install\b|uv (?:pip install|sync)\b|(?:poetry|pipenv|pdm) (?:install|sync)\b"
+    r"|(?:npm|pnpm|bun) (?:i|install|ci)\b|yarn(?: install)?$|(?:apt|apt-get|apk|corepack) "
+    r"|(?:python3? -m )?playwright install\b"
+)
+"""Steps of a command that install what a layer or the template has."""
+_CONTROL = re.compile(r"(?:^|;[ ]?)(?:if|then|else|fi|for|while|do|done|case|function|\w+\(\))\b")
 _DEEPEST = 3
 
 
@@ -29,9 +36,14 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
 
     Raises `UnsupportedRuntime`, `BuildRequired`.
     """
+    command = _without_installs(command)
     parts = shell_text.parse(command)
-    text = shell_text.inside_shell(unwrapped(parts[0].words).words) if parts and len(parts) == 1 else None
+    words = unwrapped(parts[0].words).words if parts and len(parts) == 1 else ()
+    text = shell_text.inside_shell(words)
     if text and depth < _DEEPEST:
+        return decide(p, text, where, depth + 1)
+    text = _script_file(p, words)
+    if text and depth < _DEEPEST and command_line.kind_of(text)[0] in ("python", "node"):
         return decide(p, text, where, depth + 1)
     kind, language = command_line.kind_of(command)
     if language:
@@ -56,6 +68,30 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
     argv, shell, env = _started(p, command, parts or (), inner)
     found = Decision(kind=kind, argv=argv, shell=shell, entrypoint=command, why=why, env=env)
     return django_app.prepared(p.python, found) if kind == "python" else found
+
+
+def _without_installs(command: str) -> str:
+    """The command without the steps that install packages: those are there when it runs."""
+    parts = shell_text.parse(command)
+    if not parts or len(parts) == 1:
+        return command
+    for at in range(len(parts) - 2, -1, -1):
+        part = parts[at]
+        if _INSTALLS.match(" ".join(unwrapped(part.words).words)) and part.then in ("&&", ";"):
+            command = command[: part.starts[0]] + command[parts[at + 1].starts[0] :]
+    return command
+
+
+def _script_file(p: Project, words: Sequence[str]) -> str | None:
+    """The commands of a shell script that only runs some, one after the other."""
+    name = words[1] if len(words) == 2 and words[0] in ("sh", "bash") else words[0] if len(words) == 1 else ""
+    path = posixpath.normpath(name)
+    if not path.endswith(".sh") or not p.tree.has(path):
+        return None
+    lines = [line.strip() for line in p.tree.text(path).replace("\\\n", " ").splitlines()]
+    kept = [line for line in lines if line and not line.startswith("#") and not re.match(r"set [-+]|shopt\b", line)]
+    text = "; ".join(line.removesuffix(";") for line in kept)
+    return text if kept and not _CONTROL.search(text) and shell_text.parse(text) else None
 
 
 def _started(

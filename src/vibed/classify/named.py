@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import command_line, foreign
+from vibed.classify import command_line, foreign, given_command
 from vibed.classify.decision import GENERAL, Decision
 from vibed.classify.errors import BadOverride, ClassifyError
 from vibed.classify.project import Project
@@ -59,6 +59,9 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         named, language = command_line.kind_of(entrypoint)
         if language:
             raise BadOverride(f"the entrypoint starts {language}, which no template has", hint=foreign.hint(language))
+        if named and _leaves(kinds, named) and (found := given_command.decide(project, entrypoint, "the entrypoint")):
+            return replace(found, why=why, rule="named")
+        project.passed_over.clear()  # whoever names a program may know that it is there
         text = command_line.with_port(entrypoint, project.port)
         kind, argv = named, command_line.as_arguments(text)
     if kinds is not None and len(kinds & GENERAL) == 1 and kind not in kinds:

@@ -23,6 +23,17 @@ _LISTENS = re.compile(
     r"|new\s+Server\s*\(|\bserve\s*\(\s*\{"
 )
 _OWN_SERVER = re.compile(r"\bcreateServer\s*\(|\bhttps?\.Server\s*\(")
+_EXPORTED = re.compile(
+    r"^[ \t]{0,20}(?:module\.exports[ \t]{0,9}=|export[ \t]{1,9}default)[ \t]{1,9}(\w{1,60})[ \t]{0,9};?[ \t]{0,9}$",
+    re.MULTILINE,
+)
+_LISTENERS = {
+    "express": "{app}.listen({port})", "Koa": "{app}.listen({port})", "polka": "{app}.listen({port})",
+    "connect": "{app}.listen({port})", "fastify": "{app}.listen({{port: {port}, host: '0.0.0.0'}})",
+    "Fastify": "{app}.listen({{port: {port}, host: '0.0.0.0'}})",
+    "Hono": "(await import('@hono/node-server')).serve({{fetch: {app}.fetch, port: {port}}})",
+}  # fmt: skip
+"""What makes an app that a file exports, and what has such an app listen."""
 _SPAWNS = re.compile(
     r"""\b(?:spawn|exec|execa|execSync|spawnSync|fork)\(\s{0,9}['"`](?:npx\s{1,3})?(?:npm\s{1,3}run\s{1,3}dev|vite|webpack|react-scripts|next|parcel|gulp|ng)\b"""
 )
@@ -135,6 +146,18 @@ class NodeApp:
     def serves(self, path: str) -> bool:
         """Whether the file, or a file of the app that it imports, listens."""
         return any(_LISTENS.search(self.tree.text(found)) for found in self.reached(path))
+
+    def exported(self, path: str) -> tuple[str, ...] | None:
+        """The command for a file that exports an app and leaves it to its host to have it listen."""
+        text = self.tree.text(path)
+        for name in _EXPORTED.findall(text):
+            typed = r"(?::[ \t]{0,9}\w{1,40}[ \t]{0,9})?"
+            by = rf"(?:await[ \t]{{1,9}})?(?:new[ \t]{{1,9}})?(?:require\(['\"])?({'|'.join(_LISTENERS)})\b"
+            made = re.search(rf"\b{name}[ \t]{{0,9}}{typed}=[ \t]{{0,9}}{by}", text)
+            if made:
+                listens = _LISTENERS[made[1]].format(app="(m.default.default ?? m.default)", port="+process.env.PORT")
+                return ("node", "--input-type=module", "-e", f'const m = await import("./{path}"); {listens}')
+        return None
 
     def only_builds(self, path: str) -> bool:
         """Whether the file starts a tool for development and listens itself on nothing: `scripts/start.js` of a front

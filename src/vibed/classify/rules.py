@@ -56,6 +56,14 @@ RULES: tuple[Rule, ...] = (
         server_rules.procfile,
     ),
     Rule(
+        "host-file",
+        "general",
+        "a file of another host names a command or a file: render.yaml, railway.json or .toml, nixpacks.toml, fly.toml,"
+        " app.yaml, heroku.yml, .do/app.yaml, apprunner.yaml, vercel.json, startup.txt, .replit",
+        "that command",
+        server_rules.host_file,
+    ),
+    Rule(
         "two-servers",
         None,
         "a Python file and a Node file are both servers",
@@ -119,11 +127,11 @@ RULES: tuple[Rule, ...] = (
         server_rules.go_server,
     ),
     Rule(
-        "hidden-command",
+        "dockerfile",
         "general",
-        "startup.txt, or CMD in a Dockerfile, starts a file that is there",
-        "that command",
-        server_rules.hidden_command,
+        "CMD or ENTRYPOINT in a Dockerfile starts a file that is there",
+        "that command: a hint, where nothing else says it",
+        server_rules.dockerfile,
     ),
     Rule(
         "program",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vibed.classify import command_line, django_app, foreign, given_command
+from vibed.classify import command_line, django_app, foreign, given_command, shell_text
 from vibed.classify.decision import Decision
-from vibed.classify.errors import AmbiguousProject, BuildRequired, NotAWebApp, UnsupportedRuntime
+from vibed.classify.errors import AmbiguousProject, BuildRequired, ClassifyError, NotAWebApp, UnsupportedRuntime
+from vibed.classify.host_commands import HostCommand, host_commands, vercel_entries
+from vibed.classify.host_commands import dockerfile as dockerfile_command
 from vibed.classify.node_command import Command, decision
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
@@ -113,7 +115,16 @@ def node_entry(p: Project) -> Decision | None:
     if script:
         command_, name = script
         return decision(command_, f"It is a Node app: what the script {quoted(name)} runs is a server.")
+    for path in _entry_files(p):
+        if argv := p.node.exported(path):
+            return decision(Command(argv), f"It is a Node app: {quoted(path)} exports one, which is made to listen.")
     return None
+
+
+def _entry_files(p: Project) -> list[str]:
+    main = p.node.package.get("main")
+    named = p.node.file(main) if isinstance(main, str) else None
+    return [*([named] if named else []), *p.node.entries()]
 
 
 def _is_other_program(p: Project) -> bool:
@@ -147,22 +158,46 @@ def go_server(p: Project) -> Decision | None:
     return None if folder is None else p.go.decide(folder, p.packages("go-123"))
 
 
-def hidden_command(p: Project) -> Decision | None:
-    found = command_line.hidden_command(p.tree)
-    if found is None or command_line.kind_of(found[0]) == (None, None) or foreign.language(p.tree):
-        return None
-    kind, language = command_line.kind_of(found[0])
-    if language or (kind == "binary" and not _has_program(p, found[0])) or (kind == "go"):
-        return None
-    files = re.findall(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)\b", found[0])
-    if files and not any(file.removeprefix("./").removeprefix("/app/") in p.tree.paths for file in files):
-        return None
-    command = found[0].replace("/usr/src/app/", "").replace("/app/", "")
-    return given_command.decide(p, command, f"the start command in its {found[1]}")
+def host_file(p: Project) -> Decision | None:
+    for path in vercel_entries(p.tree):
+        why = f"vercel.json names ‘{path}’ as what is served"
+        if path.endswith(".py") and p.python.serves(path):
+            return replace(p.python.decide(path), why=f"{why}.")
+        if not path.endswith(".py") and (argv := p.node.run(path) if p.node.serves(path) else p.node.exported(path)):
+            return decision(Command(argv), f"{why}.")
+    for one in host_commands(p.tree):
+        if (told := _told(p, one)) is not None:
+            return told
+    return None
 
 
-def _has_program(p: Project, command: str) -> bool:
-    return any(word.removeprefix("./").removeprefix("/app/") in p.tree.paths for word in command.split())
+def dockerfile(p: Project) -> Decision | None:
+    found = dockerfile_command(p.tree)
+    return _told(p, found) if found else None
+
+
+def _told(p: Project, one: HostCommand) -> Decision | None:
+    """What a command of a host's file comes to here; None where it starts what is not there, or what nothing here
+    has: what else there is decides then."""
+    command = re.sub(r"(?<![\w./-])/(?:usr/src/)?(?:app|code|workspace|srv)/", "", one.command)
+    parts = shell_text.parse(command) or ()
+    command = (shell_text.inside_shell(parts[0].words) if len(parts) == 1 else None) or command
+    kind, language = command_line.kind_of(command)
+    if language or kind in (None, "go") or foreign.language(p.tree):
+        return None
+    if kind == "binary" and not any(word.removeprefix("./") in p.tree.paths for word in command.split()):
+        return None
+    files = re.findall(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)\b", command)
+    if files and not any(file.removeprefix("./").rpartition("/")[2] in _names(p) for file in files):
+        return None
+    try:
+        return given_command.decide(p, command, f"the start command in its {one.file}")
+    except ClassifyError:
+        return None
+
+
+def _names(p: Project) -> frozenset[str]:
+    return frozenset(path.rpartition("/")[2] for path in p.tree.paths)
 
 
 def program(p: Project) -> Decision | None:

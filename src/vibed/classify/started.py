@@ -17,6 +17,8 @@ _OBJECT = re.compile(r"([\w.]+):[\w.()]+")
 _ROOTS = frozenset({"--app-dir", "--chdir", "--pythonpath", "-C", "--directory"})
 _SETTINGS = frozenset({"-c", "--config", "--log-config", "--env-file", "-k", "--worker-class"})
 """Options whose value is not what is started."""
+_INLINE = re.compile(r"\bfrom ([\w.]{1,200}) import |\bimport\(\"\./([^\"]{1,200})\"\)")
+"""What a command imports that is a program itself: `python3 -c`, `node -e`."""
 _NODE = ("", ".js", ".mjs", ".cjs", ".ts", ".mts")
 
 
@@ -65,6 +67,12 @@ def _named(tree: Tree, words: tuple[str, ...], folder: str) -> Iterator[str]:
     modules = {words[at + 1] for at in range(len(words) - 1) if words[at] == "-m"}
     server = next((word for word in words if word in ("gunicorn", "uvicorn", "hypercorn", "daphne")), "")
     for before, word in pairwise(("", *words)):
+        if before in ("-c", "-e") and (inline := _INLINE.search(word)):
+            stem = inline[2] or inline[1].replace(".", "/")
+            ends = ("", ".py", "/__init__.py")
+            if found := tree.first(posixpath.join(folder, root, stem + end) for root in roots for end in ends):
+                yield found
+            continue
         if before in _SETTINGS:
             continue
         path = posixpath.normpath(posixpath.join(folder, word))

@@ -16,6 +16,7 @@ SOURCE_READ = 4 << 20
 PAGE_HEAD = 64 << 10
 BINARY_HEAD = 64
 LOCK_HEAD = 1 << 20
+TELLING_HEAD = 32 << 10
 
 _DATA = re.compile(rb"([\"'`])[^\"'`(){}<>\n]{1024,}|([\"'`\n])(?:[A-Za-z0-9+/=]{40,}+\r?\n){16,}")
 """A long literal without a sign of code in it: one line, or lines of base64."""
@@ -27,7 +28,8 @@ _MANIFESTS = frozenset(
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
         "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
         "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
-        "angular.json", "firebase.json", "staticwebapp.config.json",
+        "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
+        "nixpacks.toml", "fly.toml", "app.yaml", "heroku.yml", "deploy.template.yaml", "apprunner.yaml", ".replit",
     }
 )  # fmt: skip
 _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
@@ -38,6 +40,11 @@ _LOCKS = frozenset(
         "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock",
     }
 )  # fmt: skip
+_TELLING = re.compile(
+    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json)",
+    re.IGNORECASE,
+)
+"""What people write down how they start it."""
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})
 _PAGES = frozenset({"html", "htm"})
 _DATA_FILES = frozenset(
@@ -64,6 +71,8 @@ def wanted(path: str, executable: bool) -> int:
         head = MANIFEST_HEAD
     elif depth <= 1 and name in _LOCKS:
         head = LOCK_HEAD
+    elif _TELLING.fullmatch(path if depth else name):
+        head = TELLING_HEAD
     elif extension in _DATA_FILES and depth <= _MANIFEST_DEPTH:
         head = BINARY_HEAD
     elif depth <= _MANIFEST_DEPTH and (executable or name == "www"):
