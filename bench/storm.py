@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -46,8 +47,8 @@ class Storm:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, switches: int, *, clients: int = 3) -> None:
-        """Deploy until so many versions have gone live; first one, then in bursts."""
+    def run(self, switches: int, *, say: Callable[[str], None], clients: int = 3) -> None:
+        """Deploy until so many versions have gone live; first one, then in bursts. `say` hears how far it is."""
         self._deploy(1)
         threads = [threading.Thread(target=self._ask, args=(post,)) for _ in range(clients) for post in (False, True)]
         threads.append(threading.Thread(target=self._keep_coming))
@@ -57,6 +58,7 @@ class Storm:
             mark = 2
             while self.live < switches:
                 mark = self._burst(mark)
+                say(f"{self.live} of {switches} switches, {len(self.answers)} requests, {len(self.failures)} failed")
         finally:
             self._over.set()
             for thread in threads:

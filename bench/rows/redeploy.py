@@ -82,7 +82,7 @@ def measure(bench: Bench) -> Row:
 def _storm(bench: Bench, row: Row, kind: str, source: sources.Source, switches: int) -> None:
     name = f"storm-{kind}-{secrets.token_hex(2)}"
     storm = Storm(bench.instance, name, source)
-    storm.run(switches)
+    storm.run(switches, say=bench.say)
     row.figures[f"{kind}, storm: switches"] = storm.live
     row.figures[f"{kind}, storm: requests"] = len(storm.answers) + len(storm.failures)
     row.notes += [f"{kind}, storm: {said}" for said in storm.failures[:6]]
