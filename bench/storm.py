@@ -65,15 +65,20 @@ class Storm:
                 thread.join()
 
     @property
-    def stale(self) -> int:
-        """How many requests were."""
+    def stale(self) -> list[str]:
+        """The requests that were, each in words."""
         order = [(ended, self.numbers.get(mark, 0)) for _, ended, mark in self.answers]
         order.sort()
-        newest = list(accumulate((number for _, number in order), max))
-        found = 0
-        for began, _, mark in self.answers:
+        newest = list(accumulate(order, lambda best, one: max(best, one, key=lambda entry: entry[1])))
+        found = []
+        for began, ended, mark in self.answers:
             before = bisect_left(order, (began, 0))
-            found += bool(before) and newest[before - 1] > self.numbers.get(mark, 0)
+            if before and newest[before - 1][1] > (number := self.numbers.get(mark, 0)):
+                at, later = newest[before - 1]
+                found.append(
+                    f"{(began - at) * 1000:.1f} ms after version {later} had answered, version {number} was asked,"
+                    f" and answered after {(ended - began) * 1000:.1f} ms"
+                )
         return found
 
     def _burst(self, mark: int) -> int:

@@ -87,7 +87,9 @@ def _storm(bench: Bench, row: Row, kind: str, source: sources.Source, switches: 
     row.figures[f"{kind}, storm: requests"] = len(storm.answers) + len(storm.failures)
     row.notes += [f"{kind}, storm: {said}" for said in storm.failures[:6]]
     row.verdicts.append(none_of(f"{kind}, storm: 0 failed", {"request": len(storm.failures)}))
-    row.verdicts.append(none_of(f"{kind}, storm: 0 stale", {"request": storm.stale}))
+    stale = storm.stale
+    row.notes += [f"{kind}, storm, stale: {said}" for said in stale[:6]]
+    row.verdicts.append(none_of(f"{kind}, storm: 0 stale", {"request": len(stale)}))
     with bench.instance.connect() as api:
         bench.instance.delete(api, name)
     bench.instance.wait_gone([name], wait_s=90)
