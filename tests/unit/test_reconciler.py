@@ -7,7 +7,7 @@ import contextlib
 import errno
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ async def test_an_older_sandbox_that_ends_while_the_name_moves_on_does_not_lead_
         raise SandboxLost("it has ended")
 
     async def takes_a_moment(heir: Sandbox | None) -> None:
-        await world.until(lambda: first.exit is not None)
+        first.end()
         await asyncio.sleep(0.02)
 
     first.hand_over, second.hand_over = has_ended, takes_a_moment  # type: ignore[method-assign]
@@ -758,6 +758,46 @@ async def test_what_serves_hands_over_before_the_name_leads_to_another(world: Wo
     world.driver.made[0].hand_over = hand_over  # type: ignore[method-assign]
     await world.settle(await world.deploy())
     assert led_to == [[1]] and world.serving() == [2]
+
+
+async def test_nobody_comes_to_the_new_version_before_the_one_that_serves_has_handed_over(world: World) -> None:
+    """One that is drained passes on what it gets to the one that serves, which stalls."""
+    drained = asyncio.Event()
+    told: list[str] = []
+    stalls = asyncio.Event()
+
+    def keeping(name: str, until: asyncio.Event | None = None) -> Callable[[Sandbox | None], Awaitable[None]]:
+        async def hand_over(heir: Sandbox | None) -> None:
+            if until is not None and heir is not None:
+                await until.wait()
+            told.append(name)
+
+        return hand_over
+
+    async def drain(deadline_s: float) -> None:
+        await drained.wait()
+
+    await world.settle(await world.deploy())
+    world.driver.made[0].drain = drain  # type: ignore[method-assign]
+    await world.settle(await world.deploy())
+    first, second = world.driver.made
+    first.hand_over = keeping("drained")  # type: ignore[method-assign]
+    second.hand_over = keeping("serving", stalls)  # type: ignore[method-assign]
+    third = await world.deploy()
+    world.fleet.wake("todo")
+    await world.until(lambda: len(world.driver.made) == 3 and world.driver.made[2].endpoint is not None)
+    fourth = await world.deploy()
+    world.fleet.wake("todo")
+    await world.until(lambda: len(world.driver.made) == 4 and world.driver.made[3].endpoint is not None)
+    await asyncio.sleep(0.02)
+    assert told == [] and world.serving() == [2]
+    assert world.driver.made[2].heir is world.driver.made[3], "what nobody has come to hands over before"
+    stalls.set()
+    assert (await world.settle(third)).phase is Phase.READY
+    assert (await world.settle(fourth)).phase is Phase.READY
+    assert told[:2] == ["serving", "serving"] and set(told[2:]) == {"drained"}
+    assert world.serving() == [4]
+    drained.set()
 
 
 async def test_one_that_is_gone_before_anybody_is_sent_to_it_never_serves_and_fails_with_its_own_words(

@@ -41,12 +41,13 @@ class Name:
         `HeirUnreachable` when the run is gone already; the name then leads where it did.
         """
         run.stage = Stage.SWITCHING
-        deaf = await self._hand_over(run)
+        deaf = await self._live_hand_over(run)
         if self.leading() is not run:
             return  # whoever leads now has the name, and hands over again: what is deaf may still serve until then
         self._markers.publish(self._app_id, run.number, run.version, endpoint)
         for other in deaf:
             self._on_deaf(other)
+        await self._drained_hand_over(run)
 
     async def lead_to_newest(self) -> None:
         """Have the name lead to the newest run that serves, if there is one and it does not.
@@ -63,31 +64,38 @@ class Name:
         except VibedError as error:
             log.warning("connections could not be kept", app=self._app_id, run=run.number, error=error.message)
         try:
-            for other in await self._hand_over(run):
+            for other in await self._live_hand_over(run):
                 self._on_deaf(other)
         except HeirUnreachable as error:
             # Whoever waits for its end notices it, and lets the name lead to another.
             log.warning("connections could not move", app=self._app_id, run=run.number, error=error.message)
+        await self._drained_hand_over(run)
 
     def _leads_to(self, run: LiveRun) -> bool:
         published = self._markers.published(self._app_id)
         return bool(published) and published[0].run == run.number
 
-    async def _hand_over(self, heir: LiveRun) -> list[LiveRun]:
-        """Let `heir` have the connections that Caddy keeps to all others, at the same time, so that one that stalls
-        does not hold up the rest. Returns the one to which the name leads still, if it is deaf: it has to go as soon as
-        the name leads elsewhere. Raises `HeirUnreachable`.
+    async def _live_hand_over(self, heir: LiveRun) -> list[LiveRun]:
+        """Let `heir` have what reaches the runs that serve, or were about to, one after the other from the newest on:
+        each may have its connections from an older one, so that the last to hear of it changes all at one instant,
+        however long it takes to hear. Returns the one to which the name leads still, if it is deaf: it has to go as
+        soon as the name leads elsewhere. Raises `HeirUnreachable`.
         """
-        others = [
-            run
-            for run in self._runs.values()
-            if run is not heir and run.sandbox is not None and (run.live or run.stage is Stage.DRAINING)
-        ]
-        told = await asyncio.gather(*(self._give(run, heir) for run in others), return_exceptions=True)
-        for failed in told:
-            if isinstance(failed, BaseException):
+        others = [run for run in self._runs.values() if run is not heir and run.sandbox is not None and run.live]
+        others.sort(key=lambda run: run.number, reverse=True)
+        return [run for run in others if not await self._give(run, heir)]
+
+    async def _drained_hand_over(self, heir: LiveRun) -> None:
+        """Let `heir` have what those get that are being drained. Until then they pass it to the one before, which
+        hands over before: were they the first, who comes by them would see the new run while others see the old one.
+        They hear of it at the same time, so that one that stalls does not hold up the rest.
+        """
+        draining = [run for run in self._runs.values() if run.stage is Stage.DRAINING and run.sandbox is not None]
+        for failed in await asyncio.gather(*(self._give(run, heir) for run in draining), return_exceptions=True):
+            if isinstance(failed, HeirUnreachable):
+                log.warning("connections could not move", app=self._app_id, run=heir.number, error=failed.message)
+            elif isinstance(failed, BaseException):
                 raise failed
-        return [run for run, heard in zip(others, told, strict=True) if not heard]
 
     async def _give(self, run: LiveRun, heir: LiveRun) -> bool:
         assert run.sandbox is not None
