@@ -226,6 +226,21 @@ func TestAPoolOfHelpersThatEndsAtOnceIsNotTakenForWorkersThatFailOneAfterTheOthe
 	}
 }
 
+func TestPoolsThatAWorkerStartsOneAfterTheOtherAreNotTakenForWorkersThatFail(t *testing.T) {
+	t.Parallel()
+	b := boot(t, options{})
+	b.inject(map[string]string{"app.py": prefork(`    for _ in range(6):
+        for _ in range(2):
+            if os.fork() == 0:
+                time.sleep(0.2)
+                os._exit(0)
+        os.wait(); os.wait()
+        time.sleep(0.15)`)})
+	if status, out := b.start(nil); status != 200 {
+		t.Error(out)
+	}
+}
+
 func TestAnAppThatIsToEndGetsNoConnectionToWaitFor(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -15,7 +15,7 @@ from vibed.sources.contents import contents
 from vibed.sources.errors import EmptyArchive
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import DEFAULT_LIMITS
-from vibed.sources.overlay import NoSuchFile, no_such_file, overlay
+from vibed.sources.overlay import NoSuchFile, no_such_file, overlay, without
 from vibed.sources.pack import pack_files
 from vibed.sources.reader import read_table
 
@@ -83,6 +83,21 @@ def test_a_file_is_not_changed_and_removed_at_once_and_something_is_left(tmp_pat
         merged(tmp_path, base, {"d/e": b"3"}, ["d"])
     with pytest.raises(EmptyArchive):
         merged(tmp_path, base, {}, ["a", "d"])
+
+
+def test_a_folder_takes_what_is_in_it_and_nothing_that_is_called_alike(tmp_path: Path) -> None:
+    base = dict.fromkeys(["d", "d-x/a", "d.txt", "d0", "dd/a", "e/f", "e/g/h", "e/ü", "e.x"], b"1")
+    for removed, left in (["d"], base.keys() - {"d"}), (["./e/"], base.keys() - {"e/f", "e/g/h", "e/ü"}):
+        assert merged(tmp_path, pack_files(base), {}, removed)[1].keys() == left
+
+
+def test_many_names_of_many_files_are_found_in_one_step_each() -> None:
+    present = {f"{n % 100}/{n}" for n in range(20_000)}
+    # each name against each file took seconds, in which nobody else is answered
+    gone = [f"{n % 100}/{n}" for n in range(900)] + [str(n) for n in range(5)]
+    assert without(present, gone) == {
+        path for path in present if path in set(gone) or path.split("/")[0] in set("01234")
+    }
 
 
 def test_what_is_shown_is_bounded_and_what_is_left_out_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def overlay(
     table = read_table(base, limits)
     modes = {entry.path: entry.mode for entry in table.entries}
     present = {path.removeprefix(strip) for path in modes if path.startswith(strip)}
-    gone = _without(present, removed)
+    gone = without(present, removed)
     fresh = _contents(patch, limits)
     both = sorted(gone & set(fresh))
     if both:
@@ -85,11 +86,16 @@ def _contents(patch: Path | None, limits: ArchiveLimits) -> dict[str, tuple[byte
     return {path: (content, modes[path] or 0o644) for path, content in iter_files(patch, table, limits=narrow)}
 
 
-def _without(present: set[str], removed: Iterable[str]) -> set[str]:
+def without(present: set[str], removed: Iterable[str]) -> set[str]:
+    """Which of the paths are meant by names of files and folders. Raises `NoSuchFile`."""
     gone: set[str] = set()
-    for name in removed:
+    ordered = sorted(present)  # a folder's paths lie side by side: there may be 20,000, and a thousand names
+    for name in dict.fromkeys(removed):
         wanted = name.removeprefix("./").rstrip("/")
-        found = {path for path in present if path == wanted or path.startswith(f"{wanted}/")} if wanted else set()
+        found = {wanted} & present
+        if wanted:
+            # the character after the slash ends the folder
+            found.update(ordered[bisect_left(ordered, f"{wanted}/") : bisect_left(ordered, f"{wanted}0")])
         if not found:
             raise no_such_file(name, present)
         gone |= found
