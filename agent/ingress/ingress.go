@@ -59,15 +59,17 @@ type Ingress struct {
 	draining                           atomic.Bool
 	heir                               atomic.Pointer[Heir]
 
-	mu      sync.Mutex
-	tunnels map[*tunnel]struct{}
-	conns   map[*conn]struct{}
+	mu        sync.Mutex
+	tunnels   map[*tunnel]struct{}
+	conns     map[*conn]struct{}
+	listeners map[net.Listener]struct{}
 }
 
 // New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
-	in := &Ingress{pool: newPool(dial), most: maxOpen, bodyIdle: bodyIdle, tunnels: map[*tunnel]struct{}{}, conns: map[*conn]struct{}{}}
+	in := &Ingress{pool: newPool(dial), most: maxOpen, bodyIdle: bodyIdle, tunnels: map[*tunnel]struct{}{},
+		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{}}
 	in.grpc = newGRPC(dial, errorLog, &in.pool.heads)
 	if errorLog == nil {
 		errorLog = log.New(io.Discard, "", 0)
@@ -89,6 +91,14 @@ func New(dial Dialer, errorLog *log.Logger) *Ingress {
 
 // Serve accepts connections until Drain or Close; it then returns nil.
 func (in *Ingress) Serve(l net.Listener) error {
+	in.mu.Lock()
+	in.listeners[l] = struct{}{}
+	in.mu.Unlock()
+	defer func() {
+		in.mu.Lock()
+		delete(in.listeners, l)
+		in.mu.Unlock()
+	}()
 	if err := in.server.Serve(tracking{l, in}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -151,7 +161,7 @@ func (in *Ingress) Drain(ctx context.Context) (open, closedWebSockets int) {
 wait:
 	for {
 		now := time.Now()
-		if total := in.total.Load(); total != seen || in.open.Load() != 0 || in.upgraded.Load() != 0 {
+		if total := in.total.Load(); total != seen || in.open.Load() != 0 || in.upgraded.Load() != 0 || in.unsettled() {
 			quiet, seen = now, total
 		} else if now.Sub(quiet) >= quietPeriod {
 			break
@@ -171,7 +181,6 @@ wait:
 		cancel()
 	}
 	in.server.Shutdown(grace)
-	in.HandOver(nil)
 	return open, closedWebSockets
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // All versions of an app are reached by one address, so that the proxy keeps connections to an old version when the
@@ -30,10 +31,11 @@ const (
 
 // Heir is the ingress of the version that takes over.
 type Heir struct {
-	mu    sync.Mutex
-	conn  *net.UnixConn
-	pool  *pool
-	http2 *httputil.ReverseProxy
+	mu     sync.Mutex
+	conn   *net.UnixConn
+	silent bool // it does not say what it has taken, as those of earlier releases
+	pool   *pool
+	http2  *httputil.ReverseProxy
 }
 
 // NewHeir connects to the socket on which the heir takes connections; dial opens one to its ingress, for requests whose
@@ -56,6 +58,8 @@ func NewHeir(connections, dial Dialer) (*Heir, error) {
 func (h *Heir) Forget() { h.close() }
 
 func (h *Heir) close() {
+	h.mu.Lock() // what is just being given is not in doubt
+	defer h.mu.Unlock()
 	h.conn.Close()
 	h.pool.close()
 }
@@ -76,11 +80,20 @@ func (h *Heir) serve(w http.ResponseWriter, r *http.Request, otherwise http.Hand
 	proxy.ServeHTTP(w, sent)
 }
 
+// give returns when the heir has the connection, and an error when it never will: until it says so, the connection may
+// lie in a socket that nobody reads any more, and only what is still open here keeps it alive.
 func (h *Heir) give(fd int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.conn.SetWriteDeadline(time.Now().Add(takePatience))
-	_, _, err := h.conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(fd), nil)
+	h.conn.SetDeadline(time.Now().Add(takePatience))
+	if _, _, err := h.conn.WriteMsgUnix([]byte{0}, syscall.UnixRights(fd), nil); err != nil || h.silent {
+		return err
+	}
+	_, err := h.conn.Read(make([]byte, 1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		h.silent = true
+		return nil
+	}
 	return err
 }
 
@@ -121,7 +134,7 @@ func (in *Ingress) Moved(heir *Heir) int {
 
 // Inherit takes connections from the ingresses of earlier versions until l is closed.
 func (in *Ingress) Inherit(l *net.UnixListener) {
-	taken := newHandedOver(l.Addr())
+	taken := newHandedOver(l.Addr(), in)
 	defer taken.Close()
 	go in.Serve(taken)
 	for {
@@ -135,15 +148,27 @@ func (in *Ingress) Inherit(l *net.UnixListener) {
 		}
 		go func() {
 			defer from.Close()
-			// What can no longer be taken must not be given: it stays where it is, and is served there.
-			defer context.AfterFunc(taken.over, func() { from.Close() })()
+			// What can no longer be taken must not be given: it stays where it is, and is served there. What has been
+			// taken is said to be, before that.
+			var taking sync.Mutex
+			defer context.AfterFunc(taken.over, func() {
+				taking.Lock()
+				defer taking.Unlock()
+				from.Close()
+			})()
 			for {
 				conn, err := receive(from)
 				if err != nil {
 					return
 				}
-				if !taken.put(conn) {
-					conn.Close()
+				taking.Lock()
+				ok := taken.put(conn)
+				if ok {
+					from.SetWriteDeadline(time.Now().Add(takePatience))
+					from.Write([]byte{0})
+				}
+				taking.Unlock()
+				if !ok {
 					return
 				}
 			}
@@ -173,23 +198,28 @@ func receive(from *net.UnixConn) (net.Conn, error) {
 
 // handedOver is a listener whose connections come from elsewhere.
 type handedOver struct {
+	in    *Ingress
 	addr  net.Addr
 	conns chan net.Conn
 	over  context.Context
 	end   context.CancelFunc
 }
 
-func newHandedOver(addr net.Addr) *handedOver {
-	h := &handedOver{addr: addr, conns: make(chan net.Conn)}
+func newHandedOver(addr net.Addr, in *Ingress) *handedOver {
+	h := &handedOver{in: in, addr: addr, conns: make(chan net.Conn)}
 	h.over, h.end = context.WithCancel(context.Background())
 	return h
 }
 
+// put tells whether the connection is one of ours now.
 func (h *handedOver) put(c net.Conn) bool {
+	c = h.in.track(c)
 	select {
 	case h.conns <- c:
 		return true
 	case <-h.over.Done():
+		h.in.follow(c, http.StateClosed)
+		c.Close()
 		return false
 	}
 }
@@ -221,15 +251,68 @@ func (l tracking) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.in.track(accepted), nil
+}
+
+// track makes a connection one that can move, unless it is one or never can.
+func (in *Ingress) track(accepted net.Conn) net.Conn {
 	unix, ok := accepted.(*net.UnixConn)
 	if !ok {
-		return accepted, nil
+		return accepted
 	}
-	c := &conn{UnixConn: unix, in: l.in, idle: true, waits: -1}
-	l.in.mu.Lock()
-	l.in.conns[c] = struct{}{}
-	l.in.mu.Unlock()
-	return c, nil
+	c := &conn{UnixConn: unix, in: in, idle: true, waits: -1}
+	in.mu.Lock()
+	in.conns[c] = struct{}{}
+	in.mu.Unlock()
+	return c
+}
+
+// unsettled tells whether there is a connection that must not be closed yet, however long nothing has come: the goroutine
+// that moves it, or has read the first bytes of a request, may not have had its turn on a busy machine.
+func (in *Ingress) unsettled() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	moves := in.heir.Load() != nil
+	found := false
+	for c := range in.conns {
+		found = c.unsettled(moves) || found
+	}
+	for l := range in.listeners {
+		found = found || hasWaiting(l)
+	}
+	return found
+}
+
+// unsettled interrupts the read of a connection that is to move.
+func (c *conn) unsettled(moves bool) bool {
+	if c.gone.Load() {
+		return false
+	}
+	c.mu.Lock()
+	busy := !c.idle && !c.fixed
+	c.mu.Unlock()
+	return busy || moves && c.wake()
+}
+
+// hasWaiting tells whether connections wait to be accepted.
+func hasWaiting(l net.Listener) (waiting bool) {
+	source, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := source.SyscallConn()
+	if err != nil {
+		return false
+	}
+	raw.Control(func(fd uintptr) {
+		poll := struct {
+			fd              int32
+			events, revents int16
+		}{fd: int32(fd), events: 1} // POLLIN
+		n, _, _ := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&syscall.Timespec{})), 0, 0, 0)
+		waiting = n == 1 && poll.revents&1 != 0
+	})
+	return waiting
 }
 
 // conn is a connection of the proxy.
