@@ -211,3 +211,39 @@ func TestAnAppThatThinksForLongIsNoBodyThatStopsComing(t *testing.T) {
 		}
 	}
 }
+
+func TestARefusalIsReadByWhoSendsBeforeItReads(t *testing.T) {
+	absent, full := emptyHop(t), version(t, "one")
+	full.most = 0
+	for code, h := range map[string]*hop{"AppUnreachable": absent, "TooManyOpenRequests": full} {
+		conn := h.connect()
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		r := bufio.NewReader(conn)
+		for range 2 { // by the same connection
+			if _, err := io.WriteString(conn, upload8MB+strings.Repeat("x", 8_000_000)); err != nil {
+				t.Fatal(code, err)
+			}
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(code, err)
+			}
+			if said, err := io.ReadAll(resp.Body); !strings.Contains(string(said), code) || err != nil || resp.Close {
+				t.Errorf("%s: %q %v, closes %v", code, said, err, resp.Close)
+			}
+		}
+	}
+}
+
+func TestAnAnswerBeforeTheEndOfABodySaysSoToTheProxy(t *testing.T) {
+	early, _ := answersEarly(t, "HTTP/1.1 401 Who\r\nContent-Length: 2\r\n\r\nno", readOn)
+	for what, h := range map[string]*hop{"the app's": early, "a refusal": emptyHop(t)} {
+		answer := h.exchange(upload8MB + "half")
+		if !strings.Contains(answer, "\r\nX-Vibed-Unread: 1\r\n") || !strings.Contains(answer, "\r\nConnection: close\r\n") {
+			t.Errorf("%s: %q", what, answer)
+		}
+	}
+	if answer := early.exchange("POST / HTTP/1.1\r\nHost: todo\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"); strings.Contains(answer, "Unread") {
+		t.Errorf("%q", answer)
+	}
+}

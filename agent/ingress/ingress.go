@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vibed.dev/agent/unread"
 )
 
 const (
@@ -128,9 +130,11 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case open+in.upgraded.Load() > in.most:
+		unread.Discard(w, r, unread.Quiet)
 		refuse(w, http.StatusServiceUnavailable, "TooManyOpenRequests",
 			fmt.Sprintf("%d requests of this app are open already.", in.most), true)
 	case r.Method == http.MethodConnect:
+		unread.Discard(w, r, unread.Quiet)
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
 	case r.ProtoMajor == 2 && heir != nil:
 		heir.serve(w, r, in.serve)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+
+	"vibed.dev/agent/unread"
 )
 
 // unreachable is the answer when the app gave none. mayHaveRun tells a client whether the app can have acted on the
@@ -35,7 +37,7 @@ func plainly(err error) string {
 
 // tooSlow is the answer to a client whose body has stopped coming.
 func tooSlow(w http.ResponseWriter) {
-	w.Header().Set("Connection", "close") // the rest may still come
+	unread.Announce(w.Header()) // the rest may still come
 	refuse(w, http.StatusRequestTimeout, "RequestTimeout", "The body of the request did not come in time.", true)
 }
 

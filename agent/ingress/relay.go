@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"os"
 	"sync"
+
+	"vibed.dev/agent/unread"
 )
 
 // buffers carry bodies in both directions.
@@ -19,6 +21,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 // connection cost as much as all the rest of this hop.
 func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	if !plain(r.Host) || !plain(r.Method) {
+		unread.Discard(w, r, unread.Longest)
 		refuse(w, http.StatusBadRequest, "BadRequest", "The Host is not a host, or the method not a method.", false)
 		return
 	}
@@ -35,6 +38,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	c, mayHaveRun, err := in.send(ctx, r, to, upgrade, small)
 	if err != nil {
 		if ctx.Err() == nil {
+			unread.Discard(w, r, unread.Longest)
 			unreachable(w, err, mayHaveRun)
 		}
 		return
@@ -61,7 +65,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 			return
 		}
 		if up.unread() {
-			w.Header().Set("Connection", "close")
+			unread.Announce(w.Header())
 			up.settle()
 		}
 		in.took(r, c, http.StatusBadGateway)
@@ -82,7 +86,7 @@ func (in *Ingress) relay(w http.ResponseWriter, r *http.Request, to *pool) {
 	announced := len(resp.Trailer)
 	var settle func()
 	if up.unread() {
-		w.Header().Set("Connection", "close") // a part of the body may be left in it
+		unread.Announce(w.Header())
 		switch settle = up.settle; {
 		case bodiless(r, resp):
 			settle()

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"vibed.dev/agent/unread"
 )
 
 const (
@@ -16,10 +18,6 @@ const (
 	continuePatience = time.Second
 	// bodyIdle is how long a request's body may pause as long as the app has not answered; then it is the app's affair.
 	bodyIdle = time.Minute
-	// lingerQuiet and lingerFor bound how long the end of an early response waits for the client's body: until nothing
-	// has come for so long, and where the app reads no more of it, for so long in all.
-	lingerQuiet = time.Second
-	lingerFor   = 30 * time.Second
 )
 
 // smallBody reads the body when it is known to be small and the client is not waiting for permission to send it.
@@ -218,10 +216,10 @@ func (u *upload) settle() {
 		select {
 		case <-u.done:
 			return
-		case <-time.After(lingerQuiet):
+		case <-time.After(unread.Quiet):
 		}
 		switch came := u.came.Load(); {
-		case u.unwanted.Load() && time.Since(begun) > lingerFor:
+		case u.unwanted.Load() && time.Since(begun) > unread.Longest:
 			return
 		case came != seen:
 			seen = came

@@ -1,6 +1,7 @@
 // Package sites is the site server: it answers for those static sites that bring more than files, which are rules
 // (`_redirects`, `_headers`), files that were compressed before, a prefix they were built for, or several 404 pages.
-// Plain sites are Caddy's own; both answer alike where a site says nothing (tests/contract/test_router.py).
+// Plain sites are Caddy's own, but for requests with a body, which it would not read to its end; both answer alike where a
+// site says nothing (tests/contract/test_router.py).
 //
 // One process serves all such sites of a machine. It knows nothing but the markers that Caddy looks at and the folders
 // that they lead to, so it may be killed at any time and nothing that serves depends on vibeD being alive.

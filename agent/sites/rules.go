@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"regexp"
 	"strings"
 )
@@ -55,6 +56,17 @@ type facts struct {
 	Headers   []headers  `json:"headers"`
 	// weight is about how much memory it takes, in bytes.
 	weight int
+}
+
+// plain is what there is to know of a site that is no more than its files, by its marker; nil for one with rules.
+func plain(marker string) *facts {
+	switch path.Ext(marker) {
+	case ".s":
+		return &facts{}
+	case ".p":
+		return &facts{Fallback: "/index.html"}
+	}
+	return nil
 }
 
 func readFacts(root *os.Root) (*facts, error) {

@@ -7,6 +7,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"vibed.dev/agent/unread"
 )
 
 // siteHeader is how Caddy says which site is asked: the path of its marker below the folder of markers.
@@ -32,6 +34,7 @@ func New(config Config) *Server {
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer answerShortage(w, r)
+	unread.Discard(w, r, unread.Longest)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache")
 	folder, facts, err := s.find(r.Header.Get(siteHeader))
@@ -63,6 +66,9 @@ func (s *Server) find(marker string) (string, *facts, error) {
 	folder, err := os.Readlink(filepath.Join(s.config.Apps, clean+".d"))
 	if err != nil {
 		return "", nil, err
+	}
+	if facts := plain(clean); facts != nil {
+		return folder, facts, nil
 	}
 	facts, err := s.known.of(path.Dir(clean), folder)
 	return folder, facts, err

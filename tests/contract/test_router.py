@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.prepare import home
+from tests.refused import hammer
 from vibed.classify.host_rules import host_rules
 from vibed.config import Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
@@ -65,6 +66,11 @@ class Router:
     activate: Callable[[str], Awaitable[bytes]] | None = None
     servers: list[asyncio.Server] = field(default_factory=list)
     site_server: asyncio.subprocess.Process | None = None
+
+    @property
+    def log(self) -> Path:
+        """Caddy's."""
+        return self.layout.home.parent / "caddy.log"
 
     async def serve_sites(self) -> None:
         """Start the site server, as the watchdog does."""
@@ -666,3 +672,72 @@ async def test_nothing_is_asked_twice_of_an_api_that_dies_in_the_middle(router: 
     for method in ("GET", "POST"):
         assert (await router.ask("localhost", method=method)).status_code == 503
     assert len(seen) == 2
+
+
+async def test_who_sends_a_body_to_a_site_is_answered_and_knows_whether_the_connection_goes_on(router: Router) -> None:
+    site(router, 1, {"index.html": "home"})
+    wanted = {
+        ("site.localhost", "POST /"): (405,),
+        ("site.localhost", "PUT /nothing"): (405,),
+        ("site.localhost", "GET /"): (200,),
+    }
+    kept, lost = await hammer(router.config.port, wanted, clients=8, rounds=15)
+    assert lost == []
+    assert kept
+    assert b"panic" not in router.log.read_bytes()
+
+
+async def test_a_connection_whose_body_caddy_has_not_read_ends_with_the_answer_that_says_so(router: Router) -> None:
+    site(router, 1, {"index.html": "home"})
+    wanted = {
+        ("nobody.localhost", "POST /hook"): (404,),
+        ("nobody.localhost", "GET /"): (404,),
+        ("elsewhere.example", "POST /"): (404,),
+        ("site.localhost", "GET /"): (200,),
+    }
+    _, lost = await hammer(
+        router.config.port, wanted, clients=8, rounds=15, sizes=(1_000, 60_000, 200_000), fields=[""]
+    )
+    assert lost == []
+    assert b"panic" not in router.log.read_bytes()
+
+
+async def test_a_connection_whose_body_was_not_read_to_its_end_ends_with_the_answer_and_caddy_lives(
+    router: Router,
+) -> None:
+    """Where another request could follow, the rest of the body would be read twice at once, which ends the process."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\nConnection: close\r\nX-Vibed-Unread: 1\r\n\r\nwho?"
+        )
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    router.markers.make_room("early")
+    path = router.markers.socket("early", 1, 1)
+    router.servers.append(await asyncio.start_unix_server(refuses, str(path)))
+    router.markers.publish("early", 1, 1, Endpoint(path))
+
+    async def one(framing: str, body: tuple[bytes, bytes]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.config.port)
+        head = f"POST / HTTP/1.1\r\nHost: early.localhost\r\n{framing}\r\n\r\n".encode()
+        async with asyncio.timeout(20):
+            writer.write(head + body[0])
+            said = await reader.readuntil(b"\r\n\r\n")
+            assert b" 401 " in said and b"\r\nConnection: close\r\n" in said and b"X-Vibed" not in said
+            assert await reader.readexactly(4) == b"who?"
+            writer.write(body[1] + b"GET / HTTP/1.1\r\nHost: early.localhost\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):  # it was told that nobody reads another
+                assert await reader.read() == b""
+        writer.close()
+
+    for _ in range(10):
+        await asyncio.gather(
+            *(one("Content-Length: 10", (b"half,", b"half.")) for _ in range(10)),
+            *(one("Transfer-Encoding: chunked", (b"5\r\nhalf,\r\n", b"0\r\n\r\n")) for _ in range(10)),
+        )
+    assert b"panic" not in router.log.read_bytes()
+    assert (await router.ask("localhost")).text == "api"

@@ -22,6 +22,7 @@ from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
 from tests.e2e.proxied.secured import secured
 from tests.e2e.proxied.wire import Answer, Ask, Connect, http1, http2
+from tests.refused import hammer
 
 HERE = Path(__file__).parent / "proxied"
 MIB = os.urandom(1 << 20)
@@ -462,6 +463,28 @@ async def test_what_was_left_of_a_body_is_no_request(places: dict[str, Place]) -
         said = await reader.read()
     writer.close()
     assert said == b"no, thanks"
+
+
+async def test_who_is_answered_before_the_end_of_a_body_knows_whether_the_connection_goes_on(
+    vibed: Instance, places: dict[str, Place]
+) -> None:
+    """Caddy must not read two requests at once of one connection: that ends its process, and everybody's requests."""
+    caddy = vibed.pids()["caddy"]
+    wanted = {
+        (f"localhost:{vibed.port}", "POST /v1/deploy"): (401,),
+        (f"localhost:{vibed.port}", "POST /nothing"): (404, 413),
+        (places["site"].host, "POST /"): (405,),
+        (places["site"].host, "GET /"): (200,),
+        (places["general"].host, "POST /early-and-reads-on/413"): (413,),
+        (places["general"].host, "POST /early/413"): (413,),
+        (places["general"].host, "POST /x"): (200,),
+    }
+    rounds = int(os.environ.get("VIBED_TEST_HAMMER", "12"))
+    kept, lost = await hammer(vibed.port, wanted, clients=8, rounds=rounds)
+    assert lost == []
+    assert kept
+    assert vibed.pids()["caddy"] == caddy
+    assert "panic" not in (vibed.layout.own_logs / "caddy.log").read_text()
 
 
 @pytest.mark.parametrize("over", OVER)

@@ -105,7 +105,7 @@ class Edge:
                 headers += [(name, value) for name, value in _HEADERS if name not in present]
                 headers.append((b"x-request-id", request_id.encode()))
                 if lingers := not await body.finish():
-                    headers.append((b"connection", b"close"))
+                    headers += [(b"connection", b"close"), (b"x-vibed-unread", b"1")]
                 message = {**message, "headers": headers}
             elif lingers and not message.get("more_body", False):
                 await send({**message, "more_body": True})
