@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 )
@@ -87,8 +86,7 @@ func sumQuery(rest string) (name, query string, ok bool) {
 
 // sumDB asks the proxies, as the go command would; where they do not stand for the database, the database itself.
 func (g *Gate) sumDB(w http.ResponseWriter, r *http.Request, proxies []goProxy, name, query string) error {
-	database, err := url.Parse(g.config.SumDB)
-	if err != nil || database.Host == "" || database.Host != name {
+	if g.config.SumDB.URL == "" || g.config.SumDB.Name != name {
 		return refuse(http.StatusNotFound, "%s is not the checksum database that is configured", name)
 	}
 	if query == "supported" {
@@ -100,7 +98,7 @@ func (g *Gate) sumDB(w http.ResponseWriter, r *http.Request, proxies []goProxy, 
 			return err
 		}
 	}
-	return g.plain(w, r, strings.TrimSuffix(g.config.SumDB, "/")+"/"+query)
+	return g.plain(w, r, strings.TrimSuffix(g.config.SumDB.URL, "/")+"/"+query)
 }
 
 // plain passes a small answer on as it is.

@@ -36,9 +36,12 @@ type Config struct {
 	FindLinks []string          `json:"find_links"`
 	NPM       string            `json:"npm"`
 	Scopes    map[string]string `json:"npm_scopes"` // "@acme": its registry
-	// Go is a GOPROXY list, SumDB the checksum database's address.
+	// Go is a GOPROXY list; SumDB the checksum database, by the name that Go asks for.
 	Go    string `json:"go"`
-	SumDB string `json:"sumdb"`
+	SumDB struct {
+		Name string `json:"name"`
+		URL  string `json:"url"`
+	} `json:"sumdb"`
 
 	Authorization []Authorization `json:"authorization"`
 	Authorities   []string        `json:"authorities"` // certificates in PEM, besides the system's

@@ -38,7 +38,7 @@ type upstream struct {
 
 func newUpstream(config Config) (*upstream, error) {
 	u := &upstream{named: map[string]bool{}, insecure: config.Insecure, authorization: config.Authorization}
-	addresses := append([]string{config.NPM, config.SumDB, config.Proxy.HTTP, config.Proxy.HTTPS}, config.PyPI...)
+	addresses := append([]string{config.NPM, config.SumDB.URL, config.Proxy.HTTP, config.Proxy.HTTPS}, config.PyPI...)
 	for _, address := range config.Scopes {
 		addresses = append(addresses, address)
 	}

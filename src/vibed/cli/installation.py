@@ -37,6 +37,7 @@ _HANDED_ON = (
     "OTEL_",
     "VIBED_",
     "PIP_",
+    "UV_",
     "NPM_CONFIG_",
     "npm_config_",
     "GO",
@@ -46,7 +47,18 @@ _HANDED_ON = (
     "NO_PROXY",
     "no_proxy",
 )
-_ALWAYS = ("LANG", "TZ", "PYTHONPATH", "HOME", "NODE_EXTRA_CA_CERTS", "XDG_RUNTIME_DIR")
+_ALWAYS = (
+    "LANG",
+    "TZ",
+    "PYTHONPATH",
+    "HOME",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NETRC",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+)
 
 
 def lay_out(config: Config, layout: Layout) -> None:

@@ -217,12 +217,19 @@ def _config(registries: Registries) -> dict[str, object]:
         "npm": registries.npm,
         "npm_scopes": dict(registries.npm_scopes),
         "go": registries.go,
-        "sumdb": registries.sumdb,
+        "sumdb": _sumdb(registries.sumdb),
         "authorization": [{"prefix": prefix, "header": header} for prefix, header in registries.authorization.items()],
         "authorities": authorities,
         "insecure": list(registries.insecure),
         "proxy": {"http": proxy.http, "https": proxy.https, "none": proxy.none},
     }
+
+
+def _sumdb(value: str) -> dict[str, str]:
+    """The database's name, by which Go asks for it, and its address."""
+    name, _, address = value.strip().partition(" ")
+    name = name.partition("+")[0]
+    return {"name": name, "url": address.strip() or f"https://{name}"} if name else {"name": "", "url": ""}
 
 
 def _told(registries: Registries) -> dict[str, str]:
@@ -244,7 +251,10 @@ def _told(registries: Registries) -> dict[str, str]:
         "COREPACK_NPM_REGISTRY": NPM.rstrip("/"),
         "GOPROXY": GO,
     }
-    env["GOSUMDB"] = registries.sumdb.removeprefix("https://") if registries.sumdb else "off"
+    # with its key, where it is not the one that Go knows; the address is the gate's
+    env["GOSUMDB"] = registries.sumdb.split()[0] if registries.sumdb else "off"
+    if registries.go_unsummed:
+        env["GONOSUMDB"] = registries.go_unsummed
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         env[name] = ADDRESS
     env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1,localhost"

@@ -39,7 +39,9 @@ class Registries:
     go: str = ""
     """A GOPROXY list."""
     sumdb: str = ""
-    """Empty: module sums are not checked."""
+    """A GOSUMDB value (`name`, `name+key`, `name url`); empty: module sums are not checked."""
+    go_unsummed: str = ""
+    """A GONOSUMDB list: modules whose sums are not checked."""
     authorization: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The Authorization header for addresses that begin so: scheme, host and the beginning of the path."""
     authorities: tuple[Path, ...] = ()
