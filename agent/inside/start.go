@@ -23,6 +23,9 @@ type startSpec struct {
 	Build    [][]string        `json:"build"`
 	Limits   *Limits           `json:"limits"`
 
+	// Links are made in the app's directory where it has nothing of that name: path below it, and where the link leads.
+	Links map[string]string `json:"links"`
+
 	// ExpectedPorts are those on which the source says that its site listens, the likeliest first.
 	ExpectedPorts []int `json:"expected_ports"`
 }
@@ -102,6 +105,7 @@ func (a *agent) run(s startSpec) (started, error) {
 	a.zygotes = nil
 	a.mu.Unlock()
 
+	a.link(s.Links)
 	pages := siteOf(s)
 	base := a.baseEnv(s.Port)
 	kind, target := warmable(s, base)

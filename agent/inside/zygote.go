@@ -139,7 +139,8 @@ func warmable(s startSpec, base map[string]string) (kind string, target []string
 		return "", nil
 	}
 	for k, v := range s.Env {
-		if old, same := base[k]; atStart().MatchString(k) && (!same || old != v) {
+		// installed packages are taken over by a process that waits, or it hands over to a fresh one itself (zygote.py)
+		if old, same := base[k]; k != "PYTHONUSERBASE" && atStart().MatchString(k) && (!same || old != v) {
 			return "", nil
 		}
 	}

@@ -7,6 +7,9 @@ Descriptor 3 is a socket to the agent: ``ready`` goes out when the modules are i
 just been started with that command line (docs/reference/supervisor.md, section Agent). Whatever it cannot imitate
 it hands to a real fresh interpreter by exec, in the same process.
 
+Packages that were installed for an app (PYTHONUSERBASE) are taken over, unless one has the name of a module that is
+imported, or that was looked for and not found: what imported it would be another with it.
+
 A module that starts a thread is left out: the process starts anew without it. The seed of ``hash()`` is this
 process's own and fixed when it starts, as in every Python process.
 """
@@ -24,12 +27,14 @@ import importlib.machinery  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import runpy  # noqa: E402
+import site  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import types  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
 AGENT = 3
+MISSED: set[str] = set()  # top-level modules that were looked for while warming up, and are not there
 CANNOT_OPEN = 2  # exit status of an interpreter whose script is missing
 
 
@@ -45,8 +50,18 @@ def main() -> None:
     become(orders["argv"], orders["env"], orders["cwd"])
 
 
+class Missing:
+    """The last finder: who is asked for a module here will not get it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if path is None:
+            MISSED.add(name)
+
+
 def warm_up(name: str, modules: list[str]) -> None:
     """Import the modules. One that is missing or fails is skipped, one that starts a thread is left out."""
+    sys.meta_path.append(Missing)  # type: ignore[arg-type]
     for module in modules:
         try:
             importlib.import_module(module)
@@ -57,6 +72,7 @@ def warm_up(name: str, modules: list[str]) -> None:
             rest = [m for m in modules if m != module]
             os.set_inheritable(AGENT, True)
             os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), name, *rest])
+    sys.meta_path.remove(Missing)  # type: ignore[arg-type]
 
 
 def read_orders() -> dict[str, Any]:
@@ -81,9 +97,16 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
     path = argv[2] if as_module else os.path.abspath(argv[1])
     first = os.getcwd() if as_module else os.path.dirname(os.path.realpath(path))
     container = not as_module and not os.path.isfile(path)
-    if shadows(first) or (container and os.path.exists(path)):
+    packages = installed(env)
+    if (
+        shadows(first)
+        or (packages and shadows(packages, behind=sys.stdlib_module_names))
+        or (container and os.path.exists(path))
+    ):
         fresh(argv, env)
     reseed()
+    if packages:
+        add(packages)
     sys.orig_argv = list(argv)
     if not sys.flags.safe_path:
         sys.path[0] = first
@@ -136,8 +159,29 @@ def report(error: BaseException) -> NoReturn:
     sys.exit(1)
 
 
-def shadows(directory: str) -> bool:
-    """Whether a file of the app has the name of an imported module: a fresh process would take the file."""
+def installed(env: dict[str, str]) -> str:
+    """Where packages lie that were installed for the app; empty when there are none."""
+    base = env.get("PYTHONUSERBASE", "")
+    if not base or env.get("PYTHONNOUSERSITE"):
+        return ""
+    return os.path.join(base, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")
+
+
+def add(packages: str) -> None:
+    """Put them where they are when an interpreter starts: behind the standard library, before the template's own."""
+    site.USER_BASE, site.USER_SITE = os.environ["PYTHONUSERBASE"], packages
+    before = list(sys.path)
+    site.addsitedir(packages)
+    new = [entry for entry in sys.path if entry not in before]
+    ends = ("site-packages", "dist-packages")
+    at = next((at for at, entry in enumerate(before) if entry.endswith(ends)), len(before))
+    sys.path[:] = [*before[:at], *new, *before[at:]]
+
+
+def shadows(directory: str, behind: frozenset[str] = frozenset()) -> bool:
+    """Whether a file there has the name of a module that is imported, or was not found: a fresh process would take that
+    file. Of the modules in `behind` it would not.
+    """
     suffixes = tuple(importlib.machinery.all_suffixes())
     try:
         entries = list(os.scandir(directory))
@@ -145,7 +189,7 @@ def shadows(directory: str) -> bool:
         return False
     for entry in entries:
         name = entry.name.partition(".")[0]
-        if name not in sys.modules or name in STARTED_WITH:
+        if name in STARTED_WITH or name in behind or (name not in sys.modules and name not in MISSED):
             continue
         if entry.name.endswith(suffixes) or os.path.isfile(os.path.join(entry.path, "__init__.py")):
             return True

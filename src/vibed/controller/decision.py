@@ -57,6 +57,8 @@ class RunView:
     """How long it has served."""
     note: str = ""
     """Of a serving run: what its owner should know of how it is served; the rest of a sentence."""
+    building: str = ""
+    """How far the installation of what it needs is, while it waits for that."""
 
     @property
     def told(self) -> str:
@@ -201,7 +203,7 @@ def _bring_up(wanted: Wanted, seen: Observed, serving: RunView | None) -> Plan:
     if seen.refused is not None:
         return _fall_back(wanted, seen, serving, superseded, *seen.refused)
     if starting is not None:
-        again = seen.now + BLOCKED_S if starting.waits_for else None
+        again = seen.now + BLOCKED_S if starting.waits_for or starting.building else None
         return _meanwhile(older, superseded, *_on_its_way(starting, trouble, lived=lived), look_again_at=again)
     if trouble is not None and gives_way(trouble, sound=seen.sound, lived=lived, older=_fallback(wanted, seen)):
         return _fall_back(wanted, seen, serving, superseded, trouble.reason, trouble.message)
@@ -223,6 +225,9 @@ def _on_its_way(starting: RunView, trouble: Trouble | None, *, lived: bool) -> t
     who = f"version {starting.version}"
     if trouble is not None and lived and loops(trouble):
         return Phase.FAILED, "CrashLoop", failed_so_far(starting.version, trouble, "It is being started again.")
+    if starting.building:
+        message = f"{who} waits for its dependencies to be installed: {starting.building}; it becomes Ready by itself"
+        return Phase.PENDING, "BuildingDependencies", message
     if starting.waits_for:
         return Phase.PENDING, "WaitingForTurn", f"{who} waits for its turn: {starting.waits_for}"
     phase = Phase.CLAIMING if starting.step in ("", "claiming") else Phase.STARTING

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from vibed.apps.app import App, Version
 from vibed.controller.ending import account, how_it_ended
+from vibed.controller.installing import Layer
 from vibed.controller.means import Means
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
@@ -26,6 +27,7 @@ async def launch(
     placement: Placement,
     name: Name,
     *,
+    layer: Layer | None,
     on_step: Callable[[], None],
 ) -> Mapping[str, float]:
     """Bring a run up; returns milliseconds by step. `on_step` is called when a slow one has got further.
@@ -50,7 +52,7 @@ async def launch(
     if placement.driver != "static":
         means.markers.make_room(app.app_id)
     started = await sandbox.run(
-        _order(means, app, run, version, placement),
+        _order(means, app, run, version, placement, layer),
         socket=means.markers.socket(app.app_id, run.number, run.version),
         log_dir=means.layout.run_log(app.app_id, run.number),
         on_stage=on_stage,
@@ -83,7 +85,7 @@ def _unless_leaving(run: LiveRun, why: str = "it was stopped while it started") 
         raise RunFailed(why, code="Stopped")
 
 
-def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Placement) -> Run:
+def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Placement, layer: Layer | None) -> Run:
     config, runtime = means.config, version.runtime
     if not config.warm_processes:
         runtime = replace(runtime, start=replace(runtime.start, warm=False))
@@ -94,7 +96,10 @@ def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Pl
         number=run.number,
         source=means.source_path(version.source_digest),
         runtime=runtime,
-        env=version.env,
+        # what the owner says about a variable counts
+        env={**(layer.env if layer is not None else {}), **version.env},
         limits=placement.limits,
+        mounts=(layer.mount,) if layer is not None else (),
+        links=layer.links if layer is not None else {},
         start_timeout_s=config.start_timeout_s + (config.build_timeout_s if runtime.start.build else 0.0),
     )

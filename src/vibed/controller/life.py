@@ -19,6 +19,7 @@ from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
 from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
+from vibed.controller.installing import Layer, installed
 from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
@@ -59,6 +60,8 @@ class Life:
         """The versions of which a run has served for `SOUND_AFTER_S`."""
         self.restarts = 0
         self.last_crash: Crash | None = None
+        self._noted: set[int] = set()
+        """The versions of which was told what their installation left out."""
         self.traces: dict[int, str] = {}
         """What the first runs of versions are a part of, where somebody traces it."""
 
@@ -77,8 +80,21 @@ class Life:
             placement = self._means.placements.place(version.runtime, version.resources)
             if not isinstance(placement, Placement):
                 raise RunFailed(placement.message, code=placement.reason)
+            layer = await installed(
+                self._means.layers,
+                run,
+                version,
+                placement,
+                app,
+                source=self._means.source_path(version.source_digest),
+                log_dir=self._means.layout.run_log(self._app_id, run.number),
+                on_step=self._wake,
+            )
+            if layer is not None:
+                run.layer = layer.key
+                await self._tell_notes(version, layer)
             if placement.driver == "static":
-                run.timings = await self._launch(run, version, placement, app)
+                run.timings = await self._launch(run, version, placement, app, layer)
             else:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._means.pools.deploying())
@@ -93,7 +109,7 @@ class Life:
                         on_wait=lambda why: setattr(run, "waits_for", why),
                     ):
                         run.waits_for = None
-                        run.timings = await self._launch(run, version, placement, app)
+                        run.timings = await self._launch(run, version, placement, app, layer)
                 finally:
                     # a moment later: whoever waits is answered before the pool is refilled
                     asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
@@ -102,7 +118,7 @@ class Life:
             self._trace(run)
             self._wake()
         except RunFailed as error:
-            await self._failed(run, error.error_code, _sentence(error), app_fault=True)
+            await self._failed(run, error.error_code, _sentence(error), app_fault=not error.may_retry)
         except VibedError as error:
             await self._failed(run, error.error_code, _sentence(error), app_fault=not error.may_retry)
         except Exception as error:
@@ -111,14 +127,27 @@ class Life:
         finally:
             run.over.set()
 
-    async def _launch(self, run: LiveRun, version: Version, placement: Placement, app: App) -> Mapping[str, float]:
-        timings = await launch(self._means, app, run, version, placement, self.name, on_step=self._wake)
+    async def _launch(
+        self, run: LiveRun, version: Version, placement: Placement, app: App, layer: Layer | None
+    ) -> Mapping[str, float]:
+        timings = await launch(self._means, app, run, version, placement, self.name, layer=layer, on_step=self._wake)
         if run.version not in self.lived:
             # what it took until it lived for the first time says nothing of how it does
             self.troubles.pop(run.version, None)
         self.serve(run)
         self.lived[run.version] = timings
         return timings
+
+    async def _tell_notes(self, version: Version, layer: Layer) -> None:
+        """What its owner should know of how its packages were installed, once a version."""
+        if not layer.notes or version.number in self._noted:
+            return
+        self._noted.add(version.number)
+        told = f"version {version.number}: {'; '.join(layer.notes)}"
+        with contextlib.suppress(VibedError):
+            await self._means.store.record(
+                self._app_id, None, events=[NewEvent("Normal", "Dependencies", told, version.number)]
+            )
 
     def _trace(self, run: LiveRun) -> None:
         """Make the first run of a traced deploy a part of its trace, before anybody is told how it went."""
@@ -238,6 +267,7 @@ class Life:
         run = self.runs[number]
         begun = run.coming
         run.stage = Stage.STOPPING
+        run.left.set()
         self._means.look_at_starts()
         self._means.tasks.spawn(self._stop(run, begun=begun))
 

@@ -13,6 +13,7 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
+from vibed.controller.installing import Layers
 from vibed.controller.memory import Memory
 from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
@@ -88,6 +89,8 @@ class Means:
     metrics: Metrics
     tracer: Tracer
     source_path: Callable[[str], Path]
+    layers: Layers | None = None
+    """What makes layers; None on a host that cannot."""
     tasks: Tasks = field(default_factory=Tasks)
     memory: Memory = field(default_factory=Memory)
     starts: Places = field(init=False)

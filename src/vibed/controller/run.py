@@ -26,6 +26,12 @@ class LiveRun:
     serving_since: float = 0.0
     doubted: bool = False
     """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
+    building: str = ""
+    """How far the installation of what it needs is, while it waits for that."""
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is told to leave while it is on its way."""
+    layer: str = ""
+    """The key of the layer that it uses."""
     waits_for: Callable[[], str] | None = None
     """What tells for what it waits, while it has no turn to start yet."""
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -39,7 +45,16 @@ class LiveRun:
     def view(self) -> RunView:
         step = self.entered[-1][0] if self.entered else ""
         waits_for = self.waits_for() if self.waits_for is not None else ""
-        return RunView(self.number, self.version, self.stage, step, waits_for, self.served_s, self.note)
+        return RunView(
+            self.number,
+            self.version,
+            self.stage,
+            step,
+            waits_for,
+            self.served_s,
+            self.note,
+            building=self.building,
+        )
 
     @property
     def served_s(self) -> float:

@@ -96,6 +96,7 @@ def order(run: Run) -> dict[str, object]:
             "timeout_s": run.start_timeout_s,
             "warm": start.warm,
             "expected_ports": list(start.expected_ports),
+            "links": dict(run.links),
             "uid": APP_UID,
         },
         "limits": {"disk_bytes": run.limits.disk_mb << 20, "nproc": run.limits.pids, "nofile": NOFILE},

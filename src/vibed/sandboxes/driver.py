@@ -95,6 +95,8 @@ class Run:
     env: Mapping[str, str]
     limits: Limits
     mounts: Sequence[Mount] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Links in the app's folder, by name, and where they lead: made where it has nothing of that name."""
     start_timeout_s: float = 60.0
     """Until it serves; of a job (a start that has build steps alone), until the last of its steps has ended."""
     app_key: str = ""

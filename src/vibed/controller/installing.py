@@ -1,0 +1,148 @@
+"""What a version needs installed, before it starts: the port to what makes layers, and how a run waits for one.
+
+A layer is made outside of the places among starts, so that it delays nobody else's; while one is made, its app is
+Pending with reason `BuildingDependencies`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed.apps.app import App, Install, Version
+from vibed.controller.placement import Placement
+from vibed.controller.run import LiveRun
+from vibed.sandboxes.driver import Mount, RunFailed
+
+
+class Layer(Protocol):
+    """What was installed, and what a sandbox has to be told to use it (`vibed.runtimes.layers.layer`)."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def mount(self) -> Mount: ...
+    @property
+    def env(self) -> Mapping[str, str]: ...
+    @property
+    def links(self) -> Mapping[str, str]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+class LayerFacts(Protocol):
+    """A layer as the operator sees it; times are Unix seconds."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def packages(self) -> Mapping[str, str]: ...
+    @property
+    def made_at(self) -> float: ...
+    @property
+    def used_at(self) -> float: ...
+    @property
+    def took_s(self) -> float: ...
+    @property
+    def private(self) -> bool: ...
+    @property
+    def builds(self) -> int: ...
+
+
+class Layers(Protocol):
+    """What the controller needs of what makes layers (`vibed.runtimes.layers.provider`)."""
+
+    def find(
+        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
+    ) -> Layer | None:
+        """The layer, if it is there. Blocks."""
+        ...
+
+    async def provide(
+        self,
+        install: Install,
+        *,
+        template: str,
+        source: Path,
+        source_digest: str,
+        strip: str,
+        owner: str,
+        app_id: str,
+        log_dir: Path,
+        on_step: Callable[[str], None],
+        wanted: Callable[[], bool],
+    ) -> Layer:
+        """The layer, made where it is not there, once however many ask. `on_step` hears how far it is, in words that
+        follow a colon. Raises `RunFailed`. Cancelling gives up waiting; what nobody waits for is ended.
+        """
+        ...
+
+    def listing(self) -> Sequence[LayerFacts]:
+        """All that are there. Blocks."""
+        ...
+
+
+async def installed(
+    layers: Layers | None,
+    run: LiveRun,
+    version: Version,
+    placement: Placement,
+    app: App,
+    *,
+    source: Path,
+    log_dir: Path,
+    on_step: Callable[[], None],
+) -> Layer | None:
+    """The layer that a run needs, None when it needs none. `on_step` is called when there is news of it.
+
+    Raises `RunFailed`, with the code `Stopped` when the run was told to leave meanwhile.
+    """
+    install = version.runtime.install
+    if install is None:
+        return None
+    if layers is None:
+        raise RunFailed(
+            "it needs packages that the template does not have, and this vibeD installs none",
+            code="DependenciesMissing",
+            hint="use what the template has (vibed templates), or ask the operator: it takes root, and layers = true",
+        )
+
+    def said(step: str) -> None:
+        run.building = step
+        on_step()
+
+    about: dict[str, Any] = {
+        "template": placement.template,
+        "source": source,
+        "source_digest": version.source_digest,
+        "strip": version.runtime.strip,
+        "owner": app.owner,
+        "app_id": app.app_id,
+    }
+    found = await asyncio.to_thread(layers.find, install, **about)
+    if found is not None:
+        return found
+    run.enter("building")
+    said("waiting")
+    work = asyncio.ensure_future(
+        layers.provide(install, **about, log_dir=log_dir, on_step=said, wanted=lambda: not run.leaving)
+    )
+    leaving = asyncio.ensure_future(run.left.wait())
+    try:
+        await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise RunFailed("it was stopped while its dependencies were installed", code="Stopped")
+        return work.result()
+    finally:
+        run.building = ""
+        for task in (work, leaving):
+            task.cancel()
+        await asyncio.gather(work, leaving, return_exceptions=True)
