@@ -42,6 +42,12 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "The template, or its image with the packages that the app uses, is being built. The app becomes Ready by itself.",
         "wait; `vibed templates` shows the step",
     ),
+    "BuildingDependencies": (
+        "Pending, Ready",
+        "What the app needs beside its template is being installed, once for all that need the same; the message says how "
+        "far it is, the log has the installer's own words. The app becomes Ready by itself.",
+        "wait; `vibed logs -f NAME`",
+    ),
     "ControllerRestarting": (
         "Pending",
         "The version is stored and is started as soon as the controller is back. Do not deploy again.",
@@ -91,6 +97,12 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
 SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
     "InjectFailed": (
         "The source could not be unpacked in the sandbox, or a file that it names is not in it.",
+        "app",
+        False,
+    ),
+    "DependencyBuildFailed": (
+        "What the app needs could not be installed. The message has the line that is the cause and the installer's own "
+        "words; only where a registry could not be reached does a retry help, and then it is tried again by itself.",
         "app",
         False,
     ),

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from vibed.apps.app import App, Phase, Result
 
+WAITS = ("BuildingDependencies", "MemoryShort", "TemplateBuilding", "WaitingForTurn")
+"""Reasons with which a version is Pending: what it waits for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -59,7 +62,10 @@ def _standing(app: App, number: int, result: Result) -> tuple[Phase, str, str, b
     if not looked:
         # what the status says is about an earlier version
         return Phase.PENDING, result.reason or "Accepted", result.message, False
-    phase = status.phase if status.phase is not Phase.READY else Phase.STARTING
+    phase = status.phase
+    if phase is Phase.READY:
+        # another version is, and this one is on its way
+        phase = Phase.PENDING if status.reason in WAITS else Phase.STARTING
     return phase, status.reason, status.message, phase in (Phase.FAILED, Phase.SUSPENDED)
 
 

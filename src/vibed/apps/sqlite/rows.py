@@ -9,6 +9,7 @@ from typing import Any
 
 from vibed.apps.app import App, Crash, Install, Key, Phase, Resources, Result, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound
+from vibed.apps.standing import WAITS
 
 APP = """
     a.app_id, a.owner, a.generation, a.version, a.created_at, a.last_deployed_at, a.deleted, a.phase, a.reason,
@@ -17,9 +18,10 @@ APP = """
 """
 _APP_COLUMNS = APP.count(",") + 1
 OF = "FROM apps a JOIN versions v ON v.app_id = a.app_id AND v.number = a.version"
-PHASE = """
+PHASE = f"""
     CASE WHEN a.serving_version = a.version AND a.phase <> 'Failed' THEN 'Ready' WHEN v.phase = 'Failed' THEN 'Failed'
-    WHEN a.observed_generation <> a.generation THEN 'Pending' WHEN a.phase = 'Ready' THEN 'Starting' ELSE a.phase END
+    WHEN a.observed_generation <> a.generation THEN 'Pending' WHEN a.phase <> 'Ready' THEN a.phase
+    WHEN a.reason IN {WAITS} THEN 'Pending' ELSE 'Starting' END
 """
 """The phase of the wanted version, as `vibed.apps.standing` says it."""
 

@@ -1,0 +1,204 @@
+"""How a run waits for what its version needs installed, with layers that a test makes as it likes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import test_reconciler as kit
+from test_reconciler import World
+
+from vibed.apps.app import Install, Phase
+from vibed.apps.standing import of_app
+from vibed.controller.fleet import Fleet
+from vibed.controller.installing import LayerFacts
+from vibed.sandboxes.driver import Mount, Run, RunFailed
+
+world = kit.world
+NEEDS = Install("python", "uv", wanted=("flask", "humanize"))
+PYTHON = replace(kit.PYTHON, install=NEEDS)
+
+
+@dataclass(frozen=True)
+class MadeLayer:
+    key: str
+    notes: tuple[str, ...] = ()
+    mount: Mount = Mount(Path("/images/x.erofs"), "/layers/python")
+    env: Mapping[str, str] = field(
+        default_factory=lambda: {"PYTHONUSERBASE": "/layers/python", "PATH": "/layers/bin:/bin"}
+    )
+    links: Mapping[str, str] = field(default_factory=lambda: {"node_modules": "/layers/node/node_modules"})
+
+
+@dataclass
+class MadeLayers:
+    """Makes a layer when `go_on` is set."""
+
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    made: dict[Install, MadeLayer] = field(default_factory=dict)
+    begun: int = 0
+    given_up: int = 0
+    fails: list[RunFailed] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    def find(self, install: Install, **about: Any) -> MadeLayer | None:
+        return self.made.get(install)
+
+    async def provide(
+        self, install: Install, *, on_step: Callable[[str], None], wanted: Callable[[], bool], **about: Any
+    ) -> MadeLayer:
+        self.begun += 1
+        on_step("2 of 3, downloading")
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        if self.fails:
+            raise self.fails.pop(0)
+        return self.made.setdefault(install, MadeLayer(f"key{len(self.made)}", self.notes))
+
+    def listing(self) -> Sequence[LayerFacts]:
+        return ()
+
+
+def with_layers(world: World) -> tuple[MadeLayers, list[Run]]:
+    layers, runs = MadeLayers(), []
+
+    async def script(run: Run) -> None:
+        runs.append(run)
+
+    world.means.layers = layers
+    world.driver.script = script  # type: ignore[assignment]
+    return layers, runs
+
+
+async def building(world: World, name: str = "todo") -> None:
+    async with asyncio.timeout(10):
+        while (await world.app(name)).status.reason != "BuildingDependencies":
+            await asyncio.sleep(0.01)
+
+
+async def test_an_app_waits_for_its_layer_says_so_and_becomes_ready_by_itself(world: World) -> None:
+    layers, runs = with_layers(world)
+    version = await world.deploy(runtime=PYTHON)
+    outcome = await world.settle(version, timeout_s=0.6)
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "BuildingDependencies")
+    standing = of_app(await world.app())
+    assert (standing.phase, standing.reason, standing.final) == (Phase.PENDING, "BuildingDependencies", False)
+    assert "2 of 3, downloading" in standing.message and not world.driver.made
+    layers.go_on.set()
+    assert (await world.settle(version)).phase is Phase.READY
+    (run,) = runs
+    assert (run.mounts, dict(run.links)) == ((MadeLayer("").mount,), dict(MadeLayer("").links))
+    assert run.env["PYTHONUSERBASE"] == "/layers/python"
+
+
+async def test_one_whose_layer_is_there_starts_at_once(world: World) -> None:
+    layers, runs = with_layers(world)
+    layers.made[NEEDS] = MadeLayer("there")
+    assert (await world.settle(await world.deploy(runtime=PYTHON))).phase is Phase.READY
+    assert (layers.begun, len(runs)) == (0, 1)
+    assert not any(event.reason == "BuildingDependencies" for event in await world.store.events("todo"))
+
+
+async def test_what_its_owner_says_of_a_variable_counts(world: World) -> None:
+    layers, runs = with_layers(world)
+    layers.made[NEEDS] = MadeLayer("there")
+    new = kit.NewVersion("todo", "ann", "ann", "ab" * 32, 10, PYTHON, {"PATH": "/mine"}, kit.Resources())
+    await world.settle((await world.store.deploy(new)).version.number)
+    assert runs[0].env["PATH"] == "/mine"
+
+
+async def test_the_version_before_serves_while_the_next_ones_layer_is_made(world: World) -> None:
+    layers, _ = with_layers(world)
+    await world.settle(await world.deploy())
+    second = await world.deploy(runtime=PYTHON)
+    await world.settle(second, timeout_s=0.6)
+    app = await world.app()
+    assert (app.status.phase, app.status.reason, app.status.serving_version) == (Phase.READY, "BuildingDependencies", 1)
+    assert of_app(app).phase is Phase.PENDING
+    pending, _ = await world.store.list(phase=Phase.PENDING)
+    assert ([other.app_id for other in pending], world.serving()) == (["todo"], [1])
+    layers.go_on.set()
+    assert (await world.settle(second)).serving_version == 2
+
+
+async def test_a_layer_that_cannot_be_made_is_the_versions_failure_in_the_installers_words(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails.append(
+        RunFailed("humanize==99: no such version", code="DependencyBuildFailed", hint="4.13 is the newest")
+    )
+    outcome = await world.settle(await world.deploy(runtime=PYTHON))
+    assert (outcome.phase, outcome.reason) == (Phase.FAILED, "DependencyBuildFailed")
+    assert "humanize==99: no such version" in outcome.message and "4.13 is the newest" in outcome.message
+    assert layers.begun == 1
+
+
+async def test_a_registry_that_cannot_be_reached_is_asked_again_by_itself(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    away = RunFailed("the registry does not answer", code="DependencyBuildFailed", retryable=True)
+    layers.fails += [away, away]
+    assert (await world.settle(await world.deploy(runtime=PYTHON))).phase is Phase.READY
+    assert layers.begun == 3
+
+
+async def test_a_newer_version_ends_the_wait_of_the_one_before(world: World) -> None:
+    layers, _ = with_layers(world)
+    first = asyncio.ensure_future(world.settle(await world.deploy(runtime=PYTHON)))
+    await building(world)
+    assert (await world.settle(await world.deploy())).phase is Phase.READY
+    assert (await first).reason == "Superseded"
+    assert layers.given_up == 1
+
+
+async def test_an_app_that_is_deleted_meanwhile_is_gone_at_once(world: World) -> None:
+    layers, _ = with_layers(world)
+    await world.deploy(runtime=PYTHON)
+    world.fleet.wake("todo")
+    await building(world)
+    await world.store.request_delete("todo")
+    keeper = world.fleet.wake("todo")
+    await world.until(lambda: keeper.gone)
+    assert (layers.given_up, world.driver.made) == (1, [])
+
+
+async def test_a_controller_that_starts_anew_goes_on_with_it(world: World) -> None:
+    layers, _ = with_layers(world)
+    version = await world.deploy(runtime=PYTHON)
+    await world.settle(version, timeout_s=0.6)
+    assert [app.app_id for app in await world.store.unsettled()] == ["todo"]
+    again = Fleet(world.means)  # as the next one, which knows nothing
+    layers.go_on.set()
+    assert (await again.settle("todo", version, 5.0)).phase is Phase.READY
+
+
+async def test_nobody_elses_start_waits_for_a_layer(world: World) -> None:
+    layers, _ = with_layers(world)
+    for number in range(12):
+        await world.deploy(f"slow{number}", runtime=PYTHON)
+        world.fleet.wake(f"slow{number}")
+    await building(world, "slow11")
+    assert (await world.settle(await world.deploy("quick"), "quick")).phase is Phase.READY
+    layers.go_on.set()
+
+
+async def test_what_was_left_out_is_told_once(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.notes = ("left out: lxml (no wheel)",)
+    await world.settle(await world.deploy(runtime=PYTHON))
+    world.driver.alive[0].end()
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    told = [event for event in await world.store.events("todo") if event.reason == "Dependencies"]
+    assert [event.message for event in told] == ["version 1: left out: lxml (no wheel)"]
+
+
+async def test_a_vibed_that_can_make_none_says_so(world: World) -> None:
+    outcome = await world.settle(await world.deploy(runtime=PYTHON))
+    assert (outcome.phase, outcome.reason) == (Phase.FAILED, "DependenciesMissing")
