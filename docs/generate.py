@@ -48,6 +48,11 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "far it is, the log has the installer's own words. The app becomes Ready by itself.",
         "wait; `vibed logs -f NAME`",
     ),
+    "Dependencies": (
+        "any",
+        "An event: what the installation of a version's dependencies left out, and why. It runs without it.",
+        "nothing, or correct the list",
+    ),
     "ControllerRestarting": (
         "Pending",
         "The version is stored and is started as soon as the controller is back. Do not deploy again.",
