@@ -72,6 +72,9 @@ class Config:
     there are processors, and at least 4."""
     warm_processes: bool = True
     """Whether Python and Node apps may start in a process that has already imported what they import."""
+    layers: bool = True
+    """Whether what an app needs beside its template is installed, in a sandbox, from the package registries; takes
+    root. Otherwise such an app is refused."""
     template_dir: Path | None = None
     """More templates, one folder each."""
     big_packages: bool = True

@@ -54,6 +54,12 @@ SITE = archive({"index.html": "<h1>hello</h1>"})
 PYTHON = archive({"app.py": "from flask import Flask\napp = Flask(__name__)\n", "requirements.txt": "flask\n"})
 
 
+LAYER = {
+    "key": "ab" * 32, "kind": "python", "template": "python-313", "bytes": 123_456, "packages": {"humanize": "4.13.0"},
+    "made_at": 1_764_000_000.0, "used_at": 1_764_000_500.0, "took_s": 2.5, "builds": 1, "private": False, "apps": ["a"],
+}  # fmt: skip
+
+
 class ScriptedController:
     """Speaks the controller's side of the wire, and writes statuses as it would."""
 
@@ -68,6 +74,7 @@ class ScriptedController:
         self.healthy = True
         self.purge = True
         self.templates: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
 
     async def __call__(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((op, message))
@@ -83,6 +90,8 @@ class ScriptedController:
                 return {"ok": self.healthy, "checks": {"caddy": {"ok": self.healthy, "detail": "answers"}}}
             case "metrics":
                 return {"text": "# TYPE vibed_sandboxes gauge\nvibed_sandboxes 3\n"}
+            case "layers":
+                return {"items": self.layers}
             case "templates":
                 return {"items": self.templates}
         raise AssertionError(op)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import PYTHON, SITE, Running, archive, refused, running
+from api_harness import LAYER, PYTHON, SITE, Running, archive, refused, running
 
 from vibed.api import keyuse, schema
 from vibed.api.identity import digest
@@ -32,6 +32,7 @@ async def names(api: Running, query: str = "", headers: dict[str, str] | None = 
 
 async def test_answers_fit_their_schemas(api: Running) -> None:
     deployed = await api.deploy("a", PYTHON, env=[{"name": "A", "value": "1"}])
+    api.controller.layers = [LAYER]
     schema.Deployed.model_validate(deployed.json())
     for path, shape in (
         ("/v1/apps", schema.Apps),
@@ -41,6 +42,7 @@ async def test_answers_fit_their_schemas(api: Running) -> None:
         ("/v1/apps/a/logs?format=json", schema.LogPage),
         ("/v1/apps/a/events?format=json", schema.EventPage),
         ("/v1/templates", schema.Templates),
+        ("/v1/layers", schema.Layers),
         ("/v1/keys", schema.Keys),
         ("/v1/whoami", schema.WhoAmI),
     ):
@@ -312,6 +314,16 @@ async def test_templates_without_the_controller_are_listed_as_not_available(api:
     assert {"static-nginx", "python-313"} <= {item["name"] for item in page["items"]}
     assert not any(item["available"] for item in page["items"])
     assert all(item["reason"] for item in page["items"])
+
+
+async def test_layers_are_told_to_admins_alone(api: Running) -> None:
+    api.controller.layers = [LAYER]
+    page = (await api.client.get("/v1/layers")).json()
+    assert (page["total"], page["items"][0]["packages"], page["items"][0]["apps"]) == (1, {"humanize": "4.13.0"}, ["a"])
+    assert page["items"][0]["used_at"].endswith("Z")
+    refused(await api.client.get("/v1/layers", headers=await api.key("alice")), 403, "Forbidden")
+    await api.stop_controller()
+    assert (await api.client.get("/v1/layers")).status_code == 503
 
 
 async def test_ready_means_store_sources_and_controller_were_asked(api: Running) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_harness import ADMIN_KEY, Running, listening
+from api_harness import ADMIN_KEY, LAYER, Running, listening
 
 from vibed.apps.app import Phase
 from vibed.cli.link import project_of
@@ -259,6 +259,19 @@ async def test_templates_are_listed(cli: Cli) -> None:
     assert (await cli.json("templates", "python-313"))["packages"]
     assert "flask" in (await cli("templates", "python-313"))[1].lower()
     assert (await cli("templates", "nothing"))[0] == 2
+
+
+async def test_what_was_installed_for_apps_is_listed(cli: Cli) -> None:
+    assert (await cli.json("layers"))["items"] == []
+    cli.api.controller.layers = [
+        LAYER,
+        {**LAYER, "key": "cd" * 32, "private": True, "packages": dict.fromkeys("abcdef", "1")},
+    ]
+    assert [item["builds"] for item in (await cli.json("layers"))["items"]] == [1, 1]
+    _, out, _ = await cli("layers")
+    assert "abababababab" in out and "humanize" in out and "a, b, c, d and 2 more (one source only)" in out
+    assert "humanize 4.13.0" in (await cli("layers", "abab"))[1]
+    assert (await cli("layers", "00"))[0] == 2
 
 
 async def test_templates_fit_into_the_terminal_and_elsewhere_into_a_line_each(cli: Cli) -> None:

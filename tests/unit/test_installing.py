@@ -41,7 +41,7 @@ class MadeLayers:
     made: dict[Install, MadeLayer] = field(default_factory=dict)
     begun: int = 0
     given_up: int = 0
-    fails: list[RunFailed] = field(default_factory=list)
+    fails: list[Exception] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
     def find(self, install: Install, **about: Any) -> MadeLayer | None:
@@ -146,6 +146,15 @@ async def test_a_registry_that_cannot_be_reached_is_asked_again_by_itself(world:
     layers.fails += [away, away]
     assert (await world.settle(await world.deploy(runtime=PYTHON))).phase is Phase.READY
     assert layers.begun == 3
+
+
+async def test_a_full_disk_is_no_fault_of_the_apps(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails.append(OSError(28, "No space left on device"))
+    assert (await world.settle(await world.deploy(runtime=PYTHON))).phase is Phase.READY
+    failed = [event.message for event in await world.store.events("todo") if event.reason == "DependencyBuildFailed"]
+    assert len(failed) == 1 and "No space left on device" in failed[0]
 
 
 async def test_a_newer_version_ends_the_wait_of_the_one_before(world: World) -> None:

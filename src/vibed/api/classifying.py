@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 
 from vibed.api.intake import Decide
@@ -14,12 +14,15 @@ from vibed.classify.errors import BadConfiguration
 from vibed.runtimes.templates import Template
 from vibed.sources.table import ArchiveTable
 
+INSTALLABLE = frozenset({"python", "node"})
+"""The kinds of app for which packages can be installed, on a host that can."""
 
-def decider(templates: Mapping[str, Template]) -> Decide:
-    """A function that decides how a source runs."""
+
+def decider(templates: Mapping[str, Template], installs: Collection[str] = ()) -> Decide:
+    """A function that decides how a source runs; `installs`: the kinds of app for which packages can be installed."""
 
     def decide(table: ArchiveTable, override: Override) -> Runtime:
-        runtime = classify(table, override, templates).runtime()
+        runtime = classify(table, override, templates, installs).runtime()
         _must_be_json(runtime)
         if override.warm is None:
             return runtime

@@ -295,6 +295,20 @@ class Template(Shape):
     )
 
 
+class Layer(Shape):
+    key: str
+    kind: str
+    template: str
+    bytes: int
+    packages: dict[str, str]
+    made_at: str
+    used_at: str
+    took_s: float
+    builds: int = Field(description="How often it was made: more than once where it had gone, or was damaged")
+    private: bool = Field(description="Whether it belongs to one source of one owner")
+    apps: list[str] = Field(description="Those that have it now")
+
+
 class WhoAmI(Shape):
     owner: str
     admin: bool
@@ -309,6 +323,11 @@ class Apps(Shape):
 
 class Versions(Shape):
     items: list[Version]
+    total: int
+
+
+class Layers(Shape):
+    items: list[Layer]
     total: int
 
 

@@ -11,7 +11,7 @@ from vibed.api.settling import DeployResult
 from vibed.apps.app import App, Crash, Event, Key, Runtime, Version
 from vibed.apps.standing import of_app, standing
 from vibed.config import Config
-from vibed.controller.link import TemplateFigures
+from vibed.controller.link import LayerFigures, TemplateFigures
 from vibed.sources.contents import Contents
 
 View = dict[str, Any]
@@ -193,4 +193,21 @@ def template_view(figures: TemplateFigures) -> View:
         "building": figures.building,
         "progress": figures.progress,
         "limitations": list(figures.limitations),
+    }
+
+
+def layer_view(layer: LayerFigures) -> View:
+    """What was installed for apps."""
+    return {
+        "key": layer.key,
+        "kind": layer.kind,
+        "template": layer.template,
+        "bytes": layer.bytes,
+        "packages": dict(layer.packages),
+        "made_at": when(layer.made_at),
+        "used_at": when(layer.used_at),
+        "took_s": layer.took_s,
+        "builds": layer.builds,
+        "private": layer.private,
+        "apps": list(layer.apps),
     }

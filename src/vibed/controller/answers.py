@@ -11,7 +11,7 @@ from vibed.apps import ids
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.controller.fleet import Fleet
-from vibed.controller.link import Outcome, TemplateFigures
+from vibed.controller.link import LayerFigures, Outcome, TemplateFigures
 from vibed.controller.means import Means
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import Template
@@ -67,6 +67,8 @@ class Answers:
                 in_use = self._fleet.in_use()
                 in_use["static-nginx"] = await asyncio.to_thread(self._count_sites)
                 return {"items": [asdict(self._figures(t, in_use[t.name])) for t in self._templates.values()]}
+            case "layers":
+                return {"items": [asdict(layer) for layer in await self._layers()]}
             case "metrics":
                 in_use = self._fleet.in_use()
                 for (driver, template), pool in self._means.pools.figures().items():
@@ -133,6 +135,27 @@ class Answers:
             # a static site has no sandbox
             limitations=() if driver == "static" else self._limitations,
         )
+
+    async def _layers(self) -> Sequence[LayerFigures]:
+        if self._means.layers is None:
+            return ()
+        apps = self._fleet.layers_in_use()
+        return [
+            LayerFigures(
+                key=layer.key,
+                kind=layer.kind,
+                template=layer.template,
+                bytes=layer.bytes,
+                packages=dict(layer.packages),
+                made_at=layer.made_at,
+                used_at=layer.used_at,
+                took_s=layer.took_s,
+                builds=layer.builds,
+                private=layer.private,
+                apps=sorted(apps.get(layer.key, ())),
+            )
+            for layer in await asyncio.to_thread(self._means.layers.listing)
+        ]
 
     async def _health(self) -> Message:
         checks: dict[str, dict[str, Any]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from vibed.apps import ids
@@ -130,6 +130,15 @@ class Fleet:
                         continue
                     await changed.wait()
         return keeper.telling.outcome or Outcome(Phase.PENDING, "Starting", "")
+
+    def layers_in_use(self) -> Mapping[str, Collection[str]]:
+        """The apps of which a run has a layer, or is about to, by the layer's key."""
+        found: dict[str, set[str]] = {}
+        for keeper in list(self._keepers.values()):
+            for run in keeper.life.runs.values():
+                if run.layer:
+                    found.setdefault(run.layer, set()).add(keeper.app_id)
+        return found
 
     def in_use(self) -> Counter[str]:
         """How many sandboxes apps hold, by template; sites have no process and are not among them."""

@@ -141,6 +141,10 @@ async def installed(
         if not work.done():
             raise RunFailed("it was stopped while its dependencies were installed", code="Stopped")
         return work.result()
+    except OSError as error:
+        # of this machine: a full disk, for one
+        message = f"what it needs could not be installed: {error.strerror or error}"
+        raise RunFailed(message, code="DependencyBuildFailed", retryable=True) from error
     finally:
         run.building = ""
         for task in (work, leaving):

@@ -54,6 +54,24 @@ class TemplateFigures:
     """What does not hold for its sandboxes on this machine, and the cure (`vibed.supervision.limitations`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class LayerFigures:
+    """One row of `GET /v1/layers`; times are Unix seconds."""
+
+    key: str
+    kind: str
+    template: str
+    bytes: int
+    packages: Mapping[str, str]
+    made_at: float
+    used_at: float
+    took_s: float
+    builds: int
+    private: bool
+    apps: Sequence[str] = ()
+    """Those whose sandboxes have it."""
+
+
 class ControllerLink:
     """The client's side; reconnects by itself. Calls raise `Disconnected` while the controller is down."""
 
@@ -112,6 +130,11 @@ class ControllerLink:
         """Every template with real figures."""
         answer = await self._call("templates", timeout=5.0)
         return [TemplateFigures(**item) for item in answer["items"]]
+
+    async def layers(self) -> Sequence[LayerFigures]:
+        """What was installed for apps, the last used first."""
+        answer = await self._call("layers", timeout=10.0)
+        return [LayerFigures(**item) for item in answer["items"]]
 
     async def metrics(self) -> str:
         """The controller's metrics in Prometheus' text format."""
