@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from vibed.cli import installation
+from vibed.cli.plan import plan
 from vibed.config import Config, InvalidConfiguration
 from vibed.layout import Layout, Uids
 from vibed.supervision import mounts
@@ -22,8 +23,8 @@ from vibed.supervision import mounts
 def _caddy(layout: Layout) -> dict[str, Any]:
     """Caddy's command in the watchdog's plan."""
     installation.lay_out(Config(layout.home), layout)
-    plan: Any = installation.plan(Config(layout.home), layout, agent=Path("/agent"), caddy=Path("/caddy"))
-    return next(command for command in plan["commands"] if command["name"] == "caddy")
+    made: Any = plan(Config(layout.home), layout, agent=Path("/agent"), caddy=Path("/caddy"))
+    return next(command for command in made["commands"] if command["name"] == "caddy")
 
 
 def test_without_root_caddy_keeps_its_files_where_nobody_elses_caddy_does(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from vibed.cli import installation, up, watchdog
+from vibed.cli import readiness, up, watchdog
+from vibed.cli.steps import Steps, UpFailed
 from vibed.config import Config
 from vibed.layout import Layout, Uids
 from vibed.processes import start_time
@@ -33,7 +34,7 @@ def layout(tmp_path: Path) -> Layout:
 def test_each_step_is_one_line_with_its_own_time_and_the_time_since_the_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    steps = up.Steps()
+    steps = Steps()
     with steps.step("caddy") as say:
         say("unpacking")
         say("2.11.7")
@@ -99,7 +100,7 @@ def test_an_address_that_is_in_use_is_told_before_anything_is_started(layout: La
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         config = Config(layout.home, listen=f"127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(up.UpFailed) as caught:
+        with pytest.raises(UpFailed) as caught:
             up._check(config, layout, Tools(layout.home))
     assert caught.value.hint is not None and "VIBED_LISTEN" in caught.value.hint
 
@@ -111,7 +112,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("little_room")
 def test_a_first_start_needs_room_on_the_disk(layout: Layout) -> None:
-    with pytest.raises(up.UpFailed) as caught:
+    with pytest.raises(UpFailed) as caught:
         up._check(Config(layout.home, listen="127.0.0.1:0"), layout, Tools(layout.home))
     assert "a first start needs 2 GB" in caught.value.message
 
@@ -122,7 +123,7 @@ def test_with_little_room_what_is_installed_is_started_and_the_room_is_told(
 ) -> None:
     tools: Any = SimpleNamespace(installed=lambda name: True)
     note = up._check(Config(layout.home, listen="127.0.0.1:0"), layout, tools)
-    up.Steps().note("disk", note)
+    Steps().note("disk", note)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.split()[:5] == ["note", "disk", "only", "2047", "MB"]
 
@@ -147,8 +148,8 @@ def test_after_a_change_of_uid_base_no_sandbox_of_before_is_left(tmp_path: Path)
 @pytest.fixture
 def never_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Layout]:
     """A vibeD whose processes run, and whose API does not answer."""
-    monkeypatch.setattr(up, "READY_S", 0.2)
-    monkeypatch.setattr(up, "SLOW_S", 0.6)
+    monkeypatch.setattr(readiness, "READY_S", 0.2)
+    monkeypatch.setattr(readiness, "SLOW_S", 0.6)
     monkeypatch.setattr(up.installation, "admin_key", lambda layout: "key")
     layout = Layout.of(tmp_path / "home")
     monkeypatch.setattr(up.stopping, "state", lambda layout: tmp_path / "watchdog.json")
@@ -165,8 +166,8 @@ def _runs(folder: Path, pid: int) -> None:
 
 def test_processes_that_live_are_waited_for_longer(never_ready: tuple[Config, Layout]) -> None:
     config, layout = never_ready
-    with pytest.raises(up.UpFailed) as caught:
-        up._wait_ready(config, layout, up._OwnLogs(layout), lambda text: None)
+    with pytest.raises(UpFailed) as caught:
+        readiness.wait_ready(config, layout, readiness.OwnLogs(layout), lambda text: None)
     assert caught.value.hint is not None and "goes on trying" in caught.value.hint
 
 
@@ -175,7 +176,7 @@ def test_processes_that_end_again_and_again_are_not_and_their_last_words_are_tol
 ) -> None:
     config, layout = never_ready
     (layout.own_logs / "controller.log").write_text("of the day before\n")
-    logs = up._OwnLogs(layout)
+    logs = readiness.OwnLogs(layout)
     others: list[subprocess.Popen[bytes]] = []
 
     def says(_: str) -> None:
@@ -186,8 +187,8 @@ def test_processes_that_end_again_and_again_are_not_and_their_last_words_are_tol
                 log.write("no such device\n")
 
     try:
-        with pytest.raises(up.UpFailed) as caught:
-            up._wait_ready(config, layout, logs, says)
+        with pytest.raises(UpFailed) as caught:
+            readiness.wait_ready(config, layout, logs, says)
     finally:
         others[0].kill()
         others[0].wait()
@@ -219,7 +220,7 @@ def test_an_app_that_has_taken_the_examples_name_may_answer_what_it_likes(
 
     api = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost")
     monkeypatch.setattr(up, "client", lambda config, layout: api)
-    failing: Any = contextlib.nullcontext() if fine else pytest.raises(up.UpFailed, match="does not answer")
+    failing: Any = contextlib.nullcontext() if fine else pytest.raises(UpFailed, match="does not answer")
     with failing:
         up._welcome(Config(layout.home), layout, lambda text: None)
 
@@ -231,7 +232,7 @@ def test_on_a_full_disk_the_watchdog_that_runs_is_not_ended(layout: Layout, monk
     ended: list[int] = []
     layout.runtime.mkdir(parents=True)
     monkeypatch.setattr(Path, "write_text", full)
-    monkeypatch.setattr(installation, "plan", lambda *of, **programs: {"commands": []})
+    monkeypatch.setattr(up, "plan", lambda *of, **programs: {"commands": []})
     monkeypatch.setattr(watchdog, "holder", lambda path: 4711)
     monkeypatch.setattr(up.stopping, "end_watchdog", lambda layout, pid, number: ended.append(pid))
     tools: Any = SimpleNamespace(path=Path)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vibed.apps.sqlite.reserve import Reserve
 from vibed.cli import watchdog
-from vibed.cli.up import client
+from vibed.cli.readiness import client
 from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.runtimes import debian_packages

@@ -17,9 +17,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,70 +26,20 @@ import httpx
 
 from vibed.apps.errors import VibedError
 from vibed.cli import installation, stopping, watchdog
+from vibed.cli.plan import plan
+from vibed.cli.readiness import OwnLogs, client, wait_ready, wait_replaced
+from vibed.cli.steps import AGAIN, Steps, UpFailed
 from vibed.cli.templates import limitations
 from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.tools import Tools
 
-READY_S = 60.0
-"""How long processes that end again and again have for becoming ready."""
-SLOW_S = 300.0
-"""How long processes that live have: a machine that is slow, or busy, only takes longer."""
 WELCOME = "welcome"
 ROOM = 2 << 30
 """Bytes of disk that a first start needs: programs, templates and their downloads. deploy/bootstrap.py asks before."""
 ROOM_FOR = "0.2 GB for Python packages, 0.5 GB for programs and downloads, 1.3 GB for templates"
 _PROGRAMS = ("vibed-agent", "caddy")
-_AGAIN = "run it again; see vibed doctor if that does not help"
-
-
-class UpFailed(VibedError):
-    """vibeD could not be brought up; says at which step and what to do."""
-
-    code = "UpFailed"
-
-
-class Steps:
-    """Prints one line a step: what, how it went, how long it took."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._began = time.monotonic()
-        self._out = sys.stderr if quiet else sys.stdout
-        self._live = self._out.isatty()
-
-    @contextmanager
-    def step(self, name: str) -> Any:
-        """A step; the function it gives tells what it is doing just now."""
-        began = time.monotonic()
-        last = [""]
-
-        def say(text: str) -> None:
-            last[0] = text
-            if self._live:
-                self._out.write(f"\r\x1b[2K  …  {name:<14} {text[:80]}")
-                self._out.flush()
-
-        say("")
-        try:
-            yield say
-        except BaseException:
-            self._line("FAIL", name, last[0], began)
-            raise
-        self._line("ok", name, last[0], began)
-
-    def note(self, name: str, text: str) -> None:
-        """A line about what should be known and fails nothing."""
-        self._out.write(f"note  {name:<14} {text}\n")
-        self._out.flush()
-
-    def _line(self, mark: str, name: str, text: str, began: float) -> None:
-        start = "\r\x1b[2K" if self._live else ""
-        now = time.monotonic()
-        self._out.write(
-            f"{start}{mark:>4}  {name:<14} {text:<58} {now - began:6.1f} s  (at {now - self._began:.1f} s)\n"
-        )
-        self._out.flush()
 
 
 def up(*, detach: bool = False, as_json: bool = False) -> int:
@@ -117,17 +66,17 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
                 path = asyncio.run(tools.install(name, _heard(say)))
                 say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
         with steps.step("processes") as say:
-            logs = _OwnLogs(layout)
+            logs = OwnLogs(layout)
             started = _start(config, layout, tools, detach=detach)
-            _wait_replaced(layout)
-            _wait_ready(config, layout, logs, say)
+            wait_replaced(layout)
+            wait_ready(config, layout, logs, say)
             say(f"caddy, controller and API {'started' if started else 'were running'}")
         with steps.step("example") as say:
             live = _welcome(config, layout, say)
         _hand_over(config, layout)
         facts = _facts(config, layout, live)
     except (VibedError, httpx.HTTPError) as problem:
-        error = problem if isinstance(problem, VibedError) else UpFailed(f"the API went away: {problem!r}", hint=_AGAIN)
+        error = problem if isinstance(problem, VibedError) else UpFailed(f"the API went away: {problem!r}", hint=AGAIN)
         sys.stderr.write(f"\nvibeD could not be brought up: {error.message}\n")
         if error.hint:
             sys.stderr.write(f"{error.hint}\n")
@@ -177,7 +126,7 @@ def _change_uids(layout: Layout) -> int:
     stopping.stop_watchdog(layout)
     ended, left = stopping.end_sandboxes(layout)
     if left:
-        raise UpFailed(f"what runs as the uids of before cannot be ended: {'; '.join(left)}", hint=_AGAIN)
+        raise UpFailed(f"what runs as the uids of before cannot be ended: {'; '.join(left)}", hint=AGAIN)
     installation.hand_over(layout)
     return ended
 
@@ -190,18 +139,18 @@ def _existing(path: Path) -> Path:
 
 def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> subprocess.Popen[bytes] | None:
     """Start the watchdog, or leave the one that runs the same; returns its process when it was started."""
-    plan = installation.plan(config, layout, agent=tools.path("vibed-agent"), caddy=tools.path("caddy"))
+    wanted = json.dumps(plan(config, layout, agent=tools.path("vibed-agent"), caddy=tools.path("caddy")))
     path = layout.runtime / "plan.json"
     before = ""
     with suppress(OSError):
         before = path.read_text()
     running = watchdog.holder(layout.runtime / "watchdog.lock")
-    if running is not None and before == json.dumps(plan):
+    if running is not None and before == wanted:
         return None
     # on the disk before the watchdog is ended: where there is no room for it, that one goes on
     fresh = path.with_suffix(".new")
     fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(plan))
+    fresh.write_text(wanted)
     if running is not None:
         # It leaves its processes to the next one, which replaces those that should run differently: Caddy, and with it
         # every app, goes on through an upgrade of vibeD.
@@ -216,84 +165,6 @@ def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> sub
         cwd="/",
         start_new_session=detach,
     )
-
-
-def client(config: Config, layout: Layout) -> httpx.Client:
-    """A client of the API of this machine, with the admin key."""
-    host = config.host if config.host not in ("0.0.0.0", "[::]", "::") else "127.0.0.1"
-    return httpx.Client(
-        base_url=f"http://{host}:{config.port}",
-        headers={
-            "Authorization": f"Bearer {installation.admin_key(layout)}",
-            "Host": f"{config.domain}:{config.port}",
-        },
-        timeout=30.0,
-        trust_env=False,
-    )
-
-
-def _wait_replaced(layout: Layout) -> None:
-    """Wait until every process runs as the plan says: one of before answers too, and is ended a moment later."""
-    wanted = {
-        command["name"]: command["fingerprint"]
-        for command in json.loads((layout.runtime / "plan.json").read_text())["commands"]
-    }
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        running = watchdog.running(stopping.state(layout))
-        if {name: process.fingerprint for name, process in running.items()} == wanted:
-            return
-        time.sleep(0.02)
-
-
-def _wait_ready(config: Config, layout: Layout, logs: _OwnLogs, say: Callable[[str], None]) -> None:
-    """Wait until `/readyz` says so. Raises UpFailed."""
-    began = time.monotonic()
-    seen: dict[str, watchdog.Running] = {}
-    ends_again = False
-    answer: httpx.Response | None = None
-    with client(config, layout) as api:
-        while (waited := time.monotonic() - began) < (READY_S if ends_again else SLOW_S):
-            with suppress(httpx.HTTPError):
-                answer = api.get("/readyz", timeout=3.0)
-                if answer.status_code == 200:
-                    return
-            for name, process in watchdog.running(stopping.state(layout)).items():
-                ends_again |= seen.setdefault(name, process) != process
-            say(f"waiting for the API ({waited:.0f} s)")
-            time.sleep(0.05)
-    said = answer.text[:300] if answer is not None else "nothing"
-    raise UpFailed(
-        f"vibeD was not ready after {waited:.0f} s; /readyz said {said}\n{logs.ends()}",
-        hint="it goes on trying; see vibed doctor"
-        if not ends_again
-        else "a process ends again and again; see vibed doctor",
-    )
-
-
-class _OwnLogs:
-    """What vibeD's processes write from now on."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._from = {layout.own_logs / f"{name}.log": 0 for name in ("controller", "serve", "sites", "caddy")}
-        for path in self._from:
-            with suppress(OSError):
-                self._from[path] = path.stat().st_size
-
-    def ends(self) -> str:
-        """The last lines of each."""
-        return "".join(
-            f"  {path.name}: {line[:300]}\n" for path in self._from for line in self._written(path).splitlines()[-3:]
-        )
-
-    def _written(self, path: Path) -> str:
-        try:
-            with path.open("rb") as log:
-                # a log that is shorter by now has been begun anew
-                log.seek(self._from[path] if path.stat().st_size >= self._from[path] else 0)
-                return log.read().decode(errors="replace")
-        except OSError:
-            return ""
 
 
 def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
