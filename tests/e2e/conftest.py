@@ -33,9 +33,15 @@ def vibed() -> Iterator[Instance]:
 
 @pytest.fixture(scope="session")
 def second() -> Iterator[Instance]:
-    """Another one beside it: impatient with apps that do not listen, and the one whose parts are killed."""
+    """Another one beside it: impatient with apps that do not listen, and the one whose parts are killed. It installs
+    nothing for apps.
+    """
     yield from _session(
-        templates="static-nginx,workerd,python-313", start_timeout_s="8", drain_s="4", pools="python-313=1,workerd=1"
+        templates="static-nginx,workerd,python-313",
+        start_timeout_s="8",
+        drain_s="4",
+        pools="python-313=1,workerd=1",
+        layers="false",
     )
 
 

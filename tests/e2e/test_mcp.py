@@ -149,7 +149,7 @@ async def test_refusals_name_their_code_and_the_cure(vibed: Instance, apps: Apps
             session,
             "deploy_artifact",
             name=apps.name(),
-            files={**samples.python_after("import torch"), "requirements.txt": "torch"},
+            files={**samples.python_after("import torch"), "requirements.txt": "torch @ git+ssh://nowhere/torch.git"},
         )
         assert "DependenciesMissing" in missing and "torch" in missing
 

@@ -237,6 +237,15 @@ def test_without_a_package_json_the_imports_say_what_a_node_app_needs() -> None:
     assert "read from the imports" in decision.notes[-1]
 
 
+def test_a_server_in_a_folder_with_a_package_json_of_its_own_has_what_that_declares() -> None:
+    files: Files = {
+        "package.json": json.dumps({"scripts": {"start": "cd server && node index.js"}, "dependencies": {"vite": "6"}}),
+        "server/package.json": json.dumps({"dependencies": {"express": "^4.18.2", "dotenv": "*"}}),
+        "server/index.js": EXPRESS,
+    }
+    assert decided(files).install == Install("node", "npm", wanted=("dotenv", "express@^4.18.2"), optional=("dotenv",))
+
+
 def test_a_worker_and_a_host_that_cannot_install_are_refused_as_ever() -> None:
     with pytest.raises(DependenciesMissing):
         decided({"worker.js": "import x from 'left-pad'\nexport default { fetch() { return new Response(x) } }\n"})

@@ -6,6 +6,7 @@ installed as its own manager would: by its lock file, if it has one.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 
@@ -36,13 +37,13 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) ->
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
     template's.
     """
-    declared = dict(node.dependencies)
+    beside = _beside(node, entries)
+    declared = dict(beside or node.dependencies)
     files = list(dict.fromkeys(file for start in entries or node.entries() for file in node.reached(start)))
     imported = {name for file in files for name in map(package_name, node.imports(file)) if name}
     # what is only there for development, and imported all the same
-    misplaced = {
-        name: spec for name, spec in node.all_dependencies.items() if name in imported and name not in declared
-    }
+    others = node.all_dependencies if beside is None else {}
+    misplaced = {name: spec for name, spec in others.items() if name in imported and name not in declared}
     inferred = not declared and not misplaced
     if inferred:
         declared = dict.fromkeys(sorted(imported), "*")
@@ -59,18 +60,36 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) ->
         found.missing |= {name: name for name in lacking if name.replace("-", "_") in OWN}
     if found.missing or not lacking:
         return found
-    manager, lock = _manager(node)
+    by_files = not inferred and beside is None
+    manager, lock = _manager(node) if by_files else ("npm", "")
     found.install = Install(
         kind="node",
         manager=manager,
-        files=() if inferred else tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)),
-        wanted=tuple(declared) if inferred else (),
+        files=tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)) if by_files else (),
+        wanted=() if by_files else tuple(_spec(name, spec) for name, spec in sorted(declared.items())),
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
-        private=_is_private(node),
+        private=by_files and _is_private(node),
         development=bool(misplaced),
     )
     found.notes.append(_told(lacking, declared | misplaced, inferred=inferred))
     return found
+
+
+def _beside(node: NodeApp, entries: Sequence[str]) -> dict[str, str] | None:
+    """What the package.json declares that lies below the root and nearest to what is started; None where there is none
+    that declares anything. Its packages are found from the root too.
+    """
+    for entry in entries:
+        folder = posixpath.dirname(entry)
+        while folder:
+            if node.tree.has(f"{folder}/package.json"):
+                return strings(node.tree.json(f"{folder}/package.json").get("dependencies")) or None
+            folder = posixpath.dirname(folder)
+    return None
+
+
+def _spec(name: str, spec: str) -> str:
+    return name if spec in ("*", "", "latest") else f"{name}@{spec}"
 
 
 def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:
@@ -127,7 +146,7 @@ def _is_private(node: NodeApp) -> bool:
 
 
 def _told(lacking: Sequence[str], declared: Mapping[str, str], *, inferred: bool) -> str:
-    named = [name if declared[name] in ("*", "", "latest") else f"{name}@{declared[name]}" for name in lacking]
+    named = [_spec(name, declared[name]) for name in lacking]
     shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")
     why = "; no package.json says what it needs, so that it was read from the imports" if inferred else ""
     return f"installed before it starts, since the template does not have it so: {shown}{why}"

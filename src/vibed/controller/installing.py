@@ -60,10 +60,10 @@ class LayerFacts(Protocol):
 class Layers(Protocol):
     """What the controller needs of what makes layers (`vibed.runtimes.layers.provider`)."""
 
-    def find(
-        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
+    async def find(
+        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str
     ) -> Layer | None:
-        """The layer, if it is there. Blocks."""
+        """The layer, if it is there."""
         ...
 
     async def provide(
@@ -125,15 +125,21 @@ async def installed(
         "source_digest": version.source_digest,
         "strip": version.runtime.strip,
         "owner": app.owner,
-        "app_id": app.app_id,
     }
-    found = await asyncio.to_thread(layers.find, install, **about)
+    found = await layers.find(install, **about)
     if found is not None:
         return found
     run.enter("building")
     said("waiting")
     work = asyncio.ensure_future(
-        layers.provide(install, **about, log_dir=log_dir, on_step=said, wanted=lambda: not run.leaving)
+        layers.provide(
+            install,
+            **about,
+            app_id=app.app_id,
+            log_dir=log_dir,
+            on_step=said,
+            wanted=lambda: not run.leaving,
+        )
     )
     leaving = asyncio.ensure_future(run.left.wait())
     try:

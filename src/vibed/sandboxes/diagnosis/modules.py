@@ -162,7 +162,15 @@ def _needs(name: str, about: About) -> Cause:
 
 def _usual(kind: str) -> str:
     if kind == "python":
-        return "use what the template has (the list of templates tells), or bring the package's folder in the source"
+        return (
+            "list it in requirements.txt; where vibeD installs nothing, use what the template has (the list of "
+            "templates tells), or bring the package's folder in the source"
+        )
     if kind == "go":
         return "run `go mod vendor` and send the vendor folder with the source; of a folder of the app's own, send that"
-    return "use what the template has (the list of templates tells), or bundle the package into the source"
+    if kind == "worker":
+        return "use what the template has (the list of templates tells), or bundle the package into the source"
+    return (
+        "list it in the dependencies of package.json; where vibeD installs nothing, use what the template has (the list"
+        " of templates tells), or bundle the package into the source"
+    )
