@@ -6,18 +6,41 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 // cache keeps downloads by what is in them: files/<sha256>, and urls/<sha256 of an address> with the digest of what was
 // there. What is taken out of it is read through first, so whoever wrote into it can change nothing of another build.
 // Without a folder it keeps nothing; where it fails, a download goes on without it.
-type cache struct{ dir string }
+type cache struct {
+	dir  string
+	room atomic.Int64 // how much this gate may still keep: its build must not push out what all others use
+}
+
+// spare is what has to stay free on the disk: the cache is a convenience, sources and logs are not.
+const spare = 1 << 30
+
+func newCache(dir string, limit int64) *cache {
+	c := &cache{dir: dir}
+	if limit <= 0 {
+		limit = math.MaxInt64
+	}
+	c.room.Store(limit / 2)
+	return c
+}
+
+func (c *cache) full() bool {
+	var fs syscall.Statfs_t
+	return syscall.Statfs(c.dir, &fs) != nil || int64(fs.Bavail)*int64(fs.Bsize) < spare
+}
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -76,7 +99,7 @@ type entry struct {
 
 func (c *cache) begin() *entry {
 	e := &entry{cache: c, sum: sha256.New()}
-	if c.dir == "" || os.MkdirAll(filepath.Join(c.dir, "tmp"), 0o700) != nil {
+	if c.dir == "" || c.full() || os.MkdirAll(filepath.Join(c.dir, "tmp"), 0o700) != nil {
 		return e
 	}
 	e.file, _ = os.CreateTemp(filepath.Join(c.dir, "tmp"), "")
@@ -87,7 +110,7 @@ func (c *cache) begin() *entry {
 func (e *entry) Write(b []byte) (int, error) {
 	e.sum.Write(b)
 	if e.file != nil {
-		if _, err := e.file.Write(b); err != nil {
+		if _, err := e.file.Write(b); err != nil || e.cache.room.Add(-int64(len(b))) < 0 {
 			e.drop()
 		}
 	}

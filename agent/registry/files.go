@@ -71,19 +71,21 @@ func (g *Gate) passOn(w http.ResponseWriter, answer *http.Response, f given) err
 	defer kept.drop()
 	promised, wanted := integrity(f.Integrity)
 	to := io.MultiWriter(kept, promised)
-	var held []byte
+	var held []byte // the last piece, which nobody has yet
 	buffers := [2][]byte{make([]byte, 64<<10), make([]byte, 64<<10)}
 	var total int64
 	for i := 0; ; i++ {
 		n, err := answer.Body.Read(buffers[i%2])
 		if n > 0 {
-			if _, failure := w.Write(held); failure != nil {
-				return errBroken
+			if len(held) > 0 {
+				if _, failure := w.Write(held); failure != nil {
+					return errBroken
+				}
 			}
 			held = buffers[i%2][:n]
 			_, _ = to.Write(held)
 			if total += int64(n); total > maxFile {
-				return g.spoiled(answer, "is larger than a build may download")
+				return g.spoiled(answer, total > int64(len(held)), "is larger than a build may download")
 			}
 		}
 		if err == io.EOF {
@@ -93,14 +95,14 @@ func (g *Gate) passOn(w http.ResponseWriter, answer *http.Response, f given) err
 			if errors.Is(err, context.Canceled) && !errors.Is(context.Cause(answer.Request.Context()), errSilent) {
 				return errBroken
 			}
-			return g.spoiled(answer, "broke off ("+err.Error()+"); trying again may help")
+			return g.spoiled(answer, total > int64(len(held)), "broke off ("+err.Error()+"); trying again may help")
 		}
 		if n == 0 {
 			i++ // the same buffer again: the other one is held
 		}
 	}
 	if f.SHA256 != "" && kept.digest() != f.SHA256 || wanted != "" && base64.StdEncoding.EncodeToString(promised.Sum(nil)) != wanted {
-		return g.spoiled(answer, "is not what the registry's own page says: its digest is another")
+		return g.spoiled(answer, total > int64(len(held)), "is not what the registry's own page says: its digest is another")
 	}
 	if _, err := w.Write(held); err != nil {
 		return errBroken
@@ -113,8 +115,13 @@ func (g *Gate) passOn(w http.ResponseWriter, answer *http.Response, f given) err
 	return nil
 }
 
-func (g *Gate) spoiled(answer *http.Response, why string) error {
-	g.tell(event{Trouble: "the download " + answer.Request.URL.Host + answer.Request.URL.Path + " " + why})
+// spoiled is a download that must not look like a whole one: when some of it has been passed on, it breaks off here too.
+func (g *Gate) spoiled(answer *http.Response, begun bool, why string) error {
+	text := "the download " + answer.Request.URL.Host + answer.Request.URL.Path + " " + why
+	if !begun {
+		return refuse(http.StatusBadGateway, "%s", text)
+	}
+	g.tell(event{Trouble: text})
 	return errBroken
 }
 

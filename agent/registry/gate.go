@@ -50,7 +50,7 @@ type event struct {
 
 // New makes a gate that tells its events as JSON lines.
 func New(config Config, events io.Writer) (*Gate, error) {
-	g := &Gate{config: config, events: events, slots: make(chan struct{}, maxOpen), cache: &cache{config.Cache}}
+	g := &Gate{config: config, events: events, slots: make(chan struct{}, maxOpen), cache: newCache(config.Cache, config.CacheBytes)}
 	if _, err := rand.Read(g.key[:]); err != nil {
 		return nil, err
 	}
@@ -114,6 +114,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if why.status >= 500 {
 		g.tell(event{Trouble: why.text})
+	}
+	for _, name := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Last-Modified"} {
+		w.Header().Del(name)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

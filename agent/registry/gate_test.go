@@ -462,7 +462,7 @@ func TestAPartOfAFileCanBeAskedFor(t *testing.T) {
 }
 
 func TestTheCacheIsHeldToItsSize(t *testing.T) {
-	c := &cache{t.TempDir()}
+	c := newCache(t.TempDir(), 0)
 	for i := range 10 {
 		e := c.begin()
 		_, _ = e.Write(bytes.Repeat([]byte{byte(i)}, 1000))
@@ -487,5 +487,22 @@ func TestTheCacheIsHeldToItsSize(t *testing.T) {
 		if wanted := i == 0 || i > 6; wanted != (f != nil) {
 			t.Fatal(i, "is there:", f != nil)
 		}
+	}
+}
+
+func TestOneBuildDoesNotTakeTheWholeCache(t *testing.T) {
+	c := newCache(t.TempDir(), 4000)
+	kept := 0
+	for i := range 4 {
+		e := c.begin()
+		_, _ = e.Write(bytes.Repeat([]byte{byte(i)}, 900))
+		e.keep("https://host/" + fmt.Sprint(i))
+		if f := c.open(c.at("https://host/" + fmt.Sprint(i))); f != nil {
+			f.Close()
+			kept++
+		}
+	}
+	if kept != 2 {
+		t.Fatal(kept)
 	}
 }

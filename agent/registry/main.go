@@ -20,7 +20,7 @@ import (
 
 const (
 	maxConfig  = 16 << 20
-	memoryGoal = 192 << 20
+	memoryGoal = 320 << 20
 )
 
 // Config is the first line of standard input. Credentials are in it, and nowhere on a disk.

@@ -81,6 +81,9 @@ class Config:
     """Whether the second stage of templates (numpy, pandas, …) is built."""
     templates: tuple[str, ...] = ()
     """Only these templates are built; empty: all."""
+    registries: Mapping[str, object] = field(default_factory=dict)
+    """Where builds get packages from, when not from where this machine's own package clients do: `pypi`, `npm`,
+    `npm_scopes`, `go`, `sumdb`, `credentials`."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
@@ -149,9 +152,11 @@ def _from_text(name: str, text: str) -> Any:
             return float(text)
         if kind == "list":
             return [part.strip() for part in text.split(",") if part.strip()]
+        if kind == "table":
+            return tomllib.loads(text)
         if kind == "map":
             return {key.strip(): int(n) for key, _, n in (part.partition("=") for part in text.split(",")) if key}
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:  # a TOMLDecodeError is a ValueError
         raise InvalidConfiguration(f"VIBED_{name.upper()}={text!r} is not a valid {kind}") from error
     return text
 
@@ -163,6 +168,7 @@ def _kind(name: str) -> str:
         ("int", "int"),
         ("float", "float"),
         ("tuple", "list"),
+        ("Mapping[str, object]", "table"),
         ("Mapping", "map"),
         ("Path", "path"),
     ):
@@ -177,6 +183,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "list": (list,),
     "map": (dict,),
+    "table": (dict,),
     "path": (str,),
     "str": (str,),
 }
@@ -196,7 +203,35 @@ def _coerced(name: str, value: Any) -> Any:
     return float(value) if kind == "float" else value
 
 
+_REGISTRIES = {
+    "pypi": "an address, or a list of them",
+    "npm": "an address",
+    "npm_scopes": "a table of addresses by scope",
+    "go": "a GOPROXY list",
+    "sumdb": "a GOSUMDB value",
+    "credentials": "a table of `file:PATH` or `env:NAME` by address",
+}
+
+
+def _check_registries(table: Mapping[str, object]) -> None:
+    for name, value in table.items():
+        if name not in _REGISTRIES:
+            raise InvalidConfiguration(
+                f"[registries] has an unknown key {name!r}", hint=f"known keys: {', '.join(_REGISTRIES)}"
+            )
+        if name in ("npm_scopes", "credentials"):
+            right = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+        else:
+            items = value if name == "pypi" and isinstance(value, list) else [value]
+            right = all(isinstance(item, str) for item in items)
+        if right and name == "credentials" and isinstance(value, dict):
+            right = all(item.startswith(("file:", "env:")) for item in value.values())
+        if not right:
+            raise InvalidConfiguration(f"[registries] {name} must be {_REGISTRIES[name]}")
+
+
 def _validated(config: Config) -> Config:
+    _check_registries(config.registries)
     host, _, port = config.listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65_536:
         raise InvalidConfiguration(f"listen must be host:port, not {config.listen!r}", hint=f"e.g. {DEFAULT_LISTEN}")

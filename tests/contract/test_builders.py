@@ -79,6 +79,7 @@ class Shop:
     driver: SupervisedDriver
     gate: Gate | None = None
     bounds: Builder = BOUNDS
+    jobs: int = 0
 
     async def run(
         self,
@@ -97,6 +98,7 @@ class Shop:
             "build", 1, 1, self.on.archive(files or {"x": ""}), runtime,
             {"NAME": "value"}, self.bounds, mounts, timeout_s,
         )  # fmt: skip
+        self.jobs += 1
         job = Job(self.log_dir)
         try:
             await sandbox.run(run, socket=self.on.scratch / "no.sock", log_dir=job.log_dir, on_stage=lambda stage: None)
@@ -106,7 +108,8 @@ class Shop:
 
     @property
     def log_dir(self) -> Path:
-        return self.on.scratch / "job-log"
+        """Of the last job."""
+        return self.on.scratch / f"log-of-{id(self)}-{self.jobs}"
 
     async def python(self, code: str, **more: object) -> list[str]:
         """What a Python program prints in a job."""
@@ -285,6 +288,89 @@ for address in (("1.1.1.1", 53), ("169.254.169.254", 80), ("127.0.0.1", int(sys.
         ]
         assert gate.denied() == {"evil.example:80": 1, "evil.example:443": 1}
     assert registry.asked == []
+
+
+@builders
+async def test_the_operators_credentials_do_not_reach_a_build(
+    on: Bench, subject: Subject, registry: FakeRegistry
+) -> None:
+    registry.authorization = "Bearer the-operators-token"
+    code = """
+import os, re
+print(get(GATE + "/pypi/simple/tiny/")[0], get(GATE + "/npm/tiny")[0])
+found = b""
+for place in ("/layers", "/run", "/etc", "/tmp", "/app", "/home"):
+    for top, folders, files in os.walk(place):
+        for name in files:
+            try: found += open(os.path.join(top, name), "rb").read(1 << 20)
+            except OSError: pass
+for process in filter(str.isdigit, os.listdir("/proc")):
+    for name in ("environ", "cmdline"):
+        try: found += open(f"/proc/{process}/{name}", "rb").read(1 << 20)
+        except OSError: pass
+print(re.findall(b"the-operators" + b"-token", found), os.listdir("/layers/registry"))
+"""
+    place = shop(on, subject)
+    known = replace(registries(registry), authorization={f"{registry.url}/": registry.authorization})
+    async with registry_gate(place.driver.host, known) as place.gate:
+        assert await place.python(code) == ["200 200", "[] ['registry.sock']"]
+        assert "the-operators-token" not in str(place.gate.env)
+
+
+@one
+async def test_a_registry_that_fails_is_told_as_such(on: Bench, subject: Subject, registry: FakeRegistry) -> None:
+    registry.status["/simple/"] = 503
+    registry.lies.add("tiny-1.0.0.tgz")
+    code = """
+print(*get(GATE + "/pypi/simple/tiny/"))
+page = json.loads(get(GATE + "/npm/tiny")[1])
+print(get(page["versions"]["1.0.0"]["dist"]["tarball"])[0])
+"""
+    async with open_shop(on, subject, registry) as (place, gate):
+        host = f"127.0.0.1:{registry.port}"
+        assert await place.python(code) == [
+            f"502 b'the registry {host} answers 503; trying again may help\\n'",
+            "502",
+        ]
+        ill, lying = gate.trouble()
+        assert ill == f"the registry {host} answers 503; trying again may help"
+        assert lying.startswith(
+            f"the download {host}/npm/tiny/-/tiny-1.0.0.tgz is not what the registry's own page says"
+        )
+
+
+@one
+async def test_what_one_build_has_downloaded_the_next_has_at_once(
+    on: Bench, subject: Subject, registry: FakeRegistry
+) -> None:
+    code = """
+page = json.loads(get(GATE + "/pypi/simple/tiny/", Accept="application/vnd.pypi.simple.v1+json")[1])
+print(len(get(page["files"][0]["url"])[1]))
+"""
+    for _ in range(2):
+        async with open_shop(on, subject, registry) as (place, _gate):
+            assert await place.python(code) == [str(len(registry.files["tiny-1.0-py3-none-any.whl"]))]
+    assert registry.paths().count("/files/tiny-1.0-py3-none-any.whl") == 1
+    downloads = on.layout.downloads
+    assert downloads.stat().st_uid == on.layout.uids.registries
+    assert downloads.stat().st_mode & 0o777 == 0o700
+
+
+@one
+async def test_a_build_that_asks_for_others_in_a_loop_is_bounded(
+    on: Bench, subject: Subject, registry: FakeRegistry
+) -> None:
+    code = """
+import http.client
+proxy = http.client.HTTPConnection("127.0.0.1", 3128)
+for n in range(3000):
+    proxy.request("GET", f"http://h{n}.example/")
+    proxy.getresponse().read()
+print(get(GATE + "/npm/tiny")[0])
+"""
+    async with open_shop(on, subject, registry) as (place, gate):
+        assert await place.python(code) == ["200"]
+        assert len(gate.denied()) == 1000
 
 
 @builders

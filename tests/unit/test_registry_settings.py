@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vibed.runtimes.registries import Proxy, Registries
+from vibed.config import InvalidConfiguration, load
+from vibed.runtimes.registries import Proxy, Registries, pinned
 from vibed.runtimes.registry_settings import Said, npmrc_credentials, pip_settings
 from vibed.runtimes.uv_settings import uv_settings
 
@@ -158,3 +159,75 @@ def test_uvs_named_indexes_have_credentials_in_variables(tmp_path: Path) -> None
     found = of(uv=uv_settings(environ, tmp_path))
     assert found.pypi == ("https://c.example/s", DEFAULT)
     assert found.authorization == {"https://c.example/": basic("u:p")}
+
+
+# What the operator pins
+
+
+def test_what_is_pinned_comes_in_place_of_the_clients_settings(tmp_path: Path) -> None:
+    clients = of(
+        pip={
+            "index-url": "https://a.example/simple",
+            "extra-index-url": "https://b.example",
+            "find-links": str(tmp_path),
+        },
+        npm={"registry": "https://npm.example/", "@acme:registry": "https://acme.example/"},
+        go={"GOPROXY": "https://go.example", "GOSUMDB": "sum.example"},
+    )
+    table = {"pypi": "https://u:p@m.example/simple", "npm": "https://m.example/npm", "sumdb": "off"}
+    found = pinned(clients, table)
+    assert found == Registries(
+        pypi=("https://m.example/simple",),
+        first_index=True,
+        npm="https://m.example/npm",
+        go="https://go.example",
+        authorization={"https://m.example/": basic("u:p")},
+    )
+    assert pinned(clients, {}) == clients
+
+
+def test_credentials_come_from_files_and_variables(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("user:pass:word\n")
+    table = {
+        "credentials": {
+            "https://a.example/": f"file:{secret}",
+            "https://b.example/": "env:TOKEN",
+            "https://c.example/": "env:HEADER",
+        }
+    }
+    found = pinned(Registries(), table, {"TOKEN": "t0ken", "HEADER": "Basic abc"})
+    assert found.authorization == {
+        "https://a.example/": basic("user:pass:word"),
+        "https://b.example/": "Bearer t0ken",
+        "https://c.example/": "Basic abc",
+    }
+    for place in ("file:/nowhere", "env:NOBODY", "env:EMPTY"):
+        with pytest.raises(InvalidConfiguration, match=place):
+            pinned(Registries(), {"credentials": {"https://a.example/": place}}, {"EMPTY": ""})
+
+
+def test_the_file_and_the_variable_say_the_same(tmp_path: Path) -> None:
+    text = 'pypi = ["https://a.example", "https://b.example"]\nnpm_scopes = {"@acme" = "https://c.example"}'
+    (tmp_path / "vibed.toml").write_text(f"[registries]\n{text}")
+    home = {"VIBED_HOME": str(tmp_path)}
+    assert load(home).registries["pypi"] == ["https://a.example", "https://b.example"]
+    (tmp_path / "vibed.toml").unlink()
+    assert load({**home, "VIBED_REGISTRIES": text}).registries["npm_scopes"] == {"@acme": "https://c.example"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'pipy = "x"',
+        "pypi = 3",
+        'pypi = ["a", 3]',
+        'npm = ["a"]',
+        'npm_scopes = "a"',
+        'credentials = { "https://a.example" = "the secret itself" }',
+        "not toml",
+    ],
+)
+def test_what_makes_no_sense_is_said_when_vibed_starts(tmp_path: Path, table: str) -> None:
+    with pytest.raises(InvalidConfiguration):
+        load({"VIBED_HOME": str(tmp_path), "VIBED_REGISTRIES": table})

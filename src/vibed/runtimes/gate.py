@@ -106,21 +106,14 @@ async def registry_gate(host: Host, registries: Registries) -> AsyncIterator[Gat
         await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
-def clear(host: Host) -> None:
-    """Remove what the gates of a vibeD that was killed have left; they themselves ended with it. Blocking."""
-    shutil.rmtree(host.layout.gates, ignore_errors=True)
-
-
 async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tuple[asyncio.subprocess.Process, Gate]:
     uid = host.layout.uids.registries
-    cache = host.layout.downloads
     try:
         # nobody but root gets to the sockets on the host; in a sandbox every process may
         host.layout.gates.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o755)
         os.chown(folder, uid, uid)
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(cache, uid, uid)
+        await asyncio.to_thread(_own_cache, host.layout.downloads, uid)
         host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128))
         spec = host.layout.gates / f"{id}.json"
         spec.write_text(json.dumps(_confine(host, registries, id, folder)))
@@ -156,6 +149,15 @@ async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tu
         raise
     finally:
         spec.unlink(missing_ok=True)
+
+
+def _own_cache(folder: Path, uid: int) -> None:
+    """Make the folder of downloads, the gates' own; that of another `uid_base` is begun anew. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid not in (uid, os.geteuid()):
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    os.chown(folder, uid, uid)
 
 
 async def _listen(process: asyncio.subprocess.Process, gate: Gate) -> None:

@@ -7,9 +7,16 @@ enters a sandbox.
 
 from __future__ import annotations
 
+import base64
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from vibed.config import InvalidConfiguration
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +56,64 @@ class Registries:
     insecure: tuple[str, ...] = ()
     """Hosts, with a port or without, whose certificates are not checked."""
     proxy: Proxy = field(default=Proxy(), repr=False)
+
+
+class Bare:
+    """Takes the credentials out of addresses, and keeps them by the place that they are for."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def __call__(self, address: str) -> str:
+        parts = urlsplit(address)
+        if "@" not in parts.netloc:
+            return address
+        name, _, host = parts.netloc.rpartition("@")
+        user, _, password = name.partition(":")
+        self.found[f"{parts.scheme}://{host}/"] = basic(unquote(user), unquote(password))
+        return urlunsplit(parts._replace(netloc=host))
+
+    def list(self, go_proxies: str) -> str:
+        """The same of a GOPROXY list."""
+        return re.sub(r"[^,|]+", lambda one: self(one[0]), go_proxies)
+
+
+def basic(user: str, password: str) -> str:
+    """The Authorization header of a user and a password."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def pinned(registries: Registries, settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Registries:
+    """The registries with what `[registries]` of vibed.toml (checked before) says in place of the clients' settings.
+
+    Raises `InvalidConfiguration` when credentials are not where it says.
+    """
+    bare = Bare()
+    if given := settings.get("pypi"):
+        indexes = [given] if isinstance(given, str) else list(given)
+        registries = replace(registries, pypi=tuple(map(bare, indexes)), first_index=True, find_links=())
+    if npm := settings.get("npm"):
+        registries = replace(registries, npm=bare(npm), npm_scopes={})
+    if scopes := settings.get("npm_scopes"):
+        registries = replace(registries, npm_scopes={scope: bare(address) for scope, address in scopes.items()})
+    if go := settings.get("go"):
+        registries = replace(registries, go=bare.list(go))
+    if sumdb := settings.get("sumdb"):
+        registries = replace(registries, sumdb="" if sumdb == "off" else sumdb)
+    known = {address: _header(place, environ) for address, place in settings.get("credentials", {}).items()}
+    return replace(registries, authorization={**registries.authorization, **bare.found, **known})
+
+
+def _header(place: str, environ: Mapping[str, str]) -> str:
+    """What is in a file or a variable, as a header: `user:password`, a token, or the header itself."""
+    kind, _, name = place.partition(":")
+    try:
+        text = (Path(name).read_text() if kind == "file" else environ[name]).strip()
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise InvalidConfiguration(f"[registries] the credentials {place!r} cannot be read: {error}") from error
+    if not text or "\n" in text:
+        raise InvalidConfiguration(f"[registries] the credentials {place!r} are not one line")
+    if text.startswith(("Basic ", "Bearer ")):
+        return text
+    user, colon, password = text.partition(":")
+    return basic(user, password) if colon else f"Bearer {text}"

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from vibed import records
 from vibed.runtimes import commands
-from vibed.runtimes.registries import Proxy, Registries
+from vibed.runtimes.registries import Bare, Proxy, Registries, basic
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
 from vibed.runtimes.uv_settings import uv_settings
@@ -61,7 +61,7 @@ class Said:
 
     def registries(self, default_index: str) -> Registries:
         """All of it together."""
-        bare = _Bare()
+        bare = Bare()
         indexes, first = self._indexes(default_index)
         pypi = tuple(dict.fromkeys(bare(index) for index in indexes))
         links = [*_words(self.pip.get("find-links")), *_list(self.uv.get("find-links"))]
@@ -71,7 +71,7 @@ class Said:
             for key, value in self.npm.items()
             if key.startswith("@") and key.endswith(":registry") and value
         }
-        go = re.sub(r"[^,|]+", lambda one: bare(one[0]), self.go.get("GOPROXY", ""))
+        go = bare.list(self.go.get("GOPROXY", ""))
         authorization = dict(bare.found)
         for address in pypi:
             parts = urlsplit(address)
@@ -132,27 +132,6 @@ class Said:
             https=of("HTTPS_PROXY", "https_proxy") or str(self.npm.get("https-proxy") or "") or mine or other,
             none=of("NO_PROXY", "no_proxy") or ",".join(_list(self.npm.get("noproxy"))),
         )
-
-
-class _Bare:
-    """Takes the credentials out of addresses, and keeps them by the place that they are for."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, str] = {}
-
-    def __call__(self, address: str) -> str:
-        parts = urlsplit(address)
-        if "@" not in parts.netloc:
-            return address
-        name, _, host = parts.netloc.rpartition("@")
-        user, _, password = name.partition(":")
-        self.found[f"{parts.scheme}://{host}/"] = basic(unquote(user), unquote(password))
-        return urlunsplit(parts._replace(netloc=host))
-
-
-def basic(user: str, password: str) -> str:
-    """The Authorization header of a user and a password."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def npmrc_credentials(text: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from vibed.supervision.place import folders
 
 
 async def sweep(host: Host) -> None:
-    """Remove groups, half-made and half-removed folders and a bundler's files that belong to no sandbox."""
+    """Remove groups, half-made and half-removed folders and a bundler's files that belong to no sandbox; and folders of
+    registry gates, which end with the vibeD that opened them.
+    """
     # groups are listed first: a sandbox that is being made has its folder before it has its group
     groups = host.cgroups.ids()
     made = list(folders(host.layout.sandboxes))
@@ -25,6 +27,7 @@ async def sweep(host: Host) -> None:
             if host.privileged:
                 await asyncio.to_thread(mounts.unmount_below, folder)
             await asyncio.to_thread(shutil.rmtree, folder, True)
+    await asyncio.to_thread(shutil.rmtree, host.layout.gates, True)
     with contextlib.suppress(FileNotFoundError):
         for left in host.layout.sandboxes.glob(".[bs]*"):
             if time.time() - left.stat().st_mtime > 60:
