@@ -55,6 +55,7 @@ RUNTIME = Runtime(
     install=Install(
         "python", "uv", files=("requirements.txt",), wanted=("humanize>=4",), optional=("lxml",), private=True
     ),
+    otherwise=Runtime("general", "python-313", "python", "b", "c", start=Start(("b",), build=(("x", "y"),))),
 )
 
 

@@ -97,6 +97,27 @@ def test_the_usual_ways_to_start_are_found(vibed: Instance, apps: Apps, way: str
     assert vibed.client.visit(apps.ready(source)).text.strip() == expected
 
 
+def test_a_start_that_ends_at_once_gives_way_to_the_next_one_and_the_status_says_so(
+    vibed: Instance, apps: Apps
+) -> None:
+    app = apps.ready({"Procfile": "web: python3 seed.py", "seed.py": "print('seeded')\n", "app.py": _FLASK})
+    assert vibed.client.visit(app).text == "from flask"
+    message = vibed.client.app(app)["message"]
+    assert "it was started by ‘python3 -m gunicorn" in message
+    assert "since by ‘python3 seed.py’ the app ended at once" in message
+    log = vibed.client.log_text(app)
+    assert log.index("seeded") < log.index("it is started by") < log.index("Listening at")
+
+
+def test_when_the_next_start_fails_too_the_message_has_both(vibed: Instance, apps: Apps) -> None:
+    source = {"Procfile": "web: python3 seed.py", "seed.py": "print('seeded')\n", "app.py": _FLASK + "1 / 0\n"}
+    failed = vibed.client.deploy(apps.name(), source)
+    assert failed.phase == "Failed"
+    assert "by ‘python3 seed.py’ the app ended at once" in failed.message
+    assert "which was tried next, " in failed.message
+    assert "ZeroDivisionError" in failed.message
+
+
 async def test_websockets_and_bodies_work(vibed: Instance, apps: Apps) -> None:
     app = apps.ready(samples.python(1))
     assert vibed.client.visit(app, "/echo", "POST", content=b"x" * 1_000_000).json()["size"] == 1_000_000

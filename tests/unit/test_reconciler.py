@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -324,6 +325,70 @@ async def test_when_the_new_sandbox_dies_at_once_the_name_leads_to_the_old_one_a
     await world.settle(await world.deploy(), timeout_s=0.5)
     assert old.exit is None
     assert world.serving() == [1]
+
+
+SECOND = replace(PYTHON, entrypoint="gunicorn app:app", start=Start(("gunicorn", "app:app")))
+TWO_WAYS = replace(PYTHON, otherwise=SECOND)
+
+
+def ends(**by: RunFailed) -> Callable[[Run], asyncio.Future[None]]:
+    """A script in which a start by a program (`python3`, `gunicorn`) fails so, and any other serves."""
+
+    def script(run: Run) -> asyncio.Future[None]:
+        async def work() -> None:
+            failed = by.get(run.runtime.start.argv[0])
+            if failed is not None:
+                raise failed
+
+        return asyncio.ensure_future(work())
+
+    return script
+
+
+def ended(message: str, tail: Sequence[str] = (), *, hint: str = "", code: str = "StartFailed") -> RunFailed:
+    return RunFailed(message, exit=Exit(1, None, False, time.time(), tuple(tail)), hint=hint, code=code)
+
+
+async def test_a_version_that_ends_before_it_serves_is_started_once_in_the_other_way_there_is(world: World) -> None:
+    world.driver.script = ends(python3=ended("the app ended at once"))
+    world.layout.run_log("todo", 1).mkdir(parents=True)
+    outcome = await world.settle(await world.deploy(runtime=TWO_WAYS))
+    assert outcome.phase is Phase.READY
+    status = (await world.app()).status
+    assert status.message == (
+        "version 1 is serving; it was started by ‘gunicorn app:app’, since by ‘app.py’ the app ended at once"
+    )
+    assert len(world.driver.made) == 2 and len(world.driver.alive) == 1
+    assert status.restarts == 0
+    log = world.layout.run_log("todo", 1) / "log.jsonl"
+    assert json.loads(log.read_text())["text"] == "it ended before it served: it is started by ‘gunicorn app:app’ now"
+
+
+async def test_when_no_way_to_start_works_the_message_has_both(world: World) -> None:
+    first = ended("the app ended at once", hint="keep it running")
+    second = ended("the app did not start: no module named app", hint="name it")
+    world.driver.script = ends(python3=first, gunicorn=second)
+    outcome = await world.settle(await world.deploy(runtime=TWO_WAYS))
+    assert outcome.phase is Phase.FAILED
+    message = (await world.app()).status.message
+    assert "by ‘app.py’ the app ended at once; by ‘gunicorn app:app’, which was tried next, the app did not" in message
+    assert "Keep it running; or name it." in message
+    assert len(world.driver.made) == 2
+
+
+async def test_what_fails_in_the_same_way_twice_is_told_once(world: World) -> None:
+    words = ("Traceback (most recent call last):", '  File "/app/app.py", line 2, in <module>', "ValueError: no colour")
+    one, other = ended("it exited with status 1: ValueError", words), ended("with status 3: ValueError", words)
+    world.driver.script = ends(python3=one, gunicorn=other)
+    await world.settle(await world.deploy(runtime=TWO_WAYS))
+    assert (await world.app()).status.message.startswith("version 1 failed: it exited with status 1: ValueError.")
+
+
+@pytest.mark.parametrize("code", ["StartTimeout", "BuildFailed", "DiskFull"])
+async def test_what_another_start_would_not_mend_is_not_tried_again(world: World, code: str) -> None:
+    world.driver.script = ends(python3=ended("it took too long", code=code))
+    outcome = await world.settle(await world.deploy(runtime=TWO_WAYS))
+    assert (outcome.phase, len(world.driver.made)) == (Phase.FAILED, 1)
 
 
 async def test_a_newer_deploy_overtakes_one_that_starts_and_its_waiter_is_told(world: World) -> None:

@@ -97,6 +97,9 @@ class Runtime:
     notes: tuple[str, ...] = ()
     install: Install | None = None
     """None: it needs nothing beside its template."""
+    otherwise: Runtime | None = None
+    """How else it may be meant to start: tried once where the start above ends before it serves. Of the same template,
+    and it needs the same to be installed."""
     unpacked: int = 0
     """Bytes that it takes on the disk beside its source while it serves: a site's files, a worker's assets."""
 

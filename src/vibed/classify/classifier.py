@@ -9,7 +9,7 @@ from vibed.classify import command_line, contents, dependencies, left_out, named
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride
 from vibed.classify.project import Project
-from vibed.classify.rules import first
+from vibed.classify.rules import first, following
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 from vibed.sources.table import ArchiveTable
@@ -51,14 +51,37 @@ def classify(
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     contents.check(project.tree, [*started.sources(project, decision), shown])
     decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
-    return dependencies.compared(project, decision, installs)
+    return _with_second(project, dependencies.compared(project, decision, installs), asked=asked)
+
+
+def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decision:
+    """With what it needs in its second start as well."""
+    second = decision.otherwise
+    if second is None:
+        return decision
+    second = replace(
+        second,
+        template=decision.template,
+        strip=decision.strip,
+        port=decision.port,
+        env={**decision.env, **second.env},
+        packages=decision.packages,
+        install=decision.install,
+        otherwise=None,
+    )
+    ports_ = _expected_ports(project, second, _texts(project, second), asked=asked)
+    return replace(decision, otherwise=replace(second, expected_ports=ports_))
 
 
 def _decided(project: Project, override: Override | None) -> Decision:
     """What the rules say where PORT says `project.port`."""
     kinds, template = _asked(override, project.templates)
     entrypoint = override.entrypoint.strip() if override and override.entrypoint else ""
-    decision = named.decide(project, entrypoint, kinds) if entrypoint else first(project, kinds)
+    if entrypoint:
+        decision = named.decide(project, entrypoint, kinds)
+    else:
+        decision = first(project, kinds)
+        decision = replace(decision, otherwise=following(project, kinds, decision))
     template = template or TEMPLATES[decision.kind]
     return replace(decision, template=template, strip=project.tree.strip, port=project.port)
 

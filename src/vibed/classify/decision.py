@@ -89,6 +89,13 @@ class Decision:
     install: Install | None = None
     """What has to be installed before it starts."""
     notes: tuple[str, ...] = ()
+    otherwise: Decision | None = None
+    """What the evidence that comes next says: tried once where the start ends before it serves."""
+
+    @property
+    def command(self) -> str:
+        """What starts it, in one line."""
+        return " ".join(self.argv) or self.shell or ""
 
     @property
     def lane(self) -> str:
@@ -125,4 +132,5 @@ class Decision:
             packages=self.packages,
             install=self.install,
             notes=self.notes,
+            otherwise=self.otherwise.runtime() if self.otherwise else None,
         )

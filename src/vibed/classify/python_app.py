@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vibed.classify.decision import PORT, Decision
 from vibed.classify.errors import AmbiguousProject
@@ -149,7 +149,10 @@ class PythonApp:
         interface = made.interface or _interface(frameworks)
         why = f"it has no __main__ block, so {{}} serves its object ‘{target}’"
         if row and row.worker:
-            return Way(self.served(path, "wsgi", target, worker=row.worker), why.format("gunicorn"), {})
+            argv = self.served(path, "wsgi", target, worker=row.worker)
+            if made.awaited:  # such a worker calls it itself
+                argv = (*argv[:-1], argv[-1].removesuffix("()"))
+            return Way(argv, why.format("gunicorn"), {})
         if row and row.method and not made.interface:
             factory = target not in self.sources.objects(path)
             root = self._root(path)
@@ -209,11 +212,8 @@ class PythonApp:
 
     def decide(self, path: str) -> Decision:
         """The decision for a server file."""
-        way = self.starts(path)[0]
-        argv, framework = way.argv, self.framework(path)
-        env = dict(way.env)
-        if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
-            env["PYTHONPATH"] = root
+        ways = self.starts(path)
+        framework = self.framework(path)
         others = self.also_serving(path)
         notes: tuple[str, ...] = ()
         if others:
@@ -221,10 +221,27 @@ class PythonApp:
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
             console = ", and a console to whoever has its PIN," if framework in ("Flask", "Dash") else ""
             notes += (f"debug=True shows tracebacks{console} to every visitor",)
+        first, *more = [self._decision(path, way, framework) for way in ways[:2]]
+        return replace(first, notes=notes, otherwise=more[0] if more else self._next(path))
+
+    def _decision(self, path: str, way: Way, framework: str) -> Decision:
+        argv, env = way.argv, dict(way.env)
+        if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
+            env["PYTHONPATH"] = root
         return Decision(
-            kind="python", argv=argv, entrypoint=" ".join(argv), env=env, notes=notes,
+            kind="python", argv=argv, entrypoint=" ".join(argv), env=env,
             why=f"{quoted(path)} is a Python server ({framework}) and {way.why}.",
         )  # fmt: skip
+
+    def _next(self, path: str) -> Decision | None:
+        """The start of the server file that is likeliest beside this one at the root, if it is another server."""
+        if "/" in path:
+            return None
+        for name in _NAMES:
+            other = f"{name}.py"
+            if other != path and other in self.tree.paths and self.serves(other):
+                return self._decision(other, self.starts(other)[0], self.framework(other))
+        return None
 
     def script(self) -> Decision | None:
         """`[project.scripts]` whose function belongs to a package that serves."""

@@ -90,7 +90,7 @@ FRAMEWORKS: tuple[Framework, ...] = (
         "solara", "Solara",
         command=_module("solara", "run", "{file}", "--host", HOST, "--port", "{port}", "--production"),
     ),
-    Framework("mesop", "Mesop", command=_module("mesop.bin.bin", "--path", "{file}", "--port", "{port}", "--prod")),
+    Framework("mesop", "Mesop", command=_module("mesop.bin.bin", "{file}", "--port", "{port}", "--prod")),
     # Started by their own code.
     Framework(
         "gradio", "Gradio", objects=_of("Blocks", "Interface", "ChatInterface", "TabbedInterface"),

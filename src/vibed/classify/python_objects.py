@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vibed.classify.python_frameworks import known
 from vibed.classify.python_text import Definition, Line, Parts
@@ -48,6 +48,8 @@ class Made:
     module: str = ""
     """The framework's; empty for a bare callable."""
     interface: str = ""
+    awaited: bool = False
+    """Whether it is what a coroutine answers."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def applications(parts: Parts, names: Mapping[str, str], stars: Sequence[str]) -
         if not one.is_class and (made := _answered(one, scope)):
             scope.makers[one.name] = made
             if not _wants_arguments(one):
-                found.makers[one.name] = made
+                found.makers[one.name] = replace(made, awaited=one.is_async)
     found.makers = dict(sorted(found.makers.items(), key=lambda item: not _NAMED_APP.fullmatch(item[0])))
     for line in parts.top[: 10 * _MOST]:
         _bind(line, scope, found)

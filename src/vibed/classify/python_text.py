@@ -38,6 +38,7 @@ class Definition:
     returns: str
     body: tuple[Line, ...]
     is_class: bool
+    is_async: bool = False
 
 
 @dataclass
@@ -78,9 +79,8 @@ def parts(text: str) -> Parts:
             found.main += body
         elif defines and line.indent == 0:
             name, of, returns, class_name, bases = defines.groups("")
-            found.definitions.append(
-                Definition(name or class_name, of or bases, returns.strip(), tuple(body), is_class=bool(class_name))
-            )
+            sort = bool(class_name), line.text.startswith("async")
+            found.definitions.append(Definition(name or class_name, of or bases, returns.strip(), tuple(body), *sort))
         at = end
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from vibed.classify import refusals, server_rules, site_rules
 from vibed.classify.decision import GENERAL, Decision
-from vibed.classify.errors import NoEntrypoint
+from vibed.classify.errors import ClassifyError, NoEntrypoint
 from vibed.classify.project import Project
 
 
@@ -240,6 +240,30 @@ def first(project: Project, kinds: frozenset[str] | None) -> Decision:
     raise NoEntrypoint(
         f"nothing in it can be started as {wanted}", hint="name an entrypoint, or leave lane and template to vibeD"
     )
+
+
+def following(project: Project, kinds: frozenset[str] | None, decided: Decision) -> Decision | None:
+    """What the evidence behind a decision for a server says, where that is another start in the same template."""
+    if decided.lane != "general":
+        return None
+    if decided.otherwise is not None:
+        return decided.otherwise
+    names = [rule.name for rule in RULES]
+    passed_over = list(project.passed_over)
+    try:
+        for rule in RULES[names.index(decided.rule) + 1 :]:
+            if rule.kind is None or (kinds is not None and not _concerns(rule.kind, kinds)):
+                continue
+            found = rule.apply(project)
+            if found is not None and found.kind != decided.kind:
+                return None
+            if found is not None and found.command != decided.command:
+                return replace(found, rule=rule.name)
+    except ClassifyError:
+        return None
+    finally:
+        project.passed_over[:] = passed_over
+    return None
 
 
 def _concerns(kind: str | None, kinds: frozenset[str]) -> bool:

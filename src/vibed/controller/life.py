@@ -20,11 +20,11 @@ from vibed.apps.store import NewEvent
 from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
 from vibed.controller.installing import Layer, installed
-from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
+from vibed.controller.second_start import launch_either
 from vibed.controller.starts import PLACE_S
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble, backoff
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
@@ -130,7 +130,9 @@ class Life:
     async def _launch(
         self, run: LiveRun, version: Version, placement: Placement, app: App, layer: Layer | None
     ) -> Mapping[str, float]:
-        timings = await launch(self._means, app, run, version, placement, self.name, layer=layer, on_step=self._wake)
+        timings = await launch_either(
+            self._means, app, run, version, placement, self.name, layer=layer, on_step=self._wake
+        )
         if run.version not in self.lived:
             # what it took until it lived for the first time says nothing of how it does
             self.troubles.pop(run.version, None)

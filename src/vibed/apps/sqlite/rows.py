@@ -84,12 +84,17 @@ def version(row: Sequence[Any]) -> Version:
 
 
 def _runtime(text: str) -> Runtime:
-    raw = json.loads(text)
+    return _runtime_of(json.loads(text))
+
+
+def _runtime_of(raw: dict[str, Any]) -> Runtime:
     start = raw.pop("start")
     install = raw.pop("install", None)
+    otherwise = raw.pop("otherwise", None)
     return Runtime(
-        # versions of 0.4 and before were kept without packages, expected ports and what has to be installed
+        # versions of 0.4 and before were kept without packages, expected ports, and what follows them
         **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
+        otherwise=_runtime_of(otherwise) if otherwise else None,
         install=_install(install) if install else None,
         start=Start(
             argv=tuple(start["argv"]),
