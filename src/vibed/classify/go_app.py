@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, DependenciesMissing, UnsupportedRuntime
+from vibed.classify.evidence import favoured
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
 
@@ -47,7 +48,12 @@ class GoApp:
             return ""
         if len(mains) == 1:
             return mains[0]
-        by_name = [m for m in mains if m.rpartition("/")[2] in _LIKELY]
+        if (told := favoured(self.tree, mains)) is not None:
+            return told[0]
+        highest = min(m.count("/") for m in mains)
+        by_name = [
+            m for m in mains if m.rpartition("/")[2] in _LIKELY and (m.count("/") == highest or m.startswith("cmd/"))
+        ]
         module = re.search(r"^module[ \t]+(\S+)", self.tree.text("go.mod"), re.MULTILINE)
         named = [m for m in mains if module and m.rpartition("/")[2] == module[1].rpartition("/")[2]]
         for found in (by_name, named):
@@ -55,7 +61,7 @@ class GoApp:
                 return found[0]
         raise AmbiguousProject(
             f"{', '.join(quoted(m) for m in mains[:5])} are each a program",
-            hint="deploy with only one package main, or put the server into the root or cmd/server",
+            hint=f"name the one to start as entrypoint, for example {quoted(f'{mains[0]}/main.go')}",
             details={"candidates": mains},
         )
 

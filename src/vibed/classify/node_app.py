@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from vibed.classify.errors import BuildRequired
+from vibed.classify.evidence import favoured
 from vibed.classify.node_tools import BUILD_TOOLS, FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree, strings
 from vibed.sources.errors import quoted
@@ -125,6 +126,8 @@ class NodeApp:
         root = [p for p in self.tree.root if p.rpartition(".")[2] in _EXTENSIONS and self.serves(p)]
         if len(root) == 1:
             return root[0], "is the one server file"
+        if root and (found := favoured(self.tree, root)) is not None:
+            return found[0], f"is a server, of several the one that {found[1]} starts"
         return None
 
     def also_serving(self, path: str) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from vibed.classify.decision import PORT, Decision
 from vibed.classify.errors import AmbiguousProject
+from vibed.classify.evidence import favoured
 from vibed.classify.python_frameworks import best, modules
 from vibed.classify.python_frameworks import row as framework_row
 from vibed.classify.python_source import BOTS, COMMANDS, Sources
@@ -20,6 +21,9 @@ _NAMES = (
     "manage",
 )  # fmt: skip
 _TELLING = ("Dockerfile", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "startup.txt")
+_SERVER_FOLDERS = frozenset({"backend", "back-end", "server", "api", "app", "web", "service", "src", "webapp"})
+"""What the folder of a server is called."""
+_NONE = re.compile(r"(?:tests?_|tests?\.|setup\.|conftest|gunicorn\.|rxconfig\.)|.*_tests?\.py$")
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
 _SHOWN = {"wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own"}
 _LIBRARIES = frozenset(
@@ -50,40 +54,61 @@ class PythonApp:
 
     def server(self) -> str | None:
         """The file that is a server. Raises `AmbiguousProject` when several could be."""
-        tree = self.tree
-        root = [name for name in tree.root if name.endswith(".py")]
-        named = [f"{name}.py" for name in _NAMES if f"{name}.py" in tree.paths]
-        for path in named:
-            if self.serves(path):
-                return path
-        rest = [p for p in root if p not in named and not p.startswith(("test_", "setup.", "conftest", "gunicorn."))]
-        found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
-        if len(found) > 1:
-            starting = [path for path in found if self._starts(path)]
-            found = starting if len(starting) == 1 else found
-        if len(found) > 1:
-            raise AmbiguousProject(
-                f"{_listed(found)} could each be the server",
-                hint="name the one to start: entrypoint, for example " + quoted(f"python3 {found[0]}"),
-                details={"candidates": found},
-            )
-        if found:
+        candidates = self.candidates()
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        if (found := favoured(self.tree, candidates)) is not None:
             return found[0]
-        nested = self._serving_below()
-        return nested[0] if nested else None
+        first = candidates[0]
+        if "/" not in first and first.removesuffix(".py") in _NAMES:
+            return first
+        if "/" not in first:
+            starting = [path for path in candidates if self._starts(path)]
+            rest = starting if len(starting) == 1 else candidates
+        else:
+            # of those below the root, that whose folder a Dockerfile or a compose file names, or says by its own
+            rest = _of_tops(candidates, self._told_tops()) or _of_tops(candidates, _SERVER_FOLDERS) or candidates
+            tops = {path.partition("/")[0] for path in rest}
+            rest = rest[:1] if len(tops) == 1 else rest
+        if len(rest) == 1:
+            return rest[0]
+        raise AmbiguousProject(
+            f"{_listed(rest)} could each be the server, and nothing says which is started",
+            hint=f"name the one to start as entrypoint, for example {quoted(rest[0])}; or start it in a Procfile",
+            details={"candidates": rest},
+        )
+
+    def candidates(self) -> list[str]:
+        """The files that could be the server, the likeliest first: those at the root by their names, then the others
+        there that no other one imports; where there are none, those below."""
+        named = [f"{name}.py" for name in _NAMES if f"{name}.py" in self.tree.paths and self.serves(f"{name}.py")]
+        rest = [path for path in self.tree.root if path.endswith(".py") and path not in named and not _NONE.match(path)]
+        found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
+        found = [path for path in found if not self._is_imported(path, [*named, *found])]
+        return [*named, *found] or [path for path in self._nested() if self.serves(path)]
+
+    def _is_imported(self, path: str, others: list[str]) -> bool:
+        source = self.sources[path]
+        return any(other != path and source in self.sources.reached(other) for other in others)
+
+    def favour(self, path: str) -> str:
+        """Why this one of several, as a part of a sentence; empty where nothing says so."""
+        candidates = self.candidates()
+        found = favoured(self.tree, candidates) if len(candidates) > 1 else None
+        return f", of several the one that {found[1]} starts," if found and found[0] == path else ""
 
     def also_serving(self, path: str) -> list[str]:
-        """Other servers below the root, where the one that is started is as well: they are told."""
-        below = self._serving_below() if "/" in path else []
-        apart = [other for other in below if other.partition("/")[0] != path.partition("/")[0]]
-        return [other for other in apart if self.sources[other] not in self.sources.reached(path)]
+        """Other servers beside the one that is started, which has nothing to do with them: they are told."""
+        others = [other for other in self.candidates() if other != path]
+        if "/" in path:
+            others = [other for other in others if other.partition("/")[0] != path.partition("/")[0]]
+        apart = [other for other in others if self.sources[other] not in self.sources.reached(path)]
+        return [other for other in apart if self.sources[path] not in self.sources.reached(other)]
 
-    def _serving_below(self) -> list[str]:
-        """Those whose folder a Dockerfile or a compose file names come first, then by depth and name."""
+    def _told_tops(self) -> frozenset[str]:
+        """Folders that a Dockerfile or a compose file names."""
         told = "\n".join(self.tree.text(path) for path in _TELLING)
-        named = set(re.findall(r"(?<![\w/.-])(?:\./)?([\w.-]{1,100})(?=[/\s\"']|$)", told))
-        found = [path for path in self._nested() if self.serves(path)]
-        return sorted(found, key=lambda path: path.partition("/")[0] not in named)
+        return frozenset(re.findall(r"(?<![\w/.-])(?:\./)?([\w.-]{1,100})(?=[/\s\"']|$)", told))
 
     def _starts(self, path: str) -> bool:
         source = self.sources[path]
@@ -221,16 +246,16 @@ class PythonApp:
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
             console = ", and a console to whoever has its PIN," if framework in ("Flask", "Dash") else ""
             notes += (f"debug=True shows tracebacks{console} to every visitor",)
-        first, *more = [self._decision(path, way, framework) for way in ways[:2]]
+        first, *more = [self._decision(path, way, framework, self.favour(path)) for way in ways[:2]]
         return replace(first, notes=notes, otherwise=more[0] if more else self._next(path))
 
-    def _decision(self, path: str, way: Way, framework: str) -> Decision:
+    def _decision(self, path: str, way: Way, framework: str, favour: str = "") -> Decision:
         argv, env = way.argv, dict(way.env)
         if argv[1] == "-m" and argv[2] not in ("uvicorn", "gunicorn") and (root := self._root(path)):
             env["PYTHONPATH"] = root
         return Decision(
             kind="python", argv=argv, entrypoint=" ".join(argv), env=env,
-            why=f"{quoted(path)} is a Python server ({framework}) and {way.why}.",
+            why=f"{quoted(path)} is a Python server ({framework}){favour} and {way.why}.",
         )  # fmt: skip
 
     def _next(self, path: str) -> Decision | None:
@@ -290,6 +315,10 @@ def _interface(frameworks: frozenset[str]) -> str:
     """What the objects of a file are that imports these."""
     found = {row.interface for module in frameworks if (row := framework_row(module))} | frameworks
     return "asgi" if "asgi" in found else "wsgi" if "wsgi" in found else ""
+
+
+def _of_tops(paths: list[str], tops: frozenset[str]) -> list[str]:
+    return [path for path in paths if path.partition("/")[0] in tops]
 
 
 def _listed(names: list[str]) -> str:

@@ -67,7 +67,7 @@ RULES: tuple[Rule, ...] = (
         "two-servers",
         None,
         "a Python file and a Node file are both servers",
-        "refused: AmbiguousProject",
+        "the one that a Dockerfile, a script or the README starts; else refused: AmbiguousProject",
         server_rules.two_servers,
     ),
     Rule(

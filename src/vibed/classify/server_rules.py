@@ -8,6 +8,7 @@ from dataclasses import replace
 from vibed.classify import command_line, django_app, foreign, given_command, shell_text
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, ClassifyError, NotAWebApp, UnsupportedRuntime
+from vibed.classify.evidence import favoured
 from vibed.classify.host_commands import HostCommand, host_commands, vercel_entries
 from vibed.classify.host_commands import dockerfile as dockerfile_command
 from vibed.classify.node_command import Command, decision
@@ -29,13 +30,24 @@ def procfile(p: Project) -> Decision | None:
 
 
 def two_servers(p: Project) -> Decision | None:
-    if p.python_server and p.node_server and p.node.foreign_runtime() is None:
+    if not (p.python_server and p.node_server and p.node.foreign_runtime() is None):
+        return None
+    entry = p.node.entry()
+    found = favoured(p.tree, [p.python_server, entry[0]]) if entry else None
+    if found is None:
         raise AmbiguousProject(
-            f"both {quoted(p.python_server)} (Python) and {p.node_server} (Node) are servers",
+            f"both {quoted(p.python_server)} (Python) and {p.node_server} (Node) are servers, and nothing says which is"
+            " started",
             hint="say which: template python-313 or node-24; or deploy each from a folder of its own",
             details={"candidates": [p.python_server, p.node_server]},
         )
-    return None
+    path, where = found
+    if path == p.python_server:
+        decided = p.python.decide(path)
+    else:
+        decided = decision(Command(p.node.run(path), file=path), f"It is a Node app: {where} starts {quoted(path)}.")
+    told = f"{entry[0] if entry and path == p.python_server else p.python_server} is a server as well: {where} starts"
+    return replace(decided, notes=(*decided.notes, f"{told} {path}"))
 
 
 def django(p: Project) -> Decision | None:

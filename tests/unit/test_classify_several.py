@@ -1,0 +1,109 @@
+# ruff: noqa: E501 (tables of inputs)
+"""Of several servers the one that the evidence favours is started, and it is said; a tie is refused with the list."""
+
+from __future__ import annotations
+
+import pytest
+from classify_trees import table_of
+
+from vibed.classify.classifier import classify
+from vibed.classify.decision import Decision
+from vibed.classify.errors import AmbiguousProject
+
+Files = dict[str, str | bytes]
+FLASK = "from flask import Flask\nsite = Flask(__name__)\n"
+STREAMLIT = "import streamlit as st\nst.title('x')\n"
+NODE = "require('http').createServer().listen(3000)\n"
+GO = 'package main\nimport "net/http"\nfunc main() { http.ListenAndServe(":8080", nil) }\n'
+TWO: Files = {"shop.py": FLASK, "club.py": FLASK}
+
+
+def decided(files: Files) -> Decision:
+    return classify(table_of(files))
+
+
+TOLD: list[tuple[str, str]] = [
+    ("README.md", "# Club\n\n```sh\npip install -r requirements.txt\npython club.py\n```\n"),
+    ("README.md", "Run `flask --app club run` and open it"),
+    ("Makefile", "run:\n\tgunicorn -w 4 --bind 0.0.0.0:8000 club:site\n"),
+    ("run.sh", "#!/bin/sh\nexec python3 -u ./club.py --verbose\n"),
+    ("run.bat", "@echo off\r\npython club.py\r\n"),
+    ("docker-compose.yml", "services:\n  web:\n    command: [\"python\", \"club.py\"]\n"),
+    (".devcontainer/devcontainer.json", '{"postAttachCommand": {"server": "streamlit run club.py --server.enableCORS false"}}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text"), TOLD, ids=[f"{row[0]} {at}" for at, row in enumerate(TOLD)])
+def test_the_server_that_something_starts_is_taken_and_it_is_said(file: str, text: str) -> None:
+    found = decided({file: text, **TWO})
+    assert "club:site" in found.command
+    assert f", of several the one that {file} starts," in found.why
+    assert "‘shop.py’ would serve as well" in found.notes[0]
+
+
+def test_a_tie_is_refused_with_the_list_and_how_to_name_one() -> None:
+    for more in ({}, {"README.md": "python club.py, or python shop.py"}):
+        with pytest.raises(AmbiguousProject, match=r"‘club.py’, ‘shop.py’ could each be the server") as refused:
+            decided({**TWO, **more})
+        assert "entrypoint, for example ‘club.py’" in str(refused.value.hint)
+        assert refused.value.extra["candidates"] == ["club.py", "shop.py"]
+
+
+def test_tests_and_what_another_server_imports_are_no_servers_of_their_own() -> None:
+    found = decided({"Chatbot.py": STREAMLIT, "app_test.py": STREAMLIT, "pages/1_File.py": STREAMLIT})
+    assert found.argv[4] == "Chatbot.py"
+    assert decided({"shop.py": FLASK + "import club\n", "club.py": FLASK}).argv[-1] == "shop:site"
+
+
+def test_what_is_written_down_comes_before_a_usual_name() -> None:
+    found = decided(
+        {"app.py": FLASK, "dashboard_of_club.py": STREAMLIT, "README.md": "streamlit run dashboard_of_club.py"}
+    )
+    assert found.argv[4] == "dashboard_of_club.py"
+    assert decided({"app.py": FLASK, "dashboard_of_club.py": STREAMLIT}).argv[-1] == "app:site"
+
+
+def test_below_the_root_the_folder_of_the_server_is_found_by_what_it_is_called() -> None:
+    found = decided({"backend/app.py": FLASK, "ml/app.py": FLASK, "a.txt": ""})
+    assert found.argv[-1] == "backend.app:site"
+    assert found.notes[0].startswith("‘ml/app.py’ would serve as well")
+    with pytest.raises(AmbiguousProject, match=r"‘chat/app.py’, ‘image/app.py’ could each be the server"):
+        decided({"chat/app.py": FLASK, "image/app.py": FLASK, "a.txt": ""})
+    readme = "cd image\npip install flask\n\n`cd image && python app.py`"
+    assert decided({"chat/app.py": FLASK, "image/app.py": FLASK, "README.md": readme}).argv[-1] == "image.app:site"
+
+
+def test_of_a_python_and_a_node_server_the_one_that_is_started_is_taken() -> None:
+    both: Files = {"app.py": FLASK, "server.js": NODE}
+    with pytest.raises(AmbiguousProject, match="nothing says which is started"):
+        decided(both)
+    node = decided({**both, "README.md": "Start it: `node server.js`"})
+    assert (node.argv, node.notes) == (
+        ("node", "server.js"),
+        ("app.py is a server as well: README.md starts server.js",),
+    )
+    assert decided({**both, "Makefile": "run:\n\tpython3 app.py\n"}).argv[-1] == "app:site"
+
+
+def test_of_several_node_files_the_one_that_is_started_is_taken() -> None:
+    files: Files = {"shop.js": NODE, "club.js": NODE, "package.json": "{}", "README.md": "node club.js"}
+    assert decided(files).argv == ("node", "club.js")
+
+
+def test_of_several_go_programs_the_one_that_is_built_is_taken() -> None:
+    files: Files = {"go.mod": "module x/y\n", "cmd/shop/main.go": GO, "cmd/club/main.go": GO}
+    with pytest.raises(AmbiguousProject) as refused:
+        decided(files)
+    assert "entrypoint, for example ‘cmd/club/main.go’" in str(refused.value.hint)
+    for file, text in (
+        ("Makefile", "run:\n\tgo run ./cmd/club\n"),
+        ("README.md", "go run cmd/club/main.go"),
+        ("Dockerfile", "FROM golang\nRUN go build -o /bin/x ./cmd/club\n"),
+    ):
+        assert decided({**files, file: text}).entrypoint == "go build ./cmd/club"
+
+
+def test_a_folder_deep_inside_is_no_server_by_its_name_alone() -> None:
+    files: Files = {"go.mod": "module x/y\n", "basic/main.go": GO, "websocket/server/main.go": GO, "upload/main.go": GO}
+    with pytest.raises(AmbiguousProject):
+        decided(files)
