@@ -44,7 +44,7 @@ class MadeLayers:
     fails: list[Exception] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
-    async def find(self, install: Install, **about: Any) -> MadeLayer | None:
+    def find(self, install: Install, **about: Any) -> MadeLayer | None:
         return self.made.get(install)
 
     async def provide(

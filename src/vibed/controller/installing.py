@@ -60,10 +60,10 @@ class LayerFacts(Protocol):
 class Layers(Protocol):
     """What the controller needs of what makes layers (`vibed.runtimes.layers.provider`)."""
 
-    async def find(
-        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str
+    def find(
+        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
     ) -> Layer | None:
-        """The layer, if it is there."""
+        """The layer, if it is there. Blocks."""
         ...
 
     async def provide(
@@ -125,8 +125,9 @@ async def installed(
         "source_digest": version.source_digest,
         "strip": version.runtime.strip,
         "owner": app.owner,
+        "app_id": app.app_id,
     }
-    found = await layers.find(install, **about)
+    found = await asyncio.to_thread(layers.find, install, **about)
     if found is not None:
         return found
     run.enter("building")
@@ -135,7 +136,6 @@ async def installed(
         layers.provide(
             install,
             **about,
-            app_id=app.app_id,
             log_dir=log_dir,
             on_step=said,
             wanted=lambda: not run.leaving,
