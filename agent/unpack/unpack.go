@@ -331,6 +331,7 @@ func (x *extraction) symlink(rel, target string) error {
 
 var (
 	toolFolders = regexp.MustCompile(`(?:^|/)(?:\.agents|\.claude|\.cursor|\.codex|\.gemini|\.opencode|\.windsurf|\.github|\.vscode|\.idea|` +
+		`\.zed|\.fleet|\.vs|\.continue|\.kiro|\.junie|\.roo|\.augment|\.devcontainer|\.husky|\.pixi|\.conda|__pypackages__|node_modules|` +
 		`\.venv|venv|virtualenv|\.virtualenv|\.tox|\.nox|\.direnv|\.devenv)/`)
 	toolLinks = regexp.MustCompile(`(?:^|/)(?:bin/(?:python|pypy)[\w.-]*|lib64|node_modules/\.bin/[^/]+)$`)
 )

@@ -194,7 +194,8 @@ func TestMoreFilesThanTheBoundAreRefused(t *testing.T) {
 func TestLinksOfToolsThatLeadOutAreLeftOut(t *testing.T) {
 	root, _ := place(t)
 	data := archive(t, member{name: "app.py", body: "print()\n"}, member{name: ".venv/bin/python", link: "/usr/bin/python3", kind: tar.TypeSymlink},
-		member{name: "a/env/bin/python3.13", link: "/usr/bin/python3", kind: tar.TypeSymlink}, member{name: ".claude/rules", link: "../../rules", kind: tar.TypeSymlink})
+		member{name: "a/env/bin/python3.13", link: "/usr/bin/python3", kind: tar.TypeSymlink}, member{name: ".claude/rules", link: "../../rules", kind: tar.TypeSymlink},
+		member{name: "web/node_modules/express", link: "/store/express", kind: tar.TypeSymlink})
 	r, err := Extract(bytes.NewReader(data), root, Options{})
 	if err != nil || r.Files != 1 {
 		t.Fatal(r, err)

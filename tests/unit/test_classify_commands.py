@@ -359,3 +359,27 @@ def test_what_a_command_does_itself_is_not_done_before_it() -> None:
 )
 def test_what_is_left_out_is_told(files: Files, notes: tuple[str, ...]) -> None:
     assert decided({"app.py": FLASK, **files}).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("script", "package", "argv"),
+    [
+        ("fastify start -l info app.js", "fastify-cli", ("fastify", "start", "-l", "info", "app.js")),
+        ("NODE_ENV=production npx fastify start app.js", "fastify-cli", ("fastify", "start", "app.js")),
+        ("json-server --watch db.json", "json-server", ("json-server", "--watch", "db.json")),
+    ],
+)
+def test_a_command_that_a_dependency_brings_is_a_command(script: str, package: str, argv: tuple[str, ...]) -> None:
+    files: Files = {
+        "package.json": pkg(script, dependencies={package: "*"}),
+        "app.js": "module.exports = async (app) => { app.get('/', () => 'x') }\n",
+        "db.json": "{}",
+        "public/index.html": "<p>x",
+    }
+    found = classify(table_of(files))
+    assert (found.rule, found.argv) == ("node-start", argv)
+
+
+def test_a_command_that_no_dependency_brings_is_none() -> None:
+    files: Files = {"package.json": pkg("fastify start app.js"), "app.js": SERVER}
+    assert decided(files).argv == ("node", "app.js")

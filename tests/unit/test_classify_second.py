@@ -49,6 +49,17 @@ ONE: list[tuple[str, Files, Asked | None]] = [
     ("what the user named", {"app.py": FLASK + MAIN}, Asked(entrypoint="python3 app.py")),
     ("all that there is", {"app.py": FLASK}, None),
     ("the same by two rules", {"Procfile": f"web: {GUNICORN}", "app.py": FLASK}, None),
+    ("the same in other words", {"Procfile": "web: gunicorn -w 3 app:app", "app.py": FLASK}, None),
+    (
+        "Django's in other words",
+        {
+            "Procfile": "web: gunicorn shop.wsgi --log-file -",
+            "manage.py": "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\nimport django\nexecute_from_command_line(sys.argv)\n",
+            "shop/wsgi.py": "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n",
+            "requirements.txt": "django\ngunicorn\n",
+        },
+        None,
+    ),
     ("another language's", {"Procfile": "web: python3 seed.py", "seed.py": "print()", "index.js": LISTENS}, None),
     ("a site", {"index.html": "<p>x"}, None),
 ]

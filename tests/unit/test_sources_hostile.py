@@ -240,6 +240,9 @@ TOOL_LINKS = {
     "my-env/bin/python3.13": "python",
     "my-env/lib64": "lib",
     ".claude/skills": "../.agents/skills",
+    "node_modules/express": "/root/.local/share/pnpm/store/express",
+    "web/node_modules/shop": "../../packages/shop",
+    ".pixi/envs/default/lib/x": "/opt/conda/lib/x",
     "web/.agents/rules.md": "../../../rules.md",
     "node_modules/.bin/vite": "../vite/bin/vite.js",
 }
@@ -253,6 +256,12 @@ def test_a_link_of_a_tool_that_cannot_be_carried_over_is_left_out(tmp_path: Path
     assert table.passed_over == (name,)
     assert all(entry.path != name for entry in table.entries)
     assert extract(path, table, tmp_path / "out") == 3
+
+
+def test_a_link_to_a_package_of_the_apps_own_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    data = archive(OK, member("packages/shop/index.js", b""), link("node_modules/shop", "../packages/shop"))
+    with pytest.raises(errors.DirectoryLink, match="points at the folder"):
+        read_table(written(tmp_path / "a.tar.gz", data))
 
 
 def test_a_link_of_a_tool_to_a_file_of_the_archive_becomes_a_copy(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def host_commands(tree: Tree) -> Iterator[HostCommand]:
 
 
 def vercel_entries(tree: Tree) -> list[str]:
-    """The files whose exported app the builders of vercel.json serve."""
+    """The files whose exported app is served where there is a vercel.json: what its builders name, or api/index."""
     if not tree.has("vercel.json"):
         return []
     try:
@@ -49,6 +49,7 @@ def vercel_entries(tree: Tree) -> list[str]:
         return []
     sources = [table(build).get("src") for build in builds[:20]] if isinstance(builds, list) else []
     named = [source.removeprefix("./") for source in sources if isinstance(source, str)]
+    named = named or [f"api/index.{extension}" for extension in ("js", "mjs", "cjs", "ts", "py")]
     return [source for source in named if tree.has(source) and source.endswith((".py", ".js", ".mjs", ".cjs", ".ts"))]
 
 

@@ -14,7 +14,7 @@ from vibed.classify.errors import BuildRequired
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_build import refuse_unbuilt, source_of, stands_against
 from vibed.classify.node_command import Command, beside_each_other, in_order
-from vibed.classify.node_tools import PARALLEL, PROGRAMS, RUN_TYPESCRIPT
+from vibed.classify.node_tools import COMMANDS, PARALLEL, PROGRAMS, RUN_TYPESCRIPT
 from vibed.classify.tree import strings
 from vibed.classify.wrappers import unwrapped
 from vibed.sources.errors import quoted
@@ -139,6 +139,9 @@ class Scripts:
             return self.command(inside, folder, depth + 1) if inside else self._run(path, folder) if path else None
         if text := shell_text.inside_shell(words):
             return self.command(text, folder, depth + 1)
+        if COMMANDS.get(tool, tool) in self.node.all_dependencies and tool in COMMANDS:
+            file = next((found for word in rest if (found := self._file(word, folder)) and "." in word), "")
+            return Command((tool, *rest), None, {}, folder, file)
         if tool in ("sh", "bash") and len(rest) >= 1 and posixpath.join(folder, rest[0]) in self.node.tree.paths:
             return Command(tuple(words), None, {}, folder)
         return None

@@ -94,3 +94,11 @@ BUILD_TOOLS = frozenset(
     }
 )  # fmt: skip
 """What a script imports that serves or builds a front end."""
+COMMANDS = {
+    "fastify": "fastify-cli", "nest": "@nestjs/cli", "sails": "sails", "strapi": "@strapi/strapi", "micro": "micro",
+    "json-server": "json-server", "probot": "probot", "directus": "directus", "keystone": "@keystone-6/core",
+    "moleculer-runner": "moleculer", "feathers": "@feathersjs/cli", "medusa": "@medusajs/medusa", "payload": "payload",
+    "adonis": "@adonisjs/cli", "mercurius": "mercurius", "platformatic": "platformatic", "wattpm": "wattpm",
+    "apollo-server": "apollo-server", "graphql-yoga": "graphql-yoga", "marko-run": "@marko/run", "eik": "@eik/service",
+}  # fmt: skip
+"""Commands that serve, by name: the package that brings it. It is found on the path when the package is installed."""

@@ -81,11 +81,16 @@ class PythonApp:
     def candidates(self) -> list[str]:
         """The files that could be the server, the likeliest first: those at the root by their names, then the others
         there that no other one imports; where there are none, those below."""
-        named = [f"{name}.py" for name in _NAMES if f"{name}.py" in self.tree.paths and self.serves(f"{name}.py")]
+        usual = [f"{name}.py" for name in _NAMES if f"{name}.py" in self.tree.paths]
+        named = [path for path in usual if self.serves(path) and not self._is_djangos(path)]
         rest = [path for path in self.tree.root if path.endswith(".py") and path not in named and not _NONE.match(path)]
         found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
         found = [path for path in found if not self._is_imported(path, [*named, *found])]
-        return [*named, *found] or [path for path in self._nested() if self.serves(path)]
+        return [*named, *found] or [path for path in self._nested() if self.serves(path) and not self._is_djangos(path)]
+
+    def _is_djangos(self, path: str) -> bool:
+        """Whether it is Django's manage.py, which only does what it is told."""
+        return path.endswith("manage.py") and "execute_from_command_line" in self.tree.text(path)
 
     def _is_imported(self, path: str, others: list[str]) -> bool:
         source = self.sources[path]
@@ -264,7 +269,7 @@ class PythonApp:
             return None
         for name in _NAMES:
             other = f"{name}.py"
-            if other != path and other in self.tree.paths and self.serves(other):
+            if other != path and other in self.tree.paths and self.serves(other) and not self._is_djangos(other):
                 return self._decision(other, self.starts(other)[0], self.framework(other))
         return None
 
@@ -280,7 +285,7 @@ class PythonApp:
             stem = module.replace(".", "/")
             for root in ("", "src/"):
                 path = self.tree.first([f"{root}{stem}.py", f"{root}{stem}/__init__.py"])
-                if path and self.sources.frameworks(path):
+                if path and self.sources.frameworks(path) and self.sources.function_serves(path, function):
                     return Decision(
                         kind="python",
                         argv=("python3", "-c", f"from {module} import {function}; {function}()"),
@@ -292,11 +297,13 @@ class PythonApp:
 
     def not_a_server(self) -> tuple[str, str] | None:
         """What the Python code at the root is instead: (sort, file)."""
-        for path in [name for name in self.tree.root if name.endswith(".py")]:
+        root = [name for name in self.tree.root if name.endswith(".py")]
+        files = root or [path for path in self._nested() if path.startswith("src/")]
+        for path in files:
             tops = {name.split(".")[0] for source in self.sources.reached(path) for name in source.imports}
             if tops & BOTS:
                 return "a chat bot", path
-        for path in [name for name in self.tree.root if name.endswith(".py")]:
+        for path in files:
             source = self.sources[path]
             tops = {name.split(".")[0] for name in source.imports}
             if tops & {"tkinter", "pygame", "PyQt5", "PyQt6", "kivy", "wx"}:

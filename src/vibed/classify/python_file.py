@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vibed.classify.python_frameworks import known
 from vibed.classify.python_objects import Applications, applications
-from vibed.classify.python_text import Line, Parts, parts
+from vibed.classify.python_text import Definition, Line, Parts, parts
 from vibed.classify.tree import Tree
 
 _IMPORT = re.compile(r"from[ ]+(\.*[\w.]*)[ ]+import[ ]+(.{1,4000})|import[ ]+(.{1,1000})")
@@ -56,6 +56,10 @@ class Source:
     """And that is a server, as far as its name tells."""
     applications: Applications
     """What of it is a web application."""
+    functions: frozenset[str]
+    """Names of its functions."""
+    serving: frozenset[str]
+    """Those that start a server."""
     called: frozenset[str]
     """Last names of what is called when it is imported or is the program."""
     raw: bool = False
@@ -94,10 +98,16 @@ def read_source(tree: Tree, path: str) -> Source:
         bool(starts),
         "serves" in starts,
         applications(found, names, stars),
+        frozenset(one.name for one in found.definitions if not one.is_class),
+        frozenset(one.name for one in found.definitions if not one.is_class and _serves(one, names, stars, found)),
         frozenset(match[1].rpartition(".")[2] for line in runs if (match := _CALL.match(line.text))),
         any(_RAW.search(line.text) for line in found.lines)
         and (found.has_main or any(_AT_TOP.match(line.text) for line in found.top)),
     )
+
+
+def _serves(one: Definition, names: Mapping[str, str], stars: list[str], within: Parts) -> bool:
+    return any(_started(line, names, stars, within, 1) == "serves" for line in one.body[:_MOST_LINES])
 
 
 def _taken(statement: str, names: dict[str, str], stars: list[str]) -> set[str]:

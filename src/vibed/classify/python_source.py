@@ -109,6 +109,11 @@ class Sources:
                 return found
         return []
 
+    def function_serves(self, path: str, name: str) -> bool:
+        """Whether a function of a file, its own or another file's, starts a server; one that is not seen may."""
+        files = [source for source in self.reached(path) if name in source.functions]
+        return not files or any(name in source.serving for source in files)
+
     def import_root(self, path: str) -> str | None:
         """The folder that has to be on the import path (`""`: the root), so that most of what the file and the files
         that it reaches import of the app is found; None when it does not matter."""

@@ -6,7 +6,7 @@ import re
 
 from vibed.classify import foreign, unpublished
 from vibed.classify.decision import Decision
-from vibed.classify.errors import AmbiguousProject, NoEntrypoint, NotAWebApp, UnsupportedRuntime
+from vibed.classify.errors import AmbiguousProject, BuildRequired, NoEntrypoint, NotAWebApp, UnsupportedRuntime
 from vibed.classify.node_tools import SERVERS
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
@@ -59,6 +59,15 @@ _CALLED = re.compile(
     re.MULTILINE,
 )
 """What a host of functions calls, as it stands in one; a library of a server's exports other things."""
+
+
+def reflex(p: Project) -> Decision | None:
+    if not p.tree.has("rxconfig.py") or "reflex" not in p.tree.text("rxconfig.py"):
+        return None
+    raise BuildRequired(
+        "it is a Reflex app: its pages are compiled with packages of npm when it starts, and apps have no network then",
+        hint="write its pages with NiceGUI, Streamlit or FastHTML, which need no such step",
+    )
 
 
 def not_a_server(p: Project) -> Decision | None:

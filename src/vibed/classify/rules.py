@@ -5,6 +5,7 @@ A rule answers with a decision, or refuses by raising a `ClassifyError` that say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ from vibed.classify import refusals, server_rules, site_rules
 from vibed.classify.decision import GENERAL, Decision
 from vibed.classify.errors import ClassifyError, NoEntrypoint
 from vibed.classify.project import Project
+
+_SERVED = re.compile(r"[A-Za-z_][\w.]*(?::[A-Za-z_][\w.()]*|\.[aw]sgi)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ RULES: tuple[Rule, ...] = (
         "manage.py at the root or one folder down",
         "gunicorn if the requirements have it or WhiteNoise, else runserver; SQLite is migrated",
         server_rules.django,
+    ),
+    Rule(
+        "reflex",
+        None,
+        "rxconfig.py of Reflex, whose pages are compiled when it starts",
+        "refused: BuildRequired",
+        refusals.reflex,
     ),
     Rule(
         "python-server",
@@ -257,13 +267,21 @@ def following(project: Project, kinds: frozenset[str] | None, decided: Decision)
             found = rule.apply(project)
             if found is not None and found.kind != decided.kind:
                 return None
-            if found is not None and found.command != decided.command:
+            if found is not None and _started(found) != _started(decided):
                 return replace(found, rule=rule.name)
     except ClassifyError:
         return None
     finally:
         project.passed_over[:] = passed_over
     return None
+
+
+def _started(decision: Decision) -> str:
+    """What a command comes to: the object that it serves, where it serves one, whoever does and with what options."""
+    served = [word for word in decision.command.split() if _SERVED.fullmatch(word)]
+    if served and any(server in decision.command for server in ("gunicorn", "uvicorn", "hypercorn")):
+        return served[-1] if ":" in served[-1] else f"{served[-1]}:application"
+    return decision.command
 
 
 def _concerns(kind: str | None, kinds: frozenset[str]) -> bool:

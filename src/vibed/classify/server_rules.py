@@ -172,7 +172,7 @@ def go_server(p: Project) -> Decision | None:
 
 def host_file(p: Project) -> Decision | None:
     for path in vercel_entries(p.tree):
-        why = f"vercel.json names ‘{path}’ as what is served"
+        why = f"There is a vercel.json, whose host serves what ‘{path}’ exports"
         if path.endswith(".py") and p.python.serves(path):
             return replace(p.python.decide(path), why=f"{why}.")
         if not path.endswith(".py") and (argv := p.node.run(path) if p.node.serves(path) else p.node.exported(path)):

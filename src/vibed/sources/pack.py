@@ -207,8 +207,8 @@ class _Walk:
             return
         try:
             info = self._link(entry, name) if entry.is_symlink() else entry.stat(follow_symlinks=False)
-        except (DanglingLink, LinkOutside, DirectoryLink):
-            if not of_a_tool(name):
+        except (DanglingLink, LinkOutside, DirectoryLink) as error:
+            if not of_a_tool(name, to_folder=isinstance(error, DirectoryLink)):
                 raise
             self.skipped[name] = Why.LINK
             return

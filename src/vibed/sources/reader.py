@@ -307,8 +307,8 @@ class _Reading:
             if entry.kind is Kind.LINK:
                 try:
                     end = files[self._end_of(entry.path)]
-                except (DanglingLink, DirectoryLink):
-                    if not of_a_tool(entry.path):
+                except (DanglingLink, DirectoryLink) as error:
+                    if not of_a_tool(entry.path, to_folder=isinstance(error, DirectoryLink)):
                         raise
                     self._pass_over(entry.path)
                     continue
