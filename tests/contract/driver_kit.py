@@ -353,8 +353,8 @@ class Subject:
             runtime,
             env if env is not None else {"GREETING": "world"},
             limits or on.roots.limits,
-            mounts,
-            timeout_s,
+            mounts=mounts,
+            start_timeout_s=timeout_s,
             app_key="1764000000.5",
         )
 
