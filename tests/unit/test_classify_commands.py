@@ -383,3 +383,12 @@ def test_a_command_that_a_dependency_brings_is_a_command(script: str, package: s
 def test_a_command_that_no_dependency_brings_is_none() -> None:
     files: Files = {"package.json": pkg("fastify start app.js"), "app.js": SERVER}
     assert decided(files).argv == ("node", "app.js")
+
+
+def test_a_file_of_pm2s_in_json_is_followed_too() -> None:
+    told = json.dumps({"apps": [{"name": "api", "script": "src/index.js", "instances": 1}]})
+    found = start(
+        "cross-env NODE_ENV=production pm2 start ecosystem.config.json --no-daemon",
+        {"ecosystem.config.json": told, "src/index.js": SERVER},
+    )
+    assert (found.argv, found.env) == (("node", "src/index.js"), {"NODE_ENV": "production"})

@@ -108,6 +108,17 @@ DOCKERFILES: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
+def test_a_file_of_that_name_in_another_folder_is_not_what_a_command_starts() -> None:
+    found = decided(
+        {
+            "Dockerfile": "FROM python\nCMD streamlit run main.py\n",
+            "app/main.py": "import streamlit as st\n",
+            "a.txt": "",
+        }
+    )
+    assert (found.rule, found.otherwise) == ("python-server", None)
+
+
 @pytest.mark.parametrize(("text", "command"), DOCKERFILES)
 def test_what_the_last_stage_of_a_dockerfile_starts_is_a_hint(text: str, command: str) -> None:
     found = decided({"Dockerfile": text, "tools/go.py": "x", "a.txt": ""})

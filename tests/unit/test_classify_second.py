@@ -60,6 +60,14 @@ ONE: list[tuple[str, Files, Asked | None]] = [
         },
         None,
     ),
+    (
+        "Django's manage.py, which only does what it is told",
+        {
+            "manage.py": "import django\nif __name__ == '__main__':\n    execute_from_command_line(sys.argv)\n",
+            "shop/settings.py": "",
+        },
+        None,
+    ),
     ("another language's", {"Procfile": "web: python3 seed.py", "seed.py": "print()", "index.js": LISTENS}, None),
     ("a site", {"index.html": "<p>x"}, None),
 ]

@@ -48,9 +48,9 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
     kind, language = command_line.kind_of(command)
     if language:
         raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
-    folders = _folders(parts or ())
+    at = folders(parts or ())
     absent = next(
-        (word for part, folder in zip(parts or (), folders, strict=True) if (word := _absent(p, part, folder))), None
+        (word for part, folder in zip(parts or (), at, strict=True) if (word := _absent(p, part, folder))), None
     )
     if absent:
         p.passed_over.append(f"{where} names {quoted(absent)}, which is not there, and was passed over")
@@ -105,8 +105,8 @@ def _started(
             return argv, None, inner[0].env
         return (), f"cd {shlex.quote(inner[0].folder)} && exec {shlex.join(argv)}", inner[0].env
     # What wraps a command is cut out of the text; whatever else it says is left to the shell.
-    folders = _folders(parts)
-    for part, found, folder in zip(reversed(parts), reversed(inner), reversed(folders), strict=True):
+    at = folders(parts)
+    for part, found, folder in zip(reversed(parts), reversed(inner), reversed(at), strict=True):
         other = another_server(p.python, p.packages("python-313"), found.words, folder)
         if not (other or found.rewritten or found.skipped > len(found.env)):
             continue
@@ -119,7 +119,7 @@ def _started(
     return (), text, {}
 
 
-def _folders(parts: Sequence[shell_text.Simple]) -> list[str]:
+def folders(parts: Sequence[shell_text.Simple]) -> list[str]:
     """The folder that each simple command runs in; empty for the root."""
     found, folder = [], ""
     for part in parts:

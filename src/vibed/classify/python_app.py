@@ -7,31 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vibed.classify.decision import PORT, Decision
-from vibed.classify.errors import AmbiguousProject
-from vibed.classify.evidence import favoured
-from vibed.classify.python_frameworks import best, modules
+from vibed.classify.python_frameworks import best
 from vibed.classify.python_frameworks import row as framework_row
-from vibed.classify.python_source import BOTS, COMMANDS, Sources
-from vibed.classify.tree import Tree, strings, table
+from vibed.classify.python_servers import USUAL, WITH_FILES, PythonServers, listed
+from vibed.classify.python_source import BOTS, COMMANDS
+from vibed.classify.tree import strings, table
 from vibed.sources.errors import quoted
 
-_NAMES = (
-    "app", "main", "wsgi", "asgi", "server", "run", "startup", "application", "web", "webapp", "index", "api",
-    "streamlit_app", "Home", "home", "dashboard", "start", "serve", "backend", "site", "website", "gui", "ui",
-    "manage",
-)  # fmt: skip
-_TELLING = ("Dockerfile", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "startup.txt")
-_SERVER_FOLDERS = frozenset({"backend", "back-end", "server", "api", "app", "web", "service", "src", "webapp"})
-"""What the folder of a server is called."""
-_NONE = re.compile(r"(?:tests?_|tests?\.|setup\.|conftest|gunicorn\.|rxconfig\.)|.*_tests?\.py$")
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
 _SHOWN = {"wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own"}
-_LIBRARIES = frozenset(
-    {"wsgiref", "websockets", "gevent", "eventlet", "twisted", "grpc", "tornado", "socketio", "werkzeug"}
-)
-"""What a file may import without being a server."""
-_WITH_FILES = modules(lambda row: bool(row.command))
-_BRINGS = modules(lambda row: row.brings)
 
 
 @dataclass(frozen=True)
@@ -45,106 +29,10 @@ class Way:
 
 
 @dataclass(frozen=True)
-class PythonApp:
+class PythonApp(PythonServers):
     """The Python side of a tree; every question is answered when it is asked."""
 
-    tree: Tree
-    sources: Sources
     port: int = PORT
-
-    def server(self) -> str | None:
-        """The file that is a server. Raises `AmbiguousProject` when several could be."""
-        candidates = self.candidates()
-        if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        if (found := favoured(self.tree, candidates)) is not None:
-            return found[0]
-        first = candidates[0]
-        if "/" not in first and first.removesuffix(".py") in _NAMES:
-            return first
-        if "/" not in first:
-            starting = [path for path in candidates if self._starts(path)]
-            rest = starting if len(starting) == 1 else candidates
-        else:
-            # of those below the root, that whose folder a Dockerfile or a compose file names, or says by its own
-            rest = _of_tops(candidates, self._told_tops()) or _of_tops(candidates, _SERVER_FOLDERS) or candidates
-            tops = {path.partition("/")[0] for path in rest}
-            rest = rest[:1] if len(tops) == 1 else rest
-        if len(rest) == 1:
-            return rest[0]
-        raise AmbiguousProject(
-            f"{_listed(rest)} could each be the server, and nothing says which is started",
-            hint=f"name the one to start as entrypoint, for example {quoted(rest[0])}; or start it in a Procfile",
-            details={"candidates": rest},
-        )
-
-    def candidates(self) -> list[str]:
-        """The files that could be the server, the likeliest first: those at the root by their names, then the others
-        there that no other one imports; where there are none, those below."""
-        usual = [f"{name}.py" for name in _NAMES if f"{name}.py" in self.tree.paths]
-        named = [path for path in usual if self.serves(path) and not self._is_djangos(path)]
-        rest = [path for path in self.tree.root if path.endswith(".py") and path not in named and not _NONE.match(path)]
-        found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
-        found = [path for path in found if not self._is_imported(path, [*named, *found])]
-        return [*named, *found] or [path for path in self._nested() if self.serves(path) and not self._is_djangos(path)]
-
-    def _is_djangos(self, path: str) -> bool:
-        """Whether it is Django's manage.py, which only does what it is told."""
-        return path.endswith("manage.py") and "execute_from_command_line" in self.tree.text(path)
-
-    def _is_imported(self, path: str, others: list[str]) -> bool:
-        source = self.sources[path]
-        return any(other != path and source in self.sources.reached(other) for other in others)
-
-    def favour(self, path: str) -> str:
-        """Why this one of several, as a part of a sentence; empty where nothing says so."""
-        candidates = self.candidates()
-        found = favoured(self.tree, candidates) if len(candidates) > 1 else None
-        return f", of several the one that {found[1]} starts," if found and found[0] == path else ""
-
-    def also_serving(self, path: str) -> list[str]:
-        """Other servers beside the one that is started, which has nothing to do with them: they are told."""
-        others = [other for other in self.candidates() if other != path]
-        if "/" in path:
-            others = [other for other in others if other.partition("/")[0] != path.partition("/")[0]]
-        apart = [other for other in others if self.sources[other] not in self.sources.reached(path)]
-        return [other for other in apart if self.sources[path] not in self.sources.reached(other)]
-
-    def _told_tops(self) -> frozenset[str]:
-        """Folders that a Dockerfile or a compose file names."""
-        told = "\n".join(self.tree.text(path) for path in _TELLING)
-        return frozenset(re.findall(r"(?<![\w/.-])(?:\./)?([\w.-]{1,100})(?=[/\s\"']|$)", told))
-
-    def _starts(self, path: str) -> bool:
-        source = self.sources[path]
-        return source.has_main or source.calls_at_top
-
-    def _nested(self) -> list[str]:
-        """Conventional entry files one or two folders down, the likeliest first."""
-        names = {f"{name}.py": place for place, name in enumerate((*_NAMES, "__main__", "__init__"))}
-        skip = {"tests", "test", "docs", "scripts", "examples", "migrations", "node_modules", "vendor", "notebooks"}
-        found = []
-        for path in self.tree.known(".py"):
-            parts = path.split("/")
-            if 2 <= len(parts) <= 3 and parts[-1] in names and not skip & set(parts[:-1]):
-                found.append((len(parts), names[parts[-1]], path))
-        return [path for _, _, path in sorted(found)]
-
-    def serves(self, path: str) -> bool:
-        """Whether starting this file, or serving an object in it, gives a web server."""
-        source = self.sources[path]
-        own = self.sources.own_frameworks(path)
-        frameworks = own or self.sources.frameworks(path)
-        if not frameworks:
-            return False
-        if frameworks & _WITH_FILES:
-            return bool(own & _WITH_FILES) or self._starts(path)
-        if frameworks <= _LIBRARIES and not (self._starts(path) or self.sources.objects(path)):
-            return False
-        made = self.sources.objects(path) or source.factory or source.calls_at_top
-        if made or "socket" in frameworks or (source.has_main and source.main_serves):
-            return True
-        return bool(own & {"http.server", "socketserver", "aiohttp.web"}) and self._starts(path)
 
     def framework(self, path: str) -> str:
         """The framework that matters most, as a person would say it."""
@@ -157,7 +45,7 @@ class PythonApp:
         source = self.sources[path]
         frameworks = self.sources.own_frameworks(path) or self.sources.frameworks(path)
         row = best(frameworks)
-        command = best(frameworks & _WITH_FILES)
+        command = best(frameworks & WITH_FILES)
         if command is not None and not (command.itself & source.called and self._starts(path)):
             argv = command.file_command(path, self.port)
             return [Way(argv, f"its file is started by {command.name}’s own command", command.variables(self.port))]
@@ -247,7 +135,7 @@ class PythonApp:
         others = self.also_serving(path)
         notes: tuple[str, ...] = ()
         if others:
-            notes = (f"{_listed(others)} would serve as well: name an entrypoint if another is meant",)
+            notes = (f"{listed(others)} would serve as well: name an entrypoint if another is meant",)
         if re.search(r"\bdebug\s*=\s*True\b", self.tree.text(path)):
             console = ", and a console to whoever has its PIN," if framework in ("Flask", "Dash") else ""
             notes += (f"debug=True shows tracebacks{console} to every visitor",)
@@ -267,7 +155,7 @@ class PythonApp:
         """The start of the server file that is likeliest beside this one at the root, if it is another server."""
         if "/" in path:
             return None
-        for name in _NAMES:
+        for name in USUAL:
             other = f"{name}.py"
             if other != path and other in self.tree.paths and self.serves(other) and not self._is_djangos(other):
                 return self._decision(other, self.starts(other)[0], self.framework(other))
@@ -322,11 +210,3 @@ def _interface(frameworks: frozenset[str]) -> str:
     """What the objects of a file are that imports these."""
     found = {row.interface for module in frameworks if (row := framework_row(module))} | frameworks
     return "asgi" if "asgi" in found else "wsgi" if "wsgi" in found else ""
-
-
-def _of_tops(paths: list[str], tops: frozenset[str]) -> list[str]:
-    return [path for path in paths if path.partition("/")[0] in tops]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(quoted(name) for name in names[:5])

@@ -106,6 +106,10 @@ def not_a_server(p: Project) -> Decision | None:
     return None
 
 
+_COLLECTION = 4
+"""So many folders with an app each are a collection, whatever lies beside them."""
+
+
 def subfolder(p: Project) -> Decision | None:
     found = []
     for top in p.tree.tops:
@@ -116,7 +120,8 @@ def subfolder(p: Project) -> Decision | None:
             "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "main.go", "worker.js",
         }:  # fmt: skip
             found.append(top)
-    if not found or (p.tree.package is not None and SERVERS & p.node.dependencies.keys()):
+    # a server's own package.json with a folder of pages beside it is no collection
+    if not found or (len(found) < _COLLECTION and p.tree.package is not None and SERVERS & p.node.dependencies.keys()):
         return None
     raise AmbiguousProject(
         f"the app is not at the root; {', '.join(map(quoted, found[:5]))} {'looks' if len(found) == 1 else 'look'} like"

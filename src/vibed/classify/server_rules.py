@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import replace
 
@@ -199,8 +200,7 @@ def _told(p: Project, one: HostCommand) -> Decision | None:
         return None
     if kind == "binary" and not any(word.removeprefix("./") in p.tree.paths for word in command.split()):
         return None
-    files = re.findall(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)\b", command)
-    if files and not any(file.removeprefix("./").rpartition("/")[2] in _names(p) for file in files):
+    if not _names_a_file(p, command):
         return None
     try:
         return given_command.decide(p, command, f"the start command in its {one.file}")
@@ -208,8 +208,17 @@ def _told(p: Project, one: HostCommand) -> Decision | None:
         return None
 
 
-def _names(p: Project) -> frozenset[str]:
-    return frozenset(path.rpartition("/")[2] for path in p.tree.paths)
+def _names_a_file(p: Project, command: str) -> bool:
+    """Whether a file that it names is there, if it names any."""
+    parts = shell_text.parse(command) or ()
+    folders = given_command.folders(parts)
+    named = [
+        posixpath.normpath(posixpath.join(folder, word))
+        for part, folder in zip(parts, folders, strict=True)
+        for word in part.words
+        if re.fullmatch(r"[\w./-]+\.(?:py|[cm]?[jt]s|sh)", word)
+    ]
+    return not named or any(path in p.tree.paths for path in named)
 
 
 def program(p: Project) -> Decision | None:

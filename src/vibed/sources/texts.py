@@ -30,6 +30,7 @@ _MANIFESTS = frozenset(
         "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
         "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
         "nixpacks.toml", "fly.toml", "app.yaml", "heroku.yml", "deploy.template.yaml", "apprunner.yaml", ".replit",
+        "ecosystem.config.json", "pm2.json", "process.json",
     }
 )  # fmt: skip
 _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
