@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
 
@@ -66,9 +67,10 @@ def packages() -> int:
 async def tools() -> int:
     began = time.monotonic()
     have = Tools(home())
-    for name in ("vibed-agent", "caddy", "workerd", "esbuild", "runsc"):
+    for name in ("vibed-agent", "caddy", "workerd", "esbuild", "runsc", "uv", "npm"):
         await have.install(name)
         say(name, str(have.tool(name).version), began)
+    say("installers", (await Toolbox(home(), have).image()).name, began)
     return 0
 
 

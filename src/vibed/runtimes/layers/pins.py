@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -44,6 +44,27 @@ def parse(resolution: str) -> tuple[Pin, ...]:
         else:
             found.append(Pin("", "", text))
     return tuple(found)
+
+
+def hashes_of(files: Iterable[bytes]) -> dict[str, tuple[str, ...]]:
+    """The hashes that requirement files ask for, by canonical name."""
+    found: dict[str, tuple[str, ...]] = {}
+    for content in files:
+        text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\\\n", " ")
+        for line in text.splitlines():
+            if (hashes := tuple(re.findall(r"--hash[= ](\S+)", line))) and (name := name_of(line)):
+                found[name] = (*found.get(name, ()), *hashes)
+    return found
+
+
+def bound(pins: Iterable[Pin], hashes: Mapping[str, tuple[str, ...]]) -> tuple[Pin, ...]:
+    """The pins with the hashes that an app's own list asks for, where it does, instead of those of the index."""
+    return tuple(
+        replace(pin, text=" ".join([f"{pin.name}=={pin.version}", *(f"--hash={value}" for value in hashes[pin.name])]))
+        if pin.of_registry and pin.name in hashes
+        else pin
+        for pin in pins
+    )
 
 
 def missing(pins: Iterable[Pin], have: Mapping[str, str]) -> tuple[Pin, ...]:

@@ -1,0 +1,58 @@
+"""What one app asks of the layers, and how what went wrong is told to its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vibed.apps.app import Install
+from vibed.runtimes.layers.keys import Base, Owner
+from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.work import StepFailed
+from vibed.sandboxes.driver import RunFailed
+
+FAILED = "DependencyBuildFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """See the module's docstring."""
+
+    install: Install
+    base: Base
+    files: Mapping[str, bytes]
+    """Those that the install names, by path."""
+    owner: Owner | None
+    """Of a private one."""
+    source: Path
+    strip: str
+    log_dir: Path
+    say: Callable[[str], None]
+    """Hears each step as it begins."""
+
+
+def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:
+    """What the app's owner is told: what is wrong, whether a retry helps, what to change."""
+    message, hint, retryable = str(error), "", False
+    if error.exit is not None and error.exit.oom:
+        message = "the installation used more memory than a build may and was ended"
+        hint = "ask for fewer packages, or for versions that need not be compiled"
+    elif trouble is not None:
+        message, hint, retryable = trouble.message, trouble.hint, trouble.retryable
+    if error.unreachable and (retryable or trouble is None):
+        message, retryable = error.unreachable[-1], True
+        hint = "retrying may help: a package registry could not be reached, or did not answer"
+    elif error.denied and not retryable:
+        hosts = ", ".join(sorted(error.denied)[:5])
+        hint = f"{hint}; " if hint else ""
+        hint += (
+            f"the build asked for {hosts}: only the package registries can be reached while dependencies are installed"
+        )
+    return RunFailed(
+        f"the dependencies cannot be installed: {message}",
+        exit=error.exit,
+        code=FAILED,
+        hint=hint or None,
+        retryable=retryable,
+    )

@@ -1,0 +1,98 @@
+"""What a builder sandbox sends: one connection to a socket that it finds below a claim's mount.
+
+Eight bytes (big-endian) with the length of a JSON object, the object, and after it, of an installation, a tarball. So
+nothing on the host's disk is writable to a builder, and what it sends is bounded while it is read. The connection
+itself becomes the standard input of the program that unpacks the tarball, which is confined: no byte of it passes
+through this process.
+
+Whoever sends is not believed: what runs in a builder may be hostile, and then decides what its own layer is, no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+_ANSWER_BYTES = 16 << 20
+
+
+class Undelivered(Exception):
+    """What came was no answer. The message says why."""
+
+    code = "Undelivered"
+
+
+class Delivery:
+    """One builder's only connection."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._connection: socket.socket | None = None
+
+    async def answer(self) -> dict[str, Any]:
+        """Wait for the connection and the object. Raises Undelivered. Without a deadline: who waits has one."""
+        loop = asyncio.get_running_loop()
+        self._connection, _ = await loop.sock_accept(self._listening)
+        length = int.from_bytes(await self._exactly(8), "big")
+        if length > _ANSWER_BYTES:
+            raise Undelivered(f"the builder's answer has {length} bytes")
+        try:
+            answer = json.loads(await self._exactly(length))
+        except ValueError as error:
+            raise Undelivered(f"the builder's answer is no JSON: {error}") from None
+        if not isinstance(answer, dict):
+            raise Undelivered("the builder's answer is no object")
+        return answer
+
+    async def hand_on(self, take: Callable[[int], Awaitable[None]]) -> None:
+        """Have `take` read the rest from a descriptor, which is blocking and closed afterwards."""
+        assert self._connection is not None
+        self._connection.setblocking(True)
+        await take(self._connection.fileno())
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._listening.close()
+
+    async def _exactly(self, count: int) -> bytes:
+        """No byte more: what follows is not for this process."""
+        assert self._connection is not None
+        loop = asyncio.get_running_loop()
+        read = bytearray()
+        while len(read) < count:
+            piece = await loop.sock_recv(self._connection, min(count - len(read), 1 << 16))
+            if not piece:
+                raise Undelivered("the builder's answer was cut short")
+            read += piece
+        return bytes(read)
+
+
+@asynccontextmanager
+async def delivery(folder: Path) -> AsyncIterator[Delivery]:
+    """Listen at `out.sock` in `folder`, for any uid: who sees the folder is the builder. Raises OSError."""
+    path = folder / "out.sock"
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    # bound by a descriptor of the folder: a socket's path ends at 107 bytes
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listening.bind(f"/proc/self/fd/{place}/out.sock")
+        path.chmod(0o666)
+        listening.listen(1)
+        one = Delivery(listening)
+        try:
+            yield one
+        finally:
+            one.close()
+    finally:
+        listening.close()
+        os.close(place)
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,72 @@
+"""Making one layer: find it, or have it made once, whoever asks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vibed.runtimes.layers.ask import Ask
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.layers.work import Done, Order
+
+
+class Steps(Protocol):
+    """Who performs steps (`vibed.runtimes.layers.work.Workshop`)."""
+
+    async def perform(self, order: Order, place: Any, log_dir: Any) -> Done: ...
+
+
+@dataclass(eq=False)
+class Making:
+    """What the recipes of all managers share."""
+
+    store: LayerStore
+    steps: Steps
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def resolve(self, ask: Ask, request: Mapping[str, Any]) -> str:
+        """The resolution that a step answers with. Raises StepFailed, VibedError, OSError."""
+        with self.store.making() as place:
+            done = await self.steps.perform(self._order(ask, {"step": "resolve", **request}), place, ask.log_dir)
+        return str(done.answer.get("resolution", ""))
+
+    async def layer(self, ask: Ask, key: str, request: Mapping[str, Any], packages: Mapping[str, str]) -> Layer:
+        """The layer of that key, installed if it is not there. Raises StepFailed, VibedError, OSError."""
+        async with self._alone(key):
+            if (found := await asyncio.to_thread(self.store.find, key)) is not None:
+                return found
+            began = time.monotonic()
+            with self.store.making() as place:
+                done = await self.steps.perform(self._order(ask, {"step": "install", **request}), place, ask.log_dir)
+                if done.image is None:
+                    raise OSError(f"no image came of layer {key[:12]}")
+                ask.say("keeping the layer")
+                return await asyncio.to_thread(
+                    self.store.keep,
+                    key,
+                    ask.install.kind,
+                    done.image,
+                    template=ask.base.template,
+                    packages=packages,
+                    took_s=time.monotonic() - began,
+                    private=ask.owner is not None,
+                )
+
+    def _order(self, ask: Ask, request: Mapping[str, Any]) -> Order:
+        # what the source does not decide must not see it
+        source = ask.source if ask.owner is not None else None
+        return Order(ask.install.kind, ask.base.template, request, source, ask.strip)
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Requests of different words may lead to one layer."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock.locked():
+            self._locks.pop(key, None)

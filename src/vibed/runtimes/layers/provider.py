@@ -1,0 +1,234 @@
+"""Layers for apps: found, or made once however many ask.
+
+A build goes on as long as somebody wants it, and ends with the last who does. What vibeD was making when it ended is
+made again when the app is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vibed import records
+from vibed.apps.app import Install
+from vibed.apps.errors import VibedError
+from vibed.runtimes.layers import node, python
+from vibed.runtimes.layers.ask import FAILED, Ask
+from vibed.runtimes.layers.keys import Base, Owner, request_key
+from vibed.runtimes.layers.layer import Layer, LayerFacts
+from vibed.runtimes.layers.making import Making, Steps
+from vibed.runtimes.layers.store import LayerStore
+from vibed.sandboxes.driver import RunFailed
+from vibed.sources.extraction import iter_files
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.reader import read_table
+
+log = records.logger("vibed.layers")
+
+MOST_BYTES = 20 << 30
+"""Of all layers together."""
+UNUSED_S = 30 * 86_400.0
+_LOOK_S = 1.0
+_RECIPES = {"python": python.make, "node": node.make}
+_INSTALLERS = {"python": "uv", "node": "npm"}
+
+
+class LayerUnavailable(VibedError):
+    """No layer can be made now, which is not the app's fault."""
+
+    code = "LayerUnavailable"
+    status = 503
+    retryable = True
+
+
+@dataclass(eq=False)
+class _Build:
+    """One that is under way."""
+
+    task: asyncio.Task[tuple[Layer, tuple[str, ...]]]
+    step: str = "waiting for its turn"
+    wanted: list[Callable[[], bool]] = field(default_factory=list)
+    heard: list[Callable[[str], None]] = field(default_factory=list)
+
+    def say(self, step: str) -> None:
+        self.step = step
+        for hear in self.heard:
+            hear(step)
+
+
+class Layers:
+    """The layers of one vibeD."""
+
+    def __init__(
+        self,
+        store: LayerStore,
+        steps: Steps,
+        *,
+        base: Callable[[str], Base | None],
+        version: Callable[[str], str],
+        in_use: Callable[[], Collection[str]] = frozenset,
+        at_once: int = 1,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """`base`: what layers for a template are made for, None while it is not built; `version` of an installer;
+        `in_use`: keys of the layers that running apps have.
+        """
+        self._store = store
+        self._making = Making(store, steps)
+        self._base = base
+        self._version = version
+        self._in_use = in_use
+        self._turns = asyncio.Semaphore(at_once)
+        self._limits = limits
+        self._builds: dict[str, _Build] = {}
+
+    def prepare(self) -> None:
+        """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
+        self._store.prepare()
+
+    async def find(
+        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str
+    ) -> Layer | None:
+        """The layer that the same request led to before, if it is there."""
+        base = self._base(template)
+        if base is None:
+            return None
+        files = await asyncio.to_thread(self._files, install, source, strip)
+        whose = Owner(owner, source_digest) if install.private else None
+        return await asyncio.to_thread(self._remembered, self._request(install, files, base, whose))
+
+    async def provide(
+        self,
+        install: Install,
+        *,
+        template: str,
+        source: Path,
+        source_digest: str,
+        strip: str,
+        owner: str,
+        app_id: str,
+        log_dir: Path,
+        on_step: Callable[[str], None],
+        wanted: Callable[[], bool],
+    ) -> Layer:
+        """The layer for a version of an app. `on_step` hears what a build is at; `wanted` is asked while it waits.
+
+        Raises `RunFailed` (`DependencyBuildFailed`; `Stopped` when it is wanted no more), `LayerUnavailable` and other
+        errors that are no fault of the app.
+        """
+        base = self._base(template)
+        if base is None:
+            raise LayerUnavailable(f"template {template} is not built yet")
+        if install.kind not in _RECIPES:
+            raise RunFailed(f"dependencies of {install.kind} cannot be installed", code="DependenciesMissing")
+        files = await asyncio.to_thread(self._files, install, source, strip)
+        whose = Owner(owner, source_digest) if install.private else None
+        request = self._request(install, files, base, whose)
+        if (found := await asyncio.to_thread(self._remembered, request)) is not None:
+            return found
+        build = self._builds.get(request)
+        if build is None:
+            ask = Ask(
+                install, base, files, whose, source, strip, log_dir, lambda step: build.say(step) if build else None
+            )
+            build = _Build(asyncio.create_task(self._make(request, ask), name=f"layer for {app_id}"))
+            self._builds[request] = build
+            build.task.add_done_callback(lambda _: self._builds.pop(request, None))
+        return await self._wait(build, on_step, wanted)
+
+    def listing(self) -> Sequence[LayerFacts]:
+        """Those that are there, the last used first. Blocking."""
+        return self._store.listing()
+
+    def building(self) -> Mapping[str, str]:
+        """What is in the making, by request, and what it is at."""
+        return {request: build.step for request, build in self._builds.items()}
+
+    async def close(self) -> None:
+        """End what is in the making."""
+        tasks = [build.task for build in self._builds.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def tidy(self) -> None:
+        """Have what is not worth its place go. Raises OSError."""
+        gone = await asyncio.to_thread(
+            self._store.tidy, frozenset(self._in_use()), most_bytes=MOST_BYTES, unused_s=UNUSED_S
+        )
+        if gone:
+            log.info("layers went", keys=[key[:12] for key in gone])
+
+    async def _wait(self, build: _Build, on_step: Callable[[str], None], wanted: Callable[[], bool]) -> Layer:
+        build.wanted.append(wanted)
+        build.heard.append(on_step)
+        on_step(build.step)
+        try:
+            while not build.task.done():
+                await asyncio.wait((build.task,), timeout=_LOOK_S)
+                if not build.task.done() and not wanted():
+                    raise RunFailed("it was stopped while its dependencies were installed", code="Stopped")
+            layer, notes = build.task.result()
+            return replace(layer, notes=notes)
+        except asyncio.CancelledError:
+            if build.task.cancelled() and not _is_cancelled():
+                raise LayerUnavailable("the installation of the dependencies was interrupted") from None
+            raise
+        finally:
+            build.wanted.remove(wanted)
+            build.heard.remove(on_step)
+            if not build.wanted and not build.task.done():
+                # who asks from now on begins anew
+                self._builds = {request: other for request, other in self._builds.items() if other is not build}
+                build.task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await asyncio.shield(asyncio.wait((build.task,)))
+
+    async def _make(self, request: str, ask: Ask) -> tuple[Layer, tuple[str, ...]]:
+        async with self._turns:
+            # another's build, of another request, may have made it meanwhile: the recipes look
+            try:
+                layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
+            except OSError as error:
+                raise LayerUnavailable(f"the dependencies could not be kept: {error}") from error
+            with contextlib.suppress(OSError):  # it is only resolved again then
+                await asyncio.to_thread(self._store.remember, request, layer.key, notes)
+        with contextlib.suppress(OSError):
+            await self.tidy()
+        return layer, notes
+
+    def _remembered(self, request: str) -> Layer | None:
+        said = self._store.remembered(request)
+        layer = self._store.find(said[0]) if said else None
+        return replace(layer, notes=said[1]) if said and layer else None
+
+    def _request(self, install: Install, files: Mapping[str, bytes], base: Base, owner: Owner | None) -> str:
+        return request_key(install, files, base, self._installer(install), owner)
+
+    def _installer(self, install: Install) -> str:
+        name = _INSTALLERS[install.kind]
+        return f"{name} {self._version(name)}"
+
+    def _files(self, install: Install, source: Path, strip: str) -> dict[str, bytes]:
+        """Those that the install names. Blocking. Raises `RunFailed`, `ArchiveError`."""
+        wanted = set(install.files)
+        if not wanted:
+            return {}
+        table = read_table(source, self._limits)
+        found = {
+            path: content
+            for path, content in iter_files(source, table, strip=strip, limits=self._limits)
+            if path in wanted
+        }
+        if lost := wanted - set(found):
+            raise RunFailed(f"the source has no {', '.join(sorted(lost))}", code=FAILED)
+        return found
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that was cancelled, not the one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

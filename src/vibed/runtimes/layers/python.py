@@ -1,0 +1,84 @@
+"""A layer of Python packages: resolved and installed by uv.
+
+Two steps in two sandboxes. Resolving may run code of packages (to learn what an old one depends on), so what a
+resolving sandbox says is only believed for the request that it was for. Installing starts anew from the pinned list
+alone, each file verified by its hash, and the list is the layer's key: nobody can put anything else under it.
+
+What the template has is preferred, and only what it has not, or has in another version, is in the layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from vibed.runtimes.layers.ask import Ask, failure
+from vibed.runtimes.layers.keys import Base, layer_key
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.making import Making
+from vibed.runtimes.layers.pins import Pin, bound, hashes_of, missing, parse, without
+from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.uv_words import explain
+from vibed.runtimes.layers.work import StepFailed
+
+_TRIES = 12
+"""Each without a package more that nothing imports."""
+
+
+async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
+    """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
+    left_out: dict[str, str] = {}
+    for _ in range(_TRIES):
+        try:
+            layer = await _try(ask, making, installer, left_out)
+            return layer, tuple(f"left out: {name} ({why})" for name, why in sorted(left_out.items()))
+        except StepFailed as error:
+            trouble = explain(error.said, version_of(ask.base)) if error.said else None
+            more = dispensable(trouble, ask, left_out)
+            if not more:
+                raise failure(error, trouble) from error
+            assert trouble is not None
+            left_out |= dict.fromkeys(more, trouble.message)
+            ask.say(f"left out: {', '.join(sorted(more))}")
+    raise failure(StepFailed("too many of the packages cannot be had"), None)
+
+
+def version_of(base: Base) -> str:
+    """The language's version, such as 3.13, by Debian's package of it."""
+    names = [match[1] for name in base.debian if (match := re.fullmatch(r"python(3\.\d+)", name))]
+    return names[0] if names else "3"
+
+
+def dispensable(trouble: Trouble | None, ask: Ask, left_out: Mapping[str, str]) -> frozenset[str]:
+    """Which packages are to blame and can be done without; nothing when that is of no use."""
+    if trouble is None or trouble.retryable:
+        return frozenset()
+    return trouble.packages & frozenset(ask.install.optional) - frozenset(left_out)
+
+
+async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, str]) -> Layer:
+    ask.say("resolving")
+    resolution = await making.resolve(
+        ask,
+        {
+            "wanted": without(ask.install.wanted, left_out),
+            "constraints": without(ask.install.constraints, left_out),
+            "have": dict(ask.base.packages),
+        },
+    )
+    pins = missing((pin for pin in parse(resolution) if pin.name not in left_out), ask.base.packages)
+    pins = bound(pins, hashes_of(ask.files.values()))
+    key = layer_key("python", ask.base, installer, (pin.text for pin in pins), ask.owner)
+    if (found := making.store.find(key)) is not None:
+        return found
+    ask.say(f"installing {_counted(pins)}")
+    return await making.layer(
+        ask,
+        key,
+        {"pins": [pin.text for pin in pins], "verified": all(pin.of_registry for pin in pins)},
+        {pin.name or pin.text: pin.version for pin in pins},
+    )
+
+
+def _counted(pins: tuple[Pin, ...]) -> str:
+    return "1 package" if len(pins) == 1 else f"{len(pins)} packages"

@@ -1,0 +1,223 @@
+"""One step of a build: a builder sandbox is booted, does it, and is destroyed.
+
+A step gets the source (or an empty folder), the program and its orders, the tools and a way to the registries. What
+comes of it is an answer and, of an installation, an image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import itertools
+import json
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed.apps.app import Runtime, Start
+from vibed.apps.errors import VibedError
+from vibed.runtimes.gate import registry_gate
+from vibed.runtimes.layers.delivery import Delivery, Undelivered, delivery
+from vibed.runtimes.layers.imaging import ImageFailed, make_image
+from vibed.runtimes.layers.toolbox import Toolbox
+from vibed.runtimes.registries import Registries
+from vibed.runtimes.shipped import shipped
+from vibed.sandboxes.driver import Builder, Exit, Mount, Run, RunFailed, Sandbox
+from vibed.supervision.host import Host
+
+APP = "_build"
+"""The app that a build runs as: a name that no app can have."""
+_PROGRAMS = {"python": ("/usr/bin/python3", "-I", "/layers/out/python.py"), "node": ("node", "/layers/out/node.cjs")}
+_FILES = {"python": "python.py", "node": "node.cjs"}
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a step is to do."""
+
+    kind: str
+    template: str
+    request: Mapping[str, Any]
+    source: Path | None = None
+    """The app's, where it decides what comes of it; else the step sees none of it."""
+    strip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a step."""
+
+    answer: Mapping[str, Any]
+    image: Path | None = None
+    """In the place that the step had for itself; gone with it."""
+
+
+class StepFailed(Exception):
+    """An installer failed, or what it ran. The message says how where it did not say so itself."""
+
+    code = "StepFailed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        said: str = "",
+        exit: Exit | None = None,
+        denied: Mapping[str, int] | None = None,
+        unreachable: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.said = said
+        """The installer's own words; empty when it came to none."""
+        self.exit = exit
+        self.denied = dict(denied or {})
+        """Hosts that were asked for and refused, and how often."""
+        self.unreachable = unreachable
+        """What the registries failed in."""
+
+
+class Boots(Protocol):
+    """The part of a driver that is needed here."""
+
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox: ...
+
+
+@dataclass(eq=False)
+class Workshop:
+    """Performs steps in builder sandboxes."""
+
+    host: Host
+    driver: Boots
+    toolbox: Toolbox
+    registries: Registries
+    timeout_s: float
+    """For one step."""
+    limits: Builder = field(default_factory=Builder)
+    most_bytes: int = 2 << 30
+    """Of one layer."""
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        """`place`: an empty folder for this step alone. Raises StepFailed, VibedError (what is no fault of the app),
+        OSError.
+        """
+        tools = await self.toolbox.image()
+        out = await asyncio.to_thread(_lay_out, place, order)
+        async with contextlib.AsyncExitStack() as stack:
+            gate = await stack.enter_async_context(registry_gate(self.host, self.registries))
+            one = await stack.enter_async_context(delivery(out))
+            sandbox = await self.driver.boot(order.template, urgent=True, builder=self.limits)
+            stack.push_async_callback(_destroy, sandbox)
+            run = Run(
+                app_id=APP,
+                version=1,
+                number=next(_numbers),
+                source=order.source or place / "empty.tar.gz",
+                runtime=_runtime(order),
+                env=gate.env,
+                limits=self.limits,
+                mounts=(Mount(tools, "/layers/tools"), Mount(out, "/layers/out"), gate.mount),
+                start_timeout_s=self.timeout_s,
+            )
+            try:
+                return await self._attend(sandbox, run, one, place, log_dir)
+            except StepFailed as error:
+                error.denied = dict(gate.denied())
+                error.unreachable = gate.trouble()
+                raise
+
+    async def _attend(self, sandbox: Sandbox, run: Run, one: Delivery, place: Path, log_dir: Path) -> Done:
+        """Wait for the program's end and for what it sends, which may come in any order."""
+        taking = asyncio.create_task(self._take(one, place))
+        running = asyncio.create_task(
+            sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
+        )
+        try:
+            await asyncio.wait((taking, running), return_when=asyncio.FIRST_COMPLETED)
+            if taking.done() and (failure := taking.exception()) is not None:
+                raise _fault(failure)
+            failed: RunFailed | None = None
+            try:
+                await running
+            except RunFailed as error:
+                failed = error
+            # what was sent before the end is there
+            try:
+                async with asyncio.timeout(30 if failed else None):
+                    done = await taking
+            except TimeoutError:
+                done = Done({})
+            except (Undelivered, ImageFailed) as error:
+                if failed is None:
+                    raise _fault(error) from error
+                done = Done({})
+        finally:
+            for task in (taking, running):
+                task.cancel()
+            await asyncio.gather(taking, running, return_exceptions=True)
+        said = done.answer.get("failed")
+        if isinstance(said, str):
+            raise StepFailed("the installer failed", said=said, exit=failed.exit if failed else None)
+        if failed is not None:
+            raise StepFailed(failed.message, exit=failed.exit)
+        return done
+
+    async def _take(self, one: Delivery, place: Path) -> Done:
+        answer = await one.answer()
+        image: Path | None = None
+        if answer.get("installed"):
+
+            async def take(descriptor: int) -> None:
+                nonlocal image
+                image = await make_image(self.host, place, descriptor, most_bytes=self.most_bytes)
+
+            await one.hand_on(take)
+        return Done(answer, image)
+
+
+def _fault(failure: BaseException) -> BaseException:
+    if isinstance(failure, (Undelivered, ImageFailed)):
+        return StepFailed(str(failure))
+    return failure
+
+
+async def _destroy(sandbox: Sandbox) -> None:
+    with contextlib.suppress(VibedError):
+        await asyncio.shield(sandbox.destroy(0))
+
+
+def _runtime(order: Order) -> Runtime:
+    return Runtime(
+        lane="general",
+        template=order.template,
+        kind="build",
+        entrypoint="",
+        why="",
+        strip=order.strip if order.source else "",
+        start=Start(build=(_PROGRAMS[order.kind],), warm=False),
+    )
+
+
+def _lay_out(place: Path, order: Order) -> Path:
+    """The folder that the sandbox finds at /layers/out: ours, so that it can write nothing there."""
+    out = place / "out"
+    out.mkdir(mode=0o755)
+    out.chmod(0o755)
+    shutil.copyfile(shipped("templates") / "_builder" / _FILES[order.kind], out / _FILES[order.kind])
+    (out / "request.json").write_text(json.dumps(order.request))
+    for path in out.iterdir():
+        path.chmod(0o644)
+    if order.source is None:
+        (place / "empty.tar.gz").write_bytes(_empty())
+    return out
+
+
+def _empty() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("README"), io.BytesIO())
+    return packed.getvalue()

@@ -1,0 +1,99 @@
+'use strict'
+// Resolves or installs an app's npm packages; runs in a builder sandbox, with npm.
+//
+//   node node.cjs        orders in /layers/out/request.json, what comes of it to the socket beside it
+//
+// What is sent is what python.py sends: eight bytes with the length of a JSON object, the object, and then, of an
+// installation, a tarball of the layer.
+
+const fs = require('node:fs')
+const net = require('node:net')
+const path = require('node:path')
+const { spawn } = require('node:child_process')
+
+const OUT = '/layers/out'
+const NPM = '/layers/tools/npm/bin/npm-cli.js'
+const PLACE = '/tmp/layer'
+const TOLD_BYTES = 48 << 10
+const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--no-progress', '--loglevel=warn']
+
+async function main () {
+  const request = JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+  // where node_modules is made it stays: programs in it know their place
+  const place = request.inPlace ? '/app' : PLACE
+  fs.mkdirSync(place, { recursive: true })
+  fs.mkdirSync('/tmp/home', { recursive: true })
+  for (const [name, text] of Object.entries(request.files)) fs.writeFileSync(path.join(place, name), text)
+  const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true' }
+  env.PATH = `/layers/tools/bin:${env.PATH}`
+  return request.step === 'resolve' ? resolve(request, place, env) : install(request, place, env)
+}
+
+/** Writes the lock that `npm ci` then follows; no code of any package runs. */
+async function resolve (request, place, env) {
+  console.log('resolving the dependencies of package.json')
+  const argv = [NPM, 'install', '--package-lock-only', '--ignore-scripts', ...QUIET, ...request.flags]
+  const { status, told } = await run(argv, place, env)
+  if (status !== 0) return failed(told)
+  await finish(await send({ resolution: fs.readFileSync(path.join(place, 'package-lock.json'), 'utf8') }))
+  return 0
+}
+
+async function install (request, place, env) {
+  const scripts = ['--dangerously-allow-all-scripts', '--foreground-scripts']
+  const { status, told } = await run([NPM, 'ci', ...scripts, ...QUIET, ...request.flags], place, env)
+  if (status !== 0) return failed(told)
+  const modules = path.join(place, 'node_modules')
+  fs.mkdirSync(modules, { recursive: true })
+  const connection = await send({ installed: true })
+  return pack(place, connection)
+}
+
+/** Runs node on argv, its words in the log; resolves to its status and the end of what it said. */
+function run (argv, cwd, env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, argv, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    let told = ''
+    const hear = (chunk) => { told = (told + chunk).slice(-TOLD_BYTES); process.stdout.write(chunk) }
+    child.stdout.setEncoding('utf8').on('data', hear)
+    child.stderr.setEncoding('utf8').on('data', hear)
+    child.on('error', reject)
+    child.on('close', (status) => resolve({ status: status ?? 1, told }))
+  })
+}
+
+function pack (place, connection) {
+  return new Promise((resolve, reject) => {
+    const tar = spawn('tar', ['-C', place, '-cf', '-', 'node_modules'], { stdio: ['ignore', 'pipe', 'inherit'] })
+    tar.on('error', reject)
+    connection.on('error', reject)
+    tar.stdout.pipe(connection, { end: false })
+    tar.on('close', async (status) => { await finish(connection); resolve(status ?? 1) })
+  })
+}
+
+async function failed (told) {
+  await finish(await send({ failed: told }))
+  return 1
+}
+
+function send (answer) {
+  return new Promise((resolve, reject) => {
+    const connection = net.connect(path.join(OUT, 'out.sock'))
+    connection.on('error', reject)
+    connection.on('connect', () => {
+      const body = Buffer.from(JSON.stringify(answer))
+      const length = Buffer.alloc(8)
+      length.writeBigUInt64BE(BigInt(body.length))
+      connection.write(Buffer.concat([length, body]))
+      resolve(connection)
+    })
+  })
+}
+
+/** Ends a connection, whether the other side does or not: nothing is read from it. */
+function finish (connection) {
+  return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
+}
+
+main().then((status) => { process.exitCode = status }, (error) => { console.error(error); process.exitCode = 1 })

@@ -1,0 +1,133 @@
+"""Resolves or installs an app's Python packages; runs in a builder sandbox, with uv.
+
+    python3 -I python.py        orders in /layers/out/request.json, what comes of it to the socket beside it
+
+What is sent: eight bytes (big-endian) with the length of a JSON object, the object, and then, of an installation, a
+tarball of the layer. All that uv prints is in the log; its end is in the object where it failed.
+"""
+
+# It is handed over as it is, without vibeD around it.
+# ruff: noqa: PTH100, PTH109, PTH110, PTH113, PTH118, PTH120, PTH123, PTH103
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+OUT = "/layers/out"
+UV = "/layers/tools/uv"
+PYTHON = "/usr/bin/python3"
+LAYER = "/tmp/layer"
+TOLD_BYTES = 48 << 10
+SENT_BYTES = 1 << 20
+
+
+def main():
+    with open(os.path.join(OUT, "request.json")) as file:
+        request = json.load(file)
+    prepare()
+    if request["step"] == "resolve":
+        return resolve(request)
+    return install(request)
+
+
+def prepare():
+    os.environ.update(
+        HOME="/tmp/home",
+        UV_CACHE_DIR="/tmp/cache",
+        UV_COMPILE_BYTECODE="1",
+        UV_LINK_MODE="hardlink",
+        UV_NO_CONFIG="1",
+        UV_NO_PROGRESS="1",
+        UV_PYTHON_DOWNLOADS="never",
+        PYC_INVALIDATION_MODE="UNCHECKED_HASH",
+        # git asks nobody for a password
+        GIT_TERMINAL_PROMPT="0",
+    )
+    os.makedirs("/tmp/home", exist_ok=True)
+
+
+def resolve(request):
+    """Everything that is wanted, pinned. What the template has is preferred wherever it fits."""
+    # in the source's folder: paths in it are relative to that
+    wanted, limits, pinned = "/app/.vibed-requirements.txt", "/tmp/constraints.txt", "/tmp/pinned.txt"
+    write(wanted, request["wanted"])
+    write(limits, request["constraints"])
+    # uv takes over the versions of an output file that is there, as far as the requirements allow
+    write(pinned, [f"{name}=={version}" for name, version in sorted(request["have"].items())])
+    argv = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--python", PYTHON]
+    argv += ["--output-file", pinned, "--constraints", limits, wanted]
+    say(f"resolving {len(request['wanted'])} requirements")
+    status, told = run([UV, *argv], quiet=True, cwd="/app")
+    if status != 0:
+        return failed(told)
+    with open(pinned) as file:
+        send({"resolution": file.read()}).close()
+    return 0
+
+
+def install(request):
+    """What is pinned, nothing else, laid out as Python's user base is."""
+    os.mkdir(LAYER)
+    if request["pins"]:
+        pins = "/tmp/pins.txt"
+        write(pins, request["pins"])
+        argv = ["pip", "install", "--no-deps", "--prefix", LAYER, "--python", PYTHON, "--requirements", pins]
+        if request["verified"]:
+            argv.append("--require-hashes")
+        status, told = run([UV, *argv], cwd="/app")
+        if status != 0:
+            return failed(told)
+    with_lock = os.path.join(LAYER, ".lock")
+    if os.path.exists(with_lock):
+        os.unlink(with_lock)
+    connection = send({"installed": True})
+    # its own tar: as quick as a copy
+    packed = subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno())
+    connection.close()
+    shutil.rmtree(LAYER, ignore_errors=True)
+    return packed.returncode
+
+
+def run(argv, *, cwd, quiet=False):
+    """Run a program, its words in the log (with `quiet`, only those of a failure); returns its status and their end."""
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
+    told = b""
+    for line in process.stdout:
+        told = (told + line)[-TOLD_BYTES:]
+        if not quiet:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+    status = process.wait()
+    if quiet and status != 0:
+        sys.stdout.buffer.write(told)
+        sys.stdout.buffer.flush()
+    return status, told.decode("utf-8", "replace")
+
+
+def failed(told):
+    send({"failed": told}).close()
+    return 1
+
+
+def send(answer):
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(os.path.join(OUT, "out.sock"))
+    body = json.dumps(answer).encode()
+    connection.sendall(len(body).to_bytes(8, "big") + body)
+    return connection
+
+
+def write(path, lines):
+    with open(path, "w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def say(text):
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

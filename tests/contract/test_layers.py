@@ -1,0 +1,411 @@
+"""Layers: the real installers in real builder sandboxes, against registries on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.driver_kit import SUBJECTS, Bench, Subject, bench
+from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, sdist, wheel
+from tests.prepare import home as test_home
+from vibed.apps.app import Install, Runtime, Start
+from vibed.apps.errors import VibedError
+from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.layers.toolbox import Toolbox
+from vibed.runtimes.layers.work import Order, Workshop
+from vibed.runtimes.registries import Registries
+from vibed.runtimes.tools import Tools
+from vibed.sandboxes.driver import Builder, RunFailed
+from vibed.supervision.base import SupervisedDriver
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+every = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.general], ids=lambda s: s.name)
+one = pytest.mark.parametrize("subject", [SUBJECTS["process"]], ids=lambda s: s.name)
+
+TINY = '{"name": "tiny", "version": "1.0.0"}'
+BACKEND = """
+import os, zipfile
+def build_wheel(folder, settings=None, metadata=None):
+    {code}
+    name = "odd-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr("odd.py", "WORD = 'odd'")
+        wheel.writestr("odd-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: odd\\nVersion: 1.0\\n")
+        wheel.writestr("odd-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("odd-1.0.dist-info/RECORD", "")
+    return name
+"""
+"""Of a source distribution that needs nothing to be built: what `{code}` does is done by the build."""
+
+
+def odd(code: str) -> bytes:
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    project += '[project]\nname = "odd"\nversion = "1.0"\n'
+    info = "Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n"
+    return sdist("odd", "1.0", {"pyproject.toml": project, "backend.py": BACKEND.format(code=code), "PKG-INFO": info})
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    with fake_registry() as it:
+        it.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"}, ("other>=1",))
+        it.files["other-1.1-py3-none-any.whl"] = wheel("other", "1.1", {"other/__init__.py": "WORD = 'more'\n"})
+        it.packages["tiny"] = {
+            "1.0.0": npm_package(
+                {"package.json": '{"name": "tiny", "version": "1.0.0"}', "index.js": "module.exports=7"}
+            )
+        }
+        yield it
+
+
+@dataclass
+class Counting:
+    """A workshop that says what it was asked to do."""
+
+    workshop: Workshop
+    done: list[str] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Any:
+        self.done.append(str(order.request["step"]))
+        return await self.workshop.perform(order, place, log_dir)
+
+
+@dataclass
+class Maker:
+    """The layers of a bench, and apps that use them."""
+
+    on: Bench
+    subject: Subject
+    registry: FakeRegistry
+    driver: SupervisedDriver = field(init=False)
+    steps: Counting = field(init=False)
+    layers: Layers = field(init=False)
+
+    def __post_init__(self) -> None:
+        driver = self.subject.driver(self.on)
+        assert isinstance(driver, SupervisedDriver)
+        self.driver = driver
+        tools = Tools(test_home())
+        self.toolbox = Toolbox(test_home(), tools)
+        registries = Registries(pypi=(self.registry.index,), npm=self.registry.npm)
+        bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
+        workshop = Workshop(driver.host, driver, self.toolbox, registries, timeout_s=60, limits=bounds)
+        self.steps = Counting(workshop)
+        self.layers = self.again()
+
+    def again(self) -> Layers:
+        """As a vibeD that starts anew has them."""
+        layers = Layers(LayerStore(self.on.layout.home), self.steps, base=base, version=self.toolbox.version)
+        layers.prepare()
+        return layers
+
+    async def provide(self, install: Install, files: Mapping[str, str] | None = None, **more: Any) -> Layer:
+        kind = {"python": "python-313", "node": "node-24"}[install.kind]
+        told: dict[str, Any] = {
+            "template": kind,
+            "source": self.on.archive(files or {"app.py": ""}),
+            "source_digest": "d",
+            "strip": "",
+            "owner": "ann",
+            "app_id": "an-app",
+            "log_dir": self.on.scratch / "log",
+            "on_step": lambda step: None,
+            "wanted": lambda: True,
+        }
+        return await self.layers.provide(install, **{**told, **more})
+
+    async def python(self, *wanted: str, **more: Any) -> Layer:
+        return await self.provide(Install("python", "uv", wanted=wanted, **more))
+
+    async def run(self, layer: Layer, code: str) -> str:
+        """What a program with the layer prints."""
+        python = layer.kind == "python"
+        template = "python-313" if python else "node-24"
+        argv = ("python3", "-c", code) if python else ("node", "-e", code)
+        sandbox = await self.driver.boot(template, urgent=True, builder=Builder(memory_mb=256, disk_mb=64))
+        self.on.sandboxes.append(sandbox)
+        runtime = Runtime("general", template, "build", "", "test", start=Start(build=(argv,)))
+        run = replace(
+            self.subject.run(self.on), runtime=runtime, env=dict(layer.env), mounts=(layer.mount,),
+            source=self.on.archive({"x": ""}),
+        )  # fmt: skip
+        log = self.on.scratch / f"log-{sandbox.id}"
+        try:
+            await sandbox.run(run, socket=self.on.scratch / "no.sock", log_dir=log, on_stage=lambda stage: None)
+        finally:
+            await sandbox.destroy(0)
+        return "\n".join(_texts(log, "build"))
+
+    def log(self) -> str:
+        return "\n".join(_texts(self.on.scratch / "log"))
+
+
+def _texts(folder: Path, *streams: str) -> list[str]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line["text"] for line in lines if not streams or line["stream"] in streams]
+
+
+def base(template: str) -> Base:
+    built = json.loads((test_home() / "templates" / template / "current/manifest.json").read_text())
+    return Base(template, template.partition("-")[0], built["packages"], built["debian"])
+
+
+@pytest.fixture
+async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
+    async with bench(tmp_path) as on:
+        it = Maker(on, subject, registry)
+        yield it
+        await it.layers.close()
+        left = [path.name for path in (on.layout.home / "layers").glob(".making-*")]
+        assert left == []
+
+
+@every
+async def test_a_python_layer_has_what_is_wanted_and_what_that_needs(maker: Maker) -> None:
+    layer = await maker.python("tiny")
+    assert layer.packages == {"tiny": "1.0", "other": "1.1"}
+    assert await maker.run(layer, "import tiny, other; print(tiny.WORD, other.WORD, tiny.__file__)") == (
+        "small more /layers/python/lib/python3.13/site-packages/tiny.py"
+    )
+    assert "Installed 2 packages" in maker.log()
+
+
+@every
+async def test_a_node_layer_has_what_package_json_asks_for(maker: Maker) -> None:
+    files = {"package.json": json.dumps({"name": "app", "scripts": {"start": "x"}, "dependencies": {"tiny": "^1"}})}
+    layer = await maker.provide(Install("node", "npm", files=("package.json",)), files)
+    assert layer.packages == {"tiny": "1.0.0"}
+    assert await maker.run(layer, "console.log(require('/layers/node/node_modules/tiny'))") == "7"
+
+
+@one
+async def test_the_same_again_asks_no_registry_and_builds_nothing(maker: Maker) -> None:
+    first = await maker.python("tiny", "other")
+    asked, done = len(maker.registry.asked), list(maker.steps.done)
+    maker.layers = maker.again()
+    assert await maker.python("other", "tiny") == first
+    assert (len(maker.registry.asked), maker.steps.done) == (asked, done)
+
+
+@one
+async def test_requests_that_lead_to_the_same_packages_share_a_layer(maker: Maker) -> None:
+    first = await maker.python("tiny")
+    second = await maker.python("tiny>=1.0", "other==1.1")
+    assert first.key == second.key
+    assert maker.steps.done == ["resolve", "install", "resolve"]
+
+
+@one
+async def test_however_many_ask_at_once_it_is_built_once(maker: Maker) -> None:
+    layers = await asyncio.gather(*(maker.python("tiny") for _ in range(5)))
+    assert len({layer.key for layer in layers}) == 1
+    assert maker.steps.done == ["resolve", "install"]
+
+
+@one
+async def test_what_the_template_has_stays_out_unless_another_version_is_wanted(maker: Maker) -> None:
+    has = base("python-313").packages["flask"]
+    for version in ("2.0.3", has, "99.0"):
+        maker.registry.files[f"flask-{version}-py3-none-any.whl"] = wheel("flask", version, {"flask.py": "V=1"})
+    assert (await maker.python("flask", "tiny")).packages == {"tiny": "1.0", "other": "1.1"}
+    older = await maker.python("flask==2.0.3", "tiny")
+    assert older.packages["flask"] == "2.0.3"
+    assert "/layers/python/" in await maker.run(older, "import flask; print(flask.__file__)")
+
+
+@one
+async def test_path_files_of_a_layer_count_and_namespaces_are_shared_with_the_template(maker: Maker) -> None:
+    content = {"extra.pth": "beside\n", "beside/found.py": "WORD = 'found'\n", "google/mine.py": "WORD = 'mine'\n"}
+    maker.registry.files["spaces-1.0-py3-none-any.whl"] = wheel("spaces", "1.0", content)
+    layer = await maker.python("spaces")
+    code = "import found, google.mine, google.protobuf; print(found.WORD, google.mine.WORD)"
+    assert await maker.run(layer, code) == "found mine"
+
+
+@one
+async def test_a_script_of_a_layer_is_found_before_the_templates(maker: Maker) -> None:
+    entry = {"tool.py": "def main(): print('mine')", "flaskish-1.0.dist-info/entry_points.txt": ""}
+    entry["flaskish-1.0.dist-info/entry_points.txt"] = "[console_scripts]\nflask = tool:main\n"
+    maker.registry.files["flaskish-1.0-py3-none-any.whl"] = wheel("flaskish", "1.0", entry)
+    layer = await maker.python("flaskish")
+    assert await maker.run(layer, "import subprocess; subprocess.run(['flask'])") == "mine"
+
+
+@one
+async def test_a_package_that_does_not_exist_is_told_with_its_name(maker: Maker) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await maker.python("tiny", "nosuchthing")
+    assert failed.value.error_code == "DependencyBuildFailed"
+    assert "there is no package nosuchthing in the package registry" in failed.value.message
+    assert not failed.value.may_retry
+
+
+@one
+async def test_a_line_that_is_no_requirement_is_quoted(maker: Maker) -> None:
+    with pytest.raises(RunFailed, match='the line "Please install this" is no requirement'):
+        await maker.python("tiny", "Please install this")
+
+
+@one
+async def test_a_registry_that_is_down_is_worth_a_retry(maker: Maker) -> None:
+    maker.registry.status["/simple/"] = 503
+    with pytest.raises(RunFailed) as failed:
+        await maker.python("tiny")
+    assert failed.value.may_retry
+    maker.registry.status.clear()
+    assert (await maker.python("tiny")).packages
+
+
+@one
+async def test_a_registry_that_gives_another_file_than_it_says_gives_no_layer(maker: Maker) -> None:
+    maker.registry.lies.add("tiny-1.0-py3-none-any.whl")
+    with pytest.raises(RunFailed):
+        await maker.python("tiny")
+    assert maker.layers.listing() == []
+
+
+@one
+async def test_hashes_of_an_apps_own_list_are_held_against_what_comes(maker: Maker) -> None:
+    listed = "tiny==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\nother==1.1\n"
+    install = Install("python", "uv", files=("requirements.txt",), wanted=("tiny==1.0", "other==1.1"))
+    with pytest.raises(RunFailed, match=r"[Hh]ash"):
+        await maker.provide(install, {"requirements.txt": listed})
+
+
+@one
+async def test_what_nothing_imports_and_cannot_be_had_is_left_out_with_a_note(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = odd("raise RuntimeError('needs a compiler')")
+    layer = await maker.python("tiny", "odd", "nosuchthing", optional=("odd", "nosuchthing"))
+    assert layer.packages == {"tiny": "1.0", "other": "1.1"}
+    assert [note.split(" (")[0] for note in layer.notes] == ["left out: nosuchthing", "left out: odd"]
+    assert (await maker.python("tiny", "odd", "nosuchthing", optional=("odd", "nosuchthing"))).notes == layer.notes
+    with pytest.raises(RunFailed, match=r"odd 1\.0 could not be built: RuntimeError: needs a compiler"):
+        await maker.python("tiny", "odd")
+
+
+@every
+async def test_a_hostile_build_changes_nothing_but_its_own_layer(maker: Maker) -> None:
+    code = (
+        "import glob, subprocess, urllib.request\n"
+        "    for path in ('/layers/out/request.json', '/layers/tools/uv', '/layers/registry/x', '/usr/bin/evil'):\n"
+        "        try: open(path, 'w').write('x'); print('WROTE', path)\n"
+        "        except OSError: pass\n"
+        "    try: print('REACHED', urllib.request.urlopen('http://192.0.2.1:8080/', timeout=5).read())\n"
+        "    except OSError as error: print('refused', error)\n"
+        "    raise SystemExit('enough')"
+    )
+    maker.registry.files["odd-1.0.tar.gz"] = odd(code)
+    with pytest.raises(RunFailed) as failed:
+        await maker.python("odd")
+    assert "WROTE" not in maker.log()
+    assert "REACHED" not in maker.log()
+    assert "refused" in maker.log()
+    assert "192.0.2.1:8080" in (failed.value.hint or "")
+    assert (await maker.python("tiny")).packages == {"tiny": "1.0", "other": "1.1"}
+
+
+@one
+async def test_a_build_that_plants_files_beside_the_packages_it_came_with_is_not_in_anybody_elses_layer(
+    maker: Maker,
+) -> None:
+    code = (
+        "import glob\n"
+        "    for place in glob.glob('/tmp/**/tiny*', recursive=True) + ['/tmp/pinned.txt']:\n"
+        "        try: open(place, 'a').write('PLANTED')\n"
+        "        except OSError: pass"
+    )
+    maker.registry.files["odd-1.0.tar.gz"] = odd(code)
+    tainted = await maker.python("tiny", "odd")
+    clean = await maker.python("tiny")
+    assert clean.key != tainted.key
+    assert await maker.run(clean, "import tiny; print(tiny.WORD)") == "small"
+
+
+@one
+async def test_a_build_that_never_ends_is_ended_when_nobody_wants_it_any_more(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = odd("import time; print('sleeping', flush=True); time.sleep(3600)")
+    wanted = True
+    asking = asyncio.create_task(maker.provide(Install("python", "uv", wanted=("odd",)), wanted=lambda: wanted))
+    while not (maker.steps.done and maker.steps.done[-1] == "install"):
+        await asyncio.sleep(0.05)
+    wanted = False
+    with pytest.raises(RunFailed) as failed:
+        await asking
+    assert failed.value.error_code == "Stopped"
+    assert maker.layers.building() == {}
+    assert [line for line in maker.on.left() if "group" in line or "process" in line] == []
+
+
+@one
+async def test_a_layer_that_was_damaged_is_made_again(maker: Maker) -> None:
+    layer = await maker.python("tiny")
+    layer.image.write_bytes(b"damaged")
+    maker.layers = maker.again()
+    again = await maker.python("tiny")
+    assert again.key == layer.key
+    assert await maker.run(again, "import tiny; print(tiny.WORD)") == "small"
+
+
+@one
+async def test_a_private_layer_has_the_folder_of_its_own_source_and_nobody_elses(maker: Maker) -> None:
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    project += '[project]\nname = "odd"\nversion = "1.0"\n'
+    files = {"lib/odd/pyproject.toml": project, "lib/odd/backend.py": BACKEND.format(code="pass")}
+    install = Install("python", "uv", wanted=("./lib/odd", "tiny"), private=True)
+    layer = await maker.provide(install, files)
+    assert await maker.run(layer, "import odd, tiny; print(odd.WORD, tiny.WORD)") == "odd small"
+    other = await maker.provide(install, files, owner="bob")
+    assert other.key != layer.key
+
+
+@one
+async def test_a_lock_is_followed_and_one_that_does_not_fit_is_resolved_anew_with_a_note(maker: Maker) -> None:
+    content = {"package.json": '{"name": "tiny", "version": "1.1.0"}', "index.js": "module.exports=8"}
+    files = {"package.json": json.dumps({"name": "app", "dependencies": {"tiny": "^1"}})}
+    install = Install("node", "npm", files=("package.json",))
+    await maker.provide(install, files)
+    lock = _lock(maker, "1.0.0")
+    maker.registry.packages["tiny"]["1.1.0"] = npm_package(content)
+    both = Install("node", "npm", files=("package.json", "package-lock.json"))
+    pinned = await maker.provide(both, {**files, "package-lock.json": lock})
+    assert pinned.packages == {"tiny": "1.0.0"}
+    wants_more = {"package.json": json.dumps({"name": "app", "dependencies": {"tiny": "^1.1"}})}
+    newer = await maker.provide(both, {**wants_more, "package-lock.json": lock})
+    assert newer.packages == {"tiny": "1.1.0"}
+    assert any("does not fit package.json" in note for note in newer.notes)
+
+
+def _lock(maker: Maker, version: str) -> str:
+    page = json.loads(maker.registry.answer("/npm/tiny", {})[2])
+    entry = {
+        "version": version,
+        "resolved": f"https://somewhere.example/tiny/-/tiny-{version}.tgz",
+        "integrity": page["versions"][version]["dist"]["integrity"],
+    }
+    packages = {"": {"name": "app", "dependencies": {"tiny": "^1"}}, "node_modules/tiny": entry}
+    return json.dumps({"name": "app", "lockfileVersion": 3, "requires": True, "packages": packages})
+
+
+@one
+async def test_what_only_a_script_of_a_package_makes_is_there(maker: Maker) -> None:
+    script = {"install": "node -e \"require('fs').writeFileSync('made.js', 'module.exports=9')\""}
+    manifest = {"name": "scripted", "version": "1.0.0", "scripts": script}
+    maker.registry.packages["scripted"] = {"1.0.0": npm_package({"package.json": json.dumps(manifest)})}
+    layer = await maker.provide(Install("node", "npm", wanted=("scripted@^1",)))
+    assert await maker.run(layer, "console.log(require('/layers/node/node_modules/scripted/made'))") == "9"
+
+
+@one
+async def test_an_npm_package_that_does_not_exist_is_told_with_its_name(maker: Maker) -> None:
+    with pytest.raises(VibedError, match="there is no package nosuchthing in the package registry"):
+        await maker.provide(Install("node", "npm", wanted=("nosuchthing",)))
