@@ -41,7 +41,7 @@ async function resolve (request, place, env) {
 
 async function install (request, place, env) {
   const scripts = ['--dangerously-allow-all-scripts', '--foreground-scripts']
-  const { status, told } = await run([NPM, 'ci', ...scripts, ...QUIET, ...request.flags], place, env)
+  const { status, told } = await run([NPM, request.follow, ...scripts, ...QUIET, ...request.flags], place, env)
   if (status !== 0) return failed(told)
   const modules = path.join(place, 'node_modules')
   fs.mkdirSync(modules, { recursive: true })

@@ -97,7 +97,10 @@ class Maker:
         self.driver = driver
         tools = Tools(test_home())
         self.toolbox = Toolbox(test_home(), tools)
-        registries = Registries(pypi=(self.registry.index,), npm=self.registry.npm)
+
+        async def registries() -> Registries:
+            return Registries(pypi=(self.registry.index,), npm=self.registry.npm)
+
         bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
         workshop = Workshop(driver.host, driver, self.toolbox, registries, timeout_s=60, limits=bounds)
         self.steps = Counting(workshop)

@@ -19,6 +19,7 @@ from vibed import records, tracing
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config
+from vibed.controller import layering
 from vibed.controller.answers import Answers
 from vibed.controller.fleet import Fleet
 from vibed.controller.leftovers import Leftovers
@@ -84,6 +85,9 @@ class Service:
             boots_at_once=config.refill_concurrency,
         )
         self._markers = Markers(layout.apps, layout.ingress, gid=layout.uids.caddy)
+        self._layers = layering.layers(
+            config, host, self._drivers[config.general_driver], self._builder, self._templates, tools
+        )
         means = Means(
             config=config,
             layout=layout,
@@ -95,8 +99,11 @@ class Service:
             metrics=self._metrics,
             tracer=self._tracer,
             source_path=partial(source_path, layout.sources),
+            layers=self._layers,
         )
         self._fleet = Fleet(means)
+        if self._layers is not None:
+            self._layers.in_use = lambda: frozenset(self._fleet.layers_in_use())
         self._answers = Answers(
             means,
             self._fleet,
@@ -126,6 +133,8 @@ class Service:
         """Work until cancelled."""
         ready = asyncio.Event()
         self._preparation.take_stock()
+        if self._layers is not None:
+            await asyncio.to_thread(self._layers.prepare)
         self._placements.probed("static", await self._static.probe())
         self._placements.built("static-nginx")
         async with asyncio.TaskGroup() as tasks:
@@ -144,6 +153,8 @@ class Service:
 
     async def close(self) -> None:
         """Let go; sandboxes and sites stay."""
+        if self._layers is not None:
+            await self._layers.close()
         await self._pools.close()
         for driver in self._drivers.values():
             await driver.close()

@@ -28,21 +28,26 @@ _OWN = "package-lock.json"
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
     files = texts(ask)
-    flags = [] if ask.install.development else ["--omit=dev"]
+    # NODE_ENV is production here
+    flags = ["--include=dev"] if ask.install.development else ["--omit=dev"]
+    follow = "ci"
     notes: list[str] = []
     if ask.install.manager != "npm":
         notes.append(f"installed by npm instead of {ask.install.manager}, whose lock was not followed")
-    lock = next((files[name] for name in LOCKS if name in files), None)
+    lock = given = next((files[name] for name in LOCKS if name in files), None)
     node = next((version for name, version in ask.base.packages.items() if name.startswith("nodejs")), "24")
     for _ in range(4):
         try:
             if lock is None:
                 ask.say("resolving")
                 lock = await making.resolve(ask, {"files": files, "flags": flags, "inPlace": ask.owner is not None})
-            return await _install(ask, making, installer, files, lock, flags), tuple(notes)
+            return await _install(ask, making, installer, files, lock, flags, follow), tuple(notes)
         except StepFailed as error:
             trouble = explain(error.said, node) if error.said else None
-            if trouble is not None and trouble.stale_lock and lock is not None and _OWN in files:
+            if trouble is not None and trouble.stale_lock and lock is not None and lock != given and follow == "ci":
+                # npm's own lock can lack optional packages of other systems, and `npm ci` then refuses it
+                follow = "install"
+            elif trouble is not None and trouble.stale_lock and lock is not None and lock == given:
                 # as `npm install` does: what the lock says still holds where it fits
                 lock = None
                 notes.append("package-lock.json does not fit package.json; what it does not say was resolved anew")
@@ -55,10 +60,15 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
 
 
 async def _install(
-    ask: Ask, making: Making, installer: str, files: Mapping[str, str], lock: str, flags: list[str]
+    ask: Ask, making: Making, installer: str, files: Mapping[str, str], lock: str, flags: list[str], follow: str
 ) -> Layer:
     manifest = normalised("package.json", files["package.json"].encode())
-    facts = [f"lock {normalised(_OWN, lock.encode())}", f"manifest {manifest}", *(f"flag {flag}" for flag in flags)]
+    facts = [
+        f"lock {normalised(_OWN, lock.encode())}",
+        f"manifest {manifest}",
+        f"by {follow}",
+        *(f"flag {flag}" for flag in flags),
+    ]
     facts += [f"{name} {text}" for name, text in files.items() if name == ".npmrc"]
     key = layer_key("node", ask.base, installer, facts, ask.owner)
     if (found := making.store.find(key)) is not None:
@@ -66,7 +76,7 @@ async def _install(
     packages = packages_of(lock)
     ask.say(f"installing {len(packages)} packages")
     placed = {name: text for name, text in files.items() if name not in LOCKS} | {_OWN: of_gate(lock)}
-    request = {"files": placed, "flags": flags, "inPlace": ask.owner is not None}
+    request = {"files": placed, "flags": flags, "follow": follow, "inPlace": ask.owner is not None}
     return await making.layer(ask, key, request, packages)
 
 

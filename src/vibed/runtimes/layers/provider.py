@@ -14,13 +14,13 @@ from pathlib import Path
 
 from vibed import records
 from vibed.apps.app import Install
-from vibed.apps.errors import VibedError
 from vibed.runtimes.layers import node, python
 from vibed.runtimes.layers.ask import FAILED, Ask
 from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.layers.making import Making, Steps
 from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.tool import ToolError
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -34,14 +34,6 @@ UNUSED_S = 30 * 86_400.0
 _LOOK_S = 1.0
 _RECIPES = {"python": python.make, "node": node.make}
 _INSTALLERS = {"python": "uv", "node": "npm"}
-
-
-class LayerUnavailable(VibedError):
-    """No layer can be made now, which is not the app's fault."""
-
-    code = "LayerUnavailable"
-    status = 503
-    retryable = True
 
 
 @dataclass(eq=False)
@@ -69,18 +61,16 @@ class Layers:
         *,
         base: Callable[[str], Base | None],
         version: Callable[[str], str],
-        in_use: Callable[[], Collection[str]] = frozenset,
         at_once: int = 1,
         limits: ArchiveLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`base`: what layers for a template are made for, None while it is not built; `version` of an installer;
-        `in_use`: keys of the layers that running apps have.
-        """
+        """`base`: what layers for a template are made for, None while it is not built; `version` of an installer."""
         self._store = store
         self._making = Making(store, steps)
         self._base = base
         self._version = version
-        self._in_use = in_use
+        self.in_use: Callable[[], Collection[str]] = frozenset
+        """Tells the keys of the layers that apps have; those never go."""
         self._turns = asyncio.Semaphore(at_once)
         self._limits = limits
         self._builds: dict[str, _Build] = {}
@@ -89,16 +79,16 @@ class Layers:
         """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
         self._store.prepare()
 
-    async def find(
-        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str
+    def find(
+        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
     ) -> Layer | None:
-        """The layer that the same request led to before, if it is there."""
+        """The layer that the same request led to before, if it is there. Blocking. Raises `RunFailed`."""
         base = self._base(template)
-        if base is None:
+        if base is None or install.kind not in _RECIPES:
             return None
-        files = await asyncio.to_thread(self._files, install, source, strip)
+        files = self._files(install, source, strip)
         whose = Owner(owner, source_digest) if install.private else None
-        return await asyncio.to_thread(self._remembered, self._request(install, files, base, whose))
+        return self._remembered(self._request(install, files, base, whose))
 
     async def provide(
         self,
@@ -116,12 +106,12 @@ class Layers:
     ) -> Layer:
         """The layer for a version of an app. `on_step` hears what a build is at; `wanted` is asked while it waits.
 
-        Raises `RunFailed` (`DependencyBuildFailed`; `Stopped` when it is wanted no more), `LayerUnavailable` and other
-        errors that are no fault of the app.
+        Raises `RunFailed` (`DependencyBuildFailed`; `Stopped` when it is wanted no more), and other errors that are no
+        fault of the app.
         """
         base = self._base(template)
         if base is None:
-            raise LayerUnavailable(f"template {template} is not built yet")
+            raise _not_now(f"template {template} is not built yet")
         if install.kind not in _RECIPES:
             raise RunFailed(f"dependencies of {install.kind} cannot be installed", code="DependenciesMissing")
         files = await asyncio.to_thread(self._files, install, source, strip)
@@ -157,7 +147,7 @@ class Layers:
     async def tidy(self) -> None:
         """Have what is not worth its place go. Raises OSError."""
         gone = await asyncio.to_thread(
-            self._store.tidy, frozenset(self._in_use()), most_bytes=MOST_BYTES, unused_s=UNUSED_S
+            self._store.tidy, frozenset(self.in_use()), most_bytes=MOST_BYTES, unused_s=UNUSED_S
         )
         if gone:
             log.info("layers went", keys=[key[:12] for key in gone])
@@ -175,7 +165,7 @@ class Layers:
             return replace(layer, notes=notes)
         except asyncio.CancelledError:
             if build.task.cancelled() and not _is_cancelled():
-                raise LayerUnavailable("the installation of the dependencies was interrupted") from None
+                raise _not_now("the installation was interrupted") from None
             raise
         finally:
             build.wanted.remove(wanted)
@@ -193,7 +183,9 @@ class Layers:
             try:
                 layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
             except OSError as error:
-                raise LayerUnavailable(f"the dependencies could not be kept: {error}") from error
+                raise _not_now(f"this machine could not keep them ({error.strerror or error})") from error
+            except ToolError as error:
+                raise _not_now(error.message, error.hint) from error
             with contextlib.suppress(OSError):  # it is only resolved again then
                 await asyncio.to_thread(self._store.remember, request, layer.key, notes)
         with contextlib.suppress(OSError):
@@ -226,6 +218,10 @@ class Layers:
         if lost := wanted - set(found):
             raise RunFailed(f"the source has no {', '.join(sorted(lost))}", code=FAILED)
         return found
+
+
+def _not_now(why: str, hint: str | None = None) -> RunFailed:
+    return RunFailed(f"the dependencies cannot be installed now: {why}", code=FAILED, hint=hint, retryable=True)
 
 
 def _is_cancelled() -> bool:

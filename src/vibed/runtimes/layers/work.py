@@ -13,7 +13,7 @@ import itertools
 import json
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +94,7 @@ class Workshop:
     host: Host
     driver: Boots
     toolbox: Toolbox
-    registries: Registries
+    registries: Callable[[], Awaitable[Registries]]
     timeout_s: float
     """For one step."""
     limits: Builder = field(default_factory=Builder)
@@ -108,7 +108,7 @@ class Workshop:
         tools = await self.toolbox.image()
         out = await asyncio.to_thread(_lay_out, place, order)
         async with contextlib.AsyncExitStack() as stack:
-            gate = await stack.enter_async_context(registry_gate(self.host, self.registries))
+            gate = await stack.enter_async_context(registry_gate(self.host, await self.registries()))
             one = await stack.enter_async_context(delivery(out))
             sandbox = await self.driver.boot(order.template, urgent=True, builder=self.limits)
             stack.push_async_callback(_destroy, sandbox)

@@ -1,0 +1,73 @@
+"""What makes layers, put together: builders of the general lane's driver, this machine's registries, a store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from vibed.config import Config
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.layers.toolbox import Toolbox
+from vibed.runtimes.layers.work import Workshop
+from vibed.runtimes.registries import Registries, pinned
+from vibed.runtimes.registry_settings import of_clients
+from vibed.runtimes.templates import Template
+from vibed.runtimes.tools import Tools
+from vibed.sandboxes.driver import Driver
+from vibed.sources.limits import ArchiveLimits
+from vibed.supervision.base import SupervisedDriver
+from vibed.supervision.host import Host
+
+_STEP_S = 600.0
+"""A resolution, or an installation; what is compiled takes minutes."""
+_ASK_AGAIN_S = 600.0
+
+
+def layers(
+    config: Config,
+    host: Host,
+    driver: Driver,
+    builder: TemplateBuilder,
+    templates: Mapping[str, Template],
+    tools: Tools,
+) -> Layers | None:
+    """None on a host that cannot: without root nothing can be put into a warm sandbox."""
+    if not config.layers or not host.privileged or not isinstance(driver, SupervisedDriver) or not driver.builds:
+        return None
+
+    def base(template: str) -> Base | None:
+        built = builder.ready(template)
+        return None if built is None else Base(template, templates[template].kind, built.packages, built.debian)
+
+    toolbox = Toolbox(config.home, tools)
+    workshop = Workshop(
+        host, driver, toolbox, _Asked(tools, config.registries), timeout_s=max(_STEP_S, config.build_timeout_s)
+    )
+    return Layers(
+        LayerStore(config.home),
+        workshop,
+        base=base,
+        version=toolbox.version,
+        # a build takes a processor or two for a while
+        at_once=max(1, len(os.sched_getaffinity(0)) // 2),
+        limits=ArchiveLimits.of(config),
+    )
+
+
+class _Asked:
+    """This machine's registries, or those of vibed.toml; its clients are asked now and then: that takes a second."""
+
+    def __init__(self, tools: Tools, settings: Mapping[str, object]) -> None:
+        self._tools = tools
+        self._settings = settings
+        self._known: tuple[float, Registries] | None = None
+
+    async def __call__(self) -> Registries:
+        if self._known is None or time.monotonic() - self._known[0] > _ASK_AGAIN_S:
+            known = pinned(await of_clients(self._tools), self._settings)
+            self._known = (time.monotonic(), known)
+        return self._known[1]
