@@ -54,6 +54,7 @@ type options struct {
 	oneUID  bool
 	zygotes []zygoteSpec
 	env     map[string]string
+	flags   []string
 }
 
 func python(t *testing.T) (dir, program string) {
@@ -117,7 +118,7 @@ func boot(t *testing.T, o options) *box {
 		t.Fatal(err)
 	}
 	b := &box{t: t, uid: sandboxUID, in: in, err: &bytes.Buffer{}}
-	b.cmd = exec.Command(self, "confine", file, "--", "/probe/"+filepath.Base(self), "agent")
+	b.cmd = exec.Command(self, append([]string{"confine", file, "--", "/probe/" + filepath.Base(self), "agent"}, o.flags...)...)
 	b.cmd.Stderr = b.err
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := b.cmd.Start(); err != nil {

@@ -45,7 +45,8 @@ type Gate struct {
 type event struct {
 	Ready   bool   `json:"ready,omitempty"`
 	Denied  string `json:"denied,omitempty"`  // host:port
-	Trouble string `json:"trouble,omitempty"` // a registry that failed, in words
+	Trouble string `json:"trouble,omitempty"` // a registry that failed in a way that may pass, in words
+	Refused string `json:"refused,omitempty"` // a registry that refuses us, in words
 }
 
 // New makes a gate that tells its events as JSON lines.
@@ -69,7 +70,7 @@ func (g *Gate) tell(e event) {
 		if g.denials++; g.denials > maxDenials {
 			return
 		}
-	case e.Trouble != "":
+	case e.Trouble != "" || e.Refused != "":
 		if g.trouble++; g.trouble > maxTrouble {
 			return
 		}
@@ -84,12 +85,13 @@ func (g *Gate) quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 type refusal struct {
 	status int
 	text   string
+	theirs bool // the registry refuses, not we
 }
 
 func (r *refusal) Error() string { return r.text }
 
 func refuse(status int, format string, args ...any) *refusal {
-	return &refusal{status, fmt.Sprintf(format, args...)}
+	return &refusal{status: status, text: fmt.Sprintf(format, args...)}
 }
 
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -112,8 +114,11 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		why = refuse(http.StatusBadGateway, "%v", err)
 	}
-	if why.status >= 500 {
+	switch {
+	case why.status >= 500:
 		g.tell(event{Trouble: why.text})
+	case why.theirs:
+		g.tell(event{Refused: why.text})
 	}
 	for _, name := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Last-Modified"} {
 		w.Header().Del(name)

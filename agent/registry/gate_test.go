@@ -357,9 +357,23 @@ func TestCredentialsGoToWhomTheyAreFor(t *testing.T) {
 		}
 	}
 	r.answers["/private/simple/closed/"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }
-	status, body, _ := o.get("/pypi/simple/closed/")
-	if status != 403 || !strings.Contains(body, "credentials") || strings.Contains(body+o.events.text(), "secret") {
+	alone := open(t, Config{PyPI: []string{r.URL + "/private/simple"}})
+	status, body, _ := alone.get("/pypi/simple/closed/")
+	if status != 403 || !strings.Contains(body, "credentials") || !strings.Contains(alone.events.text(), `{"refused":"the registry `) {
+		t.Fatal(status, body, alone.events.text())
+	}
+	status, body, _ = o.get("/pypi/simple/closed/")
+	if status != 404 || !strings.Contains(body, "no configured index has a project closed; the registry") || strings.Contains(body+o.events.text(), "secret") {
 		t.Fatal(status, body)
+	}
+}
+
+func TestAnIndexThatRefusesWhatItDoesNotHaveHidesNobody(t *testing.T) {
+	odd, usual := fake(t), fake(t)
+	odd.answers["/p/"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }
+	usual.serves("/p/", asJSON, jsonPage(map[string]any{"filename": "p-1.tar.gz", "url": "/p-1", "hashes": map[string]string{}}))
+	if files := open(t, Config{PyPI: []string{odd.URL, usual.URL}, FirstIndex: true}).page("p"); len(files) != 1 {
+		t.Fatal(files)
 	}
 }
 

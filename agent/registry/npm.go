@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"path"
@@ -139,67 +138,52 @@ func (g *Gate) packageData(w http.ResponseWriter, r *http.Request, base, name, v
 
 // ownTarballs rewrites the addresses of tarballs of a package, or of one version of it.
 func (g *Gate) ownTarballs(body []byte, base, name, self string) ([]byte, error) {
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(body, &doc); err != nil {
+	var edits []edit
+	version := func(key []byte, value span) {
+		if string(key) == "dist" {
+			edits = g.ownTarball(edits, body, value, base, name, self)
+		}
+	}
+	err := members(body, span{0, len(body)}, func(key []byte, value span) {
+		if string(key) == "versions" {
+			_ = members(body, value, func(_ []byte, one span) { _ = members(body, one, version) })
+		}
+		version(key, value)
+	})
+	if err != nil {
 		return nil, err
 	}
-	var versions map[string]map[string]json.RawMessage
-	if raw, ok := doc["versions"]; ok {
-		if err := json.Unmarshal(raw, &versions); err != nil {
-			return nil, err
-		}
-		for _, version := range versions {
-			g.ownTarball(version, base, name, self)
-		}
-		rewritten, err := json.Marshal(versions)
-		if err != nil {
-			return nil, err
-		}
-		doc["versions"] = rewritten
-	}
-	g.ownTarball(doc, base, name, self)
-	return json.Marshal(doc)
+	return edited(body, edits), nil
 }
 
-func (g *Gate) ownTarball(version map[string]json.RawMessage, base, name, self string) {
-	var dist map[string]json.RawMessage
-	if json.Unmarshal(version["dist"], &dist) != nil || dist == nil {
-		return
+func (g *Gate) ownTarball(edits []edit, body []byte, dist span, base, name, self string) []edit {
+	var at span
+	said := map[string]string{}
+	_ = members(body, dist, func(key []byte, value span) {
+		switch k := string(key); k {
+		case "tarball", "integrity", "shasum":
+			if said[k] = text(value.of(body)); k == "tarball" {
+				at = value
+			}
+		}
+	})
+	to, err := url.Parse(said["tarball"])
+	if err != nil || said["tarball"] == "" {
+		return edits
 	}
-	var address, integrity, shasum string
-	_ = json.Unmarshal(dist["tarball"], &address)
-	_ = json.Unmarshal(dist["integrity"], &integrity)
-	_ = json.Unmarshal(dist["shasum"], &shasum)
-	if address == "" {
-		return
-	}
+	file, promised := path.Base(to.Path), orSHA1(said["integrity"], said["shasum"])
 	// Where the path is the usual one it stays, so that what the client writes down is the same for every build.
-	to, err := url.Parse(address)
-	if err != nil {
-		return
-	}
-	usual := "/" + name + "/-/" + path.Base(to.Path)
-	if plain, err := url.PathUnescape(to.EscapedPath()); err == nil && strings.HasSuffix(plain, usual) && sameHost(to, base) {
-		ours := base + usual[1:]
-		g.npm.learn(ours, orSHA1(integrity, shasum))
-		address = self + "/npm" + usual
+	address := self + "/npm/" + name + "/-/" + file
+	if usual := base + name + "/-/" + file; sameAddress(to, usual) {
+		g.npm.learn(usual, promised)
 	} else {
-		address = self + "/npm/-/tarball/" + g.token(given{URL: address, Integrity: orSHA1(integrity, shasum)}) + "/" + url.PathEscape(path.Base(to.Path))
+		address = self + "/npm/-/tarball/" + g.token(given{URL: said["tarball"], Integrity: promised}) + "/" + url.PathEscape(file)
 	}
-	dist["tarball"], _ = json.Marshal(address)
-	version["dist"], _ = json.Marshal(dist)
+	return append(edits, edit{at, address})
 }
 
-func sameHost(to *url.URL, base string) bool {
-	from, err := url.Parse(base)
-	return err == nil && strings.EqualFold(from.Host, to.Host) && strings.TrimSuffix(from.Path, "/")+"/" == commonPath(to.Path, from.Path)
-}
-
-// commonPath is the registry's own part of a path, as far as to has it.
-func commonPath(to, from string) string {
-	from = strings.TrimSuffix(from, "/") + "/"
-	if strings.HasPrefix(to, from) {
-		return from
-	}
-	return ""
+// sameAddress tells whether an address is the usual one, however it is escaped and whichever scheme it has.
+func sameAddress(to *url.URL, usual string) bool {
+	wanted, err := url.Parse(usual)
+	return err == nil && strings.EqualFold(wanted.Host, to.Host) && wanted.Path == to.Path && to.RawQuery == ""
 }

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,8 +30,14 @@ func (g *Gate) simple(w http.ResponseWriter, r *http.Request, rest string) error
 	name = normal(name)
 	found := project{Name: name}
 	known := g.linked(&found)
+	var refused []string
 	for _, index := range g.config.PyPI {
 		one, err := g.projectAt(r, index, name)
+		if why, ok := err.(*refusal); ok && why.theirs && len(g.config.PyPI) > 1 {
+			// Some indexes answer so where they have no such project, and clients go on to the next.
+			refused = append(refused, why.text)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -43,23 +50,27 @@ func (g *Gate) simple(w http.ResponseWriter, r *http.Request, rest string) error
 		}
 	}
 	if !known {
-		return refuse(http.StatusNotFound, "no configured index has a project %s", name)
+		why := refuse(http.StatusNotFound, "%s", strings.Join(append([]string{"no configured index has a project " + name}, refused...), "; "))
+		why.theirs = len(refused) > 0
+		return why
 	}
 	self := here(r)
-	for _, f := range found.Files {
-		f.set("url", self+"/pypi/file/"+g.token(f.given())+"/"+f.name())
+	address := func(f distFile) string {
+		return self + "/pypi/file/" + g.token(f.given()) + "/" + url.PathEscape(f.name)
 	}
 	w.Header().Set("Cache-Control", "max-age=600")
 	w.Header().Set("Vary", "Accept")
 	if strings.Contains(r.Header.Get("Accept"), asJSON) {
 		w.Header().Set("Content-Type", asJSON)
-		return found.writeJSON(w)
+		found.writeJSON(w, address)
+		return nil
 	}
 	w.Header().Set("Content-Type", asHTML)
 	if !strings.Contains(r.Header.Get("Accept"), asHTML) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	}
-	return found.writeHTML(w)
+	found.writeHTML(w, address)
+	return nil
 }
 
 // projectAt asks one index; nil when it does not have the project.
@@ -134,7 +145,7 @@ func (g *Gate) linked(to *project) bool {
 				}
 			}
 			known = true
-			to.Files = append(to.Files, newFile(stem, "file://"+filepath.Join(folder, stem)))
+			to.Files = append(to.Files, newFile(fileSaid{Name: stem, URL: "file://" + filepath.Join(folder, stem)}))
 		}
 	}
 	return known

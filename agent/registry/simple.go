@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -19,59 +21,92 @@ type project struct {
 	Files    []distFile
 }
 
-// distFile is one of its files, as PEP 691 and those after it have it: what we do not know stays.
-type distFile map[string]json.RawMessage
+// distFile is one of its files: the object that PEP 691 and those after it describe, and what we need of it.
+type distFile struct {
+	raw      []byte
+	name     string
+	url      string
+	sha256   string // empty where it is not known
+	metadata string // sha256 of its metadata
+}
 
-func newFile(name, address string) distFile {
-	f := distFile{}
-	f.set("filename", name)
-	f.set("url", address)
-	f.set("hashes", map[string]string{})
+// fileSaid are members of such an object.
+type fileSaid struct {
+	Name     string            `json:"filename"`
+	URL      string            `json:"url"`
+	Hashes   map[string]string `json:"hashes"`
+	Python   *string           `json:"requires-python,omitempty"`
+	Yanked   any               `json:"yanked,omitempty"`
+	Core     any               `json:"core-metadata,omitempty"`
+	DistInfo any               `json:"dist-info-metadata,omitempty"`
+}
+
+// readFile takes an object apart.
+func readFile(raw []byte) (distFile, error) {
+	f := distFile{raw: raw}
+	var core, distInfo string
+	err := members(raw, span{0, len(raw)}, func(key []byte, value span) {
+		switch string(key) {
+		case "filename":
+			f.name = text(value.of(raw))
+		case "url":
+			f.url = text(value.of(raw))
+		case "hashes":
+			f.sha256 = sha256In(raw, value)
+		case "core-metadata":
+			core = sha256In(raw, value)
+		case "dist-info-metadata":
+			distInfo = sha256In(raw, value)
+		}
+	})
+	if f.metadata = core; core == "" {
+		f.metadata = distInfo
+	}
+	return f, err
+}
+
+// sha256In is that digest of an object of digests; there is none where it is a boolean.
+func sha256In(raw []byte, at span) (found string) {
+	_ = members(raw, at, func(key []byte, value span) {
+		if digest := strings.ToLower(text(value.of(raw))); string(key) == "sha256" && digestForm.MatchString(digest) {
+			found = digest
+		}
+	})
+	return found
+}
+
+func newFile(said fileSaid) distFile {
+	if said.Hashes == nil {
+		said.Hashes = map[string]string{}
+	}
+	raw, _ := json.Marshal(said)
+	f, _ := readFile(raw)
 	return f
 }
 
-func (f distFile) set(key string, value any) {
-	raw, _ := json.Marshal(value)
-	f[key] = raw
-}
-
-func (f distFile) text(key string) string {
-	var s string
-	_ = json.Unmarshal(f[key], &s)
-	return s
-}
-
-func (f distFile) hash(key string) string {
-	var hashes map[string]string
-	_ = json.Unmarshal(f[key], &hashes)
-	if value := strings.ToLower(hashes["sha256"]); digestForm.MatchString(value) {
-		return value
-	}
-	return ""
-}
-
-// name is a segment of a path, escaped.
-func (f distFile) name() string { return url.PathEscape(f.text("filename")) }
-
-func (f distFile) metadataHash() string {
-	if h := f.hash("core-metadata"); h != "" {
-		return h
-	}
-	return f.hash("dist-info-metadata")
+// movedTo is the object with another address.
+func (f distFile) movedTo(address string) []byte {
+	var at span
+	_ = members(f.raw, span{0, len(f.raw)}, func(key []byte, value span) {
+		if string(key) == "url" {
+			at = value
+		}
+	})
+	return edited(f.raw, []edit{{at, address}})
 }
 
 func (f distFile) given() given {
-	return given{URL: f.text("url"), SHA256: f.hash("hashes"), Metadata: f.metadataHash()}
+	return given{URL: f.url, SHA256: f.sha256, Metadata: f.metadata}
 }
 
 // add merges the page of another index. A file that is there already wins.
 func (p *project) add(other *project) {
 	have := map[string]bool{}
 	for _, f := range p.Files {
-		have[f.text("filename")] = true
+		have[f.name] = true
 	}
 	for _, f := range other.Files {
-		if !have[f.text("filename")] {
+		if !have[f.name] {
 			p.Files = append(p.Files, f)
 		}
 	}
@@ -84,44 +119,48 @@ func (p *project) add(other *project) {
 
 // keep adds a file whose address and name can be used.
 func (p *project) keep(f distFile, at *url.URL) {
-	to, err := at.Parse(f.text("url"))
+	to, err := at.Parse(f.url)
 	if err != nil || to.Scheme != "https" && to.Scheme != "http" {
 		return
 	}
-	if fragment := to.Fragment; fragment != "" {
-		to.Fragment, to.RawFragment = "", ""
-		if algorithm, value, ok := strings.Cut(fragment, "="); ok && f.hash("hashes") == "" {
-			value, _, _ = strings.Cut(value, "&")
-			f.set("hashes", map[string]string{algorithm: value})
-		}
-	}
-	name := f.text("filename")
+	name := f.name
 	if name == "" {
 		name = path.Base(to.Path)
 	}
 	if name == "." || name == "/" || strings.ContainsAny(name, "/\\\n\r\x00") {
 		return
 	}
-	f.set("filename", name)
-	f.set("url", to.String())
+	algorithm, digest, hashed := strings.Cut(to.Fragment, "=")
+	to.Fragment, to.RawFragment = "", ""
+	if hashed = hashed && f.sha256 == ""; hashed || f.name == "" {
+		var said fileSaid
+		_ = json.Unmarshal(f.raw, &said)
+		if said.Name = name; hashed {
+			digest, _, _ = strings.Cut(digest, "&")
+			said.Hashes = map[string]string{algorithm: digest}
+		}
+		f = newFile(said)
+	}
+	f.url = to.String()
 	p.Files = append(p.Files, f)
 }
 
 func fromJSON(body []byte, at *url.URL) (*project, error) {
-	var said struct {
-		Versions []string   `json:"versions"`
-		Files    []distFile `json:"files"`
-	}
-	if err := json.Unmarshal(body, &said); err != nil {
-		return nil, err
-	}
-	p := &project{Versions: said.Versions}
-	for _, f := range said.Files {
-		if f != nil {
-			p.keep(f, at)
+	p := &project{}
+	var inner error
+	err := members(body, span{0, len(body)}, func(key []byte, value span) {
+		switch string(key) {
+		case "versions":
+			_ = json.Unmarshal(value.of(body), &p.Versions)
+		case "files":
+			inner = elements(body, value, func(one span) {
+				if f, err := readFile(one.of(body)); err == nil {
+					p.keep(f, at)
+				}
+			})
 		}
-	}
-	return p, nil
+	})
+	return p, errors.Join(err, inner)
 }
 
 var (
@@ -147,71 +186,84 @@ func fromHTML(body []byte, at *url.URL) *project {
 		if values["href"] == "" {
 			continue
 		}
-		f := newFile(strings.TrimSpace(html.UnescapeString(anyTag.ReplaceAllString(link[2], ""))), values["href"])
-		if !strings.Contains(f.text("filename"), ".") {
-			f.set("filename", "")
+		said := fileSaid{Name: strings.TrimSpace(html.UnescapeString(anyTag.ReplaceAllString(link[2], ""))), URL: values["href"]}
+		if !strings.Contains(said.Name, ".") {
+			said.Name = ""
 		}
 		if needs, ok := values["data-requires-python"]; ok {
-			f.set("requires-python", needs)
+			said.Python = &needs
 		}
 		if why, ok := values["data-yanked"]; ok {
-			if f.set("yanked", why); why == "" {
-				f.set("yanked", true)
+			if said.Yanked = why; why == "" {
+				said.Yanked = true
 			}
 		}
-		for html, json := range map[string]string{"data-core-metadata": "core-metadata", "data-dist-info-metadata": "dist-info-metadata"} {
-			if value, ok := values[html]; ok {
-				f.set(json, true)
-				if algorithm, digest, ok := strings.Cut(value, "="); ok {
-					f.set(json, map[string]string{algorithm: digest})
-				}
-			}
-		}
-		p.keep(f, at)
+		said.Core, said.DistInfo = digests(values, "data-core-metadata"), digests(values, "data-dist-info-metadata")
+		p.keep(newFile(said), at)
 	}
 	return p
 }
 
-func (p *project) writeJSON(w io.Writer) error {
-	said := map[string]any{"meta": map[string]string{"api-version": "1.1"}, "name": p.Name, "files": p.Files}
-	if p.Files == nil {
-		said["files"] = []distFile{}
+// digests is an attribute such as "sha256=…" or "true", as JSON has it; nil where there is none.
+func digests(values map[string]string, name string) any {
+	value, ok := values[name]
+	if !ok {
+		return nil
 	}
-	if p.Versions != nil {
-		said["versions"] = p.Versions
-	} else {
-		said["meta"] = map[string]string{"api-version": "1.0"} // from 1.1 on, versions are part of it
+	if algorithm, digest, ok := strings.Cut(value, "="); ok {
+		return map[string]string{algorithm: digest}
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(said) // the client has gone
-	return nil
+	return true
 }
 
-func (p *project) writeHTML(w io.Writer) error {
-	_, _ = fmt.Fprintf(w, "<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"><title>%s</title></head><body>\n", p.Name)
+// writeJSON gives the page; address says where a file is.
+func (p *project) writeJSON(w io.Writer, address func(distFile) string) {
+	out := bufio.NewWriterSize(w, 64<<10)
+	version, versions := "1.0", []byte("null")
+	if p.Versions != nil {
+		version = "1.1" // from which on they are part of it
+		versions, _ = json.Marshal(p.Versions)
+	}
+	_, _ = fmt.Fprintf(out, `{"meta":{"api-version":%q},"name":%q,`, version, p.Name)
+	if p.Versions != nil {
+		_, _ = fmt.Fprintf(out, `"versions":%s,`, versions)
+	}
+	_, _ = out.WriteString(`"files":[`)
+	for i, f := range p.Files {
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		_, _ = out.Write(f.movedTo(address(f)))
+	}
+	_, _ = out.WriteString("]}\n")
+	_ = out.Flush() // if it fails, the client has gone
+}
+
+func (p *project) writeHTML(w io.Writer, address func(distFile) string) {
+	out := bufio.NewWriterSize(w, 64<<10)
+	_, _ = fmt.Fprintf(out, "<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"><title>%s</title></head><body>\n", p.Name)
 	for _, f := range p.Files {
-		address := f.text("url")
-		var hashes map[string]string
-		_ = json.Unmarshal(f["hashes"], &hashes)
+		var said fileSaid
+		_ = json.Unmarshal(f.raw, &said)
+		at := address(f)
 		for _, algorithm := range []string{"sha256", "sha512", "sha384", "md5"} {
-			if value := hashes[algorithm]; value != "" {
-				address += "#" + algorithm + "=" + value
+			if digest := said.Hashes[algorithm]; digest != "" {
+				at += "#" + algorithm + "=" + digest
 				break
 			}
 		}
 		attributes := ""
-		if needs := f.text("requires-python"); needs != "" {
-			attributes += fmt.Sprintf(` data-requires-python="%s"`, html.EscapeString(needs))
+		if said.Python != nil && *said.Python != "" {
+			attributes += fmt.Sprintf(` data-requires-python="%s"`, html.EscapeString(*said.Python))
 		}
-		if yanked := string(f["yanked"]); yanked != "" && yanked != "false" && yanked != "null" {
-			attributes += fmt.Sprintf(` data-yanked="%s"`, html.EscapeString(f.text("yanked")))
+		if why, ok := said.Yanked.(string); ok || said.Yanked == true {
+			attributes += fmt.Sprintf(` data-yanked="%s"`, html.EscapeString(why))
 		}
-		if digest := f.metadataHash(); digest != "" {
-			attributes += fmt.Sprintf(` data-core-metadata="sha256=%s" data-dist-info-metadata="sha256=%s"`, digest, digest)
+		if f.metadata != "" {
+			attributes += fmt.Sprintf(` data-core-metadata="sha256=%s" data-dist-info-metadata="sha256=%s"`, f.metadata, f.metadata)
 		}
-		_, _ = fmt.Fprintf(w, "<a href=\"%s\"%s>%s</a><br>\n", html.EscapeString(address), attributes, html.EscapeString(f.text("filename")))
+		_, _ = fmt.Fprintf(out, "<a href=\"%s\"%s>%s</a><br>\n", html.EscapeString(at), attributes, html.EscapeString(f.name))
 	}
-	_, _ = io.WriteString(w, "</body></html>\n")
-	return nil
+	_, _ = out.WriteString("</body></html>\n")
+	_ = out.Flush()
 }

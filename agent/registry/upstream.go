@@ -228,7 +228,9 @@ func failed(answer *http.Response) error {
 	host := answer.Request.URL.Host
 	switch status := answer.StatusCode; {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return refuse(http.StatusForbidden, "the registry %s answers %d: the operator's credentials for it are missing or do not fit", host, status)
+		why := refuse(http.StatusForbidden, "the registry %s answers %d: the operator's credentials for it are missing or do not fit", host, status)
+		why.theirs = true
+		return why
 	case status == http.StatusTooManyRequests:
 		return refuse(http.StatusServiceUnavailable, "the registry %s answers 429, too many requests; trying again later may help", host)
 	default:

@@ -95,9 +95,16 @@ class Shop:
             mounts = (self.gate.mount, *mounts)
         runtime = Runtime("general", "python-313", "build", "", "test", start=Start(build=tuple(map(tuple, steps))))
         run = Run(
-            "build", 1, 1, self.on.archive(files or {"x": ""}), runtime,
-            {"NAME": "value"}, self.bounds, mounts, timeout_s,
-        )  # fmt: skip
+            "build",
+            1,
+            1,
+            self.on.archive(files or {"x": ""}),
+            runtime,
+            {"NAME": "value"},
+            self.bounds,
+            mounts=mounts,
+            start_timeout_s=timeout_s,
+        )
         self.jobs += 1
         job = Job(self.log_dir)
         try:

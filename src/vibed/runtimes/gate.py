@@ -60,6 +60,7 @@ class Gate:
         """What package clients in the sandbox have to be told."""
         self._denied: Counter[str] = Counter()
         self._trouble: list[str] = []
+        self._refused: list[str] = []
 
     def denied(self) -> Mapping[str, int]:
         """How often what other `host:port` was asked for, and refused."""
@@ -71,6 +72,10 @@ class Gate:
         """
         return tuple(self._trouble)
 
+    def refused(self) -> tuple[str, ...]:
+        """What registries refused, a sentence each: the operator's credentials are missing or do not fit."""
+        return tuple(self._refused)
+
     def _hear(self, line: bytes) -> bool:
         """Take in what the gate says; whether it says that it is open."""
         with contextlib.suppress(ValueError, AttributeError):
@@ -79,6 +84,9 @@ class Gate:
                 self._denied[str(host)] += 1
             if trouble := event.get("trouble"):
                 self._trouble.append(str(trouble))
+            if refused := event.get("refused"):
+                self._refused.append(str(refused))
+                log.warning("a registry refuses a build", text=str(refused))
             return bool(event.get("ready"))
         log.warning("the registry gate says", text=line.decode(errors="replace").strip()[:2000])
         return False
