@@ -36,7 +36,8 @@ def compared(project: Project, decision: Decision, installs: Collection[str] = (
         files = started.entries(project, decision)
         tree, sources = project.tree, project.sources
         if can_install and packages is not None:
-            command = " ".join(decision.argv) or decision.shell or ""
+            ways = filter(None, (decision, decision.otherwise))
+            command = "\n".join(" ".join(way.argv) or way.shell or "" for way in ways)
             found = python_install.needs(tree, sources, files, packages, python, command)
         else:
             found = python_dependencies.dependencies(tree, sources, files, packages, python)

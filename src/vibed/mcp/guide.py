@@ -26,7 +26,7 @@ def guide(packages: Mapping[str, Mapping[str, str]]) -> str:
     """For the description of deploy_artifact. `packages`: template name to what it brings (name to version)."""
     lines = [
         "vibeD puts a small web app that you wrote at a live URL within seconds, in a sandbox of its own. Send its",
-        "files with deploy_artifact; nothing is built and there is no Dockerfile. How to write an app that runs here:",
+        "files with deploy_artifact; there is no Dockerfile. How to write an app that runs here:",
         "- It is one web server. It listens on 0.0.0.0 and on the port in the environment variable PORT (8080 unless",
         "  you pass `port`); another port is found too. It begins to serve when it answers, so start it without delay.",
         "- The working directory is the folder of your files: open templates and data by relative path. Writing files",
@@ -40,8 +40,11 @@ def guide(packages: Mapping[str, Mapping[str, str]]) -> str:
         if there:
             lines.append(f"- {template} has: {', '.join(there)}.")
     lines += [
-        "  Other dependencies are refused with DependenciesMissing, which lists them: do without them, or vendor their",
-        "  source. list_deployment_targets has every package with its version. Go: a vendor folder.",
+        "  These start in an instant. Other packages are installed from the registries before the app starts: list",
+        "  them (requirements.txt, pyproject.toml, package.json; lock files count), or leave it to the imports. The",
+        "  first time that takes longer: pending, BuildingDependencies. DependencyBuildFailed quotes what cannot be",
+        "  installed; DependenciesMissing lists what this vibeD cannot install at all: do without, or vendor it.",
+        "  list_deployment_targets has every package with its version. Go: a vendor folder.",
         "- Cheapest and fastest: a static site (index.html and assets; a built single-page app as its dist folder), or",
         "  a worker (worker.js: `export default { fetch(request, env) { … } }`), plain JavaScript or TypeScript.",
         "- Configuration comes in `env_vars`. Do not put secrets into files.",
