@@ -37,8 +37,8 @@ def compared(project: Project, decision: Decision, installs: Collection[str] = (
         tree, sources = project.tree, project.sources
         if can_install and packages is not None:
             ways = filter(None, (decision, decision.otherwise))
-            command = "\n".join(" ".join(way.argv) or way.shell or "" for way in ways)
-            found = python_install.needs(tree, sources, files, packages, python, command)
+            commands = [" ".join(way.argv) or way.shell or "" for way in ways]
+            found = python_install.needs(tree, sources, files, packages, python, commands)
         else:
             found = python_dependencies.dependencies(tree, sources, files, packages, python)
         if found.missing:

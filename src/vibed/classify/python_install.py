@@ -26,11 +26,16 @@ _NAMED = 12
 
 
 def needs(
-    tree: Tree, sources: Sources, entries: Sequence[str], packages: Mapping[str, str], python: str, command: str
+    tree: Tree,
+    sources: Sources,
+    entries: Sequence[str],
+    packages: Mapping[str, str],
+    python: str,
+    commands: Sequence[str],
 ) -> Needs:
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
-    template's, `command` is how it is started. Raises `BadRequirements`, and `DependenciesMissing` for what no registry
-    has.
+    template's, `commands` how it is started and what is tried after that. Raises `BadRequirements`, and
+    `DependenciesMissing` for what no registry has.
     """
     lists = declared(tree, python)
     files = having.read(tree, sources, entries)
@@ -39,8 +44,8 @@ def needs(
     inferred = not lists.wanted and not lists.addresses
     wanted = lists.wanted or [Wanted(name, name) for name in sorted(imported - NAMESPACES)]
     wanted = [*wanted, *_imported_further(lists, wanted, imported)]
-    wanted += _served_by(command, wanted)
-    used = imported | having.mentioned(tree, wanted, command)
+    wanted += _served_by(" ".join(commands), wanted)
+    used = imported | having.mentioned(tree, wanted, commands[0])
     found = Needs(names=list(dict.fromkeys(want.name for want in wanted)), notes=list(lists.notes))
     spoken = used.union(name for want in wanted for name in (want.name, SAME.get(want.name, want.name)))
     found.packages = [name for name in packages if canonicalize_name(name) in spoken]
