@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 
 def wheel(name: str, version: str, files: Mapping[str, str], requires: tuple[str, ...] = ()) -> bytes:
@@ -201,7 +202,8 @@ def fake_registry() -> Iterator[FakeRegistry]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             registry.asked.append(Asked(self.path, headers))
             time.sleep(registry.delay_s)
-            status, kind, body = registry.answer(self.path, headers)
+            # asked as a proxy, it answers for whatever host
+            status, kind, body = registry.answer(urlsplit(self.path).path, headers)
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))

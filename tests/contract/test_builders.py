@@ -21,7 +21,7 @@ from tests.contract.driver_kit import SUBJECTS, Bench, Running, Subject, bench, 
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, wheel
 from vibed.apps.app import Runtime, Start
 from vibed.runtimes.gate import Gate, registry_gate
-from vibed.runtimes.registries import Registries
+from vibed.runtimes.registries import Proxy, Registries
 from vibed.sandboxes.driver import BootFailed, Builder, Mount, Run, RunFailed
 from vibed.supervision.base import SupervisedDriver
 
@@ -322,6 +322,20 @@ print(re.findall(b"the-operators" + b"-token", found), os.listdir("/layers/regis
     async with registry_gate(place.driver.host, known) as place.gate:
         assert await place.python(code) == ["200 200", "[] ['registry.sock']"]
         assert "the-operators-token" not in str(place.gate.env)
+
+
+@one
+async def test_registries_behind_the_machines_proxy_are_reached_through_it(
+    on: Bench, subject: Subject, registry: FakeRegistry
+) -> None:
+    place = shop(on, subject)
+    proxy = Proxy(http=registry.url.replace("//", "//me:secret@"))
+    known = Registries(pypi=("http://registry.example/simple/",), proxy=proxy)
+    async with registry_gate(place.driver.host, known) as place.gate:
+        assert await place.python('print(*get(GATE + "/pypi/simple/tiny/")[:1])') == ["200"]
+    (asked,) = registry.asked
+    assert asked.path == "http://registry.example/simple/tiny/"
+    assert asked.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
 
 @one
