@@ -29,10 +29,6 @@ class ImageFailed(Exception):
 
     code = "ImageFailed"
 
-    def __init__(self, message: str, *, too_large: bool = False) -> None:
-        super().__init__(message)
-        self.too_large = too_large
-
 
 async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int) -> Path:
     """`place/layer.erofs` of what the descriptor gives; `place` is a folder of ours that the program gets for itself.
@@ -125,6 +121,6 @@ async def _run(host: Host, spec: Path, tarball: int, most_bytes: int) -> None:
     if code == 122:
         if "no space left" in text:
             raise OSError(28, "no space left for a layer")
-        raise ImageFailed(f"what was installed is too large: {text.rpartition(': ')[2]}", too_large=True)
+        raise ImageFailed(f"what was installed is too large: {text.rpartition(': ')[2]}")
     if code != 0:
         raise ImageFailed(text[-500:] or f"the image could not be made: status {code}")

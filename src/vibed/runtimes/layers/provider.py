@@ -29,7 +29,9 @@ from vibed.sources.reader import read_table
 log = records.logger("vibed.layers")
 
 MOST_BYTES = 20 << 30
-"""Of all layers together."""
+"""Of all layers together; on a small disk, a quarter of it."""
+_RESERVE_BYTES = 2 << 30
+"""Of the disk, for everything else: nothing is installed while less is free."""
 UNUSED_S = 30 * 86_400.0
 _LOOK_S = 1.0
 _RECIPES = {"python": python.make, "node": node.make}
@@ -147,7 +149,7 @@ class Layers:
     async def tidy(self) -> None:
         """Have what is not worth its place go. Raises OSError."""
         gone = await asyncio.to_thread(
-            self._store.tidy, frozenset(self.in_use()), most_bytes=MOST_BYTES, unused_s=UNUSED_S
+            self._store.tidy, frozenset(self.in_use()), most_bytes=self._store.share(MOST_BYTES), unused_s=UNUSED_S
         )
         if gone:
             log.info("layers went", keys=[key[:12] for key in gone])
@@ -181,6 +183,8 @@ class Layers:
         async with self._turns:
             # another's build, of another request, may have made it meanwhile: the recipes look
             try:
+                if (free := await asyncio.to_thread(self._store.free)) < _RESERVE_BYTES:
+                    raise _not_now(f"the disk has {free >> 20} MB left", "the operator has to make room on the disk")
                 layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
             except OSError as error:
                 raise _not_now(f"this machine could not keep them ({error.strerror or error})") from error

@@ -158,6 +158,14 @@ class LayerStore:
                 request.unlink(missing_ok=True)
         return gone
 
+    def free(self) -> int:
+        """Bytes that are left on the disk."""
+        return shutil.disk_usage(self._folder).free
+
+    def share(self, most: int) -> int:
+        """`most` bytes, or a quarter of the disk where that is less."""
+        return min(most, shutil.disk_usage(self._folder).total // 4)
+
     def remove(self, key: str) -> None:
         """Forget a layer, and its image where no other has it. Who has it mounted keeps it."""
         with self._lock:

@@ -1,0 +1,141 @@
+"""Who gets a layer when this machine, not the app, is what fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vibed.apps.app import Install
+from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.layers.work import Done, Order
+from vibed.runtimes.tool import ToolError
+from vibed.sandboxes.driver import RunFailed
+
+
+@dataclass
+class Steps:
+    """Answers as builder sandboxes would, and can be told to fail or to hang."""
+
+    failure: Exception | None = None
+    hang: asyncio.Event | None = None
+    done: list[str] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        self.done.append(str(order.request["step"]))
+        if self.failure is not None:
+            raise self.failure
+        if self.hang is not None:
+            await self.hang.wait()
+        if order.request["step"] == "resolve":
+            return Done({"resolution": "humanize==4.17.0 --hash=sha256:aa\n"})
+        image = place / "layer.erofs"
+        image.write_bytes(b"image")
+        return Done({"installed": True}, image)
+
+
+def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None) -> Layers:
+    base = Base("python-313", "python", have or {}, {"python3.13": "3.13.5"})
+    made = Layers(LayerStore(home), steps, base=lambda template: base, version=lambda name: "1")
+    made.prepare()
+    return made
+
+
+async def provide(made: Layers, **more: Any) -> Layer:
+    told: dict[str, Any] = {
+        "template": "python-313",
+        "source": Path("none.tar.gz"),
+        "source_digest": "d",
+        "strip": "",
+        "owner": "ann",
+        "app_id": "an-app",
+        "log_dir": Path("log"),
+        "on_step": lambda step: None,
+        "wanted": lambda: True,
+    }
+    return await made.provide(Install("python", "uv", wanted=("humanize",)), **{**told, **more})
+
+
+async def test_a_layer_is_found_again_without_a_step(tmp_path: Path) -> None:
+    steps = Steps()
+    first = await provide(layers(tmp_path, steps))
+    assert await provide(layers(tmp_path, steps)) == first
+    assert steps.done == ["resolve", "install"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ToolError("uv", "could not be downloaded", "check the network")]
+)
+async def test_what_is_this_machines_fault_is_worth_a_retry(tmp_path: Path, failure: Exception) -> None:
+    steps = Steps(failure)
+    with pytest.raises(RunFailed) as failed:
+        await provide(layers(tmp_path, steps))
+    assert failed.value.error_code == "DependencyBuildFailed"
+    assert failed.value.may_retry
+    steps.failure = None
+    assert (await provide(layers(tmp_path, steps))).packages == {"humanize": "4.17.0"}
+
+
+async def test_nothing_is_installed_on_a_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps()
+    made = layers(tmp_path, steps)
+    monkeypatch.setattr(LayerStore, "free", lambda self: 100 << 20)
+    with pytest.raises(RunFailed, match="the disk has 100 MB left") as failed:
+        await provide(made)
+    assert failed.value.may_retry
+    assert steps.done == []
+
+
+async def test_a_build_ends_with_the_last_who_waits_and_not_before(tmp_path: Path) -> None:
+    steps = Steps(hang=asyncio.Event())
+    made = layers(tmp_path, steps)
+    first, second = (asyncio.create_task(provide(made)) for _ in range(2))
+    while not steps.done:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert made.building()
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert not made.building()
+    assert list((tmp_path / "layers").glob(".making-*")) == []
+    steps.hang = None
+    assert (await provide(made)).packages
+
+
+async def test_who_asks_while_it_is_made_hears_what_it_is_at(tmp_path: Path) -> None:
+    steps = Steps(hang=asyncio.Event())
+    made = layers(tmp_path, steps)
+    heard: list[str] = []
+    first = asyncio.create_task(provide(made))
+    while not steps.done:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(provide(made, on_step=heard.append))
+    while not heard:
+        await asyncio.sleep(0)
+    assert steps.hang is not None
+    steps.hang.set()
+    assert await first == await second
+    assert heard == ["resolving", "installing 1 package", "keeping the layer"]
+
+
+async def test_a_layer_that_an_app_has_does_not_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = layers(tmp_path, Steps())
+    layer = await provide(made)
+    made.in_use = lambda: {layer.key}
+    monkeypatch.setattr("vibed.runtimes.layers.store.JUST_USED_S", -1.0)
+    monkeypatch.setattr(LayerStore, "share", lambda self, most: 0)
+    await made.tidy()
+    assert [one.key for one in made.listing()] == [layer.key]
+    made.in_use = frozenset
+    await made.tidy()
+    assert made.listing() == []
