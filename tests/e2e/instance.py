@@ -224,7 +224,7 @@ class Instance:
     def _take_from_cache(self) -> None:
         """Tools and templates from the tests' cache: links to the same files, so that nothing is built or copied."""
         self.home.mkdir(mode=0o711)
-        for name in ("tools", "templates"):
+        for name in ("tools", "templates", "layers/tools"):
             if (prepare.home() / name).is_dir():
                 take(prepare.home() / name, self.home / name, link)
 

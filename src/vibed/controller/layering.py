@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from vibed import records
 from vibed.config import Config
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.layers.keys import Base
@@ -16,11 +17,14 @@ from vibed.runtimes.layers.work import Workshop
 from vibed.runtimes.registries import Registries, pinned
 from vibed.runtimes.registry_settings import of_clients
 from vibed.runtimes.templates import Template
+from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver
 from vibed.sources.limits import ArchiveLimits
 from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.host import Host
+
+log = records.logger("vibed.controller")
 
 _STEP_S = 600.0
 """A resolution, or an installation; what is compiled takes minutes."""
@@ -56,6 +60,14 @@ def layers(
         at_once=max(1, len(os.sched_getaffinity(0)) // 2),
         limits=ArchiveLimits.of(config),
     )
+
+
+async def fetch_installers(config: Config, tools: Tools) -> None:
+    """Have uv and npm be there before somebody waits for them. What keeps them away is said, and tried again then."""
+    try:
+        await Toolbox(config.home, tools).image()
+    except ToolError as error:
+        log.warning("the package installers are not there yet", error=error.message, hint=error.hint)
 
 
 class _Asked:

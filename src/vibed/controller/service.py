@@ -65,7 +65,7 @@ class Service:
         self._layout = layout
         self._store = store
         self._templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
-        tools = Tools(config.home)
+        tools = self._tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
         host = Host(layout, tools, roots, limits=ArchiveLimits.of(config))
@@ -145,7 +145,7 @@ class Service:
             gid = -1 if self._layout.uids.rootless else self._layout.uids.serve
             server = await serve(self._layout.controller_socket, self._answers.answer, mode=0o660, gid=gid)
             log.info("the controller answers", socket=str(self._layout.controller_socket))
-            tasks.create_task(self._preparation.run())
+            tasks.create_task(self._prepare())
             tasks.create_task(self._recover())
             tasks.create_task(self._leftovers.run())
             async with server:
@@ -159,6 +159,11 @@ class Service:
         for driver in self._drivers.values():
             await driver.close()
         await asyncio.to_thread(self._tracer.close)
+
+    async def _prepare(self) -> None:
+        await self._preparation.run()
+        if self._layers is not None:
+            await layering.fetch_installers(self._config, self._tools)
 
     async def _adopt(self) -> None:
         found: list[Sandbox] = []
