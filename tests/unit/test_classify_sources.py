@@ -238,10 +238,11 @@ def test_an_entrypoint_that_is_not_there_is_said_to_be(asked: str) -> None:
 
 def test_of_several_servers_below_the_root_the_named_one_is_started_and_the_others_are_told() -> None:
     files: Files = {"admin/app.py": FLASK, "shop/app.py": FLASK, "a.txt": ""}
-    found = decided(files)
-    assert "admin.app:app" in found.argv[-1]
-    assert found.notes == ("‘shop/app.py’ would serve as well: name an entrypoint if another is meant",)
-    assert "shop.app:app" in decided({**files, "Dockerfile": "FROM python\nCOPY shop/ /app\n"}).argv[-1]
+    with pytest.raises(ClassifyError, match="could each be the server"):
+        decided(files)
+    found = decided({**files, "Dockerfile": "FROM python\nCOPY shop/ /app\n"})
+    assert "shop.app:app" in found.argv[-1]
+    assert found.notes == ("‘admin/app.py’ would serve as well: name an entrypoint if another is meant",)
 
 
 def test_of_several_servers_of_node_below_the_root_the_others_are_told() -> None:
