@@ -107,3 +107,9 @@ def test_a_folder_deep_inside_is_no_server_by_its_name_alone() -> None:
     files: Files = {"go.mod": "module x/y\n", "basic/main.go": GO, "websocket/server/main.go": GO, "upload/main.go": GO}
     with pytest.raises(AmbiguousProject):
         decided(files)
+
+
+def test_a_collection_of_apps_is_one_whatever_lies_beside_it() -> None:
+    files: Files = {f"{name}/app.js": NODE for name in ("blog", "cookies", "csrf", "upload")}
+    with pytest.raises(AmbiguousProject, match="‘blog’, ‘cookies’, ‘csrf’, ‘upload’ look like several"):
+        decided({**files, "package.json": '{"dependencies": {"koa": "2"}}'})

@@ -117,7 +117,8 @@ def subfolder(p: Project) -> Decision | None:
         names = {path[len(prefix) :] for path in p.tree.inside(prefix)}
         if names & {
             "package.json", "requirements.txt", "pyproject.toml", "go.mod", "index.html", "app.py", "main.py",
-            "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "main.go", "worker.js",
+            "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "app.js", "main.go",
+            "worker.js", "server.py", "streamlit_app.py",
         }:  # fmt: skip
             found.append(top)
     # a server's own package.json with a folder of pages beside it is no collection
