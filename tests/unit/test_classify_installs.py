@@ -265,3 +265,11 @@ def test_a_worker_and_a_host_that_cannot_install_are_refused_as_ever() -> None:
 )  # fmt: skip
 def test_a_range_is_read_as_npm_reads_it(text: str, version: str, inside: bool) -> None:
     assert npm_ranges.allows(text, version) is inside
+
+
+def test_a_long_list_beside_long_files_keeps_nobody_waiting() -> None:
+    listed = "flask\n" + "".join(f"a-package-{number}\n" for number in range(8_000))
+    source = FLASK + "word = a_package_7 or 'a-package-9'\n" + "a_packag e_thing = other + words\n" * 6_000
+    found = python({"requirements.txt": listed}, source)
+    assert found is not None and {"a-package-7", "a-package-9"}.isdisjoint(found.optional)
+    assert "a-package-8" in found.optional

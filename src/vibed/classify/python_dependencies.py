@@ -25,6 +25,7 @@ _DATABASE = re.compile(
 
 
 _MOST_FILES = 200
+_WORD = re.compile(r"[\w-]+")
 _TEST = re.compile(r"(?:^|/)(?:tests?/|test_[^/]*$|conftest\.py$)")
 
 
@@ -148,10 +149,9 @@ def mentioned(tree: Tree, wanted: Iterable[Wanted], command: str = "") -> set[st
     names = {word: want for want in wanted for word in (want.name, want.name.replace("-", "_"), _module(want.name))}
     if not names:
         return set()
-    pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names), key=len, reverse=True))})(?![\w-])")
     files = [path for path in tree.known(".py") if not _TEST.search(path)]
     texts = [*(tree.text(path) for path in (*files, "Procfile", "gunicorn.conf.py")), command]
-    return {names[word].name for text in texts for word in set(pattern.findall(text))}
+    return {names[word].name for text in texts for word in set(_WORD.findall(text)) & names.keys()}
 
 
 def _module(distribution: str) -> str:
