@@ -197,7 +197,6 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 	ctx, cancel = context.WithTimeout(s.died, startTimeout(req.Start))
 	defer cancel()
 	status, answer, err = s.agent.post(ctx, "/start", req.Start)
-	close(s.answered)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, "", faultf("StartTimeout", "the agent did not answer in time")
@@ -316,12 +315,7 @@ func (s *sandbox) follow() {
 			s.appExit = ended
 			s.mu.Unlock()
 			if !s.stopping.Load() {
-				go func() {
-					if s.job.Load() {
-						within(outputPatience, func() { <-s.answered }) // why it ended is in the answer
-					}
-					s.kill("")
-				}()
+				go s.kill("")
 			}
 			return
 		}

@@ -54,8 +54,7 @@ type sandbox struct {
 	handed  int64 // the order of the last hand_over
 
 	claimed  atomic.Bool
-	job      atomic.Bool   // it runs build steps alone
-	answered chan struct{} // closed when the agent has answered to start
+	job      atomic.Bool // it runs build steps alone
 	follows  atomic.Bool
 	followed chan struct{} // closed when the agent has no more of the app's output
 	stopping atomic.Bool
@@ -73,7 +72,7 @@ func newSandbox(spec *spec, dir string) *sandbox {
 	s := &sandbox{
 		spec: spec, dir: dir, events: func(any) {}, spawn: newSpawner(),
 		boot:   openBootLog(filepath.Join(dir, "boot.log")),
-		booted: make(chan struct{}), answered: make(chan struct{}), followed: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{}),
+		booted: make(chan struct{}), followed: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{}),
 	}
 	s.died, s.dead = context.WithCancel(context.Background())
 	s.state = newStateFile(filepath.Join(dir, "state.json"), state{

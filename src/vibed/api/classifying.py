@@ -11,11 +11,22 @@ from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.classify.classifier import classify
 from vibed.classify.errors import BadConfiguration
+from vibed.config import Config
 from vibed.runtimes.templates import Template
 from vibed.sources.table import ArchiveTable
 
 INSTALLABLE = frozenset({"python", "node"})
 """The kinds of app for which packages can be installed, on a host that can."""
+
+BUILDABLE = frozenset({"build"})
+"""Beside them where what has to be built first is built."""
+
+
+def installable(config: Config, *, rootless: bool) -> frozenset[str]:
+    """What is installed and built here for apps; as the controller: what takes mounts takes root."""
+    if rootless or not config.layers:
+        return frozenset()
+    return INSTALLABLE | BUILDABLE if config.builds else INSTALLABLE
 
 
 def decider(templates: Mapping[str, Template], installs: Collection[str] = ()) -> Decide:

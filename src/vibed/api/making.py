@@ -177,6 +177,8 @@ class Making:
 
     def _announce(self, app_id: str, digest: str, runtime: Runtime) -> None:
         """Let the controller prepare for a version while it is stored."""
+        if runtime.build is not None:
+            return  # what is run of it is not there yet
 
         async def tell() -> None:
             with contextlib.suppress(VibedError):

@@ -22,7 +22,7 @@ import uvicorn
 from vibed import records, tracing
 from vibed.api.app import Beside, create_app
 from vibed.api.background import in_background
-from vibed.api.classifying import INSTALLABLE, decider
+from vibed.api.classifying import decider, installable
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
 from vibed.api.signing import signing_key
@@ -66,8 +66,7 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
             sources,
             link,
             templates,
-            # as the controller: what takes mounts takes root
-            decide=decider(templates, INSTALLABLE if config.layers and not layout.uids.rootless else ()),
+            decide=decider(templates, installable(config, rootless=layout.uids.rootless)),
             admin_digest=_admin_digest(config, layout),
             stopping=stopping,
             tracer=tracer,

@@ -71,6 +71,25 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """What makes the source that is run of the one that was sent, in a builder sandbox (`vibed.runtimes.builds`)."""
+
+    tool: str
+    """For a person: `Vite`."""
+    script: str
+    """A line for the shell, run in the app's folder with what was installed: `npm run build`."""
+    template: str
+    """Where it runs; the app itself may need another."""
+    site: bool = True
+    """Whether a folder that it makes is a site, and all that is run; else the whole tree is, as the build leaves it."""
+    outputs: tuple[str, ...] = ()
+    """Folders that may be that site, the likeliest first; where none is, the one in which it made a page is."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    copied: bool = False
+    """Whether the tool wants its packages inside of the app's folder, not links that lead out of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """The classifier's decision for one version, or the user's override of it."""
 
@@ -97,6 +116,8 @@ class Runtime:
     notes: tuple[str, ...] = ()
     install: Install | None = None
     """None: it needs nothing beside its template."""
+    build: Build | None = None
+    """None: it runs as it was sent."""
     otherwise: Runtime | None = None
     """How else it may be meant to start: tried once where the start above ends before it serves. Of the same template,
     and it needs the same to be installed."""

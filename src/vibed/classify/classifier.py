@@ -24,15 +24,17 @@ def classify(
     """Decide how the app in an archive runs.
 
     `templates` by name say which packages are there; None skips the comparison. `installs`: the kinds of app for which
-    other packages can be installed. Raises subclasses of `ClassifyError`.
+    other packages can be installed; `build`: what has to be built is built.
+    Raises subclasses of `ClassifyError`.
     """
     asked = override is not None and override.port is not None
     tree = Tree.of(table)
-    project = Project(tree, templates, (override.port if override else None) or PORT)
+    builds = "build" in installs
+    project = Project(tree, templates, (override.port if override else None) or PORT, builds=builds)
     decision = _decided(project, override)
     texts = _texts(project, decision)
     if not asked and (instead := _other_port(decision, texts)) is not None:
-        beside = Project(tree, templates, instead)
+        beside = Project(tree, templates, instead, builds=builds)
         other = _decided(beside, override)
         if str(project.port) not in _command(other):  # else it is written out in the command, and the project's own
             project, decision, texts = beside, other, _texts(beside, other)
@@ -49,6 +51,7 @@ def classify(
         ),
     )
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
+    shown = "" if decision.made is not None else shown
     contents.check(project.tree, [*started.sources(project, decision), shown])
     decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
     return _with_second(project, dependencies.compared(project, decision, installs), asked=asked)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vibed.apps.app import Install, Runtime, Start
+from vibed.apps.app import Build, Install, Runtime, Start
 
 PORT = 8080
 """What PORT says unless the user says otherwise."""
@@ -88,6 +88,8 @@ class Decision:
     """What it declares or imports of the template's packages, by the template's names."""
     install: Install | None = None
     """What has to be installed before it starts."""
+    made: Build | None = None
+    """What makes what is run of the source."""
     notes: tuple[str, ...] = ()
     otherwise: Decision | None = None
     """What the evidence that comes next says: tried once where the start ends before it serves."""
@@ -131,6 +133,7 @@ class Decision:
             options=options,
             packages=self.packages,
             install=self.install,
+            build=self.made,
             notes=self.notes,
             otherwise=self.otherwise.runtime() if self.otherwise else None,
         )

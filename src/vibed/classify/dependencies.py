@@ -56,6 +56,9 @@ def compared(project: Project, decision: Decision, installs: Collection[str] = (
             env=env,
             notes=(*decision.notes, *found.notes),
         )
+    if decision.made is not None:
+        names = tuple(sorted(project.node.all_dependencies))
+        return replace(decision, dependencies=names, install=node_install.for_build(project.node))
     if decision.kind in ("node", "worker"):
         files = started.entries(project, decision)
         worker = decision.kind == "worker"

@@ -92,6 +92,15 @@ def _spec(name: str, spec: str) -> str:
     return name if spec in ("*", "", "latest") else f"{name}@{spec}"
 
 
+def for_build(node: NodeApp) -> Install | None:
+    """All that package.json names, for a build and for what it makes; None where it names nothing."""
+    if not node.all_dependencies:
+        return None
+    manager, lock = _manager(node)
+    files = tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path))
+    return Install(kind="node", manager=manager, files=files, private=_is_private(node), development=True)
+
+
 def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:
     """Whether the template's version is what is asked for, and not another interface than the one that is locked."""
     if version is None or _ELSEWHERE.match(spec) or spec.startswith("npm:"):

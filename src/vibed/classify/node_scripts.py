@@ -33,6 +33,8 @@ class Scripts:
     node: NodeApp
     port: int = PORT
     """What PORT says."""
+    built: bool = False
+    """Whether what is not there will be, once the build script has run."""
 
     def from_start_script(self) -> tuple[Command, str] | None:
         """What `scripts.start` comes to, with the script's name. Raises `BuildRequired` where its file has to be
@@ -241,6 +243,8 @@ class Scripts:
         if path is None:
             path = source_of(self.node, posixpath.normpath(posixpath.join(folder, words[0])))
             reason = stands_against(self.node, path) if path else ""
+            if self.built and (path is None or reason):
+                return Command(("node", *flags, *words), None, {}, folder)
             if path is None or reason:
                 refuse_unbuilt(words[0], "build" in self.scripts(folder), reason)
                 return None

@@ -22,10 +22,14 @@ from vibed.sources.errors import quoted
 class Project:
     """A tree with its views; what is costly is found once, and only when a rule asks."""
 
-    def __init__(self, tree: Tree, templates: Mapping[str, TemplateFacts] | None, port: int = PORT) -> None:
+    def __init__(
+        self, tree: Tree, templates: Mapping[str, TemplateFacts] | None, port: int = PORT, *, builds: bool = False
+    ) -> None:
+        """`builds`: what has to be built first can be."""
         self.tree = tree
         self.templates = templates
         self.port = port
+        self.builds = builds
         self.passed_over: list[str] = []
         """What said how to start it and could not be followed, in words."""
         self.sources = Sources(tree)

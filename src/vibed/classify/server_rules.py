@@ -6,7 +6,8 @@ import posixpath
 import re
 from dataclasses import replace
 
-from vibed.classify import command_line, django_app, foreign, given_command, shell_text
+from vibed.apps.app import Build
+from vibed.classify import command_line, django_app, foreign, framework_build, front_build, given_command, shell_text
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, ClassifyError, NotAWebApp, UnsupportedRuntime
 from vibed.classify.evidence import favoured
@@ -67,10 +68,13 @@ def node_framework(p: Project) -> Decision | None:
     found = p.node.framework()
     if found is None:
         return None
-    _, name, folder = found
+    package, name, folder = found
     built = p.site.built(folder)
     if built:
         return p.site.decide(built, f"It is a {name} app, and {quoted(built)} holds its static export.")
+    made = framework_build.framework(p, package, name, folder)
+    if made is not None:
+        return made
     raise BuildRequired(
         f"it is a {name} app: a server framework with a build step, which is not a static site",
         hint=(
@@ -96,21 +100,36 @@ def node_start(p: Project) -> Decision | None:
     try:
         found = p.scripts.from_start_script()
     except BuildRequired as error:
+        built = _built_start(p)
+        if built is not None:
+            return built
         developed = p.scripts.from_dev_script()
         if developed is None:
             raise
         command, script = developed
-        _refuse_unbuilt(p, command.file)
+        made = _unbuilt(p, command.file)
         why = f"It is a Node app: what the script {quoted(script)} of package.json runs needs no build."
         note = f"not started as its start script says: {error.message}"
-        return decision(replace(command, notes=(*command.notes, note)), why)
+        return replace(decision(replace(command, notes=(*command.notes, note)), why), made=made)
     if found is None:
         return None
     command, script = found
     if p.node.only_builds(command.file):
         return None
-    _refuse_unbuilt(p, command.file)
-    return decision(command, f"It is a Node app: the script {quoted(script)} of package.json starts it.")
+    made = _unbuilt(p, command.file)
+    why = f"It is a Node app: the script {quoted(script)} of package.json starts it."
+    return replace(decision(command, why), made=made)
+
+
+def _built_start(p: Project) -> Decision | None:
+    """What the start script starts once the build script has run, where that can be done here."""
+    made = front_build.whole(p, "")
+    found = replace(p.scripts, built=True).from_start_script() if made is not None else None
+    if made is None or found is None:
+        return None
+    command, script = found
+    why = f"It is a Node app: it is built ({made.script}), and the script {quoted(script)} of package.json starts it."
+    return replace(decision(command, why), made=made)
 
 
 def node_entry(p: Project) -> Decision | None:
@@ -119,11 +138,12 @@ def node_entry(p: Project) -> Decision | None:
     found = p.node.entry()
     if found:
         path, why = found
-        _refuse_unbuilt(p, path)
+        made = _unbuilt(p, path)
         command = p.node.run(path)
         others = p.node.also_serving(path)
         told = f"{', '.join(map(quoted, others[:5]))} would serve as well: name an entrypoint if another is meant"
-        return decision(Command(command, notes=(told,) if others else ()), f"It is a Node app: {quoted(path)} {why}.")
+        started = Command(command, notes=(told,) if others else ())
+        return replace(decision(started, f"It is a Node app: {quoted(path)} {why}."), made=made)
     script = p.scripts.from_dev_script()
     if script:
         command_, name = script
@@ -153,15 +173,21 @@ def _is_other_program(p: Project) -> bool:
     return False
 
 
-def _refuse_unbuilt(p: Project, path: str) -> None:
+def _unbuilt(p: Project, path: str) -> Build | None:
+    """The build that makes the pages which a server serves and which are not there. Raises `BuildRequired` where it
+    cannot be done here."""
     folder = p.node.unbuilt_folder(path)
     if folder:
+        made = front_build.whole(p, "")
+        if made is not None and "/" not in folder:
+            return made
         raise BuildRequired(
             f"{quoted(path)} serves the pages in {quoted(folder)}, which its build script makes and which are not in"
             " the archive",
             hint=f"run npm run build and deploy {folder}/ with the rest, also if .gitignore names it",
             details={"output": folder},
         )
+    return None
 
 
 def go_server(p: Project) -> Decision | None:

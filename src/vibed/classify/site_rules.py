@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vibed.classify import front_build
 from vibed.classify.build_output import configured
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired
@@ -64,6 +65,10 @@ def front_end(p: Project) -> Decision | None:
             details={"output": "dist"},
         )
     name, folder = tool or ("", "dist")
+    if p.node.front_end() or generator is None:
+        made = front_build.site(p, name, folder, what[0].upper() + what[1:])
+        if made is not None:
+            return made
     folder = configured(p.tree, p.node.scripts.get("build", "")) or folder
     command = _BUILDERS.get(name, "npm run build")
     raise BuildRequired(

@@ -58,7 +58,7 @@ class RunView:
     note: str = ""
     """Of a serving run: what its owner should know of how it is served; the rest of a sentence."""
     building: str = ""
-    """How far the installation of what it needs is, while it waits for that."""
+    """What of it is installed or built, while it waits for that; the rest of a sentence."""
 
     @property
     def told(self) -> str:
@@ -226,7 +226,7 @@ def _on_its_way(starting: RunView, trouble: Trouble | None, *, lived: bool) -> t
     if trouble is not None and lived and loops(trouble):
         return Phase.FAILED, "CrashLoop", failed_so_far(starting.version, trouble, "It is being started again.")
     if starting.building:
-        message = f"{who} waits for its dependencies to be installed: {starting.building}; it becomes Ready by itself"
+        message = f"{who} waits for {starting.building}; it becomes Ready by itself"
         return Phase.PENDING, "BuildingDependencies", message
     if starting.waits_for:
         return Phase.PENDING, "WaitingForTurn", f"{who} waits for its turn: {starting.waits_for}"

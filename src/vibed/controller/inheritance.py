@@ -75,7 +75,9 @@ def sound(status: Status, versions: Sequence[Version], now: float) -> set[int]:
 async def _site(means: Means, marker: Marker) -> Sandbox | None:
     with contextlib.suppress(NotFound):
         runtime = (await means.store.version(marker.app_id, marker.version)).runtime
-        return means.sites.find(marker.app_id, marker.version, index=runtime.index, spa=runtime.spa)
+        return means.sites.find(
+            marker.app_id, marker.version, index=runtime.index, spa=runtime.spa or marker.endpoint.spa
+        )
     return None
 
 

@@ -116,11 +116,11 @@ async def installed(
         )
 
     def said(step: str) -> None:
-        run.building = step
+        run.building = f"its dependencies to be installed: {step}"
         on_step()
 
     about: dict[str, Any] = {
-        "template": placement.template,
+        "template": build.template if (build := version.runtime.build) is not None else placement.template,
         "source": source,
         "source_digest": version.source_digest,
         "strip": version.runtime.strip,

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from vibed.apps.app import App, Version
+from vibed.apps.app import App
+from vibed.controller.building import Material
 from vibed.controller.ending import account, how_it_ended
-from vibed.controller.installing import Layer
 from vibed.controller.means import Means
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
@@ -23,11 +23,10 @@ async def launch(
     means: Means,
     app: App,
     run: LiveRun,
-    version: Version,
+    material: Material,
     placement: Placement,
     name: Name,
     *,
-    layer: Layer | None,
     on_step: Callable[[], None],
 ) -> Mapping[str, float]:
     """Bring a run up; returns milliseconds by step. `on_step` is called when a slow one has got further.
@@ -52,7 +51,7 @@ async def launch(
     if placement.driver != "static":
         means.markers.make_room(app.app_id)
     started = await sandbox.run(
-        _order(means, app, run, version, placement, layer),
+        _order(means, app, run, material, placement),
         socket=means.markers.socket(app.app_id, run.number, run.version),
         log_dir=means.layout.run_log(app.app_id, run.number),
         on_stage=on_stage,
@@ -85,7 +84,8 @@ def _unless_leaving(run: LiveRun, why: str = "it was stopped while it started") 
         raise RunFailed(why, code="Stopped")
 
 
-def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Placement, layer: Layer | None) -> Run:
+def _order(means: Means, app: App, run: LiveRun, material: Material, placement: Placement) -> Run:
+    version, layer = material.version, material.layer
     config, runtime = means.config, version.runtime
     if not config.warm_processes:
         runtime = replace(runtime, start=replace(runtime.start, warm=False))
@@ -94,7 +94,7 @@ def _order(means: Means, app: App, run: LiveRun, version: Version, placement: Pl
         app_key=app_key(app),
         version=run.version,
         number=run.number,
-        source=means.source_path(version.source_digest),
+        source=material.source,
         runtime=runtime,
         # what the owner says about a variable counts
         env={**(layer.env if layer is not None else {}), **version.env},

@@ -1,4 +1,4 @@
-"""What makes layers, put together: builders of the general lane's driver, this machine's registries, a store."""
+"""What installs and builds, put together: builders of the general lane's driver, this machine's registries, a store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from vibed import records
 from vibed.config import Config
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.builds.provider import Builds
+from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
@@ -31,17 +33,17 @@ _STEP_S = 600.0
 _ASK_AGAIN_S = 600.0
 
 
-def layers(
+def makers(
     config: Config,
     host: Host,
     driver: Driver,
     builder: TemplateBuilder,
     templates: Mapping[str, Template],
     tools: Tools,
-) -> Layers | None:
-    """None on a host that cannot: without root nothing can be put into a warm sandbox."""
+) -> tuple[Layers | None, Builds | None]:
+    """What installs, and what builds; None where the host cannot: without root nothing is put into a warm sandbox."""
     if not config.layers or not host.privileged or not isinstance(driver, SupervisedDriver) or not driver.builds:
-        return None
+        return None, None
 
     def base(template: str) -> Base | None:
         built = builder.ready(template)
@@ -51,15 +53,19 @@ def layers(
     workshop = Workshop(
         host, driver, toolbox, _Asked(tools, config.registries), timeout_s=max(_STEP_S, config.build_timeout_s)
     )
-    return Layers(
+    # either takes a processor or two for a while
+    at_once = max(1, len(os.sched_getaffinity(0)) // 2)
+    limits = ArchiveLimits.of(config)
+    builds = Builds(BuiltStore(config.home), workshop, base=base, at_once=at_once, limits=limits)
+    layers = Layers(
         LayerStore(config.home),
         workshop,
         base=base,
         version=toolbox.version,
-        # a build takes a processor or two for a while
-        at_once=max(1, len(os.sched_getaffinity(0)) // 2),
-        limits=ArchiveLimits.of(config),
+        at_once=at_once,
+        limits=limits,
     )
+    return layers, builds
 
 
 async def fetch_installers(config: Config, tools: Tools) -> None:

@@ -17,6 +17,7 @@ from vibed import records
 from vibed.apps.app import App, Crash, Version
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import NewEvent
+from vibed.controller.building import Material, built
 from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
 from vibed.controller.installing import Layer, installed
@@ -93,8 +94,17 @@ class Life:
             if layer is not None:
                 run.layer = layer.key
                 await self._tell_notes(version, layer)
+            material = await built(
+                self._means.builds,
+                run,
+                version,
+                layer,
+                source=self._means.source_path(version.source_digest),
+                log_dir=self._means.layout.run_log(self._app_id, run.number),
+                on_step=self._wake,
+            )
             if placement.driver == "static":
-                run.timings = await self._launch(run, version, placement, app, layer)
+                run.timings = await self._launch(run, material, placement, app)
             else:
                 busy = contextlib.ExitStack()
                 busy.enter_context(self._means.pools.deploying())
@@ -109,7 +119,7 @@ class Life:
                         on_wait=lambda why: setattr(run, "waits_for", why),
                     ):
                         run.waits_for = None
-                        run.timings = await self._launch(run, version, placement, app, layer)
+                        run.timings = await self._launch(run, material, placement, app)
                 finally:
                     # a moment later: whoever waits is answered before the pool is refilled
                     asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
@@ -127,12 +137,8 @@ class Life:
         finally:
             run.over.set()
 
-    async def _launch(
-        self, run: LiveRun, version: Version, placement: Placement, app: App, layer: Layer | None
-    ) -> Mapping[str, float]:
-        timings = await launch_either(
-            self._means, app, run, version, placement, self.name, layer=layer, on_step=self._wake
-        )
+    async def _launch(self, run: LiveRun, material: Material, placement: Placement, app: App) -> Mapping[str, float]:
+        timings = await launch_either(self._means, app, run, material, placement, self.name, on_step=self._wake)
         if run.version not in self.lived:
             # what it took until it lived for the first time says nothing of how it does
             self.troubles.pop(run.version, None)

@@ -13,6 +13,7 @@ from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
 from vibed.config import Config
+from vibed.controller.building import Builds
 from vibed.controller.installing import Layers
 from vibed.controller.memory import Memory
 from vibed.controller.metrics import Metrics
@@ -91,6 +92,8 @@ class Means:
     source_path: Callable[[str], Path]
     layers: Layers | None = None
     """What makes layers; None on a host that cannot."""
+    builds: Builds | None = None
+    """What builds apps; None on such a host."""
     tasks: Tasks = field(default_factory=Tasks)
     memory: Memory = field(default_factory=Memory)
     starts: Places = field(init=False)

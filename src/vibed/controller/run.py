@@ -27,7 +27,7 @@ class LiveRun:
     doubted: bool = False
     """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
     building: str = ""
-    """How far the installation of what it needs is, while it waits for that."""
+    """What of it is installed or built, while it waits for that; the rest of a sentence."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is told to leave while it is on its way."""
     layer: str = ""

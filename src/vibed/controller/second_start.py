@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from vibed.apps.app import App, Runtime, Version
-from vibed.controller.installing import Layer
+from vibed.apps.app import App, Runtime
+from vibed.controller.building import Material
 from vibed.controller.launch import launch
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
@@ -29,26 +29,25 @@ async def launch_either(
     means: Means,
     app: App,
     run: LiveRun,
-    version: Version,
+    material: Material,
     placement: Placement,
     name: Name,
     *,
-    layer: Layer | None,
     on_step: Callable[[], None],
 ) -> Mapping[str, float]:
     """Bring a run up by its version's first start, or else by its second; as `launch`."""
     try:
-        return await launch(means, app, run, version, placement, name, layer=layer, on_step=on_step)
+        return await launch(means, app, run, material, placement, name, on_step=on_step)
     except RunFailed as failed:
-        first, second = version.runtime, second_start(version.runtime, failed)
+        first, second = material.version.runtime, second_start(material.version.runtime, failed)
         if second is None or run.leaving or run.sandbox is None:
             raise
         await destroy(run.sandbox)
         told = f"it ended before it served: it is started by {quoted(second.entrypoint)} now"
         await asyncio.to_thread(append_system_line, means.layout.run_log(app.app_id, run.number), told)
-        other = replace(version, runtime=second)
+        other = replace(material, version=replace(material.version, runtime=second))
         try:
-            timings = await launch(means, app, run, other, placement, name, layer=layer, on_step=on_step)
+            timings = await launch(means, app, run, other, placement, name, on_step=on_step)
         except RunFailed as again:
             raise failed_both(first, second, failed, again) from again
         note = served_instead(first, second, failed)

@@ -85,7 +85,7 @@ class Service:
             boots_at_once=config.refill_concurrency,
         )
         self._markers = Markers(layout.apps, layout.ingress, gid=layout.uids.caddy)
-        self._layers = layering.layers(
+        self._layers, self._builds = layering.makers(
             config, host, self._drivers[config.general_driver], self._builder, self._templates, tools
         )
         means = Means(
@@ -100,6 +100,7 @@ class Service:
             tracer=self._tracer,
             source_path=partial(source_path, layout.sources),
             layers=self._layers,
+            builds=self._builds,
         )
         self._fleet = Fleet(means)
         if self._layers is not None:
@@ -135,6 +136,8 @@ class Service:
         self._preparation.take_stock()
         if self._layers is not None:
             await asyncio.to_thread(self._layers.prepare)
+        if self._builds is not None:
+            await asyncio.to_thread(self._builds.prepare)
         self._placements.probed("static", await self._static.probe())
         self._placements.built("static-nginx")
         async with asyncio.TaskGroup() as tasks:
@@ -155,6 +158,8 @@ class Service:
         """Let go; sandboxes and sites stay."""
         if self._layers is not None:
             await self._layers.close()
+        if self._builds is not None:
+            await self._builds.close()
         await self._pools.close()
         for driver in self._drivers.values():
             await driver.close()

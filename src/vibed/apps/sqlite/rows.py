@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from vibed.apps.app import App, Crash, Install, Key, Phase, Resources, Result, Runtime, Start, Status, Version
+from vibed.apps.app import App, Build, Crash, Install, Key, Phase, Resources, Result, Runtime, Start, Status, Version
 from vibed.apps.errors import NotFound
 from vibed.apps.standing import WAITS
 
@@ -89,13 +89,14 @@ def _runtime(text: str) -> Runtime:
 
 def _runtime_of(raw: dict[str, Any]) -> Runtime:
     start = raw.pop("start")
-    install = raw.pop("install", None)
+    install, build = raw.pop("install", None), raw.pop("build", None)
     otherwise = raw.pop("otherwise", None)
     return Runtime(
         # versions of 0.4 and before were kept without packages, expected ports, and what follows them
         **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
         otherwise=_runtime_of(otherwise) if otherwise else None,
         install=_install(install) if install else None,
+        build=Build(**{**build, "outputs": tuple(build["outputs"])}) if build else None,
         start=Start(
             argv=tuple(start["argv"]),
             shell=start["shell"],

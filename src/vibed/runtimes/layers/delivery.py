@@ -57,6 +57,18 @@ class Delivery:
         self._connection.setblocking(True)
         await take(self._connection.fileno())
 
+    async def save(self, path: Path, *, most_bytes: int) -> None:
+        """Write the rest to a file. Raises Undelivered, OSError."""
+        assert self._connection is not None
+        loop = asyncio.get_running_loop()
+        written = 0
+        with path.open("wb") as file:
+            while piece := await loop.sock_recv(self._connection, 1 << 18):
+                written += len(piece)
+                if written > most_bytes:
+                    raise Undelivered(f"what came is larger than {most_bytes >> 20} MiB")
+                await asyncio.to_thread(file.write, piece)
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -31,8 +31,12 @@ from vibed.supervision.host import Host
 
 APP = "_build"
 """The app that a build runs as: a name that no app can have."""
-_PROGRAMS = {"python": ("/usr/bin/python3", "-I", "/layers/out/python.py"), "node": ("node", "/layers/out/node.cjs")}
-_FILES = {"python": "python.py", "node": "node.cjs"}
+_PROGRAMS = {
+    "python": ("/usr/bin/python3", "-I", "/layers/out/python.py"),
+    "node": ("node", "/layers/out/node.cjs"),
+    "build": ("node", "/layers/out/build.cjs"),
+}
+_FILES = {"python": "python.py", "node": "node.cjs", "build": "build.cjs"}
 _numbers = itertools.count(1)
 
 
@@ -46,6 +50,8 @@ class Order:
     source: Path | None = None
     """The app's, where it decides what comes of it; else the step sees none of it."""
     strip: str = ""
+    mounts: tuple[Mount, ...] = ()
+    """What it needs beside the tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Done:
     answer: Mapping[str, Any]
     image: Path | None = None
     """In the place that the step had for itself; gone with it."""
+    archive: Path | None = None
+    """So too: what an app's own build made."""
 
 
 class StepFailed(Exception):
@@ -75,6 +83,8 @@ class StepFailed(Exception):
         self.said = said
         """The installer's own words; empty when it came to none."""
         self.exit = exit
+        self.answer: Mapping[str, Any] = {}
+        """What the step's program sent."""
         self.denied = dict(denied or {})
         """Hosts that were asked for and refused, and how often."""
         self.unreachable = unreachable
@@ -120,7 +130,7 @@ class Workshop:
                 runtime=_runtime(order),
                 env=gate.env,
                 limits=self.limits,
-                mounts=(Mount(tools, "/layers/tools"), Mount(out, "/layers/out"), gate.mount),
+                mounts=(Mount(tools, "/layers/tools"), Mount(out, "/layers/out"), gate.mount, *order.mounts),
                 start_timeout_s=self.timeout_s,
             )
             try:
@@ -161,7 +171,9 @@ class Workshop:
             await asyncio.gather(taking, running, return_exceptions=True)
         said = done.answer.get("failed")
         if isinstance(said, str):
-            raise StepFailed("the installer failed", said=said, exit=failed.exit if failed else None)
+            fault = StepFailed("the installer failed", said=said, exit=failed.exit if failed else None)
+            fault.answer = done.answer
+            raise fault
         if failed is not None:
             raise StepFailed(failed.message, exit=failed.exit)
         return done
@@ -176,7 +188,11 @@ class Workshop:
                 image = await make_image(self.host, place, descriptor, most_bytes=self.most_bytes)
 
             await one.hand_on(take)
-        return Done(answer, image)
+        if not answer.get("built"):
+            return Done(answer, image)
+        archive = place / "built.tar.gz"
+        await one.save(archive, most_bytes=self.most_bytes)
+        return Done(answer, archive=archive)
 
 
 def _fault(failure: BaseException) -> BaseException:

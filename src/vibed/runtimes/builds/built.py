@@ -1,0 +1,52 @@
+"""What a build made: a source that is run in the place of the one that was sent, and how."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vibed.apps.app import Build, Runtime
+from vibed.runtimes.layers.keys import Base
+
+LAYOUT = "1"
+"""Raised when the same build is kept in another way than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """See the module's docstring."""
+
+    key: str
+    archive: Path
+    """A tar.gz that `vibed.sources` has read."""
+    site: bool
+    index: str = "index.html"
+    spa: bool = False
+    base: str = ""
+    """These three as in `vibed.classify.decision.Decision`."""
+    notes: tuple[str, ...] = ()
+
+    def runtime(self, runtime: Runtime) -> Runtime:
+        """How it is run."""
+        if not self.site:
+            other = self.runtime(runtime.otherwise) if runtime.otherwise is not None else None
+            return replace(runtime, strip="", build=None, otherwise=other)
+        options = {**runtime.options, **({"base": self.base} if self.base else {})}
+        return replace(runtime, strip="", root="", index=self.index, spa=self.spa, options=options, build=None)
+
+
+def build_key(build: Build, base: Base, env: Mapping[str, str], *, source: str, strip: str, layer: str) -> str:
+    """Of what decides what a build makes: `source`, the digest, `layer`, the key of what was installed (empty: nothing)
+    and `env`, what the owner says at the build.
+    """
+    facts = [LAYOUT, base.digest, source, strip, layer, build.tool, build.script, f"{build.site} {build.copied}"]
+    facts += [f"output {name}" for name in build.outputs]
+    facts += [f"own {name}={value}" for name, value in sorted(build.env.items())]
+    facts += [f"env {name}={value}" for name, value in sorted(env.items())]
+    digest = hashlib.sha256()
+    for fact in facts:
+        raw = fact.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()

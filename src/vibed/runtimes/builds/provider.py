@@ -1,0 +1,200 @@
+"""Builds for apps: found, or made once however many ask, in a builder sandbox that has what was installed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed import records
+from vibed.apps.app import Build
+from vibed.apps.errors import VibedError
+from vibed.classify.site import Site
+from vibed.classify.tree import Tree
+from vibed.runtimes.builds.built import Built, build_key
+from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.builds.words import cause, missing
+from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.work import Done, Order, StepFailed
+from vibed.runtimes.once import Interrupted, Once, Unwanted
+from vibed.sandboxes.driver import RunFailed
+from vibed.sources.errors import ArchiveError
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.reader import read_table
+from vibed.sources.table import Kind
+
+log = records.logger("vibed.builds")
+
+FAILED = "BuildFailed"
+MOST_BYTES = 5 << 30
+"""Of all that was built together."""
+UNUSED_S = 30 * 86_400.0
+
+
+class Steps(Protocol):
+    """Who performs steps (`vibed.runtimes.layers.work.Workshop`)."""
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done: ...
+
+
+class BuildUnavailable(VibedError):
+    """Nothing can be built now, which is not the app's fault."""
+
+    code = "BuildUnavailable"
+    status = 503
+    retryable = True
+
+
+class Builds:
+    """What was built for the apps of one vibeD."""
+
+    def __init__(
+        self,
+        store: BuiltStore,
+        steps: Steps,
+        *,
+        base: Callable[[str], Base | None],
+        at_once: int = 1,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """`base`: what is in a template, None while it is not there."""
+        self._store = store
+        self._steps = steps
+        self._base = base
+        self._turns = asyncio.Semaphore(at_once)
+        self._limits = limits
+        self._once: Once[Built] = Once()
+
+    def prepare(self) -> None:
+        """Blocking: make the folder, and clear what an earlier vibeD left. Raises OSError."""
+        self._store.prepare()
+
+    async def provide(
+        self,
+        build: Build,
+        *,
+        layer: Layer | None,
+        source: Path,
+        source_digest: str,
+        strip: str,
+        env: Mapping[str, str],
+        log_dir: Path,
+        on_step: Callable[[str], None],
+        wanted: Callable[[], bool],
+    ) -> Built:
+        """What the build makes of a source with what was installed. `env`: what the owner says to it. `on_step` hears
+        what it is at; nothing, when it is there already.
+
+        Raises `RunFailed` (`BuildFailed`; `Stopped` when it is wanted no more), `BuildUnavailable` and other errors
+        that are no fault of the app.
+        """
+        base = self._base(build.template)
+        if base is None:
+            raise BuildUnavailable(f"template {build.template} is not built yet")
+        key = build_key(
+            build, base, env, source=source_digest, strip=strip, layer=layer.key if layer is not None else ""
+        )
+        found = await asyncio.to_thread(self._store.find, key)
+        if found is not None:
+            return found
+        request = {
+            "step": "build",
+            "script": build.script,
+            "site": build.site,
+            "outputs": list(build.outputs),
+            "env": {**build.env, **env},
+            "copied": build.copied,
+        }
+        mounts = (layer.mount,) if layer is not None else ()
+        order = Order("build", build.template, request, source, strip, mounts)
+
+        async def make(say: Callable[[str], None]) -> Built:
+            async with self._turns:
+                say(build.script)
+                return await self._make(key, build, order, log_dir)
+
+        try:
+            return await self._once.get(key, make, on_step=on_step, wanted=wanted)
+        except Unwanted:
+            raise RunFailed("it was stopped while it was built", code="Stopped") from None
+        except Interrupted:
+            raise BuildUnavailable("the build was interrupted") from None
+
+    async def close(self) -> None:
+        """End what is in the making."""
+        await self._once.close()
+
+    async def _make(self, key: str, build: Build, order: Order, log_dir: Path) -> Built:
+        began = time.monotonic()
+        with self._store.making() as place:
+            try:
+                done = await self._steps.perform(order, place, log_dir)
+                if done.archive is None:
+                    raise StepFailed("nothing came of it")
+                made = await asyncio.to_thread(self._read, key, build, done.archive)
+            except StepFailed as error:
+                raise _failure(build, error) from error
+            except ArchiveError as error:
+                raise RunFailed(
+                    f"what the build made cannot be used: {error.message}", code=FAILED, hint=error.hint
+                ) from error
+            try:
+                kept = await asyncio.to_thread(self._store.keep, made, took_s=time.monotonic() - began)
+            except OSError as error:
+                raise BuildUnavailable(f"what was built could not be kept: {error}") from error
+        with contextlib.suppress(OSError):
+            gone = await asyncio.to_thread(self._store.tidy, most_bytes=MOST_BYTES, unused_s=UNUSED_S)
+            if gone:
+                log.info("builds went", keys=[key[:12] for key in gone])
+        return kept
+
+    def _read(self, key: str, build: Build, archive: Path) -> Built:
+        """What it is. Blocking. Raises ArchiveError."""
+        table = read_table(archive, self._limits)
+        made = Built(key, archive, build.site)
+        if not build.site:
+            return made
+        paths = sorted(entry.path for entry in table.entries if entry.kind is not Kind.DIRECTORY)
+        tree = Tree("", paths, dict(table.texts), table.texts_complete)
+        decision = Site(tree).decide("", "")
+        return replace(
+            made, index=decision.index, spa=decision.spa, base=decision.base, notes=tuple(decision.notes)
+        )  # fmt: skip
+
+
+def _failure(build: Build, error: StepFailed) -> RunFailed:
+    """What the app's owner is told."""
+    tool = f"{build.tool}: " if build.tool else ""
+    hint, retryable = "", False
+    made: Any = error.answer.get("made")
+    if error.exit is not None and error.exit.oom:
+        message = "it used more memory than a build may, and was ended"
+        hint = "build it where there is more, and deploy the folder that this makes"
+    elif isinstance(made, list):
+        named = ", ".join(str(name) for name in made[:8])
+        message = f"{build.script} ended well, and made no index.html" + (f"; it made {named}" if named else "")
+        hint = "have it make a folder with an index.html, or deploy what it makes with a server of its own"
+    else:
+        message = cause(error.said) or str(error)
+        if lost := missing(error.said):
+            own = lost.startswith((".", "/", "@/", "~/"))
+            hint = f"{lost} is not in the archive" if own else f"add {lost} to package.json"
+    if error.unreachable:
+        retryable = True
+        hint = "retrying may help: a package registry could not be reached, or did not answer"
+    elif error.denied:
+        hosts = ", ".join(sorted(error.denied)[:5])
+        hint = f"{hint}; " if hint else ""
+        hint += f"the build asked for {hosts}: only the package registries can be reached while an app is built"
+    return RunFailed(
+        f"the build failed ({tool}{build.script}): {message}",
+        exit=error.exit,
+        code=FAILED,
+        hint=hint or None,
+        retryable=retryable,
+    )

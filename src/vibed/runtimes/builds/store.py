@@ -1,0 +1,145 @@
+"""Where what builds made is kept, and what of it goes.
+
+    <home>/built/<key>.tar.gz    what was made
+    <home>/built/<key>.json      how it is run; its time is when it was last used
+    <home>/built/.making-*       what is in the making; what a killed vibeD left of it goes at the next start
+
+The archive is whole and on the disk before the file beside it names it. It is compared with its digest once before this
+process gives it out, and its size each time: one that was damaged is as good as none, and is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vibed.runtimes.builds.built import Built
+from vibed.runtimes.tool import sha256_of
+
+JUST_USED_S = 600.0
+"""Nothing that was given out so lately goes: it may be on its way into a sandbox."""
+_NAME = re.compile(r"([0-9a-f]{64})\.json")
+
+
+class BuiltStore:
+    """Of one VIBED_HOME. All methods block, and may be called from any thread."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "built"
+        self._compared: set[str] = set()
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what was in the making when vibeD ended. Raises OSError."""
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for stale in self._folder.glob(".making-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        for archive in self._folder.glob("*.tar.gz"):
+            if not self._beside(archive.name.partition(".")[0]).is_file():
+                archive.unlink(missing_ok=True)
+
+    @contextmanager
+    def making(self) -> Iterator[Path]:
+        """A folder for one build, on the file system of the archives; it is gone afterwards."""
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=self._folder, prefix=".making-"))
+        place.chmod(0o711)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def find(self, key: str) -> Built | None:
+        """What that key led to, which counts as used from now on; None when it is not there, or not whole."""
+        try:
+            entry: dict[str, Any] = json.loads(self._beside(key).read_text())
+            archive = self._archive(key)
+            whole = archive.stat().st_size == entry["bytes"] and self._is_itself(key, entry["sha256"])
+        except (OSError, ValueError, KeyError):
+            return None
+        if not whole:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self._beside(key))
+        return Built(
+            key, archive, entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"])
+        )  # fmt: skip
+
+    def keep(self, made: Built, *, took_s: float) -> Built:
+        """Take over a finished archive. Raises OSError; it is then as if nothing had been made."""
+        digest = sha256_of(made.archive)
+        final = self._archive(made.key)
+        entry = {
+            "site": made.site,
+            "index": made.index,
+            "spa": made.spa,
+            "base": made.base,
+            "notes": list(made.notes),
+            "bytes": made.archive.stat().st_size,
+            "sha256": digest,
+            "made_at": time.time(),
+            "took_s": round(took_s, 2),
+        }
+        with self._lock:
+            self._beside(made.key).unlink(missing_ok=True)
+            made.archive.chmod(0o644)
+            _sync(made.archive)
+            made.archive.replace(final)
+            text = self._folder / f".{made.key}.json"
+            text.write_text(json.dumps(entry))
+            _sync(text)
+            _sync(self._folder)
+            text.replace(self._beside(made.key))
+            self._compared.add(made.key)
+        return Built(made.key, final, made.site, made.index, made.spa, made.base, made.notes)
+
+    def tidy(self, *, most_bytes: int, unused_s: float) -> list[str]:
+        """Remove what has not been used for long, and the longest unused beyond `most_bytes`; returns their keys. What
+        goes is made again for who wants it. Raises OSError.
+        """
+        known: list[tuple[float, str, int]] = []
+        for path in self._folder.iterdir():
+            match = _NAME.fullmatch(path.name)
+            with contextlib.suppress(FileNotFoundError):
+                if match is not None:
+                    known.append((path.stat().st_mtime, match[1], self._archive(match[1]).stat().st_size))
+        gone: list[str] = []
+        room, now = most_bytes, time.time()
+        for used_at, key, size in sorted(known, reverse=True):
+            room -= size
+            if now - used_at > JUST_USED_S and (room < 0 or now - used_at > unused_s):
+                self._beside(key).unlink(missing_ok=True)
+                self._archive(key).unlink(missing_ok=True)
+                gone.append(key)
+        return gone
+
+    def _archive(self, key: str) -> Path:
+        return self._folder / f"{key}.tar.gz"
+
+    def _beside(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
+
+    def _is_itself(self, key: str, digest: str) -> bool:
+        if key not in self._compared:
+            if sha256_of(self._archive(key)) != digest:
+                return False
+            self._compared.add(key)
+        return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

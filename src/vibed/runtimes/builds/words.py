@@ -1,0 +1,42 @@
+"""A build tool's own words about a failure: the lines that say what is wrong, out of hundreds."""
+
+from __future__ import annotations
+
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_CAUSES = (
+    re.compile(r"^\S+\.[cm]?tsx?(?:\(\d+,\d+\)|:\d+:\d+)\s*[:-]?\s*(?:-\s*)?error\b.*"),  # tsc
+    re.compile(r"^\s*\[[\w:.-]{1,60}\]\s+(?:\[\w+\]\s+)?\S.*(?:rror|ailed|annot|not).*"),  # [vite]: Rollup failed to …
+    re.compile(r"^(?:[✘X×]\s*)?\[ERROR\].*"),  # esbuild, Angular
+    re.compile(r"^(?:Module not found|Type error|Syntax ?Error|ERROR in|Failed to compile|RollupError|BuildError)\b.*"),
+    re.compile(r"^\s*(?:\w*Error|\[?error\]?|ERROR)\b\s*:?\s+\S.*", re.IGNORECASE),
+    re.compile(r"^\s*sh: .*|.*: (?:command )?not found$|^\s*npm error (?:Missing script.*|.*)$"),
+    re.compile(r".*\b(?:[Ee]rror|[Ff]ailed|[Cc]annot find|Could not resolve)\b.*"),
+)
+"""How a line begins that says what is wrong, the surest first."""
+_EMPTY_HEADS = re.compile(r"^(?:error during build:?|Failed to compile\.?|\[?ERROR\]?:?|Error:?|ERROR in .{0,80})$")
+_MISSING = re.compile(
+    r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve)\s+[\"'`]([^\"'`\n]+)"
+)
+_MOST = 500
+
+
+def cause(told: str) -> str:
+    """What a failed build said that tells most, in a line or two; empty when it said nothing."""
+    lines = [line.rstrip() for line in _COLOUR.sub("", told).replace("\r", "\n").splitlines() if line.strip()]
+    for pattern in _CAUSES:
+        for at, line in enumerate(lines):
+            if not pattern.match(line):
+                continue
+            said = line.strip()
+            if _EMPTY_HEADS.match(said) and at + 1 < len(lines):
+                said = f"{said} {' '.join(more.strip() for more in lines[at + 1 : at + 3])}"
+            return said[:_MOST]
+    return lines[-1].strip()[:_MOST] if lines else ""
+
+
+def missing(told: str) -> str:
+    """The package or file that the build did not find; empty when it is not that."""
+    match = _MISSING.search(_COLOUR.sub("", told))
+    return match[1] if match else ""

@@ -1,0 +1,110 @@
+# ruff: noqa: E501 (sources of apps)
+"""What has to be built is built where it can be: by which script, and what is run of what that makes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.classify_trees import table_of
+from vibed.apps.app import Runtime
+from vibed.classify.classifier import classify
+from vibed.classify.errors import BuildRequired
+from vibed.runtimes.templates import load_templates
+
+TEMPLATES = load_templates()
+CAN = frozenset({"python", "node", "build"})
+PAGE = '<div id="root"></div><script type="module" src="/src/main.js"></script>'
+LISTENS = "import { createServer } from 'node:http'\ncreateServer((q, r) => r.end('x')).listen(process.env.PORT)\n"
+
+
+def package(**keys: Any) -> str:
+    return json.dumps(keys)
+
+
+def runtime(files: dict[str, str | bytes]) -> Runtime:
+    return classify(table_of(files), None, TEMPLATES, CAN).runtime()
+
+
+VITE = {
+    "package.json": package(scripts={"build": "vite build"}, devDependencies={"vite": "7"}, dependencies={"vue": "3"}),
+    "index.html": PAGE,
+    "src/main.js": "import { createApp } from 'vue'\n",
+    "package-lock.json": "{}",
+}
+
+
+def test_a_project_of_a_front_end_tool_is_built_with_all_its_packages() -> None:
+    found = runtime(dict(VITE))
+    assert (found.lane, found.template, found.kind) == ("fast", "static-nginx", "static")
+    assert found.build is not None
+    assert found.install is not None
+    assert (found.build.script, found.build.template, found.build.site) == ("npm run build", "node-24", True)
+    assert found.build.outputs[0] == "dist"
+    assert found.install.development
+    assert found.install.files == ("package.json", "package-lock.json")
+
+
+def test_where_nothing_can_be_built_it_is_refused_as_before() -> None:
+    with pytest.raises(BuildRequired, match="built first"):
+        classify(table_of(dict(VITE)), None, TEMPLATES)
+
+
+def test_what_was_built_before_is_served_as_it_is() -> None:
+    found = runtime({**VITE, "dist/index.html": "<p>built"})
+    assert (found.build, found.install, found.root) == (None, None, "dist/")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "script", "output"),
+    [
+        ("a tool that no script names", {"package.json": package(devDependencies={"vite": "7"}), "index.html": PAGE, "src/main.js": "import 'a'"}, "vite build", "dist"),
+        ("Create React App", {"package.json": package(scripts={"start": "react-scripts start", "build": "react-scripts build"}, dependencies={"react-scripts": "5"}), "public/index.html": "%PUBLIC_URL%"}, "npm run build", "build"),
+        ("Astro", {"package.json": package(scripts={"build": "astro build"}, dependencies={"astro": "5"}), "src/pages/index.astro": ""}, "npm run build", "dist"),
+        ("Eleventy into another folder", {"package.json": package(scripts={"build": "eleventy --output=www"}, devDependencies={"@11ty/eleventy": "3"}), "index.md": "# x"}, "npm run build", "www"),
+        ("the configured folder", {**VITE, "vite.config.js": "export default { build: { outDir: 'site-out' } }"}, "npm run build", "site-out"),
+        ("VitePress", {"package.json": package(scripts={"docs:build": "vitepress build"}, devDependencies={"vitepress": "1"}), "index.md": "# x"}, "npm run docs:build", ".vitepress/dist"),
+        ("pages for another place", {**VITE, "vite.config.js": "export default { base: '/repo/' }"}, "npm run build -- --base=/", "dist"),
+        ("pages for another place by a flag", {**VITE, "package.json": package(scripts={"build": "tsc && vite build --base=/repo/"}, devDependencies={"vite": "7"})}, "npm run build -- --base=/", "dist"),
+        ("Next.js as pages", {"package.json": package(scripts={"build": "next build"}, dependencies={"next": "15"}), "next.config.mjs": "export default { output: 'export' }", "app/page.js": ""}, "npm run build", "out"),
+        ("SvelteKit as pages", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-static": "3", "vite": "7"}), "src/app.html": "<p>"}, "npm run build", "build"),
+    ],
+)  # fmt: skip
+def test_a_site_is_built_by(name: str, files: dict[str, str | bytes], script: str, output: str) -> None:
+    found = runtime(files).build
+    assert found is not None
+    assert (found.script, found.outputs[0], found.site) == (script, output, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "started"),
+    [
+        ("TypeScript by tsc", {"package.json": package(scripts={"build": "tsc", "start": "node dist/index.js"}, devDependencies={"typescript": "5"}), "src/index.ts": "import './db.js'\n" + LISTENS, "src/db.ts": ""}, "node dist/index.js"),
+        ("a build in the start script", {"package.json": package(scripts={"build": "tsc", "start": "npm run build && node dist/index.js"}, devDependencies={"typescript": "5"}), "src/index.ts": "import './db.js'\n" + LISTENS, "src/db.ts": ""}, "node dist/index.js"),
+        ("a server of pages", {"package.json": package(scripts={"build": "vite build", "start": "node server.js"}, devDependencies={"vite": "7"}), "server.js": LISTENS + "serve('dist')", "index.html": PAGE}, "node server.js"),
+        ("Next.js", {"package.json": package(scripts={"build": "next build", "start": "next start"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
+        ("Nuxt", {"package.json": package(scripts={"build": "nuxt build"}, dependencies={"nuxt": "4"}), "app.vue": ""}, "node .output/server/index.mjs"),
+        ("SvelteKit", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>"}, "node build/index.js"),
+    ],
+)  # fmt: skip
+def test_a_server_is_built_and_then_started(name: str, files: dict[str, str | bytes], started: str) -> None:
+    found = runtime(files)
+    assert (found.lane, found.template) == ("general", "node-24")
+    assert found.build is not None
+    assert not found.build.site
+    assert found.entrypoint == started
+    assert found.install is not None
+    assert found.install.development
+
+
+def test_a_source_that_runs_as_it_is_needs_no_build() -> None:
+    files = {"package.json": package(scripts={"build": "tsc", "start": "node server.js"}), "server.js": LISTENS}
+    assert runtime(dict(files)).build is None
+
+
+def test_a_framework_that_cannot_run_here_when_it_is_built_is_refused() -> None:
+    files = {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2"})}
+    with pytest.raises(BuildRequired):
+        runtime({**files, "src/app.html": "<p>"})
