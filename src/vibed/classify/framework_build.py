@@ -22,7 +22,8 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
     if not p.builds or p.tree.package is None:
         return None
     if _makes_pages(p, package):
-        return front_build.site(p, name, folder, f"It is a {name} app that is exported as pages")
+        site = front_build.site(p, name, folder, f"It is a {name} app that is exported as pages")
+        return replace(site, made=replace(site.made, copied=package == "next")) if site and site.made else site
     command = _command(p, package)
     made = front_build.whole(p, name)
     if command is None or made is None:
