@@ -115,6 +115,8 @@ class Maker:
             "source_digest": json.dumps(files),
             "strip": "",
             "env": {},
+            "owner": "ann",
+            "app_id": "an-app",
             "log_dir": self.on.scratch / "log",
             "on_step": lambda step: None,
             "wanted": lambda: True,

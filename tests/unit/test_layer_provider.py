@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from vibed.apps.app import Install
+from vibed.controller.starts import Starts
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.work import Done, Order
 from vibed.runtimes.tool import ToolError
+from vibed.runtimes.turn import Turn
 from vibed.sandboxes.driver import RunFailed
 
 
@@ -41,14 +43,14 @@ class Steps:
         return Done({"installed": True}, image)
 
 
-def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None) -> Layers:
+def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None, turn: Turn | None = None) -> Layers:
     base = Base("python-313", "python", have or {}, {"python3.13": "3.13.5"})
-    made = Layers(LayerStore(home), steps, base=lambda template: base, version=lambda name: "1")
+    made = Layers(LayerStore(home), steps, base=lambda template: base, version=lambda name: "1", turn=turn)
     made.prepare()
     return made
 
 
-async def provide(made: Layers, **more: Any) -> Layer:
+async def provide(made: Layers, wanted: str = "humanize", **more: Any) -> Layer:
     told: dict[str, Any] = {
         "template": "python-313",
         "source": Path("none.tar.gz"),
@@ -60,7 +62,7 @@ async def provide(made: Layers, **more: Any) -> Layer:
         "on_step": lambda step: None,
         "wanted": lambda: True,
     }
-    return await made.provide(Install("python", "uv", wanted=("humanize",)), **{**told, **more})
+    return await made.provide(Install("python", "uv", wanted=(wanted,)), **{**told, **more})
 
 
 async def test_a_layer_is_found_again_without_a_step(tmp_path: Path) -> None:
@@ -110,6 +112,21 @@ async def test_a_build_ends_with_the_last_who_waits_and_not_before(tmp_path: Pat
     assert list((tmp_path / "layers").glob(".making-*")) == []
     steps.hang = None
     assert (await provide(made)).packages
+
+
+async def test_who_has_nothing_in_the_making_does_not_wait_for_all_that_another_asks_for(tmp_path: Path) -> None:
+    steps = Steps(hang=asyncio.Event())
+    made = layers(tmp_path, steps, turn=Starts(1, hold_s=None).turn)
+    of_ann = [asyncio.create_task(provide(made, f"package-{n}")) for n in range(5)]
+    while not steps.done:
+        await asyncio.sleep(0)
+    of_bob = asyncio.create_task(provide(made, "another", owner="bob"))
+    while len(steps.done) < 2:
+        await asyncio.sleep(0)
+    assert sorted(made.building().values()) == ["resolving"] * 2 + ["waiting for its turn"] * 4
+    for task in (*of_ann, of_bob):
+        task.cancel()
+    await asyncio.gather(*of_ann, of_bob, return_exceptions=True)
 
 
 async def test_who_asks_while_it_is_made_hears_what_it_is_at(tmp_path: Path) -> None:

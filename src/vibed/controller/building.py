@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from vibed.apps.app import Build, Runtime, Version
+from vibed.apps.app import App, Build, Runtime, Version
 from vibed.controller.installing import Layer
 from vibed.controller.run import LiveRun
 from vibed.sandboxes.driver import RunFailed
@@ -48,6 +48,8 @@ class Builds(Protocol):
         source_digest: str,
         strip: str,
         env: Mapping[str, str],
+        owner: str,
+        app_id: str,
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
@@ -72,6 +74,7 @@ async def built(
     builds: Builds | None,
     run: LiveRun,
     version: Version,
+    app: App,
     layer: Layer | None,
     *,
     source: Path,
@@ -106,6 +109,8 @@ async def built(
             source_digest=version.source_digest,
             strip=version.runtime.strip,
             env={name: value for name, value in version.env.items() if name.startswith(_PUBLIC)},
+            owner=app.owner,
+            app_id=app.app_id,
             log_dir=log_dir,
             on_step=said,
             wanted=lambda: not run.leaving,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from vibed import records
 from vibed.config import Config
+from vibed.controller.starts import Starts
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.builds.provider import Builds
 from vibed.runtimes.builds.store import BuiltStore
@@ -54,15 +55,15 @@ def makers(
         host, driver, toolbox, _Asked(tools, config.registries), timeout_s=max(_STEP_S, config.build_timeout_s)
     )
     # either takes a processor or two for a while
-    at_once = max(1, len(os.sched_getaffinity(0)) // 2)
+    turns = Starts(max(1, len(os.sched_getaffinity(0)) // 2), hold_s=None)
     limits = ArchiveLimits.of(config)
-    builds = Builds(BuiltStore(config.home), workshop, base=base, at_once=at_once, limits=limits)
+    builds = Builds(BuiltStore(config.home), workshop, base=base, turn=turns.turn, limits=limits)
     layers = Layers(
         LayerStore(config.home),
         workshop,
         base=base,
         version=toolbox.version,
-        at_once=at_once,
+        turn=turns.turn,
         limits=limits,
     )
     return layers, builds

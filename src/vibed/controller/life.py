@@ -98,6 +98,7 @@ class Life:
                 self._means.builds,
                 run,
                 version,
+                app,
                 layer,
                 source=self._means.source_path(version.source_digest),
                 log_dir=self._means.layout.run_log(self._app_id, run.number),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -84,6 +84,10 @@ class Once(Generic[T]):
                 work.task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.shield(asyncio.wait((work.task,)))
+
+    def under_way(self) -> Mapping[str, str]:
+        """What is being done, by key, and what it is at."""
+        return {key: work.step for key, work in self._works.items()}
 
     async def close(self) -> None:
         """End what is under way."""

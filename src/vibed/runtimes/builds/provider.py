@@ -22,6 +22,7 @@ from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.work import Done, Order, StepFailed
 from vibed.runtimes.once import Interrupted, Once, Unwanted
+from vibed.runtimes.turn import Turn, one_after_another
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.errors import ArchiveError
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -59,14 +60,14 @@ class Builds:
         steps: Steps,
         *,
         base: Callable[[str], Base | None],
-        at_once: int = 1,
+        turn: Turn | None = None,
         limits: ArchiveLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`base`: what is in a template, None while it is not there."""
+        """`base`: what is in a template, None while it is not there. `turn`: of each build; None: one by one."""
         self._store = store
         self._steps = steps
         self._base = base
-        self._turns = asyncio.Semaphore(at_once)
+        self._turn = turn or one_after_another()
         self._limits = limits
         self._once: Once[Built] = Once()
 
@@ -83,6 +84,8 @@ class Builds:
         source_digest: str,
         strip: str,
         env: Mapping[str, str],
+        owner: str,
+        app_id: str,
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
@@ -114,7 +117,7 @@ class Builds:
         order = Order("build", build.template, request, source, strip, mounts)
 
         async def make(say: Callable[[str], None]) -> Built:
-            async with self._turns:
+            async with self._turn(owner=owner, app_id=app_id):
                 say(build.script)
                 return await self._make(key, build, order, log_dir)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vibed import records
@@ -20,7 +20,9 @@ from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.layers.making import Making, Steps
 from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.tool import ToolError
+from vibed.runtimes.turn import Turn, one_after_another
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -33,24 +35,8 @@ MOST_BYTES = 20 << 30
 _RESERVE_BYTES = 2 << 30
 """Of the disk, for everything else: nothing is installed while less is free."""
 UNUSED_S = 30 * 86_400.0
-_LOOK_S = 1.0
 _RECIPES = {"python": python.make, "node": node.make}
 _INSTALLERS = {"python": "uv", "node": "npm"}
-
-
-@dataclass(eq=False)
-class _Build:
-    """One that is under way."""
-
-    task: asyncio.Task[tuple[Layer, tuple[str, ...]]]
-    step: str = "waiting for its turn"
-    wanted: list[Callable[[], bool]] = field(default_factory=list)
-    heard: list[Callable[[str], None]] = field(default_factory=list)
-
-    def say(self, step: str) -> None:
-        self.step = step
-        for hear in self.heard:
-            hear(step)
 
 
 class Layers:
@@ -63,19 +49,21 @@ class Layers:
         *,
         base: Callable[[str], Base | None],
         version: Callable[[str], str],
-        at_once: int = 1,
+        turn: Turn | None = None,
         limits: ArchiveLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`base`: what layers for a template are made for, None while it is not built; `version` of an installer."""
+        """`base`: what layers for a template are made for, None while it is not built; `version` of an installer;
+        `turn`: of each installation, one after another if None.
+        """
         self._store = store
         self._making = Making(store, steps)
         self._base = base
         self._version = version
         self.in_use: Callable[[], Collection[str]] = frozenset
         """Tells the keys of the layers that apps have; those never go."""
-        self._turns = asyncio.Semaphore(at_once)
+        self._turn = turn or one_after_another()
         self._limits = limits
-        self._builds: dict[str, _Build] = {}
+        self._once: Once[tuple[Layer, tuple[str, ...]]] = Once()
 
     def prepare(self) -> None:
         """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
@@ -121,15 +109,19 @@ class Layers:
         request = self._request(install, files, base, whose)
         if (found := await asyncio.to_thread(self._remembered, request)) is not None:
             return found
-        build = self._builds.get(request)
-        if build is None:
-            ask = Ask(
-                install, base, files, whose, source, strip, log_dir, lambda step: build.say(step) if build else None
-            )
-            build = _Build(asyncio.create_task(self._make(request, ask), name=f"layer for {app_id}"))
-            self._builds[request] = build
-            build.task.add_done_callback(lambda _: self._builds.pop(request, None))
-        return await self._wait(build, on_step, wanted)
+
+        async def make(say: Callable[[str], None]) -> tuple[Layer, tuple[str, ...]]:
+            ask = Ask(install, base, files, whose, source, strip, log_dir, say)
+            async with self._turn(owner=owner, app_id=app_id):
+                return await self._make(request, ask)
+
+        try:
+            layer, notes = await self._once.get(request, make, on_step=on_step, wanted=wanted)
+        except Unwanted:
+            raise RunFailed("it was stopped while its dependencies were installed", code="Stopped") from None
+        except Interrupted:
+            raise _not_now("the installation was interrupted") from None
+        return replace(layer, notes=notes)
 
     def listing(self) -> Sequence[LayerFacts]:
         """Those that are there, the last used first. Blocking."""
@@ -137,14 +129,11 @@ class Layers:
 
     def building(self) -> Mapping[str, str]:
         """What is in the making, by request, and what it is at."""
-        return {request: build.step for request, build in self._builds.items()}
+        return self._once.under_way()
 
     async def close(self) -> None:
         """End what is in the making."""
-        tasks = [build.task for build in self._builds.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._once.close()
 
     async def tidy(self) -> None:
         """Have what is not worth its place go. Raises OSError."""
@@ -154,44 +143,18 @@ class Layers:
         if gone:
             log.info("layers went", keys=[key[:12] for key in gone])
 
-    async def _wait(self, build: _Build, on_step: Callable[[str], None], wanted: Callable[[], bool]) -> Layer:
-        build.wanted.append(wanted)
-        build.heard.append(on_step)
-        on_step(build.step)
-        try:
-            while not build.task.done():
-                await asyncio.wait((build.task,), timeout=_LOOK_S)
-                if not build.task.done() and not wanted():
-                    raise RunFailed("it was stopped while its dependencies were installed", code="Stopped")
-            layer, notes = build.task.result()
-            return replace(layer, notes=notes)
-        except asyncio.CancelledError:
-            if build.task.cancelled() and not _is_cancelled():
-                raise _not_now("the installation was interrupted") from None
-            raise
-        finally:
-            build.wanted.remove(wanted)
-            build.heard.remove(on_step)
-            if not build.wanted and not build.task.done():
-                # who asks from now on begins anew
-                self._builds = {request: other for request, other in self._builds.items() if other is not build}
-                build.task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await asyncio.shield(asyncio.wait((build.task,)))
-
     async def _make(self, request: str, ask: Ask) -> tuple[Layer, tuple[str, ...]]:
-        async with self._turns:
-            # another's build, of another request, may have made it meanwhile: the recipes look
-            try:
-                if (free := await asyncio.to_thread(self._store.free)) < _RESERVE_BYTES:
-                    raise _not_now(f"the disk has {free >> 20} MB left", "the operator has to make room on the disk")
-                layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
-            except OSError as error:
-                raise _not_now(f"this machine could not keep them ({error.strerror or error})") from error
-            except ToolError as error:
-                raise _not_now(error.message, error.hint) from error
-            with contextlib.suppress(OSError):  # it is only resolved again then
-                await asyncio.to_thread(self._store.remember, request, layer.key, notes)
+        # another's build, of another request, may have made it meanwhile: the recipes look
+        try:
+            if (free := await asyncio.to_thread(self._store.free)) < _RESERVE_BYTES:
+                raise _not_now(f"the disk has {free >> 20} MB left", "the operator has to make room on the disk")
+            layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
+        except OSError as error:
+            raise _not_now(f"this machine could not keep them ({error.strerror or error})") from error
+        except ToolError as error:
+            raise _not_now(error.message, error.hint) from error
+        with contextlib.suppress(OSError):  # it is only resolved again then
+            await asyncio.to_thread(self._store.remember, request, layer.key, notes)
         with contextlib.suppress(OSError):
             await self.tidy()
         return layer, notes
@@ -226,9 +189,3 @@ class Layers:
 
 def _not_now(why: str, hint: str | None = None) -> RunFailed:
     return RunFailed(f"the dependencies cannot be installed now: {why}", code=FAILED, hint=hint, retryable=True)
-
-
-def _is_cancelled() -> bool:
-    """Whether it is this task that was cancelled, not the one that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
