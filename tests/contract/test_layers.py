@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.driver_kit import SUBJECTS, Bench, Subject, bench
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, sdist, wheel
-from tests.prepare import home as test_home
+from tests.prepare import home as shared_home
 from vibed.apps.app import Install, Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.runtimes.layers.keys import Base
@@ -95,8 +95,8 @@ class Maker:
         driver = self.subject.driver(self.on)
         assert isinstance(driver, SupervisedDriver)
         self.driver = driver
-        tools = Tools(test_home())
-        self.toolbox = Toolbox(test_home(), tools)
+        tools = Tools(shared_home())
+        self.toolbox = Toolbox(shared_home(), tools)
 
         async def registries() -> Registries:
             return Registries(pypi=(self.registry.index,), npm=self.registry.npm)
@@ -159,7 +159,7 @@ def _texts(folder: Path, *streams: str) -> list[str]:
 
 
 def base(template: str) -> Base:
-    built = json.loads((test_home() / "templates" / template / "current/manifest.json").read_text())
+    built = json.loads((shared_home() / "templates" / template / "current/manifest.json").read_text())
     return Base(template, template.partition("-")[0], built["packages"], built["debian"])
 
 

@@ -31,6 +31,7 @@ ROUTES = [
     ("GET", "/v1/apps/a/versions/1"),
     ("GET", "/v1/apps/a/source"),
     ("GET", "/v1/templates"),
+    ("GET", "/v1/layers"),
     ("GET", "/v1/keys"),
     ("POST", "/v1/keys"),
     ("DELETE", "/v1/keys/k"),
