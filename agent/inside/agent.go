@@ -42,8 +42,10 @@ type agent struct {
 	pid     int
 	port    int
 	site    site
-	exit    *exitStatus
-	verdict *exitStatus // how it ended, where that is not its first process's status
+	// singular: what was started is no Node program, nor a shell that may start one
+	singular bool
+	exit     *exitStatus
+	verdict  *exitStatus // how it ended, where that is not its first process's status
 
 	mourning bool
 	done     chan struct{} // closed when the app has ended

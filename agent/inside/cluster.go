@@ -14,6 +14,7 @@ import (
 // every connection and hands it on to a worker, whatever becomes of that, so that a connection taken says nothing yet.
 // Node itself says who the workers are: it marks them in their environment, and its documentation says with what.
 type cluster struct {
+	none  bool // what was started can have none: nothing is looked for
 	last  time.Time
 	alive map[int]bool
 	// generation are workers that were alive together. When all of them have ended and others run in their place, the
@@ -35,9 +36,17 @@ const (
 	handsOnWithin = 2 * time.Second
 )
 
+// newCluster is for an app that has just been started. To look for workers is to read the environment of every process;
+// who is Ready within a tenth of a second is looked at once, and Python and Go by themselves never.
+func (a *agent) newCluster() *cluster {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &cluster{none: a.singular, last: time.Now()}
+}
+
 // look counts who has ended since the last one; not more often than makes sense.
 func (c *cluster) look(who Identity) {
-	if time.Since(c.last) >= clusterEvery {
+	if !c.none && time.Since(c.last) >= clusterEvery {
 		c.seen(clusterWorkers(who))
 	}
 }
@@ -78,6 +87,9 @@ const (
 // stands says what has become of a connection that a process has taken. Of servers other than a cluster it has arrived
 // then, at once.
 func (c *cluster) stands(k *knock, who Identity, sockets []socket) standing {
+	if c.none {
+		return arrived
+	}
 	if c.seen(clusterWorkers(who)); c.generation == nil {
 		return arrived // there has never been a worker
 	}

@@ -25,7 +25,7 @@ func (a *agent) await(site site, timeout time.Duration) (started, error) {
 	var candidate int
 	var knock *knock
 	var workers *turnover
-	crew := &cluster{}
+	crew := a.newCluster()
 	defer func() { knock.drop() }()
 	for {
 		sockets := a.sockets()
@@ -211,8 +211,10 @@ func (a *agent) follow(site site, current int) {
 
 // answered waits until the app takes a connection on a port; nil when it does not.
 func (a *agent) answered(port int, open []socket, until time.Time) *knock {
-	crew := &cluster{}
-	crew.look(a.who)
+	crew := a.newCluster()
+	if !crew.none {
+		crew.seen(clusterWorkers(a.who))
+	}
 	k := knockAt(port, targets(open, port))
 	for k != nil && time.Now().Before(until) && hearing(k.conn) != broken {
 		if sockets := a.sockets(); k.answered(sockets) {

@@ -175,6 +175,7 @@ func (a *agent) run(s startSpec) (started, error) {
 	}
 	a.mu.Lock()
 	a.pid, a.site = pid, pages
+	a.singular = s.Shell == "" && (s.Kind == "python" || s.Kind == "go")
 	a.mu.Unlock()
 	if a.isStopped() {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
