@@ -43,9 +43,10 @@ type agent struct {
 	port    int
 	site    site
 	// singular: what was started is no Node program, nor a shell that may start one
-	singular bool
-	exit     *exitStatus
-	verdict  *exitStatus // how it ended, where that is not its first process's status
+	singular  bool
+	noWorkers map[int]bool // processes that are none of a cluster's
+	exit      *exitStatus
+	verdict   *exitStatus // how it ended, where that is not its first process's status
 
 	mourning bool
 	done     chan struct{} // closed when the app has ended

@@ -14,9 +14,11 @@ import (
 // every connection and hands it on to a worker, whatever becomes of that, so that a connection taken says nothing yet.
 // Node itself says who the workers are: it marks them in their environment, and its documentation says with what.
 type cluster struct {
-	none  bool // what was started can have none: nothing is looked for
-	last  time.Time
-	alive map[int]bool
+	none bool // what was started can have none: nothing is looked for
+	// others are processes that can be no workers: the first one, and warm ones that may just be ending
+	others map[int]bool
+	last   time.Time
+	alive  map[int]bool
 	// generation are workers that were alive together. When all of them have ended and others run in their place, the
 	// next one begins: one worker that fails again and again beside another that lives ends none.
 	generation  map[int]bool
@@ -41,13 +43,13 @@ const (
 func (a *agent) newCluster() *cluster {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return &cluster{none: a.singular, last: time.Now()}
+	return &cluster{none: a.singular, others: a.noWorkers, last: time.Now()}
 }
 
 // look counts who has ended since the last one; not more often than makes sense.
 func (c *cluster) look(who Identity) {
 	if !c.none && time.Since(c.last) >= clusterEvery {
-		c.seen(clusterWorkers(who))
+		c.seen(c.workers(who))
 	}
 }
 
@@ -90,7 +92,7 @@ func (c *cluster) stands(k *knock, who Identity, sockets []socket) standing {
 	if c.none {
 		return arrived
 	}
-	if c.seen(clusterWorkers(who)); c.generation == nil {
+	if c.seen(c.workers(who)); c.generation == nil {
 		return arrived // there has never been a worker
 	}
 	switch hearing(k.conn) {
@@ -117,12 +119,12 @@ func (c *cluster) stands(k *knock, who Identity, sockets []socket) standing {
 	return underWay
 }
 
-// clusterWorkers lists the workers of node:cluster among the sandbox's processes.
-func clusterWorkers(who Identity) map[int]bool {
+// workers lists the workers of node:cluster among the sandbox's processes.
+func (c *cluster) workers(who Identity) map[int]bool {
 	found := map[int]bool{}
-	all := processes()
-	if len(all) < 2 {
-		return found // no process has another one
+	all := slices.DeleteFunc(processes(), func(pid int) bool { return c.others[pid] })
+	if len(all) == 0 {
+		return found
 	}
 	_ = lockedAs(who, func() error { // the environment of a process is its user's to see
 		for _, pid := range all {

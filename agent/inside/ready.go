@@ -213,7 +213,7 @@ func (a *agent) follow(site site, current int) {
 func (a *agent) answered(port int, open []socket, until time.Time) *knock {
 	crew := a.newCluster()
 	if !crew.none {
-		crew.seen(clusterWorkers(a.who))
+		crew.seen(crew.workers(a.who))
 	}
 	k := knockAt(port, targets(open, port))
 	for k != nil && time.Now().Before(until) && hearing(k.conn) != broken {

@@ -175,6 +175,10 @@ func (a *agent) run(s startSpec) (started, error) {
 	}
 	a.mu.Lock()
 	a.pid, a.site = pid, pages
+	a.noWorkers = map[int]bool{pid: true}
+	for _, z := range zygotes {
+		a.noWorkers[z.pid] = true
+	}
 	a.singular = s.Shell == "" && (s.Kind == "python" || s.Kind == "go")
 	a.mu.Unlock()
 	if a.isStopped() {
