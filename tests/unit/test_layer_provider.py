@@ -149,7 +149,7 @@ async def test_a_layer_that_an_app_has_does_not_go(tmp_path: Path, monkeypatch: 
     made = layers(tmp_path, Steps())
     layer = await provide(made)
     made.in_use = lambda: {layer.key}
-    monkeypatch.setattr("vibed.runtimes.layers.store.JUST_USED_S", -1.0)
+    monkeypatch.setattr("vibed.runtimes.keeping.JUST_USED_S", -1.0)
     monkeypatch.setattr(LayerStore, "share", lambda self, most: 0)
     await made.tidy()
     assert [one.key for one in made.listing()] == [layer.key]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from vibed.runtimes.keeping import JUST_USED_S, doomed
 from vibed.runtimes.layers.layer import Layer, LayerFacts
-from vibed.runtimes.layers.store import JUST_USED_S, LayerStore, doomed
+from vibed.runtimes.layers.store import LayerStore
 
 KEY, OTHER = "a" * 64, "b" * 64
 DAY = 86_400.0

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from vibed.runtimes.tool import sha256_of
-from vibed.runtimes.trees import remove
+from vibed.runtimes.trees import remove, sync
 
 _DYING_S = 5.0
 """How long a killed program may take to be gone."""
@@ -24,8 +24,8 @@ def publish(staging: Path, final: Path) -> None:
         for name in files:
             path = os.path.join(folder, name)
             if not Path(path).is_symlink():
-                _sync(path)
-        _sync(folder)
+                sync(path)
+        sync(folder)
     if (final / "manifest.json").exists():
         # the same digest again: a sandbox may be using it, so the one that is there stays if it is whole
         manifest = json.loads((final / "manifest.json").read_text())
@@ -40,7 +40,7 @@ def publish(staging: Path, final: Path) -> None:
     remove(final)
     staging.rename(final)
     link(final)
-    _sync(final.parent)
+    sync(final.parent)
 
 
 def link(final: Path) -> None:
@@ -73,11 +73,3 @@ def clear(place: Path) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.01)
-
-
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

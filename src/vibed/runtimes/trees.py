@@ -1,4 +1,4 @@
-"""Moving, merging and removing trees of files while an image is put together."""
+"""Moving, merging and removing trees of files while something is put together, and having them on the disk."""
 
 from __future__ import annotations
 
@@ -49,3 +49,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def sync(path: str | Path) -> None:
+    """Have a file's content, or a folder's names, be on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,21 +14,26 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vibed.runtimes.builds.built import Built
+from vibed.runtimes.keeping import clear, doomed, making
 from vibed.runtimes.tool import sha256_of
+from vibed.runtimes.trees import sync
 
-JUST_USED_S = 600.0
-"""Nothing that was given out so lately goes: it may be on its way into a sandbox."""
 _NAME = re.compile(r"([0-9a-f]{64})\.json")
+
+
+class _Archive(NamedTuple):
+    """As `vibed.runtimes.keeping.Kept`."""
+
+    key: str
+    bytes: int
+    used_at: float
 
 
 class BuiltStore:
@@ -42,22 +47,15 @@ class BuiltStore:
     def prepare(self) -> None:
         """Make the folder, and remove what was in the making when vibeD ended. Raises OSError."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for stale in self._folder.glob(".making-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        clear(self._folder)
         for archive in self._folder.glob("*.tar.gz"):
             if not self._beside(archive.name.partition(".")[0]).is_file():
                 archive.unlink(missing_ok=True)
 
-    @contextmanager
-    def making(self) -> Iterator[Path]:
+    def making(self) -> AbstractContextManager[Path]:
         """A folder for one build, on the file system of the archives; it is gone afterwards."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=self._folder, prefix=".making-"))
-        place.chmod(0o711)
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        return making(self._folder)
 
     def find(self, key: str) -> Built | None:
         """What that key led to, which counts as used from now on; None when it is not there, or not whole."""
@@ -93,12 +91,12 @@ class BuiltStore:
         with self._lock:
             self._beside(made.key).unlink(missing_ok=True)
             made.archive.chmod(0o644)
-            _sync(made.archive)
+            sync(made.archive)
             made.archive.replace(final)
             text = self._folder / f".{made.key}.json"
             text.write_text(json.dumps(entry))
-            _sync(text)
-            _sync(self._folder)
+            sync(text)
+            sync(self._folder)
             text.replace(self._beside(made.key))
             self._compared.add(made.key)
         return Built(made.key, final, made.site, made.index, made.spa, made.base, made.notes)
@@ -107,20 +105,17 @@ class BuiltStore:
         """Remove what has not been used for long, and the longest unused beyond `most_bytes`; returns their keys. What
         goes is made again for who wants it. Raises OSError.
         """
-        known: list[tuple[float, str, int]] = []
+        known: list[_Archive] = []
         for path in self._folder.iterdir():
             match = _NAME.fullmatch(path.name)
             with contextlib.suppress(FileNotFoundError):
                 if match is not None:
-                    known.append((path.stat().st_mtime, match[1], self._archive(match[1]).stat().st_size))
-        gone: list[str] = []
-        room, now = most_bytes, time.time()
-        for used_at, key, size in sorted(known, reverse=True):
-            room -= size
-            if now - used_at > JUST_USED_S and (room < 0 or now - used_at > unused_s):
-                self._beside(key).unlink(missing_ok=True)
-                self._archive(key).unlink(missing_ok=True)
-                gone.append(key)
+                    size = self._archive(match[1]).stat().st_size
+                    known.append(_Archive(match[1], size, path.stat().st_mtime))
+        gone = doomed(known, (), most_bytes=most_bytes, unused_s=unused_s, now=time.time())
+        for key in gone:
+            self._beside(key).unlink(missing_ok=True)
+            self._archive(key).unlink(missing_ok=True)
         return gone
 
     def _archive(self, key: str) -> Path:
@@ -135,11 +130,3 @@ class BuiltStore:
                 return False
             self._compared.add(key)
         return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,17 +19,17 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from vibed.runtimes.keeping import clear, doomed, making
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.tool import sha256_of
+from vibed.runtimes.trees import sync
 
 _KEY = re.compile("[0-9a-f]{64}")
-JUST_USED_S = 600.0
-"""Nothing that was given out so lately goes: it may be on its way into a sandbox."""
 
 
 class LayerStore:
@@ -48,23 +48,16 @@ class LayerStore:
         """Make the folders, and remove what was in the making when vibeD ended. Raises OSError."""
         for folder in (self._folder, self._images, self._index, self._requests):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for stale in self._folder.glob(".making-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        clear(self._folder)
         named = {entry.get("image") for entry in self._entries().values()}
         for image in self._images.iterdir():
             if image.stem not in named:
                 image.unlink(missing_ok=True)
 
-    @contextmanager
-    def making(self) -> Iterator[Path]:
+    def making(self) -> AbstractContextManager[Path]:
         """A folder for one build, on the file system of the images; it is gone afterwards."""
         self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=self._folder, prefix=".making-"))
-        place.chmod(0o711)
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        return making(self._folder)
 
     def find(self, key: str) -> Layer | None:
         """The layer of that key, which counts as used from now on; None when there is none, or no whole one."""
@@ -103,9 +96,9 @@ class LayerStore:
             # also over one that is there: it may be damaged, and whoever has it mounted keeps it
             image.chmod(0o644)
             os.chown(image, os.geteuid(), os.getegid())
-            _sync(image)
+            sync(image)
             image.replace(final)
-            _sync(self._images)
+            sync(self._images)
             self._compared.add(digest)
             before = self._entry(key)
             self._write(
@@ -215,29 +208,6 @@ class LayerStore:
             raise
 
 
-def doomed(
-    layers: Iterable[LayerFacts], in_use: Collection[str], *, most_bytes: int, unused_s: float, now: float
-) -> list[str]:
-    """Which go: those unused for too long, then the longest unused until the rest fits. One in use never does."""
-    gone = []
-    left = 0
-    kept = []
-    for layer in sorted(layers, key=lambda layer: -layer.used_at):
-        free = layer.key not in in_use and now - layer.used_at > JUST_USED_S
-        if free and now - layer.used_at > unused_s:
-            gone.append(layer.key)
-        else:
-            kept.append((layer, free))
-            left += layer.bytes
-    for layer, free in reversed(kept):
-        if left <= most_bytes:
-            break
-        if free:
-            gone.append(layer.key)
-            left -= layer.bytes
-    return gone
-
-
 def _facts(key: str, entry: Mapping[str, Any], used_at: float) -> LayerFacts:
     return LayerFacts(
         key,
@@ -259,11 +229,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
