@@ -7,17 +7,15 @@
 // the folder that is a site, or the whole tree without its packages.
 
 const fs = require('node:fs')
-const net = require('node:net')
 const path = require('node:path')
 const zlib = require('node:zlib')
 const { spawn } = require('node:child_process')
+const answer = require('./answer.cjs')
 
 const APP = '/app'
-const OUT = '/layers/out'
 const MODULES = '/layers/node/node_modules'
 const BIN = '/tmp/bin'
 const NPM = '/layers/tools/npm/bin/npm-cli.js'
-const TOLD_BYTES = 48 << 10
 const DEEPEST = 4
 /** Of a site that some tool made, and never its source. */
 const NO_SITE = new Set(['node_modules', 'public', 'static', 'src', 'app', 'coverage', 'test', 'tests'])
@@ -35,7 +33,7 @@ exec "$@"`]))
 }
 
 async function main () {
-  const request = JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+  const request = answer.request()
   const began = Date.now() - 1000
   packages(request.copied)
   programs()
@@ -46,10 +44,10 @@ async function main () {
   env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
   console.log(`$ ${request.script}`)
   const { status, told } = await run(request.script, env)
-  if (status !== 0) return failed(told)
+  if (status !== 0) return answer.failed(told)
   if (!request.site) return pack({ built: true }, APP, { without: ['node_modules', '.git', '.next/cache', '.vite'] })
   const folder = output(request.outputs, before, began)
-  if (folder === null) return failed(told, { made: made(began) })
+  if (folder === null) return answer.failed(told, { made: made(began) })
   console.log(`the site is in ${folder || '.'}`)
   return pack({ built: true, folder }, path.join(APP, folder), { without: ['node_modules', '.git'], followed: true })
 }
@@ -121,18 +119,15 @@ function made (began) {
 function run (line, env) {
   return new Promise((resolve, reject) => {
     const child = spawn('sh', ['-c', line], { cwd: APP, env, stdio: ['ignore', 'pipe', 'pipe'] })
-    let told = ''
-    const hear = (chunk) => { told = (told + chunk).slice(-TOLD_BYTES); process.stdout.write(chunk) }
-    child.stdout.setEncoding('utf8').on('data', hear)
-    child.stderr.setEncoding('utf8').on('data', hear)
+    const told = answer.heard(child)
     child.on('error', reject)
     // what it left running holds its output open, and is ended with the sandbox
-    child.on('exit', (status) => setTimeout(() => resolve({ status: status ?? 1, told }), 50))
+    child.on('exit', (status) => setTimeout(() => resolve({ status: status ?? 1, told: told() }), 50))
   })
 }
 
-async function pack (answer, folder, { without = [], followed = false }) {
-  const connection = await send(answer)
+async function pack (facts, folder, { without = [], followed = false }) {
+  const connection = await answer.send(facts)
   const zipped = zlib.createGzip({ level: 1 })
   const sent = new Promise((resolve, reject) => zipped.on('end', resolve).on('error', reject))
   connection.on('error', (error) => { throw error })
@@ -142,7 +137,7 @@ async function pack (answer, folder, { without = [], followed = false }) {
   }
   zipped.end(Buffer.alloc(1024))
   await sent
-  await finish(connection)
+  await answer.finish(connection)
   return 0
 }
 
@@ -207,30 +202,6 @@ function block (name, type, size, mode, target) {
   const sum = bytes.reduce((total, byte) => total + byte, 0)
   bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
   return bytes
-}
-
-async function failed (told, more = {}) {
-  await finish(await send({ failed: told, ...more }))
-  return 1
-}
-
-function send (answer) {
-  return new Promise((resolve, reject) => {
-    const connection = net.connect(path.join(OUT, 'out.sock'))
-    connection.on('error', reject)
-    connection.on('connect', () => {
-      const body = Buffer.from(JSON.stringify(answer))
-      const length = Buffer.alloc(8)
-      length.writeBigUInt64BE(BigInt(body.length))
-      connection.write(Buffer.concat([length, body]))
-      resolve(connection)
-    })
-  })
-}
-
-/** Ends a connection, whether the other side does or not: nothing is read from it. */
-function finish (connection) {
-  return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
 main().then((status) => process.exit(status), (error) => { console.error(error); process.exit(1) })

@@ -7,18 +7,16 @@
 // installation, a tarball of the layer.
 
 const fs = require('node:fs')
-const net = require('node:net')
 const path = require('node:path')
 const { spawn } = require('node:child_process')
+const answer = require('./answer.cjs')
 
-const OUT = '/layers/out'
 const NPM = '/layers/tools/npm/bin/npm-cli.js'
 const PLACE = '/tmp/layer'
-const TOLD_BYTES = 48 << 10
 const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--no-progress', '--loglevel=warn']
 
 async function main () {
-  const request = JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+  const request = answer.request()
   // where node_modules is made it stays: programs in it know their place
   const place = request.inPlace ? '/app' : PLACE
   fs.mkdirSync(place, { recursive: true })
@@ -34,18 +32,18 @@ async function resolve (request, place, env) {
   console.log('resolving the dependencies of package.json')
   const argv = [NPM, 'install', '--package-lock-only', '--ignore-scripts', ...QUIET, ...request.flags]
   const { status, told } = await run(argv, place, env)
-  if (status !== 0) return failed(told)
-  await finish(await send({ resolution: fs.readFileSync(path.join(place, 'package-lock.json'), 'utf8') }))
+  if (status !== 0) return answer.failed(told)
+  await answer.finish(await answer.send({ resolution: fs.readFileSync(path.join(place, 'package-lock.json'), 'utf8') }))
   return 0
 }
 
 async function install (request, place, env) {
   const scripts = ['--dangerously-allow-all-scripts', '--foreground-scripts']
   const { status, told } = await run([NPM, request.follow, ...scripts, ...QUIET, ...request.flags], place, env)
-  if (status !== 0) return failed(told)
+  if (status !== 0) return answer.failed(told)
   const modules = path.join(place, 'node_modules')
   fs.mkdirSync(modules, { recursive: true })
-  const connection = await send({ installed: true })
+  const connection = await answer.send({ installed: true })
   return pack(place, connection)
 }
 
@@ -53,12 +51,9 @@ async function install (request, place, env) {
 function run (argv, cwd, env) {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, argv, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
-    let told = ''
-    const hear = (chunk) => { told = (told + chunk).slice(-TOLD_BYTES); process.stdout.write(chunk) }
-    child.stdout.setEncoding('utf8').on('data', hear)
-    child.stderr.setEncoding('utf8').on('data', hear)
+    const told = answer.heard(child)
     child.on('error', reject)
-    child.on('close', (status) => resolve({ status: status ?? 1, told }))
+    child.on('close', (status) => resolve({ status: status ?? 1, told: told() }))
   })
 }
 
@@ -68,32 +63,8 @@ function pack (place, connection) {
     tar.on('error', reject)
     connection.on('error', reject)
     tar.stdout.pipe(connection, { end: false })
-    tar.on('close', async (status) => { await finish(connection); resolve(status ?? 1) })
+    tar.on('close', async (status) => { await answer.finish(connection); resolve(status ?? 1) })
   })
-}
-
-async function failed (told) {
-  await finish(await send({ failed: told }))
-  return 1
-}
-
-function send (answer) {
-  return new Promise((resolve, reject) => {
-    const connection = net.connect(path.join(OUT, 'out.sock'))
-    connection.on('error', reject)
-    connection.on('connect', () => {
-      const body = Buffer.from(JSON.stringify(answer))
-      const length = Buffer.alloc(8)
-      length.writeBigUInt64BE(BigInt(body.length))
-      connection.write(Buffer.concat([length, body]))
-      resolve(connection)
-    })
-  })
-}
-
-/** Ends a connection, whether the other side does or not: nothing is read from it. */
-function finish (connection) {
-  return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
 main().then((status) => { process.exitCode = status }, (error) => { console.error(error); process.exitCode = 1 })

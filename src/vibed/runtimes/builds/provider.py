@@ -191,9 +191,7 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
     elif error.denied:
-        hosts = ", ".join(sorted(error.denied)[:5])
-        hint = f"{hint}; " if hint else ""
-        hint += f"the build asked for {hosts}: only the package registries can be reached while an app is built"
+        hint = "; ".join(filter(None, (hint, error.elsewhere("an app is built"))))
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",
         exit=error.exit,

@@ -44,11 +44,7 @@ def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:
         message, retryable = error.unreachable[-1], True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
     elif error.denied and not retryable:
-        hosts = ", ".join(sorted(error.denied)[:5])
-        hint = f"{hint}; " if hint else ""
-        hint += (
-            f"the build asked for {hosts}: only the package registries can be reached while dependencies are installed"
-        )
+        hint = "; ".join(filter(None, (hint, error.elsewhere("dependencies are installed"))))
     return RunFailed(
         f"the dependencies cannot be installed: {message}",
         exit=error.exit,

@@ -36,7 +36,7 @@ _PROGRAMS = {
     "node": ("node", "/layers/out/node.cjs"),
     "build": ("node", "/layers/out/build.cjs"),
 }
-_FILES = {"python": "python.py", "node": "node.cjs", "build": "build.cjs"}
+_FILES = {"python": ("python.py",), "node": ("node.cjs", "answer.cjs"), "build": ("build.cjs", "answer.cjs")}
 _numbers = itertools.count(1)
 
 
@@ -89,6 +89,13 @@ class StepFailed(Exception):
         """Hosts that were asked for and refused, and how often."""
         self.unreachable = unreachable
         """What the registries failed in."""
+
+    def elsewhere(self, while_: str) -> str:
+        """What was asked for that is no registry, in words; empty when nothing was. `while_`: what was done then."""
+        if not self.denied:
+            return ""
+        hosts = ", ".join(sorted(self.denied)[:5])
+        return f"the build asked for {hosts}: only the package registries can be reached while {while_}"
 
 
 class Boots(Protocol):
@@ -223,7 +230,8 @@ def _lay_out(place: Path, order: Order) -> Path:
     out = place / "out"
     out.mkdir(mode=0o755)
     out.chmod(0o755)
-    shutil.copyfile(shipped("templates") / "_builder" / _FILES[order.kind], out / _FILES[order.kind])
+    for name in _FILES[order.kind]:
+        shutil.copyfile(shipped("templates") / "_builder" / name, out / name)
     (out / "request.json").write_text(json.dumps(order.request))
     for path in out.iterdir():
         path.chmod(0o644)

@@ -1,0 +1,49 @@
+'use strict'
+// What programs of a builder sandbox share: their orders, the log, and how what came of it is sent: eight bytes with the
+// length of a JSON object, the object, and then whatever comes with it.
+
+const fs = require('node:fs')
+const net = require('node:net')
+const path = require('node:path')
+
+const OUT = '/layers/out'
+const TOLD_BYTES = 48 << 10
+
+function request () {
+  return JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+}
+
+/** Puts a program's words into the log; returns what tells the end of them. */
+function heard (child) {
+  let told = ''
+  const hear = (chunk) => { told = (told + chunk).slice(-TOLD_BYTES); process.stdout.write(chunk) }
+  child.stdout.setEncoding('utf8').on('data', hear)
+  child.stderr.setEncoding('utf8').on('data', hear)
+  return () => told
+}
+
+async function failed (told, more = {}) {
+  await finish(await send({ failed: told, ...more }))
+  return 1
+}
+
+function send (answer) {
+  return new Promise((resolve, reject) => {
+    const connection = net.connect(path.join(OUT, 'out.sock'))
+    connection.on('error', reject)
+    connection.on('connect', () => {
+      const body = Buffer.from(JSON.stringify(answer))
+      const length = Buffer.alloc(8)
+      length.writeBigUInt64BE(BigInt(body.length))
+      connection.write(Buffer.concat([length, body]))
+      resolve(connection)
+    })
+  })
+}
+
+/** Ends a connection, whether the other side does or not: nothing is read from it. */
+function finish (connection) {
+  return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
+}
+
+module.exports = { request, heard, failed, send, finish }
