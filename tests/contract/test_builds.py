@@ -15,7 +15,7 @@ import pytest
 from tests import prepare
 from tests.contract.driver_kit import SUBJECTS, Bench, Subject, bench
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package
-from tests.contract.test_layers import Counting, base
+from tests.contract.test_layers import Counting, base, counting
 from vibed.apps.app import Build, Install, Runtime
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.provider import Builds
@@ -24,10 +24,9 @@ from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.toolbox import Toolbox
-from vibed.runtimes.layers.work import Workshop
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.tools import Tools
-from vibed.sandboxes.driver import Builder, RunFailed
+from vibed.sandboxes.driver import RunFailed
 from vibed.supervision.base import SupervisedDriver
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
@@ -76,13 +75,7 @@ class Maker:
         driver = self.subject.driver(self.on)
         assert isinstance(driver, SupervisedDriver)
         tools = Toolbox(prepare.home(), Tools(prepare.home()))
-        registries = Registries(npm=self.registry.npm)
-
-        async def asked() -> Registries:
-            return registries
-
-        bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
-        self.steps = Counting(Workshop(driver.host, driver, tools, asked, timeout_s=60, limits=bounds))
+        self.steps = counting(driver, tools, Registries(npm=self.registry.npm))
         self.layers = Layers(LayerStore(self.on.layout.home), self.steps, base=base, version=tools.version)
         self.layers.prepare()
         self.again()

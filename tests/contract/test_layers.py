@@ -80,6 +80,16 @@ class Counting:
         return await self.workshop.perform(order, place, log_dir)
 
 
+def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries) -> Counting:
+    """What makes things in small builders of a driver."""
+
+    async def asked() -> Registries:
+        return registries
+
+    bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
+    return Counting(Workshop(driver.host, driver, toolbox, asked, timeout_s=60, limits=bounds))
+
+
 @dataclass
 class Maker:
     """The layers of a bench, and apps that use them."""
@@ -97,13 +107,8 @@ class Maker:
         self.driver = driver
         tools = Tools(shared_home())
         self.toolbox = Toolbox(shared_home(), tools)
-
-        async def registries() -> Registries:
-            return Registries(pypi=(self.registry.index,), npm=self.registry.npm)
-
-        bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
-        workshop = Workshop(driver.host, driver, self.toolbox, registries, timeout_s=60, limits=bounds)
-        self.steps = Counting(workshop)
+        registries = Registries(pypi=(self.registry.index,), npm=self.registry.npm)
+        self.steps = counting(driver, self.toolbox, registries)
         self.layers = self.again()
 
     def again(self) -> Layers:

@@ -1298,16 +1298,22 @@ async def test_an_app_that_hangs_keeps_no_pool_from_being_filled(world: World, m
     assert world.driver.made[0].exit is None and world.serving() == []
 
 
-async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_by_itself(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def left(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Says how much memory the machine has left, in MB; whoever waits for it looks again soon."""
     monkeypatch.setattr(decision, "BLOCKED_S", 0.05)
     meminfo = tmp_path / "meminfo"
     world.means.memory = Memory(meminfo)
 
-    def left(mb: int) -> None:
+    def say(mb: int) -> None:
         meminfo.write_text(f"MemTotal:       2048000 kB\nMemFree: 1 kB\nMemAvailable:   {mb << 10} kB\n")
 
+    return say
+
+
+async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_by_itself(
+    world: World, left: Callable[[int], None]
+) -> None:
     left(1000)
     await world.settle(await world.deploy())
     left(90)
@@ -1322,15 +1328,8 @@ async def test_no_app_is_started_when_memory_runs_out_and_it_says_so_and_starts_
 
 
 async def test_no_older_version_is_brought_back_either_while_memory_is_short(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, left: Callable[[int], None]
 ) -> None:
-    monkeypatch.setattr(decision, "BLOCKED_S", 0.05)
-    meminfo = tmp_path / "meminfo"
-    world.means.memory = Memory(meminfo)
-
-    def left(mb: int) -> None:
-        meminfo.write_text(f"MemTotal:       2048000 kB\nMemFree: 1 kB\nMemAvailable:   {mb << 10} kB\n")
-
     left(1000)
     await world.settle(await world.deploy())
     await world.settle(await world.deploy())
