@@ -14,8 +14,8 @@ import (
 // knock is how it is found out that a request would be answered: a connection to the app on which nothing is sent. A
 // socket that listens proves little, since the kernel takes connections for it before any process does (a master binds
 // before its workers have imported the app; a script binds and then loads a model). A connection that a process has
-// taken proves that somebody is there to serve it (unless that one only hands connections on: cluster.go). It is not wasted either: it carries the app's first request, so
-// that an app sees not one connection more than it has visitors.
+// taken proves that somebody is there to serve it (unless that one only hands connections on: cluster.go). It is not
+// wasted either: it carries the app's first request, so that an app sees not one connection more than it has visitors.
 type knock struct {
 	port     int
 	conn     *net.TCPConn

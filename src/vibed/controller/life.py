@@ -81,28 +81,16 @@ class Life:
             placement = self._means.placements.place(version.runtime, version.resources)
             if not isinstance(placement, Placement):
                 raise RunFailed(placement.message, code=placement.reason)
+            source = self._means.source_path(version.source_digest)
+            log_dir = self._means.layout.run_log(self._app_id, run.number)
             layer = await installed(
-                self._means.layers,
-                run,
-                version,
-                placement,
-                app,
-                source=self._means.source_path(version.source_digest),
-                log_dir=self._means.layout.run_log(self._app_id, run.number),
-                on_step=self._wake,
+                self._means.layers, run, version, placement, app, source=source, log_dir=log_dir, on_step=self._wake
             )
             if layer is not None:
                 run.layer = layer.key
                 await self._tell_notes(version, layer)
             material = await built(
-                self._means.builds,
-                run,
-                version,
-                app,
-                layer,
-                source=self._means.source_path(version.source_digest),
-                log_dir=self._means.layout.run_log(self._app_id, run.number),
-                on_step=self._wake,
+                self._means.builds, run, version, app, layer, source=source, log_dir=log_dir, on_step=self._wake
             )
             if placement.driver == "static":
                 run.timings = await self._launch(run, material, placement, app)

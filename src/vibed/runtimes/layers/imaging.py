@@ -63,7 +63,7 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
         {"type": "tmpfs", "target": "/", "size": 1 << 20, "mode": "0755"},
         {"type": "bind", "source": "/usr", "target": "/usr", "ro": True},
         {"type": "bind", "source": str(host.agent), "target": "/vibed-agent", "ro": True},
-        {"type": "bind", "source": str(work), "target": "/work"},
+        {"type": "bind", "source": str(work), "target": "/made"},
         {"type": "tmpfs", "target": "/tmp", "size": 16 << 20, "mode": "1777"},
         {"type": "dev", "target": "/dev"},
     ]
@@ -77,11 +77,11 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
         "namespaces": ["mount", "pid", "net", "ipc", "uts", "cgroup"],
         "hostname": "layer",
         "root": entries,
-        "cwd": "/work",
+        "cwd": "/made",
         "env": {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"},
         "capabilities": [],
         "seccomp": "default",
-        "landlock": {"ro": ["/"], "rw": ["/work", "/tmp", "/dev"]},
+        "landlock": {"ro": ["/"], "rw": ["/made", "/tmp", "/dev"]},
         "rlimits": {"nproc": 16, "nofile": 4096, "core": 0},
         "cgroup_procs": procs,
         "die_with_parent": True,
@@ -93,11 +93,11 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
 
 
 async def _run(host: Host, spec: Path, tarball: int, most_bytes: int) -> None:
-    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "unpack", "/work/tree", "--plain"]
+    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "unpack", "/made/tree", "--plain"]
     argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES), "--"]
     # noinline_data: gVisor cannot map files whose tail lies in their inode
     argv += ["mkfs.erofs", "-E", "noinline_data", "-T0", "-U", _UUID, "-x-1", "--all-root", "--quiet"]
-    argv += ["/work/layer.erofs", "/work/tree"]
+    argv += ["/made/layer.erofs", "/made/tree"]
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=tarball,
