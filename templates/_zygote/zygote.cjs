@@ -10,6 +10,8 @@
 // Nothing here is a copy of another process: generators of random numbers have seeds of their own.
 
 const fs = require('node:fs')
+const http = require('node:http')
+const net = require('node:net')
 const path = require('node:path')
 const { Module } = require('node:module')
 
@@ -50,9 +52,35 @@ function become ({ argv, env, cwd }) {
   Module.runMain(process.argv[1])
 }
 
+/**
+ * Serves one request to itself. What a server does first (functions that are compiled when they are called, pages of the
+ * program that are read when they are touched) takes longer in a sandbox than all that an app's own code does for it.
+ * The connection is reset, so that no port is kept for it.
+ */
+function rehearse () {
+  const server = http.createServer((request, response) => {
+    request.resume()
+    response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8' })
+    response.end('rehearsed')
+  })
+  return new Promise((resolve) => {
+    server.on('error', resolve)
+    server.on('close', resolve)
+    server.listen(0, '127.0.0.1', () => {
+      const client = net.connect(server.address().port, '127.0.0.1')
+      client.on('error', () => {})
+      client.on('close', () => server.close())
+      client.on('data', () => client.resetAndDestroy())
+      client.write('GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n')
+    })
+  })
+}
+
 async function main () {
   const [zygote, ...modules] = process.argv.slice(2)
   for (const name of modules) await load(zygote, name)
+  await rehearse()
+  for (let turn = 0; turn < 2; turn++) await new Promise(setImmediate) // what it closed is gone at a turn's end
   fs.writeSync(AGENT, 'ready\n')
   const orders = readOrders()
   fs.closeSync(AGENT)

