@@ -3,6 +3,7 @@ package inside
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -23,7 +24,24 @@ func (a *agent) server() *http.Server {
 	mux.HandleFunc("POST /stop", a.stopRoute)
 	mux.HandleFunc("GET /logs", a.logs)
 	mux.HandleFunc("GET /status", a.status)
-	return &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 10 * time.Second}
+	return &http.Server{Handler: accountable(mux), ErrorLog: log.New(os.Stderr, "agent: ", 0), ReadHeaderTimeout: 10 * time.Second}
+}
+
+// accountable answers for a handler that panics: net/http would close the connection without a word.
+func accountable(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
+				_, _ = fmt.Fprintf(os.Stderr, "agent: %s %s: %v\n%s", r.Method, r.URL.Path, p, debug.Stack())
+				refuse(w, refusal(500, "Internal", fmt.Sprintf("the agent failed: %v", p), nil))
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

@@ -60,6 +60,9 @@ func (c *socketClient) post(ctx context.Context, path string, body any) (int, []
 	return c.do(ctx, http.MethodPost, path, bytes.NewReader(data), int64(len(data)))
 }
 
+// errBrokeOff is that of a request which got no answer.
+var errBrokeOff = errors.New("the agent broke off")
+
 // inject streams the source file, whose members lose the prefix strip.
 func (c *socketClient) inject(ctx context.Context, source, strip string) error {
 	f, info, err := openRegular(source)
@@ -71,7 +74,7 @@ func (c *socketClient) inject(ctx context.Context, source, strip string) error {
 	// http.Client would close the file behind our back, and take an *os.File for one that it may read twice.
 	status, answer, err := c.do(ctx, http.MethodPost, path, struct{ io.Reader }{f}, info.Size())
 	if err != nil {
-		return faultf("InjectFailed", "the agent broke off: %v", err)
+		return fmt.Errorf("%w: %w", errBrokeOff, err)
 	}
 	switch status {
 	case http.StatusOK:

@@ -77,6 +77,11 @@ func fakeAgent(agentSocket, appSocket string) {
 			say("stderr", "last words")
 			time.Sleep(50 * time.Millisecond)
 			os.Exit(137)
+		case strings.Contains(behaviour, "break-off-at-start"):
+			panic(http.ErrAbortHandler)
+		case strings.Contains(behaviour, "fail-at-start"):
+			w.WriteHeader(500)
+			io.WriteString(w, `{"code": "Internal", "message": "the agent failed: index out of range"}`)
 		default:
 			l, _ := net.Listen("unix", appSocket)
 			go http.Serve(l, app(say, finish))

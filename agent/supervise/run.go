@@ -172,7 +172,7 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 		"hostname": req.AppID, "entropy": hex.EncodeToString(entropy), "time": unixSeconds(time.Now()), "limits": limits,
 	})
 	if err != nil {
-		return nil, "", s.lost("InjectFailed", "claim", err)
+		return nil, "", s.lost("claim", err)
 	}
 	if status != http.StatusOK {
 		return nil, "", agentFault("InjectFailed", answer)
@@ -183,8 +183,8 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 	ctx, cancel = context.WithTimeout(s.died, injectTimeout)
 	defer cancel()
 	if err := s.agent.inject(ctx, req.Source, req.Strip); err != nil {
-		if s.died.Err() != nil {
-			return nil, "", s.lost("InjectFailed", "inject", err)
+		if errors.Is(err, errBrokeOff) {
+			return nil, "", s.lost("inject", err)
 		}
 		return nil, "", err
 	}
@@ -204,7 +204,9 @@ func (s *sandbox) runAgent(req *runRequest, begun time.Time, timings *runTimings
 		// It was heard to have ended before its answer was read.
 		return nil, "", nil
 	case err != nil:
-		return nil, "", s.lost("StartFailed", "start", err)
+		return nil, "", s.lost("start", err)
+	case status == http.StatusInternalServerError:
+		return nil, "", faultf("SandboxLost", "start: %s", agentFault("", answer).Message)
 	case status == http.StatusGatewayTimeout:
 		return nil, "", agentFault("StartTimeout", answer)
 	case status != http.StatusOK:
@@ -250,18 +252,18 @@ func startTimeout(start json.RawMessage) time.Duration {
 	return timeout
 }
 
+// gone is how long the end of a sandbox may take to be told after its sockets have closed: much, on a busy machine.
+const gone = 3 * time.Second
+
 // lost tells why the agent did not answer: most often because the sandbox is gone, and then how it ended is the reason.
-func (s *sandbox) lost(code, step string, err error) error {
+// One that lives on has an agent that is of no use any more, which is not the app's fault: another sandbox may do.
+func (s *sandbox) lost(step string, err error) error {
 	select {
 	case <-s.died.Done():
 		return s.endedEarly()
-	case <-time.After(100 * time.Millisecond):
-		// A sandbox that dies closes its sockets a moment before we are told of its death.
+	case <-time.After(gone):
+		return faultf("SandboxLost", "%s: %v", step, err)
 	}
-	if s.died.Err() != nil {
-		return s.endedEarly()
-	}
-	return faultf(code, "%s: %v", step, err)
 }
 
 // endedEarly waits for the account of how the sandbox ended.

@@ -199,6 +199,21 @@ func TestACrashedAppHasItsLastWordsAndItsSignal(t *testing.T) {
 	}
 }
 
+func TestASandboxThatFailsUnderARunIsNotTheAppsFault(t *testing.T) {
+	t.Parallel()
+	for source, told := range map[string]string{"break-off-at-start": "EOF", "fail-at-start": "the agent failed: index out of range"} {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, kindAgent)
+			failure := b.warm().refused(b.runRequest(source), "SandboxLost")
+			if message := failure["message"].(string); !strings.Contains(message, told) {
+				t.Error(message)
+			}
+			b.ended()
+		})
+	}
+}
+
 func TestALogTellsThatTheAppFailsFromItsFirstAnswerOn(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, kindAgent)

@@ -32,7 +32,7 @@ func (s *sandbox) runWorker(req *runRequest, begun time.Time, timings *runTiming
 		if ctx.Err() != nil && s.died.Err() == nil {
 			return faultf("StartTimeout", "the worker did not start in %v", workerTimeout)
 		}
-		return s.lost("WorkerRejected", "the worker broke off", err)
+		return s.lost("the worker broke off", err)
 	}
 	var said struct {
 		OK      bool   `json:"ok"`
