@@ -75,9 +75,9 @@ class Config:
     layers: bool = True
     """Whether what an app needs beside its template is installed, in a sandbox, from the package registries; takes
     root. Otherwise such an app is refused."""
-    builds: bool = False
-    """Whether what only has to be built (Vite, Next.js, TypeScript) is built where dependencies are installed; new, and
-    to be tried. Otherwise such an app is refused, with what to deploy."""
+    builds: bool = True
+    """Whether what has to be built first (Vite, Next.js, TypeScript) is built, where dependencies are installed.
+    Otherwise such an app is refused, with what to deploy."""
     template_dir: Path | None = None
     """More templates, one folder each."""
     big_packages: bool = True

@@ -47,6 +47,16 @@ def test_a_project_of_a_front_end_tool_is_built_with_all_its_packages() -> None:
     assert found.install.files == ("package.json", "package-lock.json")
 
 
+def test_a_page_that_the_build_script_makes_pages_of_is_built_also_where_a_browser_might_show_it() -> None:
+    plain = {**VITE, "src/main.js": "import './other.js'\n", "src/other.js": "document.title = 'x'\n"}
+    made = runtime(dict(plain))
+    assert made.build is not None
+    assert "is what its build script makes pages of" in made.why
+    assert classify(table_of(dict(plain)), None, TEMPLATES).runtime().entrypoint == "index.html"
+    other = {**plain, "package.json": package(scripts={"build": "node icons.js"}, devDependencies={"vite": "7"})}
+    assert runtime(dict(other)).build is None
+
+
 def test_where_nothing_can_be_built_it_is_refused_as_before() -> None:
     with pytest.raises(BuildRequired, match="built first"):
         classify(table_of(dict(VITE)), None, TEMPLATES)

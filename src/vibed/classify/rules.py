@@ -105,7 +105,7 @@ RULES: tuple[Rule, ...] = (
         "node-framework",
         "node",
         "Next.js, Nuxt, SvelteKit, Remix and the like",
-        "its static export if it is there; else refused: BuildRequired",
+        "its static export if it is there; else built and served or started; else refused: BuildRequired",
         server_rules.node_framework,
     ),
     Rule(
@@ -119,7 +119,7 @@ RULES: tuple[Rule, ...] = (
         "node-start",
         "node",
         "scripts.start runs a file that is there and is no development server",
-        "that file; nodemon, tsx and ts-node become node",
+        "that file, built first where it is not there; nodemon, tsx and ts-node become node",
         server_rules.node_start,
     ),
     Rule(
@@ -168,7 +168,7 @@ RULES: tuple[Rule, ...] = (
         "front-end",
         "static",
         "a front-end tool, a site generator, or a page that refers to .tsx, .jsx and the like",
-        "refused: BuildRequired, with the command and the folder",
+        "built, and what that makes is a static site; else refused: BuildRequired, with the command and the folder",
         site_rules.front_end,
     ),
     Rule(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from vibed.classify import front_build
 from vibed.classify.build_output import configured
 from vibed.classify.decision import Decision
@@ -10,6 +12,10 @@ from vibed.classify.project import Project
 from vibed.classify.site import is_template
 from vibed.classify.unbuilt import reason
 from vibed.sources.errors import quoted
+
+_BUNDLES_PAGE = re.compile(r"\b(?:vite|parcel)\s+build\b")
+"""Commands whose input is the index.html at the root: a browser might show it as it is, and not what they would make of
+it (public/, style sheets that scripts import, variables)."""
 
 
 def worker_assets(p: Project) -> Decision | None:
@@ -43,7 +49,8 @@ def front_end(p: Project) -> Decision | None:
     tool = p.node.front_end() or generator
     page = p.site.page("")
     unbuilt = reason(p.node, page) if page else None
-    source = bool(page and (p.site.is_source(page) or unbuilt))
+    bundled = p.builds and bool(page and _BUNDLES_PAGE.search(p.node.scripts.get("build", "")))
+    source = bool(page and (p.site.is_source(page) or unbuilt or bundled))
     plain = bool(page and not source and not (generator and is_template(p.tree.text(page or ""))))
     if plain and page:
         lacking = p.site.lacks(page) if "build" in p.node.scripts else None
@@ -53,7 +60,11 @@ def front_end(p: Project) -> Decision | None:
             f"{quoted(page)} refers to {quoted(lacking)}, which its build script makes and which is not in the archive"
         )
     elif source:
-        what = unbuilt or f"{quoted(page or '')} refers to source files that a browser cannot run"
+        what = unbuilt or quoted(page or "") + (
+            " refers to source files that a browser cannot run"
+            if p.site.is_source(page or "")
+            else " is what its build script makes pages of"
+        )
     elif tool or "build" in p.node.scripts:
         what = f"it is a front-end project ({tool[0]})" if tool else "it is a front-end project with a build script"
     else:

@@ -92,7 +92,8 @@ async def built(
         raise RunFailed(
             "it has to be built first, and this vibeD builds nothing",
             code="BuildRequired",
-            hint="build it, and deploy what that makes; or ask the operator: it takes root, and layers = true",
+            hint="build it, and deploy what that makes; or ask the operator: it takes root, and neither layers = false"
+            " nor builds = false",
         )
 
     def said(step: str) -> None:

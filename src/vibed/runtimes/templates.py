@@ -19,7 +19,7 @@ from typing import Any, Literal, cast
 from vibed.apps.errors import VibedError
 from vibed.runtimes.shipped import shipped
 
-BUILDER_VERSIONS: Mapping[str, str] = {"python": "5", "node": "4", "go": "4", "binary": "4"}
+BUILDER_VERSIONS: Mapping[str, str] = {"python": "5", "node": "5", "go": "4", "binary": "4"}
 """Part of every digest, by kind ("1" where nothing is said): raised when the builder makes another image of that kind
 from the same definition."""
 

@@ -102,6 +102,8 @@ def trim_node_modules(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.name.endswith((".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".markdown")) and not path.is_dir():
             path.unlink()
+    # what declares types alone: TypeScript takes a folder of it, wherever above a project, for types that are meant
+    remove(folder / "@types")
     remove(folder / ".bin")
     remove(folder / ".package-lock.json")
 

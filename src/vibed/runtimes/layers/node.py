@@ -73,7 +73,7 @@ async def _install(
     key = layer_key("node", ask.base, installer, facts, ask.owner)
     if (found := making.store.find(key)) is not None:
         return found
-    packages = packages_of(lock)
+    packages = packages_of(lock, development=ask.install.development)
     ask.say(f"installing {len(packages)} packages")
     placed = {name: text for name, text in files.items() if name not in LOCKS} | {_OWN: of_gate(lock)}
     request = {"files": placed, "flags": flags, "follow": follow, "inPlace": ask.owner is not None}
@@ -126,8 +126,8 @@ def _move(entry: Any) -> None:
         _move(inner)
 
 
-def packages_of(lock: str) -> dict[str, str]:
-    """Name -> version of what a lock puts at the top of node_modules."""
+def packages_of(lock: str, *, development: bool) -> dict[str, str]:
+    """Name -> version of what a lock puts at the top of node_modules, with `development` what is there for that too."""
     try:
         data: Any = json.loads(lock)
     except ValueError:
@@ -139,5 +139,6 @@ def packages_of(lock: str) -> dict[str, str]:
     return {
         at.removeprefix(prefix): str(entry.get("version", ""))
         for at, entry in found.items()
-        if at.startswith(prefix) and f"/{prefix}" not in at and isinstance(entry, dict) and not entry.get("dev")
+        if at.startswith(prefix) and f"/{prefix}" not in at and isinstance(entry, dict)
+        if development or not entry.get("dev")
     }
