@@ -16,6 +16,7 @@ its note says why.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -94,7 +95,7 @@ def compile_pip_lock(path: Path, requirements: list[str], constraints: Path | No
 def update_template(definition: Path) -> None:
     template = tomllib.loads(definition.read_text())
     folder = LOCKS / template["name"]
-    python = template.get("python_version", "3.13")
+    python = python_of(template)
     requirements: list[str] = []
     locked: set[str] = set()
     stages = [stage for stage in template.get("stages", []) if "python" in stage]
@@ -110,6 +111,13 @@ def update_template(definition: Path) -> None:
             write_npm_lock(folder / stage["lock"], template["name"], {"dependencies": dict(stage["npm"])})
         if "program" in stage:
             write_pip_lock(folder / stage["program_lock"], resolve([stage["program"]], "3.13"))
+
+
+def python_of(template: dict[str, Any]) -> str:
+    """Its Python, such as 3.13: Debian's, or the one that a stage names."""
+    names = [*template.get("debian", {}).get("packages", []), *(s.get("interpreter", "") for s in template["stages"])]
+    found = (re.fullmatch(r"c?python-?(3\.\d+)(\.\d+)?", name) for name in names)
+    return next((match[1] for match in found if match), "3.13")
 
 
 Resolved = dict[str, tuple[str, set[str]]]  # normalised name -> version, hashes of all machines' wheels

@@ -4,7 +4,7 @@
     tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
     go          the same for Go; prints where it is
     client      the earlier MCP client, with which the agent of the tests speaks too
-    templates   every template, all stages
+    templates   every template that is not prepared on need, all stages
 
 VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
 """
@@ -105,7 +105,7 @@ async def templates() -> int:
     known = load_templates()
     builder = TemplateBuilder(home(), known, Tools(home()))
     for template in known.values():
-        if template.unavailable or template.name == "static-nginx":
+        if template.unavailable or template.on_need or template.name == "static-nginx":
             continue
         while True:
             built = await builder.build(template.name)

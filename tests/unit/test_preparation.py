@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import pytest
 
+from vibed.apps.app import Resources, Runtime
 from vibed.config import Config
 from vibed.controller import preparation
-from vibed.controller.placement import Placements
+from vibed.controller.placement import NotYet, Placements
 from vibed.controller.preparation import Preparation
 from vibed.runtimes.builder import TemplateBuildFailed
 from vibed.runtimes.templates import load_templates
@@ -86,14 +87,16 @@ class Machine:
         self.woken += 1
 
 
-def preparing(machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Preparation, Placements]:
+def preparing(
+    machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch, *, templates: tuple[str, ...] = ("python-313",)
+) -> tuple[Preparation, Placements]:
     monkeypatch.setattr(preparation, "RETRY_S", (0.01, 0.02))
-    config = Config(folder, templates=("python-313",))
-    templates = load_templates()
+    config = Config(folder, templates=templates)
+    known = load_templates()
     anything = cast(Any, machine)
-    placements = Placements(config, templates, {"gvisor": anything})
+    placements = Placements(config, known, {"gvisor": anything})
     work = Preparation(
-        config=config, tools=anything, templates=templates, builder=anything, roots=anything,
+        config=config, tools=anything, templates=known, builder=anything, roots=anything,
         drivers={"gvisor": anything}, placements=placements, pools=anything, memory=folder / "probes.json",
         on_ready=machine.wake,
     )  # fmt: skip
@@ -116,6 +119,46 @@ async def test_a_template_that_could_not_be_built_is_built_later(
     assert machine.builds == 3
     assert placements.trouble("python-313") is None and placements.is_ready("python-313")
     assert machine.woken == 3, "whoever waits is told of every turn"
+
+
+async def test_a_template_on_need_is_prepared_when_an_app_needs_it_and_behind_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(installed_when=asyncio.Event())
+    work, placements = preparing(machine, tmp_path, monkeypatch, templates=("python-313", "python-311"))
+    needed: list[str] = []
+    placements.on_need = needed.append
+    runtime = Runtime("general", "python-311", "python", "app.py", "")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(work.run())
+        while "python-313" not in machine.images:
+            await asyncio.sleep(0)
+        assert placements.is_resting("python-311")
+        told = placements.place(runtime, Resources())
+        assert isinstance(told, NotYet) and (told.reason, needed) == ("TemplateBuilding", ["python-311"])
+        placements.place(runtime, Resources())
+        assert needed == ["python-311"], "once is enough"
+        tasks.create_task(work.need("python-311"))
+        await asyncio.sleep(0.01)
+        assert "python-311" not in machine.images, "the others come first"
+        machine.installed_when.set()
+    assert placements.is_ready("python-311")
+
+
+async def test_a_template_on_need_that_could_not_be_had_can_be_asked_for_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    work, placements = preparing(machine, tmp_path, monkeypatch, templates=("python-313", "python-312"))
+    async with asyncio.timeout(10):
+        await work.run()
+        machine.builds_fail = [TemplateBuildFailed("its archive is out of reach", retryable=True)]
+        needing = asyncio.create_task(work.need("python-312"))
+        while (why := placements.trouble("python-312")) is None:
+            await asyncio.sleep(0)
+        assert why == "its archive is out of reach."
+        await needing
+    assert placements.is_resting("python-312")
 
 
 async def test_what_no_retry_would_change_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,11 @@ def test_the_templates_that_vibed_ships() -> None:
         "static-nginx",
         "workerd",
         "python-313",
+        "python-311",
+        "python-312",
+        "python-314",
         "node-24",
+        "node-22",
         "go-123",
         "base-debian",
         "base-al2023",
@@ -91,6 +95,34 @@ def test_lanes_and_fixed_drivers() -> None:
 def test_zygotes_are_of_the_templates_own_kind() -> None:
     assert [z.name for z in load_templates()["python-313"].zygotes] == ["base", "flask", "fastapi"]
     assert {(z.name, z.kind) for z in load_templates()["node-24"].zygotes} == {("base", "node"), ("express", "node")}
+
+
+def test_those_beside_todays_are_prepared_on_need_and_keep_nothing_warm() -> None:
+    templates = load_templates()
+    beside = {name: t for name, t in templates.items() if t.on_need}
+    assert set(beside) == {"python-311", "python-312", "python-314", "node-22"}
+    for template in beside.values():
+        assert (template.pool.size, template.zygotes) == (0, ())
+        assert template.env.items() <= templates[{"python": "python-313", "node": "node-24"}[template.kind]].env.items()
+
+
+def test_a_template_knows_the_version_of_its_language() -> None:
+    templates = load_templates()
+    versions = {name: t.version for name, t in templates.items() if t.kind in ("python", "node")}
+    assert versions == {
+        "python-311": "3.11",
+        "python-312": "3.12",
+        "python-313": "3.13",
+        "python-314": "3.14",
+        "node-22": "22",
+        "node-24": "24",
+    }
+
+
+def test_an_interpreter_is_named_as_uv_names_it(tmp_path: Path) -> None:
+    stage = '[[stages]]\nname = "a"\ninterpreter = "python3.12"\n'
+    with pytest.raises(TemplateInvalid, match="interpreter"):
+        load_template(write(tmp_path / "own", minimal("own", stage)))
 
 
 # lock files

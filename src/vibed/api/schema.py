@@ -290,6 +290,7 @@ class Template(Shape):
     reason: str
     building: bool
     progress: float | None
+    on_need: bool = Field(description="Whether it is prepared when an app first needs it, and none has yet")
     limitations: list[str] = Field(
         description="What does not hold for its sandboxes on this machine (uids, bounds), and what to do about it"
     )

@@ -192,6 +192,7 @@ def template_view(figures: TemplateFigures) -> View:
         "reason": figures.reason,
         "building": figures.building,
         "progress": figures.progress,
+        "on_need": figures.on_need,
         "limitations": list(figures.limitations),
     }
 

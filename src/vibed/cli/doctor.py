@@ -222,7 +222,8 @@ def _templates(config: Config, layout: Layout) -> Iterator[Finding]:
         detail = f"{level}, {item['ready']} warm" if item["available"] else item["reason"]
         told = config.home / "templates" / item["name"] / "build.log"
         cure = "it becomes ready by itself" if item["building"] else f"see {told}" if told.exists() else ""
-        yield Finding(f"template {item['name']}", item["available"], detail, cure, needed=False)
+        there = item["available"] or item.get("on_need", False)
+        yield Finding(f"template {item['name']}", there, detail, cure, needed=False)
 
 
 def doctor(*, as_json: bool = False, out: Callable[[str], None] = print) -> int:

@@ -55,6 +55,8 @@ def limitations(items: Iterable[Mapping[str, Any]]) -> list[str]:
 def _state(item: dict[str, Any]) -> str:
     if item["available"]:
         return "ready, adding packages" if item["building"] else "ready"
+    if item.get("on_need"):
+        return "on need"
     if not item["building"]:
         return "not available"
     return f"building {item['progress']:.0%}" if item.get("progress") is not None else "building"

@@ -246,6 +246,8 @@ def _print(config: Config, facts: dict[str, Any]) -> None:
             state = f"ready{warm}"
         elif item["building"]:
             state = f"being prepared: {item['reason']}"
+        elif item.get("on_need"):
+            state = item["reason"]
         else:
             state = f"not available: {item['reason']}"
         print(f"  {item['name']:<14} {item['isolation'] or '-':<12} {state[:90]}")

@@ -106,12 +106,15 @@ class Answers:
         isolation = self._means.placements.isolation(template)
         trouble = None if available else self._means.placements.trouble(template.name)
         building = progress is not None and trouble is None
+        resting = self._means.placements.is_resting(template.name)
         if trouble is not None:
             reason = trouble
         elif available and pool is not None and pool.last_error and not pool.ready:
             reason = pool.last_error
         elif progress is not None:
             reason = progress[0]
+        elif resting:
+            reason, building = "it is prepared when an app first needs it", False
         elif isolation is None:
             failed = self._means.placements.driver_trouble(driver)
             reason, building = failed or "its driver is being probed", failed is None
@@ -133,6 +136,7 @@ class Answers:
             building=building,
             progress=progress[1] if progress is not None else None,
             # a static site has no sandbox
+            on_need=resting,
             limitations=() if driver == "static" else self._limitations,
         )
 

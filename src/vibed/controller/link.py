@@ -50,6 +50,8 @@ class TemplateFigures:
     building: bool = False
     """Whether an image is being built, or its driver probed; while it is available, one with more packages."""
     progress: float | None = None
+    on_need: bool = False
+    """Whether it is prepared when an app first needs it, and none has yet."""
     limitations: Sequence[str] = ()
     """What does not hold for its sandboxes on this machine, and the cure (`vibed.supervision.limitations`)."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from vibed.apps.app import Resources, Runtime
@@ -48,25 +48,40 @@ class Placements:
         self._ready: dict[str, frozenset[str]] = {}
         """Templates that can be booted, each with the packages that its newest image has."""
         self._broken: dict[str, str] = {}
+        self._resting: set[str] = set()
+        self.on_need: Callable[[str], None] = lambda template: None
+        """Called when an app needs a template that rests."""
 
     def probed(self, driver: str, probe: Probe) -> None:
         """Remember what a driver's probe found."""
         self._probes[driver] = probe
 
+    def rests(self, template: str) -> None:
+        """A template is prepared when an app first needs it, and none has."""
+        self._resting.add(template)
+        self._building.pop(template, None)
+        self._broken.pop(template, None)
+
+    def is_resting(self, template: str) -> bool:
+        return template in self._resting
+
     def building(self, template: str, step: str, fraction: float | None = None) -> None:
         """A template is being built and is at `step`."""
         self._building[template] = (step, fraction)
+        self._resting.discard(template)
         self._broken.pop(template, None)
 
     def built(self, template: str, packages: Iterable[str] = ()) -> None:
         """A template can be booted, from an image that has `packages`."""
         self._ready[template] = frozenset(packages)
+        self._resting.discard(template)
         self._building.pop(template, None)
         self._broken.pop(template, None)
 
     def broken(self, template: str, why: str) -> None:
         """A template could not be built."""
         self._broken[template] = why
+        self._resting.discard(template)
         self._building.pop(template, None)
 
     def is_ready(self, template: str) -> bool:
@@ -114,6 +129,9 @@ class Placements:
         if template is None or (trouble is not None and runtime.template not in self._ready):
             known = ", ".join(name for name in self._templates if self.trouble(name) is None)
             return Refusal("TemplateUnavailable", f"{trouble}; templates that work here: {known}.")
+        if template.name in self._resting:
+            self.building(template.name, "waiting for its turn")
+            self.on_need(template.name)
         name = self.driver_of(template)
         probe = self._probes.get(name)
         step = self._building.get(runtime.template, ("waiting for its turn", None))[0]

@@ -79,6 +79,8 @@ class Preparation:
         """By driver: what the installation of its tools is at."""
         self._deferred: list[Template] = []
         """Built, but their driver cannot be tried before one of another kind is."""
+        self._first_pass = asyncio.Event()
+        """Set when what every vibeD has is prepared, or has failed once."""
         self._tool_locks: dict[str, asyncio.Lock] = {}
         self._probed: dict[str, asyncio.Future[None]] = {}
 
@@ -99,6 +101,8 @@ class Preparation:
                 if driver in known:
                     self._placements.probed(driver, known[driver])
                     self._placements.built(template.name, self._roots.packages(template.name))
+            elif template.on_need:
+                self._placements.rests(template.name)
             else:
                 self._placements.building(template.name, "waiting for its turn")
         return there
@@ -108,7 +112,7 @@ class Preparation:
         tried again: a registry may have been out of reach, the machine too busy for a probe.
         """
         there = set(self.take_stock())
-        usable = [t for t in self._templates if not t.unavailable]
+        usable = [t for t in self._templates if not t.unavailable and (t.name in there or not t.on_need)]
         async with asyncio.TaskGroup() as tasks:
             for driver in {self._placements.driver_of(t) for t in usable}:
                 tasks.create_task(self._install(driver))
@@ -120,8 +124,25 @@ class Preparation:
             self._placements.broken(template.name, f"its driver can only be tried with {' or '.join(probing.GENERAL)}")
         for template in usable:
             await self._next_stages(template)
+        self._first_pass.set()
         await self._try_again(usable)
         log.info("everything is prepared")
+
+    async def need(self, name: str) -> None:
+        """Prepare a template that an app needs and that is not prepared beforehand, behind those that are. Where that
+        fails it can be asked for again after a while.
+        """
+        template = next(t for t in self._templates if t.name == name)
+        self._placements.building(name, "waiting until the other templates are there")
+        await self._first_pass.wait()
+        await self._build(template)
+        await self._next_stages(template)
+        if name in self._failed | self._unfinished:
+            self._failed.discard(name)
+            self._unfinished.discard(name)
+            await asyncio.sleep(RETRY_S[-1])
+            if not self._placements.is_ready(name):
+                self._placements.rests(name)
 
     async def _try_again(self, templates: list[Template]) -> None:
         for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):

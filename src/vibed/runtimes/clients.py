@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vibed.runtimes import commands
 from vibed.runtimes.tool import ToolError
 
 NPM_DEADLINE_S = 600
+PYTHON_DEADLINE_S = 600
 
 _AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 """The certificate authorities that this system trusts: Debian and Ubuntu, Fedora and its relatives."""
@@ -45,6 +47,28 @@ async def pip(arguments: Sequence[str], *, cache: Path, log: Path, deadline_s: f
     env |= {"PIP_CACHE_DIR": str(cache), "PIP_ROOT_USER_ACTION": "ignore"}
     argv = [sys.executable, "-m", "pip", *arguments, "--quiet"]
     await checked("pip", argv, log=log, deadline_s=deadline_s, env=env)
+
+
+async def uv_python(uv: Path, name: str, into: Path, *, cache: Path, log: Path) -> None:
+    """Download a relocatable Python, such as `cpython-3.12.16`, into `into`. uv knows where each lies and by which hash
+    it is verified; a mirror of them is a setting of uv's own (`python-install-mirror`). Raises ToolError.
+    """
+    env = {**os.environ, "UV_CACHE_DIR": str(cache), "UV_NO_PROGRESS": "1", "UV_PYTHON_INSTALL_BIN": "0"}
+    with tempfile.TemporaryDirectory(dir=into.parent, prefix=".python-") as place:
+        argv = [str(uv), "python", "install", name, "--install-dir", place]
+        try:
+            await checked("uv", argv, log=log, deadline_s=PYTHON_DEADLINE_S, env=env)
+        except ToolError as error:
+            raise ToolError(
+                name,
+                f"it could not be downloaded: {error.message}",
+                "it comes from where uv has it; a host that cannot reach that names a mirror (python-install-mirror in"
+                " uv.toml, or UV_PYTHON_INSTALL_MIRROR)",
+            ) from error
+        found = [path for path in Path(place).glob(f"{name}-*") if path.is_dir() and not path.is_symlink()]
+        if len(found) != 1:
+            raise ToolError(name, f"uv brought {len(found)} of it")
+        found[0].replace(into)
 
 
 def go_env(caches: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ PROGRAMS: Mapping[str, str] = {
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEADLINE_S = 300.0
+_VALID = "Acquire::Check-Valid-Until"
 
 
 class PackagesMissing(VibedError):
@@ -35,6 +36,16 @@ class PackagesMissing(VibedError):
 
     code = "TemplateBuildFailed"
     retryable = True
+
+
+async def apt_settings() -> list[str]:
+    """What this machine's own apt was told about its mirrors and counts for ours too: whether a list of packages that
+    is older than it says may be used, as of a mirror that is seldom brought up to date. Its signature counts always.
+    """
+    if which("apt-config") is None:
+        return []
+    dumped = await commands.output(["apt-config", "dump", _VALID], deadline_s=30)
+    return [line.removesuffix(";") for line in dumped.splitlines() if line.startswith(f"{_VALID} ")]
 
 
 async def ensure(home: Path, log: Path) -> None:

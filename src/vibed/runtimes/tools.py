@@ -189,6 +189,10 @@ class Tools:
                 raise ToolError(lock.stem, f"expected one wheel, pip brought {len(wheels)}")
             await asyncio.to_thread(unpack_wheel, wheels[0], into)
 
+    async def fetch_python(self, name: str, into: Path, *, log: Path) -> None:
+        """Have uv download a relocatable Python into `into`. Raises ToolError."""
+        await clients.uv_python(await self.install("uv"), name, into, cache=self._caches / "uv", log=log)
+
     # how each kind is installed
 
     async def _install(self, tool: Tool, say: Progress) -> None:

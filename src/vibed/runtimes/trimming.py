@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vibed.runtimes.trees import merge, remove
-
-SITE = "usr/local/lib/python3.13/dist-packages"
-"""Debian's place for local packages."""
 
 # What nobody runs in a sandbox, or what would only be stale there. Paths may be patterns.
 UNWANTED = (
@@ -40,10 +38,10 @@ UNWANTED = (
     "usr/sbin/dpkg-preconfigure",
     "usr/lib/dpkg",
     "usr/lib/apt",
-    "usr/lib/python3.13/test",
-    "usr/lib/python3.13/idlelib",
-    "usr/lib/python3.13/tkinter",
-    "usr/lib/python3.13/turtle*",
+    "usr/lib/python3.*/test",
+    "usr/lib/python3.*/idlelib",
+    "usr/lib/python3.*/tkinter",
+    "usr/lib/python3.*/turtle*",
     "etc/apt",
     "etc/dpkg",
     "etc/debconf.conf",
@@ -80,8 +78,43 @@ _SITE_UNWANTED = (
 )
 
 
-def merge_site(site: Path, root: Path) -> None:
-    """Move what pip installed into Debian's place for local packages; scripts start Debian's python3."""
+# Of a relocatable Python: what is for building against it, its own pip, and what has no screen to show it.
+_PYTHON_UNWANTED = (
+    "include",
+    "share",
+    "lib/*.a",
+    "lib/pkgconfig",
+    "lib/tcl*",
+    "lib/tk*",
+    "lib/itcl*",
+    "lib/thread*",
+    "lib/libtcl*",
+    "lib/libtk*",
+    "lib/python3.*/test",
+    "lib/python3.*/idlelib",
+    "lib/python3.*/tkinter",
+    "lib/python3.*/turtle*",
+    "lib/python3.*/ensurepip",
+    "lib/python3.*/config-*",
+    "lib/python3.*/lib-dynload/_tkinter*",
+    "lib/python3.*/site-packages/*",
+    "lib/python3.*/EXTERNALLY-MANAGED",
+    "**/__pycache__",
+)
+
+
+def trim_python(tree: Path) -> None:
+    """Remove from a relocatable Python what no app runs. Of its programs the interpreter stays."""
+    for pattern in _PYTHON_UNWANTED:
+        for path in sorted(tree.glob(pattern)):
+            remove(path)
+    for program in (tree / "bin").iterdir():
+        if not re.fullmatch(r"python3(\.\d+)?", program.name):
+            remove(program)
+
+
+def merge_site(site: Path, root: Path, into: str) -> None:
+    """Move what pip installed to `into`, the place for it in the root; scripts start the root's python3."""
     for unwanted in _SITE_UNWANTED:
         for path in site.glob(unwanted):
             remove(path)
@@ -94,7 +127,7 @@ def merge_site(site: Path, root: Path) -> None:
         script.replace(scripts / script.name)
     for folder in ("bin", "share", "etc", "include"):
         remove(site / folder)
-    merge(site, root / SITE)
+    merge(site, root / into)
 
 
 def trim_node_modules(folder: Path) -> None:

@@ -20,6 +20,7 @@ from vibed.runtimes.layers.pins import Pin, bound, hashes_of, missing, parse, wi
 from vibed.runtimes.layers.trouble import Trouble
 from vibed.runtimes.layers.uv_words import explain
 from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.templates import INTERPRETER
 
 _TRIES = 12
 """Each without a package more that nothing imports."""
@@ -44,7 +45,9 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
 
 
 def version_of(base: Base) -> str:
-    """The language's version, such as 3.13, by Debian's package of it."""
+    """The language's version, such as 3.13, by Debian's package of it, or what it has instead."""
+    if own := re.match(r"\d+\.\d+", base.packages.get(INTERPRETER, "")):
+        return own[0]
     names = [match[1] for name in base.debian if (match := re.fullmatch(r"python(3\.\d+)", name))]
     return names[0] if names else "3"
 
@@ -63,7 +66,7 @@ async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, 
         {
             "wanted": without(ask.install.wanted, left_out),
             "constraints": without(ask.install.constraints, left_out),
-            "have": dict(ask.base.packages),
+            "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
         },
     )
     pins = missing((pin for pin in parse(resolution) if pin.name not in left_out), ask.base.packages)
