@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vibed.apps.app import Runtime
-from vibed.sandboxes.diagnosis import About, diagnose, error_in, why_it_ended
+from vibed.sandboxes.diagnosis import About, diagnose, error_in, slips, why_it_ended
 from vibed.sandboxes.driver import Exit, Limits, Run, RunFailed
 
 OUTPUTS = Path(__file__).parent / "last_words"
@@ -263,6 +263,43 @@ def test_an_app_that_wrote_nothing_is_explained_by_how_it_ended(ended: dict[str,
     error = told("StartFailed", ended=ended)
     assert words in error.message
     assert error.hint
+
+
+def test_one_that_wrote_nothing_is_told_which_variables_its_source_reads() -> None:
+    runtime = Runtime("general", "node-24", "node", "server.js", "test", reads=("API_KEY", "GIVEN", "DB_URL"))
+    run = Run("a", 1, 1, Path("/x"), runtime, {"GIVEN": "1"}, Limits())
+    silent = diagnose("StartFailed", "", {"exit": {"code": 1, "at": 1.0, "tail": []}}, run)
+    assert "reads the environment variables API_KEY and DB_URL, which are not set" in (silent.hint or "")
+    tail = ["TypeError: Invalid URL", "    at new URL (node:internal/url:827:25)", "    at /app/server.js:1:1"]
+    of_url = diagnose("StartFailed", "", {"exit": {"code": 1, "at": 1.0, "tail": tail}}, run)
+    assert "deploy again with API_KEY and DB_URL among" in (of_url.hint or "")
+
+
+def test_an_error_that_is_printed_again_by_who_caught_it_keeps_its_place() -> None:
+    trace = ["Traceback (most recent call last):", '  File "/app/app.py", line 2, in <module>', "    f()"]
+    twice = [*trace, "OSError: [Errno 28] No space left on device", "[Errno 28] No space left on device"]
+    assert "OSError: [Errno 28] No space left on device (app.py, line 2);" in told("StartFailed", *twice).message
+    syntax = ['  File "/app/app.py", line 1', "    def f(:", "          ^", "SyntaxError: invalid syntax"]
+    again = told("StartFailed", *syntax, "invalid syntax (app.py, line 1)")
+    assert "SyntaxError: invalid syntax (app.py, line 1)" in again.message
+    assert again.hint == "mend that line"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found"),
+    [
+        ("sqllite3", "python", "sqlite3"),
+        ("flaks", "python", "flask"),
+        ("reqeusts.auth", "python", "requests"),
+        ("expresss", "node", "express"),
+        ("psycopg", "python", ""),
+        ("acme", "python", ""),
+        ("left-pad", "node", ""),
+        ("gin", "go", ""),
+    ],
+)
+def test_a_slip_in_a_name_is_seen(name: str, kind: str, found: str) -> None:
+    assert slips.meant(name, kind) == found
 
 
 def test_what_the_agent_could_not_start_is_named() -> None:

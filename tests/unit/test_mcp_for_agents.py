@@ -263,7 +263,8 @@ async def test_an_app_whose_first_request_failed_says_so_in_its_notes(tmp_path: 
         (folder / "log.jsonl").write_text(json.dumps(line) + "\n")
         seen = await call(client, "get_artifact_status", artifact_id="todo")
         assert seen["status"] == "running"
-        assert seen["notes"][0].startswith("GET / was answered 500 before any request succeeded")
+        assert "GET / was answered 500 before any request succeeded" in seen["message"]
+        assert "request_artifact" in seen["notes"][0]
 
 
 @pytest.mark.parametrize("tool", ["get_artifact_status", "get_artifact_logs", "list_versions", "get_artifact_source"])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vibed.sandboxes.diagnosis import error_in
+from vibed.sandboxes.diagnosis import About, why_it_answered_so
 
 _SYSTEM = b'"stream": "system", "text": "'
 """As the supervisor writes it: no text of an app's has these bytes, since its quotes are escaped."""
@@ -25,9 +25,10 @@ _LOG_BYTES = 5 * 1024 * 1024
 """Of one of the two files of a run's log, which ends at 4 MiB."""
 
 
-def failing(folder: Path) -> str | None:
-    """How a run's first request failed, with the app's error behind it; None when it did not, when what failed has
-    succeeded since, or when the log does not go back so far. `folder` is `Layout.run_log`. Blocking.
+def failing(folder: Path, about: About) -> str | None:
+    """How a run's first request failed, with the app's error behind it and what to change where that is known; None
+    when it did not, when what failed has succeeded since, or when the log does not go back so far. `folder` is
+    `Layout.run_log`. Blocking.
     """
     for name in ("log.1.jsonl", "log.jsonl"):
         data = _read(folder / name)
@@ -44,7 +45,7 @@ def failing(folder: Path) -> str | None:
     if told is None:
         return None
     printed = [line["text"] for line in near if line["stream"] != "system" and abs(line["ts"] - told["ts"]) <= _NEAR_S]
-    error = error_in(printed)
+    error = why_it_answered_so(printed, about)
     what = f"{told['text'].removeprefix(FAILED)} before any request succeeded"
     return f"{what}: {error}" if error else f"{what}; its log may say why"
 

@@ -133,7 +133,7 @@ class App(Shape):
     restarts: int = Field(description="How often a run that served ended by itself, in the app's life")
     failing: str | None = Field(
         description="How its first request failed (`GET / was answered 500 …`, with the app's error), until the same"
-        " request succeeds; null in a list"
+        " request succeeds; `message` has it too; null in a list"
     )
     last_crash: Crash | None = Field(description="The last time that happened")
     created_at: str

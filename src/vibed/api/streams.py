@@ -18,6 +18,7 @@ from vibed.api.views import event_view
 from vibed.apps.app import App, Event, Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.standing import of_app
+from vibed.sandboxes.diagnosis import About
 
 T = TypeVar("T")
 
@@ -72,7 +73,9 @@ class LogStreams:
         if not stands.live or stands.phase is not Phase.READY:
             return None
         # the newest run is the one that serves where nothing else is wanted
-        return await asyncio.to_thread(failing, self._root / app.app_id / f"{app.runs:010d}")
+        unset = tuple(name for name in app.runtime.reads if name not in app.env_names)
+        about = About(app.runtime.kind, app.runtime.template, unset=unset)
+        return await asyncio.to_thread(failing, self._root / app.app_id / f"{app.runs:010d}", about)
 
     async def stream(
         self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool

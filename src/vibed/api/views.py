@@ -44,7 +44,7 @@ def app_view(app: App, config: Config, storage_bytes: int | None = None, failing
         "owner": app.owner,
         "phase": stands.phase.value,
         "reason": stands.reason,
-        "message": stands.message,
+        "message": "; ".join(text for text in (stands.message, failing) if text),
         "url": config.app_url(app.app_id),
         "status_url": f"{config.api_url}/v1/apps/{app.app_id}",
         "runtime": runtime_view(app.runtime),

@@ -114,6 +114,8 @@ class Runtime:
     """Those of the template's packages that it declares or imports, by the template's names: it waits for an image that
     has them."""
     notes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    """Environment variables that its source reads and gives no value to."""
     install: Install | None = None
     """None: it needs nothing beside its template."""
     build: Build | None = None

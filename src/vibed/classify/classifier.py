@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from vibed.classify import command_line, contents, dependencies, left_out, named, not_kept, own_tls, ports, started
+from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride
 from vibed.classify.project import Project
@@ -49,6 +50,7 @@ def classify(
             *own_tls.notes(project, decision),
             *contents.notes(project.tree),
         ),
+        reads=environment.unset(project, decision),
     )
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     shown = "" if decision.made is not None else shown
@@ -69,6 +71,7 @@ def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decisi
         port=decision.port,
         env={**decision.env, **second.env},
         packages=decision.packages,
+        reads=decision.reads,
         install=decision.install,
         otherwise=None,
     )

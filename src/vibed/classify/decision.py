@@ -91,6 +91,8 @@ class Decision:
     made: Build | None = None
     """What makes what is run of the source."""
     notes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    """Environment variables that its source reads and gives no value to."""
     otherwise: Decision | None = None
     """What the evidence that comes next says: tried once where the start ends before it serves."""
 
@@ -135,5 +137,6 @@ class Decision:
             install=self.install,
             build=self.made,
             notes=self.notes,
+            reads=self.reads,
             otherwise=self.otherwise.runtime() if self.otherwise else None,
         )

@@ -79,8 +79,6 @@ def status(app: App = None, as_json: Json = False) -> None:
     sys.stdout.write(f"{'deployed':<10} {output.age(found['last_deployed_at'])} ago\n")
     if found["env_names"]:
         sys.stdout.write(f"{'env':<10} {output.printable(', '.join(found['env_names']))}\n")
-    if failing := found.get("failing"):
-        sys.stdout.write(f"{'failing':<10} {output.printable(failing, lines=True)}\n")
     if crash := found["last_crash"]:
         times = f"{found['restarts']} in all, the last {output.age(crash['at'])} ago"
         sys.stdout.write(f"{'crashes':<10} {times}: {output.printable(crash['message'], lines=True)}\n")

@@ -220,7 +220,7 @@ def from_app(app: dict[str, Any], notes: list[str] | None = None) -> Artifact:
         env_vars=app["env_names"],
         restarts=app["restarts"],
         last_crash="" if crash is None else f"{crash['at']}, version {crash['version']}: {for_tools(crash['message'])}",
-        notes=[*(notes or []), *([f"{for_tools(failing)}. Ask it with request_artifact."] if failing else [])],
+        notes=[*(notes or []), *(["its first request failed: ask it with request_artifact"] if failing else [])],
     )
 
 

@@ -93,7 +93,7 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
     otherwise = raw.pop("otherwise", None)
     return Runtime(
         # versions of 0.4 and before were kept without packages, expected ports, and what follows them
-        **{**raw, "notes": tuple(raw["notes"]), "packages": tuple(raw.get("packages", ()))},
+        **{**raw, **{name: tuple(raw.get(name, ())) for name in ("notes", "packages", "reads")}},
         otherwise=_runtime_of(otherwise) if otherwise else None,
         install=_install(install) if install else None,
         build=Build(**{**build, "outputs": tuple(build["outputs"])}) if build else None,

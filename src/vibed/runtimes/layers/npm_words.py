@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from vibed.runtimes.layers.trouble import Trouble
+from vibed.sandboxes.diagnosis import slips
 
 _UNREACHABLE = (
     "ECONNREFUSED",
@@ -83,7 +84,7 @@ def _not_there(said: list[str]) -> Trouble:
         named = match[1].replace("%2f", "/")
     return Trouble(
         f"there is no package {named} in the package registry" if named else _short(said[0] if said else "not found"),
-        "correct the name, or remove it from package.json",
+        slips.corrected([named], "node", "it stands in package.json"),
         frozenset({named} if named else ()),
     )
 

@@ -7,6 +7,7 @@ import re
 from packaging.utils import canonicalize_name
 
 from vibed.runtimes.layers.trouble import Trouble
+from vibed.sandboxes.diagnosis import slips
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _TOO_LONG = 400
@@ -67,7 +68,7 @@ def _unsolved(cause: str, hint: str, python: str) -> Trouble:
         names = ", ".join(dict.fromkeys(missing))
         return Trouble(
             f"there is no package {names} in the package registry",
-            "correct the name (the name to install is not always the one to import), or remove it",
+            slips.corrected(missing, "python", "the name to install is not always the one to import"),
             frozenset(missing),
         )
     why = cause.strip().removeprefix("Because ").removesuffix(_CONCLUSION)

@@ -8,6 +8,18 @@ it.
 from vibed.sandboxes.diagnosis.about import About
 from vibed.sandboxes.diagnosis.fault import Fault, Place, plain
 from vibed.sandboxes.diagnosis.finding import error_in, find, last_words
-from vibed.sandboxes.diagnosis.telling import diagnose, exit_of, why_it_ended
+from vibed.sandboxes.diagnosis.telling import diagnose, exit_of, why_it_answered_so, why_it_ended
 
-__all__ = ["About", "Fault", "Place", "diagnose", "error_in", "exit_of", "find", "last_words", "plain", "why_it_ended"]
+__all__ = [
+    "About",
+    "Fault",
+    "Place",
+    "diagnose",
+    "error_in",
+    "exit_of",
+    "find",
+    "last_words",
+    "plain",
+    "why_it_answered_so",
+    "why_it_ended",
+]

@@ -14,6 +14,8 @@ class About:
     template: str = ""
     memory_mb: int = 0
     disk_mb: int = 0
+    unset: tuple[str, ...] = ()
+    """Environment variables that its source reads and that it was not given."""
 
 
 @dataclass(frozen=True, slots=True)

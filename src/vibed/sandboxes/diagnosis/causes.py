@@ -14,12 +14,14 @@ _LISTEN_ONCE = (
     " that the start command names"
 )
 _WRITABLE = "apps may write in /app, /tmp, /data and $HOME; what they write there ends with the sandbox"
+_GIVE = "deploy again with {variable} among the app's environment variables, or give it a default"
 _ESM = 'a package.json with "type": "module" makes every .js file an ES module'
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A cause that a pattern finds; `{1}` is the pattern's first group, `{memory}` and `{disk}` are the app's limits.
+    """A cause that a pattern finds; `{1}` is the pattern's first group, `{memory}` and `{disk}` are the app's limits,
+    `{variable}` are those that its source reads and that are not set.
     Nothing is told where the error's own words say it all.
     """
 
@@ -74,6 +76,11 @@ _ROWS = (
         "send the file in the folder where the framework looks (`templates/`: Flask and Django; `views/`: Express)",
     ),
     _row(
+        r"unable to open database file|SQLITE_CANTOPEN",
+        "opens a database in a folder that is not there, or where it may not write",
+        f"create the folder before (`os.makedirs(…, exist_ok=True)`, `mkdirSync`): {_WRITABLE}",
+    ),
+    _row(
         r"no such table: (\S+)|relation \"([^\"]+)\" does not exist",
         "",
         "create it when the app starts (`CREATE TABLE IF NOT EXISTS …`, `db.create_all()`, `python manage.py migrate`"
@@ -93,12 +100,12 @@ _ROWS = (
     _row(
         r"secretOrPrivateKey must have a value|secret option required for sessions|supabaseUrl is required",
         "is given a secret that is undefined, most likely from an environment variable that is not set",
-        "deploy again with that variable among the app's environment variables, or give it a default",
+        _GIVE,
     ),
     _row(
         r"TypeError: Invalid URL",
         "makes a URL of something that is none: of `undefined`, where an environment variable is not set",
-        "deploy again with that variable among the app's environment variables, or give it a default",
+        _GIVE,
     ),
     _row(
         r"(?:require|module|exports|__dirname|__filename) is not defined in ES module scope",
@@ -212,7 +219,9 @@ def _table(fault: Fault, about: About) -> Cause | None:
             told = told.replace("{memory}", str(about.memory_mb or "its")).replace(
                 "{disk}", str(about.disk_mb or "its")
             )
-            return Cause(told.replace(" (its MB)", "").replace("its MB, ", ""), row.hint, complete=row.complete)
+            told = told.replace(" (its MB)", "").replace("its MB, ", "")
+            hint = row.hint.replace("{variable}", variables.listed(about.unset) or "that variable")
+            return Cause(told, hint, complete=row.complete)
     return None
 
 

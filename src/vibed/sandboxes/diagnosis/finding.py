@@ -31,6 +31,8 @@ _ACCESS = re.compile(
 )
 """Requests as servers log them: the paths in them say nothing."""
 _GO_TIME = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d+)? (?:\S+\.go:\d+: )?")
+_IN_FILE = re.compile(r" \([^()]{1,100}, line \d+\)$")
+"""What Python's syntax errors end with as text."""
 _LAST_STATEMENT = 6
 """How many lines at the very end may be the reason, when nothing has the form of an error."""
 
@@ -44,9 +46,15 @@ def error_in(lines: Iterable[str]) -> str | None:
     """The app's own error in some lines of its log, in one line, with the file and line of the app's: why a request was
     answered with 500, for instance. None when nothing there is, or says that it is, an error.
     """
+    found = fault_in(lines)
+    return str(found) if found else None
+
+
+def fault_in(lines: Iterable[str]) -> Fault | None:
+    """As `error_in`, with all that is known of it."""
     clean = prepared(list(lines)[-MOST_LINES:])
     found = _find([line for line in clean if not _ACCESS.search(line)])
-    return str(found) if found and found.formal else None
+    return found if found and found.formal else None
 
 
 def last_words(lines: Sequence[str]) -> str:
@@ -68,8 +76,14 @@ def _find(lines: Sequence[str]) -> Fault | None:
     words = _last_statement(lines, {n for fault in besides for n in range(fault.start, fault.end)})
     if strong is None or words is None:
         return strong or words
-    later = words.start >= strong.end and words.text not in strong.text and strong.text not in words.text
+    later = words.start >= strong.end and not _said_again(words, strong)
     return words if later and words.formal else strong
+
+
+def _said_again(words: Fault, strong: Fault) -> bool:
+    """Whether the words are those of the error, as whoever caught it prints them after it."""
+    said = _IN_FILE.sub("", words.context[0] if words.context else words.text).strip()
+    return strong.text in words.text or any(said in line for line in (strong.text, *strong.context))
 
 
 def _ignored(lines: Sequence[str], fault: Fault) -> bool:

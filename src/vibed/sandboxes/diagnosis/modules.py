@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vibed.sandboxes.diagnosis import slips
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.fault import Fault
 
@@ -47,11 +48,23 @@ _OWN_NAMES = frozenset({
     "shared", "signals", "src", "storage", "tasks", "templates", "test", "tests", "tools", "types", "ui", "util",
     "utilities", "utils", "validators", "views", "wsgi", "worker", "workers",
 })  # fmt: skip
-_REMOVED = frozenset({
-    "distutils", "imp", "cgi", "cgitb", "asyncore", "asynchat", "smtpd", "crypt", "pipes", "telnetlib", "uu",
-    "xdrlib", "imghdr", "sndhdr",
-})  # fmt: skip
-"""Of Python itself, gone by 3.13."""
+_REMOVED = {
+    "distutils": "setuptools, which brings `distutils` again: list it in requirements.txt",
+    "imp": "importlib (`importlib.util`, `importlib.reload`)",
+    "cgi": "urllib.parse for query strings and the framework's own forms; the package legacy-cgi brings it again",
+    "cgitb": "traceback",
+    "asyncore": "asyncio",
+    "asynchat": "asyncio",
+    "smtpd": "the package aiosmtpd",
+    "crypt": "hashlib.scrypt, or the package bcrypt",
+    "pipes": "subprocess; `shlex.quote` for `pipes.quote`",
+    "telnetlib": "the package telnetlib3",
+    "uu": "base64, or binascii",
+    "xdrlib": "struct",
+    "imghdr": "the package pillow (`Image.open(…).format`)",
+    "sndhdr": "wave, or a package for sound files",
+}
+"""Of Python itself, gone by 3.13, and what replaces them."""
 
 _NO_SERVER = "apps have no network here, so that no database server can be reached: use SQLite"
 _SQLITE = "SQLite is built into Node.js: `const { DatabaseSync } = require('node:sqlite')`"
@@ -123,7 +136,8 @@ def _python(fault: Fault, about: About) -> Cause | None:
             complete=True,
         )
     if top in _REMOVED:
-        return Cause(f"needs {name}, which Python 3.13 does not have any more", "use what replaces it", complete=True)
+        told = f"needs {name}, which Python 3.13 does not have any more"
+        return Cause(told, f"use {_REMOVED[top]}", complete=True)
     sent = any(f'"/app/{top}/' in line or f'"/app/{top}.py"' in line for line in fault.context)
     own = sent or top in _OWN_NAMES or fault.text.endswith(f": No module named {name}")
     if own and not (fault.library and top not in ("wsgi", "app", "main", "server", "application") and not sent):
@@ -152,9 +166,10 @@ def _needs(name: str, about: About) -> Cause:
     what = _WHAT.get(kind, "module")
     instead = _INSTEAD.get("node" if kind == "worker" else kind, {}).get(name.partition(".")[0])
     template = f"template {about.template}" if about.template else "its template"
+    meant = "" if instead else slips.meant(name, kind)
     return Cause(
         f"needs the {what} {name!r}, which {template} does not have and the source does not bring",
-        instead or _usual(kind),
+        f"correct the name, if {meant} was meant; otherwise {_usual(kind)}" if meant else instead or _usual(kind),
         "DependenciesMissing",
         complete=True,
     )

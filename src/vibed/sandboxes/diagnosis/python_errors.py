@@ -124,6 +124,8 @@ def _boxes(lines: Sequence[str]) -> Iterator[Fault]:
 def _goes_on(lines: Sequence[str], at: int, message: Sequence[str]) -> bool:
     """Whether the line belongs to the message that began before it."""
     bare = _bare(lines[at])
+    if bare.strip() and message[0].endswith(f": {bare}"):
+        return False  # said again by who caught it
     if _LOG.match(bare) or _HEADER.search(bare) or _LINK.match(bare) or "+-" in lines[at][:40]:
         return False
     if not bare.strip():

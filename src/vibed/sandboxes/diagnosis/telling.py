@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.causes import cause
 from vibed.sandboxes.diagnosis.fault import Fault
-from vibed.sandboxes.diagnosis.finding import find
+from vibed.sandboxes.diagnosis.finding import fault_in, find
+from vibed.sandboxes.diagnosis.variables import listed
 from vibed.sandboxes.driver import Exit, Run, RunFailed
 
 _LISTEN = "a web app has to keep running and listen on the port in PORT (8080); bind 0.0.0.0 or 127.0.0.1"
@@ -58,12 +59,24 @@ def why_it_ended(ended: Exit, about: About) -> tuple[str, str]:
     return f"{ended.describe()}{_why(fault, found)}{_meant(ended, fault)}", found.hint if found else ""
 
 
+def why_it_answered_so(lines: Iterable[str], about: About) -> str | None:
+    """The app's own error in what it printed when it answered with 5xx, and what to change where that is known."""
+    if (fault := fault_in(lines)) is None:
+        return None
+    found = cause(fault, about)
+    if found is None:
+        return str(fault)
+    told = f"{fault}; it {found.told}" if found.told else str(fault)
+    return f"{told}. {found.hint[0].upper()}{found.hint[1:]}" if found.hint else told
+
+
 def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> RunFailed:
     """The error that a failed `run` becomes: its code, what happened in one sentence, the cure, how it ended."""
     ended = exit_of(details.get("exit"))
     log = details.get("log") or ()
     text = log.splitlines() if isinstance(log, str) else [str(line) for line in log]
-    about = About(run.runtime.kind, run.runtime.template, run.limits.memory_mb, run.limits.disk_mb)
+    unset = tuple(name for name in run.runtime.reads if name not in run.env)
+    about = About(run.runtime.kind, run.runtime.template, run.limits.memory_mb, run.limits.disk_mb, unset)
     said = ended.tail if ended else text
     fault = find([*said, *message.splitlines()] if code not in ("StartTimeout", "StartFailed") else said)
     # what the agent says of a program that it could not start stands in the message alone
@@ -93,7 +106,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
             told = "the app ended at once, without an error and without listening"
             return _failed(code, f"{told}{_why(fault, None)}", ended, _LISTEN)
         told, hint = why_it_ended(ended, about)
-        return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint or _MEND)
+        hint = hint or (_reads(about) if fault is None else "") or _MEND
+        return _failed(code, f"the app did not start: {told}", ended, _LISTEN if ended.code == 0 else hint)
     if code == "StartFailed" and fault is not None and "listening" in details:  # its workers failed, it did not end
         return _failed(code, f"{message}{_why(fault, found)}", ended, found.hint if found else _MEND)
     if code == "WorkerRejected":
@@ -103,6 +117,18 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
 
 def _failed(code: str, message: str, ended: Exit | None, hint: str | None) -> RunFailed:
     return RunFailed(message, code=code, exit=ended, hint=hint)
+
+
+def _reads(about: About) -> str:
+    """What may be missing where an app ended without a word."""
+    if not about.unset:
+        return ""
+    them = "variables" if len(about.unset) > 1 else "variable"
+    are, it = ("are", "them") if len(about.unset) > 1 else ("is", "it")
+    return (
+        f"it reads the environment {them} {listed(about.unset)}, which {are} not set: deploy again with {it} among the"
+        " app's environment variables if it needs them; otherwise have it say why it ends"
+    )
 
 
 def _why(fault: Fault | None, found: Cause | None) -> str:

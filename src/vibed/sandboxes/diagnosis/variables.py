@@ -55,10 +55,9 @@ _SECRET_KEY = re.compile(r"The SECRET_KEY setting must not be empty")
 def variable(fault: Fault, about: About) -> Cause | None:
     """The cause, when the error is about variables that are not set."""
     if names := _surely(fault):
-        listed = " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
         plural = "s" if len(names) > 1 else ""
         return Cause(
-            f"needs the environment variable{plural} {listed}",
+            f"needs the environment variable{plural} {listed(names)}",
             f"deploy again with {'them' if plural else 'it'} among the app's environment variables, or have the app do"
             f" without",
             complete=True,
@@ -69,6 +68,11 @@ def variable(fault: Fault, about: About) -> Cause | None:
             "deploy again with it among the app's environment variables, or give it a default",
         )
     return None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them; empty without any."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def _surely(fault: Fault) -> list[str]:

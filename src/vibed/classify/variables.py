@@ -1,0 +1,63 @@
+"""Environment variables that an app's source reads and has no value for: told when it ends without a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from vibed.classify import started
+from vibed.classify.decision import Decision
+from vibed.classify.project import Project
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,80}"
+_READ = {
+    "python": (
+        re.compile(rf"""\benviron\[\s{{0,9}}["']({_NAME})["']\s{{0,9}}\](?!\s{{0,9}}=[^=])"""),
+        re.compile(
+            rf"""\b(?:getenv|environ\.get)\(\s{{0,9}}["']({_NAME})["']\s{{0,9}}(?:,\s{{0,9}}None\s{{0,9}})?\)"""
+            r"""(?!\s{0,9}or\b)"""
+        ),
+    ),
+    "node": (
+        re.compile(rf"""\bprocess\.env\.({_NAME})\b(?!\s{{0,9}}(?:\?\?|\|\||=[^=]))"""),
+        re.compile(rf"""\bprocess\.env\[\s{{0,9}}["'`]({_NAME})["'`]\s{{0,9}}\](?!\s{{0,9}}(?:\?\?|\|\||=[^=]))"""),
+    ),
+    "go": (re.compile(rf"""\bos\.(?:Getenv|LookupEnv)\("({_NAME})"\)"""),),
+}
+_TAKEN_APART = re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}process\.env\b")
+_GIVEN = re.compile(
+    rf"""environ\[\s{{0,9}}["']({_NAME})["']\s{{0,9}}\]\s{{0,9}}=[^=]|environ\.setdefault\(\s{{0,9}}["']({_NAME})["']"""
+    rf"""|process\.env\.({_NAME})\s{{0,9}}(?:\|\||\?\?)?=[^=]|os\.Setenv\("({_NAME})\""""
+)
+_USUAL = frozenset({
+    "PORT", "HOST", "HOSTNAME", "HOME", "PATH", "PWD", "USER", "LANG", "TZ", "TMPDIR", "NODE_ENV", "DEBUG", "CI",
+    "LOG_LEVEL", "ENV", "ENVIRONMENT", "FLASK_ENV", "FLASK_DEBUG",
+})  # fmt: skip
+"""What is set, or does without."""
+_ENV_FILES = (".env", ".env.production", ".env.local", ".flaskenv")
+"""What may give values: nobody reads them before the app does."""
+_MOST = 8
+
+
+def unset(project: Project, decision: Decision) -> tuple[str, ...]:
+    """Names in the order in which they are read; of a server of the general lane."""
+    if decision.kind not in _READ or any(project.tree.has(name) for name in _ENV_FILES):
+        return ()
+    files = list(started.sources(project, decision))
+    if decision.kind == "python":
+        files += [path for path in project.tree.known("settings.py", "config.py") if path not in files]
+    return read_in([project.tree.text(path) for path in files], decision.kind, decision.env)
+
+
+def read_in(texts: Iterable[str], kind: str, given: Collection[str] = ()) -> tuple[str, ...]:
+    """Those that sources of a kind of app read; without those that are given, or that the sources set themselves."""
+    found: dict[str, None] = {}
+    own = {*_USUAL, *given}
+    for text in texts:
+        own |= {name for match in _GIVEN.findall(text) for name in match if name}
+        found |= dict.fromkeys(name for pattern in _READ.get(kind, ()) for name in pattern.findall(text))
+        if kind == "node":
+            for names in _TAKEN_APART.findall(text):
+                parts = (part.partition(":")[0].strip() for part in names.split(",") if "=" not in part)
+                found |= dict.fromkeys(part for part in parts if re.fullmatch(_NAME, part))
+    return tuple(name for name in found if name not in own)[:_MOST]

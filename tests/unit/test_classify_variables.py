@@ -1,0 +1,41 @@
+"""Environment variables that a source reads and has no value for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.classify_trees import table_of
+from vibed.classify.classifier import classify
+from vibed.classify.variables import read_in
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "names"),
+    [
+        ("python", "os.environ['A_KEY']; os.getenv(\"B\"); environ.get('C')", ("A_KEY", "B", "C")),
+        ("python", "os.getenv('A', 'x'); os.environ.get('B', '') ; os.getenv('C') or 'x'", ()),
+        (
+            "python",
+            "os.environ['A'] = 'x'\nprint(os.environ['A'])\nos.environ.setdefault('B', '1')\nos.environ['B']",
+            (),
+        ),
+        ("python", "os.environ['A'] == 'x'", ("A",)),
+        ("python", "int(os.environ['PORT'])", ()),
+        ("node", "process.env.API_KEY.trim(); process.env['OTHER']", ("API_KEY", "OTHER")),
+        ("node", "process.env.A ?? 'x'; process.env.B || 3; process.env.C = '1'; process.env.D ||= '2'", ()),
+        ("node", "const { A, B: b, C = 'x' } = process.env", ("A", "B")),
+        ("node", "app.listen(process.env.PORT); process.env.NODE_ENV", ()),
+        ("go", 'key := os.Getenv("KEY"); _, ok := os.LookupEnv("OK")', ("KEY", "OK")),
+        ("static", "process.env.A", ()),
+    ],
+)
+def test_what_is_read_without_a_default_is_named(kind: str, text: str, names: tuple[str, ...]) -> None:
+    assert read_in([text], kind) == names
+
+
+def test_a_version_knows_what_the_files_that_run_read_and_none_where_an_env_file_may_give_them() -> None:
+    app = "import os, flask\nfrom settings_of_mine import KEY\napp = flask.Flask(__name__)\nos.environ['GIVEN']\n"
+    mine = "import os\nKEY = os.environ['KEY']\n"
+    files = {"app.py": app, "settings_of_mine.py": mine, "other.py": "import os\nos.environ['UNUSED']\n"}
+    assert classify(table_of(files)).runtime().reads == ("GIVEN", "KEY")
+    assert classify(table_of({**files, ".env": "GIVEN=1\n"})).runtime().reads == ()
