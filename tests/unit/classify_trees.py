@@ -27,6 +27,7 @@ class Facts:
     lane: str
     kind: str
     packages: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -90,6 +90,15 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another template of the same language, for a version whose own one cannot be had, or cannot have its packages."""
+
+    template: str
+    install: Install | None = None
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """The classifier's decision for one version, or the user's override of it."""
 
@@ -123,8 +132,27 @@ class Runtime:
     otherwise: Runtime | None = None
     """How else it may be meant to start: tried once where the start above ends before it serves. Of the same template,
     and it needs the same to be installed."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Other templates, in the order in which they are tried."""
     unpacked: int = 0
     """Bytes that it takes on the disk beside its source while it serves: a site's files, a worker's assets."""
+
+    def on(self, other: Elsewhere) -> Runtime:
+        """The same on another template."""
+        second = self.otherwise.on(other) if self.otherwise is not None else None
+        return replace(
+            self,
+            template=other.template,
+            install=other.install,
+            packages=other.packages,
+            otherwise=second,
+            elsewhere=(),
+        )
+
+    @property
+    def ways(self) -> tuple[Runtime, ...]:
+        """Itself, and itself on each other template."""
+        return (self, *map(self.on, self.elsewhere))
 
     @property
     def site_folder(self) -> str | None:

@@ -56,7 +56,9 @@ def classify(
     shown = "" if decision.made is not None else shown
     contents.check(project.tree, [*started.sources(project, decision), shown])
     decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
-    return _with_second(project, dependencies.compared(project, decision, installs), asked=asked)
+    named_template = override is not None and override.template is not None
+    compared = dependencies.compared(project, decision, installs, named=named_template)
+    return _with_second(project, compared, asked=asked)
 
 
 def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decision:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vibed.apps.app import Build, Install, Runtime, Start
+from vibed.apps.app import Build, Elsewhere, Install, Runtime, Start
 
 PORT = 8080
 """What PORT says unless the user says otherwise."""
@@ -48,6 +48,10 @@ class TemplateFacts(Protocol):
     def kind(self) -> str: ...
     @property
     def packages(self) -> Mapping[str, str]: ...
+    @property
+    def version(self) -> str:
+        """Of its language, empty where it has none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class Decision:
     """What it declares or imports of the template's packages, by the template's names."""
     install: Install | None = None
     """What has to be installed before it starts."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Other templates that it may run on, the likeliest first."""
     made: Build | None = None
     """What makes what is run of the source."""
     notes: tuple[str, ...] = ()
@@ -136,6 +142,7 @@ class Decision:
             packages=self.packages,
             install=self.install,
             build=self.made,
+            elsewhere=self.elsewhere,
             notes=self.notes,
             reads=self.reads,
             otherwise=self.otherwise.runtime() if self.otherwise else None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import posixpath
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from vibed.apps.app import Elsewhere
 from vibed.classify import (
     calls_out,
     node_dependencies,
@@ -14,25 +17,56 @@ from vibed.classify import (
     python_install,
     python_version,
     started,
+    versions,
 )
 from vibed.classify.decision import Decision
-from vibed.classify.errors import DependenciesMissing
+from vibed.classify.errors import DependenciesMissing, UnsupportedRuntime
 from vibed.classify.needs import Needs
 from vibed.classify.project import Project
 
 _PYTHON = re.compile(r"python-(\d)(\d+)")
 
 
-def compared(project: Project, decision: Decision, installs: Collection[str] = ()) -> Decision:
-    """Check what it needs against the template. `installs`: the kinds of app for which the rest can be installed.
+def compared(project: Project, decision: Decision, installs: Collection[str] = (), *, named: bool = False) -> Decision:
+    """Check what it needs against the template. `installs`: the kinds of app for which the rest can be installed; those
+    may run on another template of their language, unless the user has `named` one.
 
-    Raises `DependenciesMissing`, `BadRequirements`.
+    Raises `DependenciesMissing`, `BadRequirements`, `UnsupportedRuntime`.
     """
+    kind, usual = decision.kind, decision.template
+    there = _versions(project, kind)
+    number = next((number for number, name in there.items() if name == usual), None)
+    if named or kind not in installs or decision.made is not None or number is None:
+        return _on(project, decision, installs)
+    entry = next(iter(started.entries(project, decision)), "")
+    asked = versions.python if kind == "python" else versions.node
+    choice = versions.choose(asked(project.tree, posixpath.dirname(entry)), there, number)
+    found = _on(project, replace(decision, template=there[choice.number]), installs, there)
+    runs_on = versions.shown(kind, choice.number)
+    notes = [f"runs on {runs_on}: {ask.where} asks for {ask.text}" for ask in filter(None, (choice.because,))]
+    notes += [f"{ask.where} asks for {versions.asked(kind, ask)}; it runs on {runs_on}" for ask in choice.missed[:2]]
+    others: list[Elsewhere] = []
+    for other in choice.others if found.install is not None or choice.number != number else ():
+        with contextlib.suppress(UnsupportedRuntime):
+            there_too = _on(project, replace(decision, template=there[other]), installs, there)
+            others.append(Elsewhere(there[other], there_too.install, there_too.packages))
+    return replace(found, elsewhere=tuple(others), notes=(*found.notes, *notes))
+
+
+def _versions(project: Project, kind: str) -> Mapping[int, str]:
+    """The templates of a language by the numbers of their versions."""
+    facts = (project.templates or {}).items()
+    return versions.numbers(kind, {name: one.version for name, one in facts if one.kind == kind and one.version})
+
+
+def _on(
+    project: Project, decision: Decision, installs: Collection[str], there: Mapping[int, str] | None = None
+) -> Decision:
+    """What it needs on the decision's template. `there`: the others of its language, where one was chosen."""
     packages = project.packages(decision.template)
     can_install = decision.kind in installs
     if decision.kind == "python":
-        match = _PYTHON.fullmatch(decision.template)
-        python = f"{match[1]}.{match[2]}" if match else "3.13"
+        python = _python(project, decision.template)
         files = started.entries(project, decision)
         tree, sources = project.tree, project.sources
         if can_install and packages is not None:
@@ -43,8 +77,8 @@ def compared(project: Project, decision: Decision, installs: Collection[str] = (
             found = python_dependencies.dependencies(tree, sources, files, packages, python)
         if found.missing:
             _refuse(decision, found)
-        told = (python_version.note(project.tree, python), calls_out.note(_texts(project, decision)))
-        found.notes += filter(None, told)
+        about = python_version.note(project.tree, python, sorted(there or ()))
+        found.notes += filter(None, ("" if there else about, calls_out.note(_texts(project, decision))))
         env = dict(decision.env)
         if found.vendored:
             env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), *(f"/app/{f}" for f in found.vendored)]))
@@ -77,6 +111,13 @@ def compared(project: Project, decision: Decision, installs: Collection[str] = (
             notes=(*decision.notes, *found.notes),
         )
     return decision
+
+
+def _python(project: Project, template: str) -> str:
+    """A template's version of Python, by what is known of it or else by its name."""
+    facts = (project.templates or {}).get(template)
+    match = _PYTHON.fullmatch(template)
+    return (facts.version if facts is not None else "") or (f"{match[1]}.{match[2]}" if match else "3.13")
 
 
 def _texts(project: Project, decision: Decision) -> list[str]:

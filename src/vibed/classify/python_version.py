@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
@@ -14,8 +15,11 @@ from vibed.classify.tree import Tree, strings, table
 _NUMBER = re.compile(r"^(?:python-|cpython@)?(\d{1,2})\.(\d{1,3})")
 
 
-def note(tree: Tree, python: str) -> str:
-    """What to tell of it; empty where it fits. Raises `UnsupportedRuntime` where it needs a newer one."""
+def note(tree: Tree, python: str, minors: Sequence[int] = ()) -> str:
+    """What to tell of it; empty where it fits. `minors`: those of Python 3 that there are.
+
+    Raises `UnsupportedRuntime` where it needs a newer one.
+    """
     have = Version(f"{python}.99")
     for where, text in _asked(tree):
         try:
@@ -27,7 +31,8 @@ def note(tree: Tree, python: str) -> str:
         if not any(wanted.contains(f"3.{minor}.99") for minor in range(have.minor + 1)):
             raise UnsupportedRuntime(
                 f"{where} asks for Python {text}; the template has {python}",
-                hint=f"lower it if the code allows (it may say >={python}), or ask the operator for a newer template",
+                hint=f"lower it if the code allows (it may say >={python}), or ask the operator for a newer template"
+                + (f"; there are Python {', '.join(f'3.{minor}' for minor in minors)}" if minors else ""),
             )
         return f"{where} asks for Python {text}; the template has {python}"
     for path in (".python-version", "runtime.txt"):

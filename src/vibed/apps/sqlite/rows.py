@@ -7,7 +7,21 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from vibed.apps.app import App, Build, Crash, Install, Key, Phase, Resources, Result, Runtime, Start, Status, Version
+from vibed.apps.app import (
+    App,
+    Build,
+    Crash,
+    Elsewhere,
+    Install,
+    Key,
+    Phase,
+    Resources,
+    Result,
+    Runtime,
+    Start,
+    Status,
+    Version,
+)
 from vibed.apps.errors import NotFound
 from vibed.apps.standing import WAITS
 
@@ -90,11 +104,12 @@ def _runtime(text: str) -> Runtime:
 def _runtime_of(raw: dict[str, Any]) -> Runtime:
     start = raw.pop("start")
     install, build = raw.pop("install", None), raw.pop("build", None)
-    otherwise = raw.pop("otherwise", None)
+    otherwise, elsewhere = raw.pop("otherwise", None), raw.pop("elsewhere", ())
     return Runtime(
         # versions of 0.4 and before were kept without packages, expected ports, and what follows them
         **{**raw, **{name: tuple(raw.get(name, ())) for name in ("notes", "packages", "reads")}},
         otherwise=_runtime_of(otherwise) if otherwise else None,
+        elsewhere=tuple(_elsewhere(other) for other in elsewhere),
         install=_install(install) if install else None,
         build=Build(**{**build, "outputs": tuple(build["outputs"])}) if build else None,
         start=Start(
@@ -106,6 +121,11 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
             expected_ports=tuple(start.get("expected_ports", ())),
         ),
     )
+
+
+def _elsewhere(raw: dict[str, Any]) -> Elsewhere:
+    install = raw["install"]
+    return Elsewhere(raw["template"], _install(install) if install else None, tuple(raw["packages"]))
 
 
 def _install(raw: dict[str, Any]) -> Install:
