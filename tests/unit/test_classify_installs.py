@@ -17,6 +17,7 @@ from vibed.classify.errors import BadRequirements, DependenciesMissing
 
 Files = dict[str, str | bytes]
 FLASK = "from flask import Flask\napp = Flask(__name__)\n"
+FASTAPI = "from fastapi import FastAPI\nimport humanize\napp = FastAPI()\n"
 EXPRESS = "const express = require('express')\nexpress().listen(3000)\n"
 POETRY = '[[package]]\nname = "humanize"\nversion = "4.9.0"\noptional = false\n\n[package.extras]\nversion = "9"\n\n[[package]]\nname = "own"\nversion = "1.0"\n\n[package.source]\ntype = "directory"\nurl = "lib"\n'
 UV = 'version = 1\n\n[[package]]\nname = "app"\nversion = "0.1.0"\nsource = { virtual = "." }\n\n[[package]]\nname = "Humanize"\nversion = "4.9.0"\nsource = { registry = "https://x/path/git/simple" }\n'
@@ -76,6 +77,32 @@ def test_a_list_in_any_form_says_what_is_installed(files: Files, wanted: tuple[s
         wanted,
         False,
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"render.yaml": "services:\n- type: web\n  startCommand: cd backend && uvicorn main:app --port $PORT\n", "backend/main.py": FASTAPI, "backend/requirements.txt": "fastapi\nuvicorn\nhumanize==4.9\n"}, ("fastapi", "humanize==4.9", "uvicorn")),
+        ({"README.md": "", "api/src/app.py": FLASK + "import humanize\n", "api/pyproject.toml": '[project]\nname = "x"\ndependencies = ["flask", "humanize<5"]\n', "web/index.html": "<p>", "web/package.json": "{}"}, ("flask", "gunicorn", "humanize<5")),
+        ({"web/manage.py": "import django\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site.settings')\n", "web/site/settings.py": "", "web/requirements/base.txt": "django\nhumanize==4.9\n"}, ("django", "humanize==4.9")),
+        ({"app.py": FLASK + "import humanize\n", "environment/requirements.txt": "flask\nhumanize<5\n"}, ("flask", "gunicorn", "humanize<5")),
+        ({"Procfile": "web: gunicorn server.app:app\n", "server/app.py": FLASK + "import humanize\n", "server/requirements.txt": "flask\nhumanize==1\n", "requirements.txt": "flask\nhumanize==2\ngunicorn\n"}, ("flask", "gunicorn", "humanize==2")),
+        ({"README.md": "", "requirements.txt": "black\nhumanize==1\n", "server/app.py": FLASK + "import humanize\n", "server/Pipfile": '[packages]\nflask = "*"\nhumanize = "==2"\n'}, ("flask", "gunicorn", "humanize==2")),
+    ],
+    ids=["where a command goes first", "above what is started", "beside manage.py", "the only one, anywhere", "a command at the root has the root’s", "else the nearest"],
+)  # fmt: skip
+def test_a_list_lies_where_what_is_started_lies(files: Files, wanted: tuple[str, ...]) -> None:
+    decision = decided(files)
+    assert decision.install is not None
+    assert decision.install.wanted == wanted
+    assert not any("no list says" in note for note in decision.notes)
+
+
+def test_what_a_list_below_the_root_names_beside_itself_is_found_from_the_root() -> None:
+    install = decided({"api/app.py": FLASK + "import own\n", "api/requirements.txt": "-r more.txt\n./lib\n", "api/more.txt": "flask\n", "api/lib/setup.py": "", "README.md": "", "docs/x.md": ""}).install
+    assert install is not None
+    assert "./api/lib" in install.wanted
+    assert install.private
 
 
 def test_a_script_may_say_in_its_own_header_what_it_needs() -> None:

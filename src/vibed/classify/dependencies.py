@@ -69,12 +69,13 @@ def _on(
         python = _python(project, decision.template)
         files = started.entries(project, decision)
         tree, sources = project.tree, project.sources
+        folders = started.folders(decision, files)
         if can_install and packages is not None:
             ways = filter(None, (decision, decision.otherwise))
             commands = [" ".join(way.argv) or way.shell or "" for way in ways]
-            found = python_install.needs(tree, sources, files, packages, python, commands)
+            found = python_install.needs(tree, sources, files, packages, python, commands, folders)
         else:
-            found = python_dependencies.dependencies(tree, sources, files, packages, python)
+            found = python_dependencies.dependencies(tree, sources, files, packages, python, folders)
         if found.missing:
             _refuse(decision, found)
         about = python_version.note(project.tree, python, sorted(there or ()))

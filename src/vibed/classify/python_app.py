@@ -14,6 +14,7 @@ from vibed.classify.python_source import BOTS, COMMANDS
 from vibed.classify.tree import strings, table
 from vibed.sources.errors import quoted
 
+_LIST = re.compile(r"(?:^|/)(?:requirements(?:[^/]*|/[^/]*)\.txt|pyproject\.toml|Pipfile)$")
 _DAEMON = re.compile(r"^daemon\s*=\s*True", re.MULTILINE)
 _SHOWN = {"wsgi": "a WSGI callable", "asgi": "an ASGI callable", "socket": "a socket of its own"}
 
@@ -125,7 +126,8 @@ class PythonApp(PythonServers):
 
     def declares(self, *names: str) -> bool:
         """Whether a list of requirements mentions one of the distributions."""
-        text = "\n".join(self.tree.text(path) for path in ("requirements.txt", "pyproject.toml", "Pipfile")).lower()
+        lists = (path for path in self.tree.known(".txt", "pyproject.toml", "Pipfile") if _LIST.search(path))
+        text = "\n".join(map(self.tree.text, lists)).lower()
         return any(name in text for name in names)
 
     def decide(self, path: str) -> Decision:

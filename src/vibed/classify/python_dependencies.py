@@ -30,14 +30,19 @@ _TEST = re.compile(r"(?:^|/)(?:tests?/|test_[^/]*$|conftest\.py$)")
 
 
 def dependencies(
-    tree: Tree, sources: Sources, entries: Sequence[str], packages: Mapping[str, str] | None, python: str
+    tree: Tree,
+    sources: Sources,
+    entries: Sequence[str],
+    packages: Mapping[str, str] | None,
+    python: str,
+    folders: Sequence[str] = ("",),
 ) -> Needs:
     """Compare what is declared, or else imported from `entries` on, with `packages` (name to version; None: do not).
 
-    `python` is the template's version, for environment markers. Raises `BadRequirements`.
+    `python` is the template's version, for environment markers; `folders`: where lists are looked for. Raises `BadRequirements`.
     """
     found = Needs()
-    lists = declared(tree, python)
+    lists = declared(tree, python, folders)
     wanted, addresses = lists.wanted, lists.addresses
     files = read(tree, sources, entries)
     imported = imports(sources, files)

@@ -32,12 +32,13 @@ def needs(
     packages: Mapping[str, str],
     python: str,
     commands: Sequence[str],
+    folders: Sequence[str] = ("",),
 ) -> Needs:
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
-    template's, `commands` how it is started and what is tried after that. Raises `BadRequirements`, and
+    template's, `commands` how it is started and what is tried after that, `folders` where lists are looked for. Raises `BadRequirements`, and
     `DependenciesMissing` for what no registry has.
     """
-    lists = declared(tree, python)
+    lists = declared(tree, python, folders)
     files = having.read(tree, sources, entries)
     imported = having.imports(sources, files)
     have: dict[str, str] = {canonicalize_name(name): version for name, version in packages.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vibed.classify import python_locks
@@ -32,6 +32,8 @@ _EDITABLE = ("-e", "--editable")
 _INDEXES = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
 _MOST_FILES = 10
 _LONGEST_LINE = 2000
+_ASIDE = re.compile(r"\.|(?:tests?|docs?|examples?|scripts|tools|samples?)/", re.IGNORECASE)
+"""Folders whose lists are not the app's."""
 _INLINE = re.compile(r"^# /// script\s*$\n((?:#[^\n]*\n)*?)# ///\s*$", re.MULTILINE)
 _INSTALL_REQUIRES = re.compile(r"\binstall_requires\s{0,9}=\s{0,9}[\[(]([^\])]{0,20000})[\])]")
 _LITERAL = re.compile(r"""(["'])([^"'\n]{1,300})\1""")
@@ -43,6 +45,8 @@ _DEVELOPMENT = re.compile(r"dev|test|lint|doc|typ|format|check|debug|bench|relea
 class Lists:
     """What was found, still as text."""
 
+    folder: str = ""
+    """Where the lists lie, with its slash."""
     lines: list[Line] = field(default_factory=list)
     further: list[Line] = field(default_factory=list)
     """Of groups and extras of the project that its list does not include."""
@@ -54,20 +58,39 @@ class Lists:
     notes: list[str] = field(default_factory=list)
 
 
-def found(tree: Tree) -> Lists:
-    """The lines of whichever list the app has. Raises `BadRequirements`, `BadConfiguration`."""
+def found(tree: Tree, folders: Sequence[str] = ("",)) -> Lists:
+    """The lines of whichever list the app has: of the first of `folders` (each with its slash; the root is empty) that
+    has one, else of the only list of requirements that there is. Raises `BadRequirements`, `BadConfiguration`."""
     lists = Lists()
-    files = [name for name in REQUIREMENTS if tree.has(name)]
-    files += [name for name in tree.root if name.startswith("requirements") and name.endswith(".txt")]
-    project = (_pyproject, _pipfile, _setup_cfg, _setup_py)
-    for name in files[:1]:
-        _requirements(tree, name, lists)
-    for read in project:
+    for folder in folders:
+        lists = _in_folder(tree, folder)
+        if lists.lines:
+            return lists
+    elsewhere = [path for path in tree.known("requirements.txt") if path.count("/") == 1 and not _ASIDE.match(path)]
+    if len(elsewhere) == 1:
+        _requirements(tree, elsewhere[0], lists)
+    else:
+        lists.lines = _inline(tree)
+    return lists
+
+
+def _in_folder(tree: Tree, folder: str) -> Lists:
+    """The lines of whichever list there is in one folder."""
+    lists = Lists(folder)
+    files = [folder + name for name in REQUIREMENTS if tree.has(folder + name)]
+    files += [path for path in tree.inside(folder) if re.fullmatch(r"requirements[^/]*\.txt", path[len(folder) :])]
+    for path in files[:1]:
+        _requirements(tree, path, lists)
+    for read in (_pyproject, _pipfile, _setup_cfg, _setup_py):
         if lists.lines:
             break
         read(tree, lists)
-    if not lists.lines:
-        lists.lines = _inline(tree)
+    if folder:
+        # its own paths are relative to where it lies; an installer reads them from the root
+        lists.lines = [
+            (where, f"./{posixpath.normpath(folder + text)}" if re.match(r"\.{1,2}/", text) else text)
+            for where, text in lists.lines
+        ]
     return lists
 
 
@@ -117,7 +140,7 @@ def _requirements(tree: Tree, first: str, lists: Lists) -> None:
 def _project(tree: Tree, where: str, value: str, lists: Lists) -> list[Line]:
     """What `-e VALUE` asks for: what the project itself needs where it is this one, else what lies there."""
     if _THIS.fullmatch(value):
-        own = Lists()
+        own = Lists(lists.folder)
         for read in (_pyproject, _setup_cfg, _setup_py):
             if not own.lines:
                 read(tree, own)
@@ -127,44 +150,47 @@ def _project(tree: Tree, where: str, value: str, lists: Lists) -> list[Line]:
 
 
 def _pyproject(tree: Tree, lists: Lists) -> None:
-    if not tree.has("pyproject.toml"):
+    own_file = f"{lists.folder}pyproject.toml"
+    if not tree.has(own_file):
         return
-    data = tree.toml("pyproject.toml")
+    data = tree.toml(own_file)
     project, tool = table(data.get("project")), table(data.get("tool"))
-    where = "pyproject.toml: an entry of dependencies"
+    where = f"{own_file}: an entry of dependencies"
     own = project.get("dependencies")
     lists.lines += _entries(where, own)
     if "dependencies" in _strings(project.get("dynamic")):
         dynamic = table(table(table(tool.get("setuptools")).get("dynamic")).get("dependencies")).get("file")
         for path in [dynamic] if isinstance(dynamic, str) else _strings(dynamic):
-            if tree.has(posixpath.normpath(path)):
-                _requirements(tree, posixpath.normpath(path), lists)
+            if tree.has(path := posixpath.normpath(lists.folder + path)):
+                _requirements(tree, path, lists)
     lists.lines = _with_sources(lists.lines, table(table(tool.get("uv")).get("sources")))
     for groups in (project.get("optional-dependencies"), data.get("dependency-groups")):
         for group in table(groups).values():
-            lists.further += _entries("pyproject.toml: a group of dependencies", group)
+            lists.further += _entries(f"{own_file}: a group of dependencies", group)
     poetry = table(tool.get("poetry"))
     if not lists.lines:
-        lists.lines += _tables("pyproject.toml: a dependency of Poetry", table(poetry.get("dependencies")))
+        lists.lines += _tables(f"{own_file}: a dependency of Poetry", table(poetry.get("dependencies")))
     for name, group in table(poetry.get("group")).items():
-        entries = _tables("pyproject.toml: a dependency of Poetry", table(table(group).get("dependencies")))
+        entries = _tables(f"{own_file}: a dependency of Poetry", table(table(group).get("dependencies")))
         # Poetry installs its groups; those for developing are of use only where the app imports them
         unasked = _DEVELOPMENT.search(name) or table(group).get("optional") is True
         (lists.further if unasked else lists.lines).extend(entries)
-    lists.pins += python_locks.pins(tree, ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml"))
+    locks = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml")
+    lists.pins += python_locks.pins(tree, [lists.folder + name for name in locks])
 
 
 def _pipfile(tree: Tree, lists: Lists) -> None:
-    if tree.has("Pipfile"):
-        data = tree.toml("Pipfile")
-        lists.lines += _tables("Pipfile: a package", table(data.get("packages")))
-        lists.further += _tables("Pipfile: a package", table(data.get("dev-packages")))
-        lists.pins += python_locks.pins(tree, ("Pipfile.lock",))
+    own_file = f"{lists.folder}Pipfile"
+    if tree.has(own_file):
+        data = tree.toml(own_file)
+        lists.lines += _tables(f"{own_file}: a package", table(data.get("packages")))
+        lists.further += _tables(f"{own_file}: a package", table(data.get("dev-packages")))
+        lists.pins += python_locks.pins(tree, [f"{own_file}.lock"])
 
 
 def _setup_cfg(tree: Tree, lists: Lists) -> None:
     inside = False
-    for line in tree.text("setup.cfg").split("\n"):
+    for line in tree.text(f"{lists.folder}setup.cfg").split("\n"):
         text = line.strip()
         if inside and (line[:1] in (" ", "\t") or not text or text[0] == "#"):
             entry = text
@@ -172,18 +198,18 @@ def _setup_cfg(tree: Tree, lists: Lists) -> None:
             name, equals, entry = text.partition("=")
             inside = bool(equals) and name.strip() == "install_requires"
         if inside and entry.strip() and entry.strip()[0] != "#":
-            lists.lines.append(("setup.cfg: an entry of install_requires", entry.strip()[:_LONGEST_LINE]))
+            lists.lines.append((f"{lists.folder}setup.cfg: an entry of install_requires", entry.strip()[:_LONGEST_LINE]))
 
 
 def _setup_py(tree: Tree, lists: Lists) -> None:
-    text = tree.text("setup.py")
+    text = tree.text(f"{lists.folder}setup.py")
     inside = _INSTALL_REQUIRES.search(text)
     if inside is None:
         named = re.search(r"\binstall_requires\s{0,9}=\s{0,9}(\w{1,80})\s{0,9},?", text)
         if named is not None:
             inside = re.search(rf"^{named[1]}\s{{0,9}}=\s{{0,9}}[\[(]([^\])]{{0,20000}})[\])]", text, re.MULTILINE)
     if inside is not None:
-        where = "setup.py: an entry of install_requires"
+        where = f"{lists.folder}setup.py: an entry of install_requires"
         lists.lines += [(where, literal[2]) for literal in _LITERAL.finditer(_COMMENT.sub("", inside[1]))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
@@ -58,15 +58,16 @@ class Declared:
     notes: list[str] = field(default_factory=list)
 
 
-def declared(tree: Tree, python: str) -> Declared:
-    """What is asked for on a version of Python. Raises `BadRequirements`."""
+def declared(tree: Tree, python: str, folders: Sequence[str] = ("",)) -> Declared:
+    """What is asked for on a version of Python, by the lists in the first of `folders` that has some. Raises
+    `BadRequirements`."""
     environment = {
         "python_version": python, "python_full_version": f"{python}.0", "implementation_version": f"{python}.0",
         "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64",
         "platform_python_implementation": "CPython", "implementation_name": "cpython", "platform_release": "",
         "platform_version": "", "extra": "",
     }  # fmt: skip
-    lists = python_lists.found(tree)
+    lists = python_lists.found(tree, folders)
     found = Declared(hashed=lists.hashed, notes=list(lists.notes))
     _read(lists.lines, environment, found.wanted, found)
     _read(lists.further, environment, found.further, Declared())

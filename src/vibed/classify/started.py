@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from vibed.classify import shell_text
@@ -19,6 +19,8 @@ _SETTINGS = frozenset({"-c", "--config", "--log-config", "--env-file", "-k", "--
 """Options whose value is not what is started."""
 _INLINE = re.compile(r"\bfrom ([\w.]{1,200}) import |\bimport\(\"\./([^\"]{1,200})\"\)")
 """What a command imports that is a program itself: `python3 -c`, `node -e`."""
+_SAID = frozenset({"procfile", "host-file", "dockerfile"})
+"""Rules by which a project says its own command."""
 _NODE = ("", ".js", ".mjs", ".cjs", ".ts", ".mts")
 
 
@@ -30,6 +32,22 @@ def entries(project: Project, decision: Decision) -> list[str]:
     ending = (".py",) if decision.kind == "python" else _NODE[1:]
     fitting = [path for path in found if path.endswith((*ending, "/www"))]
     return list(dict.fromkeys(reversed(fitting)))
+
+
+def folders(decision: Decision, files: Sequence[str]) -> list[str]:
+    """Where lists of what is needed lie, each with its slash, the nearest to `files` first. A command that the project
+    says itself is run, by whoever runs it there, with the lists of the folder that it runs in."""
+    found = []
+    if decision.rule in _SAID:
+        *_, (_, folder) = (((), ""), *_commands(decision))
+        found.append(folder)
+    managed = [word for words, _ in _commands(decision) for word in words if word.endswith("/manage.py")]
+    for path in (*files, *managed):
+        folder = posixpath.dirname(path)
+        while folder:
+            found.append(folder)
+            folder = posixpath.dirname(folder)
+    return [f"{folder}/" if folder else "" for folder in dict.fromkeys((*found, ""))]
 
 
 def sources(project: Project, decision: Decision) -> list[str]:
