@@ -99,10 +99,28 @@ def test_a_list_lies_where_what_is_started_lies(files: Files, wanted: tuple[str,
 
 
 def test_what_a_list_below_the_root_names_beside_itself_is_found_from_the_root() -> None:
-    install = decided({"api/app.py": FLASK + "import own\n", "api/requirements.txt": "-r more.txt\n./lib\n", "api/more.txt": "flask\n", "api/lib/setup.py": "", "README.md": "", "docs/x.md": ""}).install
+    install = decided(
+        {
+            "api/app.py": FLASK + "import own\n",
+            "api/requirements.txt": "-r more.txt\n./lib\n",
+            "api/more.txt": "flask\n",
+            "api/lib/setup.py": "",
+            "README.md": "",
+            "docs/x.md": "",
+        }
+    ).install
     assert install is not None
     assert "./api/lib" in install.wanted
     assert install.private
+
+
+def test_what_is_part_of_python_is_not_looked_for_in_a_registry() -> None:
+    decision = decided(
+        {"app.py": FLASK + "import sqlite3, humanize\n", "requirements.txt": "flask\nsqlite3\nuuid==1.30\nhumanize\n"}
+    )
+    assert decision.install is not None
+    assert decision.install.wanted == ("flask", "gunicorn", "humanize")
+    assert "sqlite3 is part of Python and not installed" in decision.notes
 
 
 def test_a_script_may_say_in_its_own_header_what_it_needs() -> None:

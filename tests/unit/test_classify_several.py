@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from classify_trees import table_of
+from classify_trees import TEMPLATES, table_of
 
 from vibed.classify.classifier import classify
 from vibed.classify.decision import Decision
@@ -113,3 +113,36 @@ def test_a_collection_of_apps_is_one_whatever_lies_beside_it() -> None:
     files: Files = {f"{name}/app.js": NODE for name in ("blog", "cookies", "csrf", "upload")}
     with pytest.raises(AmbiguousProject, match="‘blog’, ‘cookies’, ‘csrf’, ‘upload’ look like several"):
         decided({**files, "package.json": '{"dependencies": {"koa": "2"}}'})
+
+
+VITE = {
+    "index.html": "<div id=root></div><script type=module src=/src/main.jsx></script>",
+    "src/main.jsx": "import React from 'react'\n",
+    "package.json": '{"scripts": {"build": "vite build"}, "devDependencies": {"vite": "7"}, "dependencies": {"react": "19"}}',
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "folder", "kind"),
+    [
+        ({"portfolio/index.html": "<p>", "portfolio/404.html": "<p>", "skills/seo/SKILL.md": ""}, "portfolio/", "static"),
+        ({"app/bin/www": NODE, "app/package.json": '{"scripts": {"start": "node bin/www"}}', "compose.yml": "", "default.env": "", "docs/plan.md": ""}, "app/", "node"),
+        ({"site/pages/index.html": "<p>", "site/pages/more.html": "<p>", "notes.txt": "", "tests/main.py": "print(1)"}, "site/pages/", "static"),
+        ({**{f"client/{path}": text for path, text in VITE.items()}, "notes.txt": "", "tools/app.py": "print(1)"}, "client/", "static"),
+    ],
+    ids=["pages", "a server of Node’s", "two deep, beside tests", "pages that are built"],
+)  # fmt: skip
+def test_the_only_folder_that_holds_an_app_is_the_app(files: Files, folder: str, kind: str) -> None:
+    decision = classify(table_of(files), None, TEMPLATES, installs=("python", "node", "build"))
+    assert (decision.kind, decision.strip) == (kind, folder)
+    assert f"the app is in ‘{folder.rstrip('/')}’, the only folder that holds one" in decision.notes[0]
+
+
+def test_of_several_folders_or_one_that_says_nothing_none_is_taken() -> None:
+    client: Files = {f"client/{path}": text for path, text in VITE.items()}
+    with pytest.raises(AmbiguousProject, match="‘server’, ‘client/web’ look like several"):
+        decided({**{f"client/web/{path}": text for path, text in VITE.items()}, "server/pom.xml": "", "notes.txt": ""})
+    with pytest.raises(AmbiguousProject, match="‘client’, ‘server’ look like several"):
+        decided({**client, "server/Gemfile": "", "notes.txt": ""})
+    with pytest.raises(AmbiguousProject, match="‘server’ looks like one"):
+        decided({"server/package.json": "{}", "notes.txt": "", "more.txt": ""})

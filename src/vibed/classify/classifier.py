@@ -8,7 +8,7 @@ from dataclasses import replace
 from vibed.classify import command_line, contents, dependencies, left_out, named, not_kept, own_tls, ports, started
 from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
-from vibed.classify.errors import BadOverride
+from vibed.classify.errors import BadOverride, NoEntrypoint, ProjectBelow
 from vibed.classify.project import Project
 from vibed.classify.rules import first, following
 from vibed.classify.tree import Tree
@@ -28,8 +28,26 @@ def classify(
     other packages can be installed; `build`: what has to be built is built.
     Raises subclasses of `ClassifyError`.
     """
-    asked = override is not None and override.port is not None
     tree = Tree.of(table)
+    try:
+        return _classified(table, tree, override, templates, installs)
+    except ProjectBelow as found:
+        try:
+            inside = _classified(table, tree.below(found.folder), override, templates, installs)
+        except NoEntrypoint:
+            raise found from None
+        note = f"the app is in {quoted(found.folder)}, the only folder that holds one: what lies beside it is not there"
+        return replace(inside, notes=(note, *inside.notes))
+
+
+def _classified(
+    table: ArchiveTable,
+    tree: Tree,
+    override: Override | None,
+    templates: Mapping[str, TemplateFacts] | None,
+    installs: Collection[str],
+) -> Decision:
+    asked = override is not None and override.port is not None
     builds = "build" in installs
     project = Project(tree, templates, (override.port if override else None) or PORT, builds=builds)
     decision = _decided(project, override)

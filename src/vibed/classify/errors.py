@@ -42,6 +42,13 @@ class AmbiguousProject(ClassifyError):
     code = "AmbiguousProject"
 
 
+class ProjectBelow(AmbiguousProject):
+    """One folder, and only one, holds a project: whoever asked may look there."""
+
+    folder: str = ""
+    """From the root, without a slash at its end."""
+
+
 class DependenciesMissing(ClassifyError):
     """It needs packages that the template does not have. `details.missing` lists them."""
 

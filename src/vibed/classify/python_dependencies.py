@@ -39,7 +39,8 @@ def dependencies(
 ) -> Needs:
     """Compare what is declared, or else imported from `entries` on, with `packages` (name to version; None: do not).
 
-    `python` is the template's version, for environment markers; `folders`: where lists are looked for. Raises `BadRequirements`.
+    `python` is the template's version, for environment markers; `folders`: where lists are looked for. Raises
+    `BadRequirements`.
     """
     found = Needs()
     lists = declared(tree, python, folders)

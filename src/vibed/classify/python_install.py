@@ -35,8 +35,8 @@ def needs(
     folders: Sequence[str] = ("",),
 ) -> Needs:
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
-    template's, `commands` how it is started and what is tried after that, `folders` where lists are looked for. Raises `BadRequirements`, and
-    `DependenciesMissing` for what no registry has.
+    template's, `commands` how it is started and what is tried after that, `folders` where lists are looked for. Raises
+    `BadRequirements`, and `DependenciesMissing` for what no registry has.
     """
     lists = declared(tree, python, folders)
     files = having.read(tree, sources, entries)
@@ -53,12 +53,16 @@ def needs(
     lacking: list[Wanted] = []
     needed: list[Wanted] = []
     for want in wanted:
+        if is_standard(want.name):
+            # no registry has it, or has somebody else's of that name
+            found.notes.append(f"{want.shown} is part of Python and not installed")
+            continue
         folder = having.vendored(tree, want) if want.name not in have else None
         if folder is not None:
             found.vendored = list(dict.fromkeys([*found.vendored, folder]))
             continue
         is_used = want.name in used or having.uses(want, imported)
-        if _idle(want) and not is_used:
+        if want.name in NOT_NEEDED and not is_used:
             continue
         needed.append(want)
         if _lacks(want, have, lists, used=is_used):
@@ -97,11 +101,6 @@ def _served_by(command: str, wanted: Sequence[Wanted]) -> list[Wanted]:
     words: set[str] = {canonicalize_name(word) for word in re.findall(r"[A-Za-z][\w-]*", command)}
     listed = {want.name for want in wanted}
     return [Wanted(name, name) for name in sorted((words & SERVERS) - listed)]
-
-
-def _idle(want: Wanted) -> bool:
-    """Whether it is a tool, or a part of Python, that an app which does not name it has no use for."""
-    return want.name in NOT_NEEDED or is_standard(want.name)
 
 
 def _lacks(want: Wanted, have: Mapping[str, str], lists: Declared, *, used: bool) -> bool:

@@ -198,7 +198,9 @@ def _setup_cfg(tree: Tree, lists: Lists) -> None:
             name, equals, entry = text.partition("=")
             inside = bool(equals) and name.strip() == "install_requires"
         if inside and entry.strip() and entry.strip()[0] != "#":
-            lists.lines.append((f"{lists.folder}setup.cfg: an entry of install_requires", entry.strip()[:_LONGEST_LINE]))
+            lists.lines.append(
+                (f"{lists.folder}setup.cfg: an entry of install_requires", entry.strip()[:_LONGEST_LINE])
+            )
 
 
 def _setup_py(tree: Tree, lists: Lists) -> None:

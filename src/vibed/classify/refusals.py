@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 
-from vibed.classify import foreign, unpublished
+from vibed.classify import below, foreign, unpublished
 from vibed.classify.decision import Decision
-from vibed.classify.errors import AmbiguousProject, BuildRequired, NoEntrypoint, NotAWebApp, UnsupportedRuntime
+from vibed.classify.errors import (
+    AmbiguousProject,
+    BuildRequired,
+    NoEntrypoint,
+    NotAWebApp,
+    ProjectBelow,
+    UnsupportedRuntime,
+)
 from vibed.classify.node_tools import SERVERS
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
@@ -111,25 +118,20 @@ _COLLECTION = 4
 
 
 def subfolder(p: Project) -> Decision | None:
-    found = []
-    for top in p.tree.tops:
-        prefix = f"{top}/"
-        names = {path[len(prefix) :] for path in p.tree.inside(prefix)}
-        if names & {
-            "package.json", "requirements.txt", "pyproject.toml", "go.mod", "index.html", "app.py", "main.py",
-            "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "app.js", "main.go",
-            "worker.js", "server.py", "streamlit_app.py",
-        }:  # fmt: skip
-            found.append(top)
+    found = below.projects(p.tree)
     # a server's own package.json with a folder of pages beside it is no collection
     if not found or (len(found) < _COLLECTION and p.tree.package is not None and SERVERS & p.node.dependencies.keys()):
         return None
-    raise AmbiguousProject(
-        f"the app is not at the root; {', '.join(map(quoted, found[:5]))} {'looks' if len(found) == 1 else 'look'} like"
-        f" {'one' if len(found) == 1 else 'several'}",
+    one = len(found) == 1
+    refused = (ProjectBelow if one else AmbiguousProject)(
+        f"the app is not at the root; {', '.join(map(quoted, found[:5]))}"
+        f" {'looks like one' if one else 'look like several'}",
         hint=f"deploy one folder: vibed deploy {found[0]}",
         details={"candidates": found[:20]},
     )
+    if isinstance(refused, ProjectBelow):
+        refused.folder = found[0]
+    raise refused
 
 
 _STARTED = ("app.py", "main.py", "server.js", "index.js", "worker.js")

@@ -224,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         "subfolder",
         None,
         "one or several folders hold a project, the root does not",
-        "refused: AmbiguousProject, with the folder to deploy",
+        "the only one is taken for the app; of several: refused: AmbiguousProject, with the folder to deploy",
         refusals.subfolder,
     ),
     Rule(

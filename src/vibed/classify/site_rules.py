@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vibed.classify import front_build
+from vibed.classify import below, front_build
 from vibed.classify.build_output import configured
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired
@@ -133,6 +133,8 @@ def site_folder(p: Project) -> Decision | None:
     page = p.site.page(folder)
     unbuilt = reason(p.node, page) if page else None
     if page and (p.site.is_source(page) or unbuilt):
+        if below.holds_page(p.tree, page):
+            return None
         raise BuildRequired(
             unbuilt or f"{quoted(page)} refers to source files that a browser cannot run",
             hint="run the build and deploy the folder it makes (often dist)",
@@ -148,8 +150,10 @@ def single_page(p: Project) -> Decision | None:
         pages = root
     if len(pages) == 1:
         folder, _, name = pages[0].rpartition("/")
+        if (p.site.is_source(pages[0]) or reason(p.node, pages[0])) and below.holds_page(p.tree, pages[0]):
+            return None
         return p.site.decide(folder, f"It is a static site: {quoted(name)} is its only page.", page=pages[0], spa=False)
-    if pages and not _has_code(p):
+    if pages and not _has_code(p) and len(below.projects(p.tree)) != 1:
         folders = {page.rpartition("/")[0] for page in pages}
         folder = folders.pop() if len(folders) == 1 else ""
         return p.site.listed(folder, f"It is a static site: it has {len(pages)} pages, and none is called index.html.")
@@ -162,7 +166,7 @@ def _has_code(p: Project) -> bool:
 
 def component(p: Project) -> Decision | None:
     found = sorted(path for path in p.tree.paths if path.endswith((".jsx", ".tsx", ".vue", ".svelte")))
-    if not found:
+    if not found or any(below.holds_page(p.tree, path) for path in found):
         return None
     raise BuildRequired(
         f"{quoted(found[0])} is a component: a browser cannot run it, and there is no page and no server",

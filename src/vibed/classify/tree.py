@@ -69,6 +69,13 @@ class Tree:
             texts = {path[cut:]: text for path, text in texts.items() if path.startswith(strip)}
         return cls(strip, paths, texts, table.texts_complete)
 
+    def below(self, folder: str) -> Tree:
+        """The same archive looked at through one more folder: what lies beside that is no part of the app."""
+        inside = f"{folder}/"
+        cut = len(inside)
+        texts = {path[cut:]: text for path, text in self._texts.items() if path.startswith(inside)}
+        return Tree(self.strip + inside, [path[cut:] for path in self.inside(inside)], texts, self.complete)
+
     def has(self, path: str) -> bool:
         """Whether there is a file at `path`."""
         return path in self.paths

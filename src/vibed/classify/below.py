@@ -1,0 +1,44 @@
+"""Projects that lie in folders, where the root is none."""
+
+from __future__ import annotations
+
+import re
+
+from vibed.classify.tree import Tree
+
+_MARKS = frozenset(
+    {
+        "package.json", "requirements.txt", "pyproject.toml", "Pipfile", "go.mod", "index.html", "app.py", "main.py",
+        "manage.py", "wrangler.toml", "wrangler.jsonc", "Procfile", "server.js", "index.js", "app.js", "main.go",
+        "worker.js", "server.py", "streamlit_app.py", "pom.xml", "build.gradle", "Cargo.toml", "composer.json",
+        "Gemfile", "pubspec.yaml", "mix.exs",
+    }
+)  # fmt: skip
+"""Files of which each says that its folder holds a project, of whatever language."""
+_ASIDE = re.compile(r"\.|(?:tests?|e2e|docs?|examples?|samples?|scripts?|tools?|infra|deploy|skills)$", re.IGNORECASE)
+"""Folders that are no app where another one may be."""
+_DEEPEST = 3
+
+
+def projects(tree: Tree) -> list[str]:
+    """The folders that hold a project each, none of them inside another; those for tests, tools and documents only
+    where there are no others."""
+    found: list[str] = []
+    for path in sorted(tree.paths, key=lambda path: (path.count("/"), path)):
+        folder, _, name = path.rpartition("/")
+        if name not in _MARKS or not folder or folder.count("/") >= _DEEPEST or "node_modules" in folder:
+            continue
+        if not any(folder == other or folder.startswith(f"{other}/") for other in found):
+            found.append(folder)
+    apps = [folder for folder in found if not any(_ASIDE.match(part) for part in folder.split("/"))]
+    return apps or found
+
+
+def holds_page(tree: Tree, page: str) -> bool:
+    """Whether a page belongs to a project of a folder, which says how it is built."""
+    folder = page.rpartition("/")[0]
+    while folder:
+        if tree.has(f"{folder}/package.json"):
+            return True
+        folder = folder.rpartition("/")[0]
+    return False
