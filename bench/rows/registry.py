@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bench.harness import Bench
 from bench.report import Row
-from bench.rows import burst, general, healing, idle, many, redeploy, restart, router, static, workers
+from bench.rows import burst, general, healing, idle, layers, many, redeploy, restart, router, static, workers
 
 ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "static": static.measure,
@@ -18,6 +18,7 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "gunicorn": general.measure_gunicorn,
     "fastapi": general.measure_fastapi,
     "express": general.measure_express,
+    "layers": layers.measure,
     "burst": burst.measure,
     "router": router.measure,
     "redeploy": redeploy.measure,

@@ -1,0 +1,221 @@
+"""Dependencies: the first deploy of an app whose packages nobody has installed yet, beside the installer alone on the
+host; the second one beside the same app without packages; ten apps at once that want the same.
+
+Every cold sample asks for another version of one small package, so that its layer is a new one while all that it
+downloads but that package is in the caches, ours and the installer's own. The installer runs on the host, with all of
+the machine; the builder is bounded as it always is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from bench import sources, web
+from bench.harness import Bench
+from bench.instance import Instance, NotLive
+from bench.report import Row, Verdict, at_most, not_measurable
+
+OTHERS = ("4.6.0", "4.7.0", "4.8.0", "4.9.0", "4.10.0", "4.11.0", "4.12.0", "4.12.1", "4.12.2", "4.12.3")
+"""Versions of humanize (PyPI): what makes a layer of Python a new one."""
+NODE_OTHERS = ("3.3.1", "3.3.2", "3.3.3", "3.3.4", "3.3.6", "3.3.7", "3.3.8")
+"""Of nanoid (npm)."""
+COLD_RATIO = 1.25
+AGAIN_RATIO = 1.1
+MEANWHILE_RATIO = 1.2
+_WAIT_S = 300.0
+
+COLD = ", layer built: POST ▸ 200"
+ALONE = ", the installer alone"
+AGAIN = "layer there: POST ▸ 200"
+PLAIN = "the same app without packages: POST ▸ 200"
+QUIET = "another's site, nothing else going on"
+MEANWHILE = "another's site while ten apps wait for one layer"
+
+Files = Mapping[str, str]
+
+
+def measure(bench: Bench) -> Row:
+    row = bench.begin("layers", "dependencies: first deploy beside the installer alone, and again")
+    with bench.fresh() as instance:
+        instance.wait_warm()
+        _cold(bench, row, instance, "python, 4 packages", _python, _uv, OTHERS)
+        _cold(bench, row, instance, "node, 11 packages", _node, _npm, NODE_OTHERS)
+        _again(bench, row, instance)
+        _at_once(bench, row, instance)
+    for name in ("python, 4 packages", "node, 11 packages"):
+        _judge_cold(row, name)
+    row.verdicts.append(_ratio(row, AGAIN, PLAIN, AGAIN_RATIO))
+    row.verdicts.append(_ratio(row, MEANWHILE, QUIET, MEANWHILE_RATIO))
+    return row
+
+
+def _python(mark: str, other: str) -> Files:
+    app = (
+        "import flask, humanize, pandas, sqlalchemy\n"
+        "app = flask.Flask(__name__)\n"
+        f"app.get('/')(lambda: '{mark}')\n"
+    )  # fmt: skip
+    # versions that no template has: else there is nothing to install
+    wanted = f"flask==3.1.0\nsqlalchemy==2.0.36\npandas==2.2.3\nhumanize=={other}\n"
+    return {"app.py": app, "requirements.txt": wanted}
+
+
+def _node(mark: str, other: str) -> Files:
+    names = {
+        "express": "4.21.2", "got": "11.8.6", "chalk": "4.1.2", "date-fns": "3.6.0", "yargs": "17.7.2",
+        "winston": "3.17.0", "joi": "17.13.3", "rxjs": "7.8.1", "slugify": "1.6.6", "ms": "2.1.3", "nanoid": other,
+    }  # fmt: skip
+    app = (
+        "const express = require('express');\n"
+        "const app = express();\n"
+        f"app.get('/', (q, r) => r.send('{mark}'));\n"
+        "app.listen(process.env.PORT);\n"
+    )
+    return {"index.js": app, "package.json": json.dumps({"name": "bench", "main": "index.js", "dependencies": names})}
+
+
+def _uv(instance: Instance, folder: Path, caches: Path) -> None:
+    """`uv pip install` of the folder's requirements, for the interpreter of this run."""
+    uv = instance.tools.path("uv")
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--target", folder / "installed", "--python-version", "3.13",
+         "--only-binary", ":all:", "-r", folder / "requirements.txt"],
+        check=True, env={**os.environ, "UV_CACHE_DIR": str(caches / "uv")},
+    )  # fmt: skip
+
+
+def _npm(instance: Instance, folder: Path, caches: Path) -> None:
+    """`npm install` of the folder's package.json, which has no lock file, as the app has none."""
+    del instance
+    subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund"],
+        cwd=folder, check=True, env={**os.environ, "NPM_CONFIG_CACHE": str(caches / "npm")},
+    )  # fmt: skip
+
+
+def _cold(
+    bench: Bench,
+    row: Row,
+    instance: Instance,
+    name: str,
+    files: Callable[[str, str], Files],
+    alone: Callable[[Instance, Path, Path], None],
+    others: tuple[str, ...],
+) -> None:
+    live: list[float] = []
+    bare: list[float] = []
+    caches = bench.folder / "caches"
+    for place, other in enumerate(others[: bench.count(len(others) - 1, 2) + 1]):
+        with tempfile.TemporaryDirectory(dir=bench.folder) as made:
+            folder = Path(made)
+            for path, text in files("unused", other).items():
+                (folder / path).write_text(text)
+            began = time.perf_counter()
+            alone(instance, folder, caches)
+            took = (time.perf_counter() - began) * 1000
+        deployed = _deployed(row, instance, partial(files, other=other))
+        if place and deployed is not None:  # the first fills the caches of both
+            bare.append(took)
+            live.append(deployed)
+    shutil.rmtree(caches, ignore_errors=True)
+    row.time(name + COLD, live)
+    row.time(name + ALONE, bare)
+
+
+def _judge_cold(row: Row, name: str) -> None:
+    target = f"{name}: first deploy ≤ {COLD_RATIO:g} × the installer alone + the app's start"
+    ours, alone, start = (row.series.get(series) for series in (name + COLD, name + ALONE, PLAIN))
+    if ours is None or alone is None or start is None:
+        row.verdicts.append(not_measurable(target, "no sample"))
+    else:
+        row.verdicts.append(at_most(target, ours.p50, alone.p50 * COLD_RATIO + start.p50))
+
+
+def _again(bench: Bench, row: Row, instance: Instance) -> None:
+    """Apps with a layer that is there, and without any, in turn."""
+    found: dict[str, list[float]] = {AGAIN: [], PLAIN: []}
+    sources_of: Mapping[str, Callable[[str], Files]] = {AGAIN: _with_layer, PLAIN: _without}
+    for place in range(-1, bench.count(30, 5)):
+        for series, source in sources_of.items():
+            instance.wait_warm("python-313")
+            time.sleep(0.03)
+            took = _deployed(row, instance, source)
+            if place >= 0 and took is not None:
+                found[series].append(took)
+    for series, times in found.items():
+        row.time(series, times)
+
+
+def _hello(mark: str) -> str:
+    return f"import flask\napp = flask.Flask(__name__)\napp.get('/')(lambda: '{mark}')\n"
+
+
+def _without(mark: str) -> Files:
+    return {"app.py": _hello(mark), "requirements.txt": "flask\n"}
+
+
+def _with_layer(mark: str) -> Files:
+    return {"app.py": "import humanize\n" + _hello(mark), "requirements.txt": f"flask\nhumanize=={OTHERS[0]}\n"}
+
+
+def _new_to_all(mark: str) -> Files:
+    return {"app.py": "import inflection\n" + _hello(mark), "requirements.txt": "flask\ninflection==0.5.1\n"}
+
+
+def _at_once(bench: Bench, row: Row, instance: Instance) -> None:
+    """Ten apps that want the same new layer, and what others' deploys take meanwhile."""
+    found: dict[str, list[float]] = {QUIET: [], MEANWHILE: []}
+
+    def another(series: str) -> None:
+        if (took := _deployed(row, instance, sources.tiny_static)) is not None:
+            found[series].append(took)
+
+    for _ in range(bench.count(20, 3)):
+        another(QUIET)
+    before = _built(instance)
+    with ThreadPoolExecutor(10) as many:
+        waiting = [many.submit(_deployed, row, instance, _new_to_all) for _ in range(10)]
+        while not all(one.done() for one in waiting):
+            another(MEANWHILE)
+    for series, times in found.items():
+        row.time(series, times)
+    row.figures["layers built for ten apps that want the same"] = _built(instance) - before
+    row.figures["of the ten live"] = sum(one.result() is not None for one in waiting)
+
+
+def _built(instance: Instance) -> int:
+    """How many times a layer was made."""
+    with instance.connect() as api:
+        return sum(int(layer["builds"]) for layer in instance.call("GET", "/v1/layers", connection=api).json()["items"])
+
+
+def _deployed(row: Row, instance: Instance, files: Callable[[str], Files]) -> float | None:
+    """Milliseconds from the POST to the app's own page; its trouble is told in the row. The app is deleted."""
+    name, mark = sources.name_and_mark()
+    with instance.connect() as api, instance.connect() as visitor:
+        api.open()
+        visitor.open()
+        try:
+            return instance.deploy(api, visitor, name, sources.packed(files(mark)), mark, wait_s=_WAIT_S).live_ms
+        except (NotLive, OSError, web.Broken, ValueError) as error:
+            row.notes.append(f"{type(error).__name__}: {error}"[:400])
+            return None
+        finally:
+            instance.delete(api, name)
+
+
+def _ratio(row: Row, ours: str, floor: str, bound: float) -> Verdict:
+    target = f"{ours} ≤ {bound:g} × {floor}"
+    seen, alone = row.series.get(ours), row.series.get(floor)
+    if seen is None or alone is None:
+        return not_measurable(target, "no sample")
+    return at_most(target, seen.p50, alone.p50 * bound)
