@@ -134,7 +134,7 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         True,
     ),
     "TooManyOpenRequests": (
-        "Of the ingress: 2,048 requests and WebSockets of this app are open already.",
+        "Of the ingress: 2,048 requests and WebSockets of this app are open already, or half as many of your address.",
         "app",
         True,
     ),

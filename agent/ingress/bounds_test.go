@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -94,6 +95,32 @@ func TestRequestsBeyondTheBoundAreToldToComeBack(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(said, "TooManyOpenRequests") {
 		t.Errorf("%d %s", resp.StatusCode, said)
 	}
+}
+
+func TestOneVisitorLeavesHalfOfWhatAnAppMayHaveOpenToOthers(t *testing.T) {
+	h := headless(t, "")
+	h.most = 4
+	from := func(addresses string) *http.Request {
+		r := request("GET", "/", nil)
+		r.Header.Set("X-Forwarded-For", addresses)
+		return r
+	}
+	greedy, stop := context.WithCancel(context.Background())
+	for range 2 {
+		go h.client.Do(from("192.0.2.1").WithContext(greedy))
+	}
+	eventually(t, "two requests", func() bool { return h.Stats().Open == 2 })
+	// what stands before the last address is what the visitor itself has sent
+	resp, said := h.do(from("198.51.100.7, 192.0.2.1"))
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(said, "from your address") {
+		t.Errorf("%d %s", resp.StatusCode, said)
+	}
+	go h.client.Do(from("192.0.2.2"))
+	eventually(t, "another's request", func() bool { return h.Stats().Open == 3 })
+	stop()
+	eventually(t, "the first ones to be gone", func() bool { return h.Stats().Open == 1 })
+	go h.client.Do(from("192.0.2.1"))
+	eventually(t, "a request where there is room again", func() bool { return h.Stats().Open == 2 })
 }
 
 func TestAStatusThatIsNoneIsNoAnswer(t *testing.T) {

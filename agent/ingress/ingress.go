@@ -56,6 +56,7 @@ type Ingress struct {
 
 	bodyIdle  time.Duration
 	beginning beginning
+	shares    shares
 
 	open, upgraded, total, last, moved atomic.Int64
 	draining                           atomic.Bool
@@ -70,7 +71,7 @@ type Ingress struct {
 // New makes an ingress to the app behind dial; failures of the app are answered to the client, and reported to errors
 // when it is not nil.
 func New(dial Dialer, errorLog *log.Logger) *Ingress {
-	in := &Ingress{pool: newPool(dial), most: maxOpen, bodyIdle: bodyIdle, tunnels: map[*tunnel]struct{}{},
+	in := &Ingress{pool: newPool(dial), most: maxOpen, bodyIdle: bodyIdle, shares: shares{open: map[string]int64{}}, tunnels: map[*tunnel]struct{}{},
 		conns: map[*conn]struct{}{}, listeners: map[net.Listener]struct{}{}}
 	in.grpc = newGRPC(dial, errorLog, &in.pool.heads)
 	if errorLog == nil {
@@ -122,6 +123,11 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in.last.Store(time.Now().UnixNano())
 	open := in.open.Add(1)
 	defer in.open.Add(-1)
+	who := visitor(r.Header)
+	within := in.shares.take(who, in.most/2)
+	if within {
+		defer in.shares.giveBack(who)
+	}
 	// A request that begins here after the hand-over is the heir's, whatever connection it came by.
 	heir := in.heir.Load()
 	if heir != nil || in.draining.Load() && r.ProtoMajor == 1 {
@@ -133,6 +139,10 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		unread.Discard(w, r, unread.Quiet)
 		refuse(w, http.StatusServiceUnavailable, "TooManyOpenRequests",
 			fmt.Sprintf("%d requests of this app are open already.", in.most), true)
+	case !within:
+		unread.Discard(w, r, unread.Quiet)
+		refuse(w, http.StatusServiceUnavailable, "TooManyOpenRequests",
+			fmt.Sprintf("%d requests of this app are open from your address already.", in.most/2), true)
 	case r.Method == http.MethodConnect:
 		unread.Discard(w, r, unread.Quiet)
 		refuse(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "An app is not a proxy: CONNECT is not passed on.", false)
