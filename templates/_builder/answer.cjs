@@ -46,4 +46,4 @@ function finish (connection) {
   return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
-module.exports = { request, heard, failed, send, finish }
+module.exports = { OUT, request, heard, failed, send, finish }

@@ -8,11 +8,14 @@
 
 const fs = require('node:fs')
 const path = require('node:path')
-const { spawn } = require('node:child_process')
+const { spawn, spawnSync } = require('node:child_process')
 const answer = require('./answer.cjs')
 
 const NPM = '/layers/tools/npm/bin/npm-cli.js'
 const PLACE = '/tmp/layer'
+const COMPILERS = '/layers/compilers'
+const HEADERS = '/layers/headers'
+const MOST_LOOKED_FOR = 300
 const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--no-progress', '--loglevel=warn']
 
 async function main () {
@@ -24,7 +27,21 @@ async function main () {
   for (const [name, text] of Object.entries(request.files)) fs.writeFileSync(path.join(place, name), text)
   const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true' }
   env.PATH = `/layers/tools/bin:${env.PATH}`
+  if (request.compilers) {
+    console.log('a package has no ready-made file for this machine: it is compiled')
+    compilers(env)
+  }
   return request.step === 'resolve' ? resolve(request, place, env) : install(request, place, env)
+}
+
+/** Has gcc, what belongs to it and Python be found, with the headers of this Node. */
+function compilers (env) {
+  env.PATH = `${COMPILERS}/bin:${env.PATH}:${COMPILERS}/python`
+  env.PYTHON = env.npm_config_python = `${COMPILERS}/python/python3`
+  env.PYTHONPYCACHEPREFIX = '/tmp/pycache'
+  // node-gyp's settings; those of npm's own, and of an older one that a package brings
+  for (const prefix of ['npm_package_config_node_gyp_', 'npm_config_']) env[`${prefix}nodedir`] = HEADERS
+  env.JOBS = '2'
 }
 
 /** Writes the lock that `npm ci` then follows; no code of any package runs. */
@@ -32,7 +49,8 @@ async function resolve (request, place, env) {
   console.log('resolving the dependencies of package.json')
   const argv = [NPM, 'install', '--package-lock-only', '--ignore-scripts', ...QUIET, ...request.flags]
   const { status, told } = await run(argv, place, env)
-  if (status !== 0) return answer.failed(told)
+  // npm names one that does not exist at a time
+  if (status !== 0) return answer.failed(told, { unknown: told.includes('code E404') ? await unknown(place, env) : [] })
   await answer.finish(await answer.send({ resolution: fs.readFileSync(path.join(place, 'package-lock.json'), 'utf8') }))
   return 0
 }
@@ -43,8 +61,36 @@ async function install (request, place, env) {
   if (status !== 0) return answer.failed(told)
   const modules = path.join(place, 'node_modules')
   fs.mkdirSync(modules, { recursive: true })
-  const connection = await answer.send({ installed: true })
+  const connection = await answer.send({ installed: true, lacking: request.compilers ? compiled(place) : {} })
   return pack(place, connection)
+}
+
+/** Removes what compiling left and nobody needs; returns the libraries that its outcome wants and that are not there. */
+function compiled (place) {
+  for (const left of fs.globSync('node_modules/**/build/{Release,Debug}/{obj.target,obj,.deps}', { cwd: place })) {
+    fs.rmSync(path.join(place, left), { recursive: true, force: true })
+  }
+  const argv = ['-I', path.join(answer.OUT, 'linked.py'), place]
+  return JSON.parse(spawnSync(`${COMPILERS}/python/python3`, argv, { encoding: 'utf8' }).stdout || '{}')
+}
+
+/** The names in package.json that the registry does not have. */
+async function unknown (place, env) {
+  const manifest = JSON.parse(fs.readFileSync(path.join(place, 'package.json'), 'utf8'))
+  const registry = (env.npm_config_registry || env.NPM_CONFIG_REGISTRY || '').replace(/\/$/, '')
+  const specs = Object.entries({ ...manifest.dependencies, ...manifest.devDependencies })
+  const names = specs.filter(([, spec]) => !/[:/]/.test(spec)).map(([name]) => name).slice(0, MOST_LOOKED_FOR)
+  const absent = []
+  for (let at = 0; at < names.length; at += 8) {
+    await Promise.all(names.slice(at, at + 8).map(async (name) => {
+      try {
+        const found = await fetch(`${registry}/${name.replace('/', '%2f')}`, { signal: AbortSignal.timeout(20000) })
+        if (found.status === 404) absent.push(name)
+        await found.body?.cancel()
+      } catch {}
+    }))
+  }
+  return absent.sort()
 }
 
 /** Runs node on argv, its words in the log; resolves to its status and the end of what it said. */

@@ -9,17 +9,25 @@ tarball of the layer. All that uv prints is in the log; its end is in the object
 # It is handed over as it is, without vibeD around it.
 # ruff: noqa: PTH100, PTH109, PTH110, PTH113, PTH118, PTH120, PTH123, PTH103
 
+import concurrent.futures
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
+import urllib.error
+import urllib.request
 
 OUT = "/layers/out"
 UV = "/layers/tools/uv"
 PYTHON = "/usr/bin/python3"
 LAYER = "/tmp/layer"
+COMPILERS = "/layers/compilers"
+NOT_FOUND = "was not found in the package registry"
+MOST_LOOKED_FOR = 300
 TOLD_BYTES = 48 << 10
 SENT_BYTES = 1 << 20
 
@@ -28,6 +36,9 @@ def main():
     with open(os.path.join(OUT, "request.json")) as file:
         request = json.load(file)
     prepare()
+    if request.get("compilers"):
+        say("a package has no ready-made file for this machine: it is compiled")
+        compilers()
     if request["step"] == "resolve":
         return resolve(request)
     return install(request)
@@ -49,6 +60,14 @@ def prepare():
     os.makedirs("/tmp/home", exist_ok=True)
 
 
+def compilers():
+    """Have gcc and what belongs to it be found, with the headers of this Python."""
+    os.environ["PATH"] = f"{COMPILERS}/bin:{os.environ.get('PATH', os.defpath)}"
+    headers = sysconfig.get_path("include")
+    if not os.path.exists(headers) and os.path.exists(f"{COMPILERS}/root{headers}"):
+        os.environ["CPATH"] = f"{COMPILERS}/root{headers}"
+
+
 def resolve(request):
     """Everything that is wanted, pinned. What the template has is preferred wherever it fits."""
     # in the source's folder: paths in it are relative to that
@@ -62,7 +81,8 @@ def resolve(request):
     say(f"resolving {len(request['wanted'])} requirements")
     status, told = run([UV, *argv], quiet=True, cwd="/app")
     if status != 0:
-        return failed(told)
+        # uv names one that does not exist at a time
+        return failed(told, unknown=unknown(request["wanted"]) if NOT_FOUND in told else [])
     with open(pinned) as file:
         send({"resolution": file.read()}).close()
     return 0
@@ -83,12 +103,38 @@ def install(request):
     with_lock = os.path.join(LAYER, ".lock")
     if os.path.exists(with_lock):
         os.unlink(with_lock)
-    connection = send({"installed": True})
+    connection = send({"installed": True, "lacking": lacking() if request.get("compilers") else {}})
     # its own tar: as quick as a copy
     packed = subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno())
     connection.close()
     shutil.rmtree(LAYER, ignore_errors=True)
     return packed.returncode
+
+
+def lacking():
+    """The libraries that what was compiled wants and that are not there."""
+    argv = [PYTHON, "-I", os.path.join(OUT, "linked.py"), LAYER]
+    return json.loads(subprocess.run(argv, capture_output=True, text=True).stdout or "{}")
+
+
+def unknown(wanted):
+    """The names among the requirements that the registry does not have."""
+    names = re.findall(r"^\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)", "\n".join(wanted), re.MULTILINE)
+    index = os.environ.get("UV_DEFAULT_INDEX", "").rstrip("/")
+    fetch = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def absent(name):
+        try:
+            fetch(f"{index}/{re.sub('[-_.]+', '-', name).lower()}/", timeout=20).close()
+        except urllib.error.HTTPError as error:
+            return error.code == 404
+        except OSError:
+            pass
+        return False
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        looked = names[:MOST_LOOKED_FOR]
+        return [name for name, gone in zip(looked, pool.map(absent, looked)) if gone]
 
 
 def run(argv, *, cwd, quiet=False):
@@ -107,8 +153,8 @@ def run(argv, *, cwd, quiet=False):
     return status, told.decode("utf-8", "replace")
 
 
-def failed(told):
-    send({"failed": told}).close()
+def failed(told, **more):
+    send({"failed": told, **more}).close()
     return 1
 
 

@@ -16,6 +16,7 @@ from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_packag
 from tests.prepare import home as shared_home
 from vibed.apps.app import Install, Runtime, Start
 from vibed.apps.errors import VibedError
+from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
@@ -23,6 +24,7 @@ from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.layers.work import Order, Workshop
 from vibed.runtimes.registries import Registries
+from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Builder, RunFailed
 from vibed.supervision.base import SupervisedDriver
@@ -32,6 +34,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 every = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.general], ids=lambda s: s.name)
 one = pytest.mark.parametrize("subject", [SUBJECTS["process"]], ids=lambda s: s.name)
 
+COMPILERS = Compilers(shared_home(), Tools(shared_home()), load_templates())
 TINY = '{"name": "tiny", "version": "1.0.0"}'
 BACKEND = """
 import os, zipfile
@@ -87,7 +90,7 @@ def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries)
         return registries
 
     bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
-    return Counting(Workshop(driver.host, driver, toolbox, asked, timeout_s=60, limits=bounds))
+    return Counting(Workshop(driver.host, driver, toolbox, COMPILERS, asked, timeout_s=60, limits=bounds))
 
 
 @dataclass

@@ -33,8 +33,14 @@ def read(name: str) -> Trouble:
         ("uv-conflict", "and you require flask>=3 and werkzeug<2"),
         ("uv-legacy-dep", "and you require numpy==1.21.0"),
         ("uv-compiler", "numpy 1.26.4 could not be built: ../meson.build:1:0: ERROR: Unknown compiler(s)"),
-        ("uv-distutils", "psycopg2 2.9.5 could not be built: Error: pg_config executable not found."),
-        ("uv-mysql", "mysqlclient 2.2.4 could not be built: Exception: Can not find valid pkg-config name."),
+        (
+            "uv-distutils",
+            "psycopg2 2.9.5 could not be built: the program pg_config is missing (of PostgreSQL's client library)",
+        ),
+        (
+            "uv-mysql",
+            "mysqlclient 2.2.4 could not be built: the library mysqlclient is missing (of the client library of MySQL",
+        ),
         ("uv-uwsgi", "uwsgi 2.0.21 could not be built: Exception: you need a C compiler to build uWSGI"),
         ("uv-rust", "orjson 3.8.0 could not be built"),
         ("uv-hash", "Hash mismatch for `flask==3.1.3`"),
@@ -85,9 +91,20 @@ def test_the_package_that_is_to_blame_is_known_so_that_an_app_can_do_without_it(
     assert name in read(words).packages
 
 
-@pytest.mark.parametrize("words", ["uv-compiler", "uv-uwsgi", "uv-distutils", "npm-compiler"])
-def test_what_would_have_to_be_compiled_is_told_so(words: str) -> None:
-    assert "compiled" in read(words).hint
+@pytest.mark.parametrize("words", ["uv-compiler", "uv-uwsgi", "npm-compiler"])
+def test_what_only_wants_a_compiler_is_worth_another_try_with_one(words: str) -> None:
+    assert read(words).compiler
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"), [("uv-distutils", "psycopg2-binary"), ("uv-mysql", "PyMySQL")]
+)  # fmt: skip
+def test_what_wants_a_library_that_no_builder_has_is_not_tried_and_what_does_the_same_is_named(
+    words: str, instead: str
+) -> None:
+    trouble = read(words)
+    assert not trouble.compiler
+    assert instead in trouble.hint
 
 
 def test_a_lock_that_does_not_fit_and_peers_that_do_not_are_known() -> None:

@@ -12,6 +12,7 @@ from vibed.controller.starts import Starts
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.builds.provider import Builds
 from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
@@ -52,7 +53,12 @@ def makers(
 
     toolbox = Toolbox(config.home, tools)
     workshop = Workshop(
-        host, driver, toolbox, _Asked(tools, config.registries), timeout_s=max(_STEP_S, config.build_timeout_s)
+        host,
+        driver,
+        toolbox,
+        Compilers(config.home, tools, templates),
+        _Asked(tools, config.registries),
+        timeout_s=max(_STEP_S, config.build_timeout_s),
     )
     # either takes a processor or two for a while
     turns = Starts(max(1, len(os.sched_getaffinity(0)) // 2), hold_s=None)

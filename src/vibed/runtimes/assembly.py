@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import shutil
-import urllib.parse
 from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vibed.runtimes import commands, debian_packages
+from vibed.runtimes import commands
+from vibed.runtimes.debian_root import unpack
 from vibed.runtimes.pythons import RELOCATED, Python, python_of
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import Stage, Template
@@ -119,35 +118,13 @@ class Assembly:
     async def _debian(self) -> dict[str, str]:
         """Unpack the Debian packages and their dependencies, and remove what no sandbox needs."""
         self.say("unpacking Debian packages", 0.05)
-        versions = self.staging / "debian-versions"
         assert self.template.suite is not None
-        # a PID namespace, since mmdebstrap's processes would otherwise go on to the end when it and vibeD are killed
-        argv = ["unshare", "--pid", "--fork", "--kill-child"]
-        if os.geteuid() != 0:
-            # without root, a user namespace in which the caller is root is all that unpacking needs
-            argv += ["--map-root-user"]
-        argv += [
-            "mmdebstrap",
-            "--variant=extract",
-            "--mode=root",
-            "--skip=chroot/mount,output/dev",
-            "--format=directory",
-            '--aptopt=Acquire::Languages "none"',
-            '--aptopt=APT::Sandbox::User "root"',
-            *(f"--aptopt={setting}" for setting in await debian_packages.apt_settings()),
-            # maintainer scripts do not run, so the only trace of the versions is the names of the archives
-            f'--extract-hook=ls "$1/var/cache/apt/archives" > {shlex.quote(str(versions))}',
-            f"--include={','.join(self.template.debian)}",
-            self.template.suite,
-            str(self.root),
-        ]
-        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S)
+        resolved = await unpack(
+            self.template.debian, self.template.suite, self.root, log=self.log, deadline_s=_STEP_DEADLINE_S
+        )
         await asyncio.to_thread(self._finish_debian)
         await self._name_applets()
         await self._list_libraries()
-        resolved = dict(debs(versions.read_text()))
-        if not resolved:
-            raise ValueError("mmdebstrap unpacked no package")
         return resolved
 
     def _finish_debian(self) -> None:
@@ -319,12 +296,6 @@ def zygotes(template: Template) -> list[dict[str, Any]]:
         }
         for zygote in template.zygotes
     ]
-
-
-def debs(listing: str) -> list[tuple[str, str]]:
-    """(package, version) of each line that names a .deb archive as apt does (`:` in versions is escaped)."""
-    names = (line.strip().removesuffix(".deb").split("_") for line in listing.splitlines() if line.endswith(".deb"))
-    return [(parts[0], urllib.parse.unquote(parts[1])) for parts in names if len(parts) == 3]
 
 
 def zygote_programs(template: Template) -> list[Path]:

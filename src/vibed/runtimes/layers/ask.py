@@ -13,6 +13,8 @@ from vibed.runtimes.layers.work import StepFailed
 from vibed.sandboxes.driver import RunFailed
 
 FAILED = "DependencyBuildFailed"
+COMPILING = "a package has to be compiled: getting compilers (once, about 100 MB) and trying again with them"
+"""Said when an installation failed for want of a compiler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ class Ask:
     log_dir: Path
     say: Callable[[str], None]
     """Hears each step as it begins."""
+
+
+def unknown(error: StepFailed) -> tuple[str, ...]:
+    """Names that the registry does not have, as the builder's program found out; it may say anything."""
+    names = error.answer.get("unknown")
+    return tuple(name[:100] for name in names if isinstance(name, str)) if isinstance(names, list) else ()
 
 
 def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from vibed.runtimes.layers.ask import Ask
@@ -29,24 +29,29 @@ class Making:
     steps: Steps
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def resolve(self, ask: Ask, request: Mapping[str, Any]) -> str:
+    async def resolve(self, ask: Ask, request: Mapping[str, Any], *, compilers: bool = False) -> str:
         """The resolution that a step answers with. Raises StepFailed, VibedError, OSError."""
         with self.store.making() as place:
-            done = await self.steps.perform(self._order(ask, {"step": "resolve", **request}), place, ask.log_dir)
+            done = await self.steps.perform(
+                self._order(ask, {"step": "resolve", **request}, compilers), place, ask.log_dir
+            )
         return str(done.answer.get("resolution", ""))
 
-    async def layer(self, ask: Ask, key: str, request: Mapping[str, Any], packages: Mapping[str, str]) -> Layer:
+    async def layer(
+        self, ask: Ask, key: str, request: Mapping[str, Any], packages: Mapping[str, str], *, compilers: bool = False
+    ) -> Layer:
         """The layer of that key, installed if it is not there. Raises StepFailed, VibedError, OSError."""
         async with self._alone(key):
             if (found := await asyncio.to_thread(self.store.find, key)) is not None:
                 return found
             began = time.monotonic()
             with self.store.making() as place:
-                done = await self.steps.perform(self._order(ask, {"step": "install", **request}), place, ask.log_dir)
+                order = self._order(ask, {"step": "install", **request}, compilers)
+                done = await self.steps.perform(order, place, ask.log_dir)
                 if done.image is None:
                     raise OSError(f"no image came of layer {key[:12]}")
                 ask.say("keeping the layer")
-                return await asyncio.to_thread(
+                layer = await asyncio.to_thread(
                     self.store.keep,
                     key,
                     ask.install.kind,
@@ -56,11 +61,13 @@ class Making:
                     took_s=time.monotonic() - began,
                     private=ask.owner is not None,
                 )
+                return replace(layer, notes=tuple(_lacking(done.answer.get("lacking"))))
 
-    def _order(self, ask: Ask, request: Mapping[str, Any]) -> Order:
+    def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool) -> Order:
         # what the source does not decide must not see it
         source = ask.source if ask.owner is not None else None
-        return Order(ask.install.kind, ask.base.template, request, source, ask.strip)
+        request = {**request, "compilers": compilers}
+        return Order(ask.install.kind, ask.base.template, request, source, ask.strip, compilers=compilers)
 
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
@@ -70,3 +77,12 @@ class Making:
             yield
         if not lock.locked():
             self._locks.pop(key, None)
+
+
+def _lacking(libraries: object) -> Iterator[str]:
+    """Notes about what was compiled and will not load. `libraries`: as the builder's program says, which may be
+    anything: library -> files that want it.
+    """
+    for library, files in sorted(libraries.items()) if isinstance(libraries, dict) else ():
+        if isinstance(files, list) and files:
+            yield f"{str(files[0])[:120]} was compiled and wants {str(library)[:80]}, which the template has not"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vibed.runtimes.gate import NPM
-from vibed.runtimes.layers.ask import Ask, failure
+from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import layer_key, normalised
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
@@ -36,14 +36,16 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
         notes.append(f"installed by npm instead of {ask.install.manager}, whose lock was not followed")
     lock = given = next((files[name] for name in LOCKS if name in files), None)
     node = next((version for name, version in ask.base.packages.items() if name.startswith("nodejs")), "24")
-    for _ in range(4):
+    compilers = False
+    for _ in range(5):
         try:
             if lock is None:
                 ask.say("resolving")
                 lock = await making.resolve(ask, {"files": files, "flags": flags, "inPlace": ask.owner is not None})
-            return await _install(ask, making, installer, files, lock, flags, follow), tuple(notes)
+            layer = await _install(ask, making, installer, files, lock, flags, follow, compilers)
+            return layer, (*notes, *layer.notes)
         except StepFailed as error:
-            trouble = explain(error.said, node) if error.said else None
+            trouble = explain(error.said, node, unknown(error)) if error.said else None
             if trouble is not None and trouble.stale_lock and lock is not None and lock != given and follow == "ci":
                 # npm's own lock can lack optional packages of other systems, and `npm ci` then refuses it
                 follow = "install"
@@ -54,13 +56,23 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             elif trouble is not None and trouble.peers and "--legacy-peer-deps" not in flags:
                 flags.append("--legacy-peer-deps")
                 notes.append(f"installed all the same: {trouble.message}")
+            elif trouble is not None and trouble.compiler and not compilers:
+                compilers = True
+                ask.say(COMPILING)
             else:
                 raise failure(error, trouble) from error
     raise failure(StepFailed("npm fails in a new way each time"), None)
 
 
 async def _install(
-    ask: Ask, making: Making, installer: str, files: Mapping[str, str], lock: str, flags: list[str], follow: str
+    ask: Ask,
+    making: Making,
+    installer: str,
+    files: Mapping[str, str],
+    lock: str,
+    flags: list[str],
+    follow: str,
+    compilers: bool,
 ) -> Layer:
     manifest = normalised("package.json", files["package.json"].encode())
     facts = [
@@ -77,7 +89,7 @@ async def _install(
     ask.say(f"installing {len(packages)} packages")
     placed = {name: text for name, text in files.items() if name not in LOCKS} | {_OWN: of_gate(lock)}
     request = {"files": placed, "flags": flags, "follow": follow, "inPlace": ask.owner is not None}
-    return await making.layer(ask, key, request, packages)
+    return await making.layer(ask, key, request, packages, compilers=compilers)
 
 
 def texts(ask: Ask) -> dict[str, str]:

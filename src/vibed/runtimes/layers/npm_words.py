@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.compiler_words import HERE, lack, wants_compiler
+from vibed.runtimes.layers.trouble import Trouble, not_there
 from vibed.sandboxes.diagnosis import slips
 
 _UNREACHABLE = (
@@ -24,15 +26,15 @@ _UNREACHABLE = (
 _TOO_LONG = 400
 
 
-def explain(output: str, node: str) -> Trouble:
-    """`node`: its version, such as 24.19.0."""
+def explain(output: str, node: str, unknown: Iterable[str] = ()) -> Trouble:
+    """`node`: its version, such as 24.19.0; `unknown`: what the registry is known not to have."""
     lines = [line.removeprefix("npm error").strip() for line in output.splitlines() if line.startswith("npm error")]
     code = next((line.removeprefix("code ") for line in lines if line.startswith("code ")), "")
     # "404  The requested …": what begins with the code's own word is its explanation
     said = [re.sub(r"^(?:404|notarget|ERESOLVE|JSON\.parse|code \S+)\s*", "", line) for line in lines]
     said = [line for line in said if line and not line.startswith(("A complete log", "For a full report", "/"))]
     if code == "E404":
-        return _not_there(said)
+        return _not_there(said, unknown)
     if code == "ETARGET":
         name = re.search(r"No matching version found for (.+)@([^@\s]+?)\.?$", "\n".join(said), re.MULTILINE)
         if name:
@@ -77,15 +79,16 @@ def explain(output: str, node: str) -> Trouble:
     return Trouble(_short(said[0] if said else _last(output)), packages=frozenset(_packages("\n".join(said))))
 
 
-def _not_there(said: list[str]) -> Trouble:
+def _not_there(said: list[str], unknown: Iterable[str]) -> Trouble:
     name = re.search(r"'(@?[^'@]+)@[^']*'", "\n".join(said))
     named = name[1] if name else ""
     if not named and (match := re.search(r"GET \S+/(\S+)", "\n".join(said))):
         named = match[1].replace("%2f", "/")
+    names = list(dict.fromkeys([named, *unknown] if named else unknown))
     return Trouble(
-        f"there is no package {named} in the package registry" if named else _short(said[0] if said else "not found"),
-        slips.corrected([named], "node", "it stands in package.json"),
-        frozenset({named} if named else ()),
+        not_there(names) if names else _short(said[0] if said else "not found"),
+        slips.corrected(names or [named], "node", "it stands in package.json"),
+        frozenset(names),
     )
 
 
@@ -101,11 +104,19 @@ def _script(output: str, lines: list[str], node: str) -> Trouble:
     if not why:
         errors = [line for line in output.splitlines() if re.search(r"\bError: |\berror: |ERR!", line)]
         why = next((line for line in errors if not line.startswith("npm error")), "")
+    wanted = lack(output)
+    if wanted is not None:
+        why = wanted.message
     hint = f"ask for a version of {package} that brings a binary for Node {node}, or for another package"
-    if "gyp" in output:
-        hint = f"it would have to be compiled, for which there are no compilers here: {hint}"
+    if wanted is not None and wanted.hopeless:
+        hint += f"; packages are compiled with {HERE} alone"
     told = f"the install script of {package or 'a package'} failed ({command})" if command else f"{package} failed"
-    return Trouble(_short(f"{told}: {why.strip()}" if why else told), hint, frozenset({package} if package else ()))
+    return Trouble(
+        _short(f"{told}: {why.strip()}" if why else told),
+        hint,
+        frozenset({package} if package else ()),
+        compiler=wants_compiler(output),
+    )
 
 
 def _packages(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from vibed.runtimes.layers.ask import Ask, failure
+from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import Base, layer_key
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
@@ -29,13 +29,18 @@ _TRIES = 12
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
     left_out: dict[str, str] = {}
+    compilers = False
     for _ in range(_TRIES):
         try:
-            layer = await _try(ask, making, installer, left_out)
-            return layer, tuple(f"left out: {name} ({why})" for name, why in sorted(left_out.items()))
+            layer = await _try(ask, making, installer, left_out, compilers)
+            return layer, (*layer.notes, *(f"left out: {name} ({why})" for name, why in sorted(left_out.items())))
         except StepFailed as error:
-            trouble = explain(error.said, version_of(ask.base)) if error.said else None
+            trouble = explain(error.said, version_of(ask.base), unknown(error)) if error.said else None
             more = dispensable(trouble, ask, left_out)
+            if not more and trouble is not None and trouble.compiler and not compilers:
+                compilers = True
+                ask.say(COMPILING)
+                continue
             if not more:
                 raise failure(error, trouble) from error
             assert trouble is not None
@@ -59,7 +64,7 @@ def dispensable(trouble: Trouble | None, ask: Ask, left_out: Mapping[str, str]) 
     return trouble.packages & frozenset(ask.install.optional) - frozenset(left_out)
 
 
-async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, str]) -> Layer:
+async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, str], compilers: bool) -> Layer:
     ask.say("resolving")
     resolution = await making.resolve(
         ask,
@@ -68,6 +73,7 @@ async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, 
             "constraints": without(ask.install.constraints, left_out),
             "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
         },
+        compilers=compilers,
     )
     pins = missing((pin for pin in parse(resolution) if pin.name not in left_out), ask.base.packages)
     pins = bound(pins, hashes_of(ask.files.values()))
@@ -80,6 +86,7 @@ async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, 
         key,
         {"pins": [pin.text for pin in pins], "verified": all(pin.of_registry for pin in pins)},
         {pin.name or pin.text: pin.version for pin in pins},
+        compilers=compilers,
     )
 
 

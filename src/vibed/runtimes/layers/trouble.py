@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +23,20 @@ class Trouble:
     """Node: whether the lock does not fit its package.json."""
     peers: bool = False
     """Node: whether only peer dependencies do not fit."""
+    compiler: bool = False
+    """Whether something has to be compiled, and there was nothing to do that with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a compilation did not have."""
+
+    message: str
+    hopeless: bool = False
+    """Whether it is something that no builder has, compilers or not."""
+
+
+def not_there(names: Sequence[str]) -> str:
+    """The sentence about names that a registry does not have."""
+    named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"there is no package {named} in the package registry"

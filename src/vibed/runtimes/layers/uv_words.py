@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from packaging.utils import canonicalize_name
 
-from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.compiler_words import HERE, lack, wants_compiler
+from vibed.runtimes.layers.trouble import Trouble, not_there
 from vibed.sandboxes.diagnosis import slips
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -16,11 +18,18 @@ _NOT_FOUND = re.compile(rf"({_NAME}) was not found in the package registry")
 _BUILD = re.compile(rf"Failed to (?:build|download and build) `({_NAME})(?:==([^`]+))?`")
 _UNREACHABLE = ("Failed to fetch", "error sending request", "operation timed out", "dns error", "502 ", "503 ", "504 ")
 _LAST_WORDS = re.compile(r"(?:^|: )(?:fatal error|ERROR|[Ee]rror|Exception|[A-Za-z.]+(?:Error|Exception)): ?\S")
-_COMPILING = re.compile(r"\b(?:cc|gcc|c\+\+|g\+\+|cargo|rustc|pkg-config|pg_config|cmake|[Cc]ompiler)\b")
+_INSTEAD = {
+    "psycopg2": "psycopg2-binary instead, which is imported by the same name and needs nothing compiled",
+    "psycopg-c": "psycopg[binary] instead, which needs nothing compiled",
+    "mysqlclient": "PyMySQL instead, which needs nothing compiled (pymysql.install_as_MySQLdb() has it stand in)",
+    "python-ldap": "ldap3 instead, which needs nothing compiled",
+    "uwsgi": "gunicorn instead, which is there",
+}
+"""What does the same as a package that wants what no builder has."""
 
 
-def explain(output: str, python: str) -> Trouble:
-    """`python`: the language's version, such as 3.13."""
+def explain(output: str, python: str, unknown: Iterable[str] = ()) -> Trouble:
+    """`python`: the language's version, such as 3.13; `unknown`: what the registry is known not to have."""
     lines = output.splitlines()
     begin = max((n for n, line in enumerate(lines) if line.startswith("error: ")), default=None)
     if begin is None:
@@ -31,9 +40,9 @@ def explain(output: str, python: str) -> Trouble:
     if head.startswith("Couldn't parse requirement"):
         return _unparsed(causes, rest)
     if head.startswith("No solution found"):
-        return _unsolved(" ".join(causes), hint, python)
+        return _unsolved(" ".join(causes), hint, python, unknown)
     if match := _BUILD.search(head):
-        return _unbuilt(match[1], match[2] or "", rest, python)
+        return _unbuilt(match[1], match[2] or "", rest, python, output)
     if head.startswith("Git operation"):
         return Trouble(
             "a requirement comes from a git repository, and only the package registries can be reached",
@@ -62,12 +71,13 @@ def _unparsed(causes: list[str], rest: list[str]) -> Trouble:
     return Trouble(f"the line {_quoted(line)} is no requirement: {why}", "correct that line, or remove it")
 
 
-def _unsolved(cause: str, hint: str, python: str) -> Trouble:
+def _unsolved(cause: str, hint: str, python: str, unknown: Iterable[str]) -> Trouble:
     missing = [canonicalize_name(name) for name in _NOT_FOUND.findall(cause)]
     if missing:
-        names = ", ".join(dict.fromkeys(missing))
+        # uv names the first
+        missing = list(dict.fromkeys([*missing, *(canonicalize_name(name) for name in unknown)]))
         return Trouble(
-            f"there is no package {names} in the package registry",
+            not_there(missing),
             slips.corrected(missing, "python", "the name to install is not always the one to import"),
             frozenset(missing),
         )
@@ -98,17 +108,22 @@ def _unsolved(cause: str, hint: str, python: str) -> Trouble:
     )
 
 
-def _unbuilt(name: str, version: str, rest: list[str], python: str) -> Trouble:
+def _unbuilt(name: str, version: str, rest: list[str], python: str, output: str) -> Trouble:
     said = [line.strip() for line in rest]
     words = [line for line in said if _LAST_WORDS.search(line)]
     named = [line.removeprefix("`") for line in said if "is using the `[project]` table" in line]
-    why = (words or named or ["its build says no more"])[-1]
+    wanted = lack(output)
+    why = wanted.message if wanted else (words or named or ["its build says no more"])[-1]
     message = f"{name} {version}".strip() + f" could not be built: {_short(why)}"
+    compiler = wants_compiler(output)
     hint = f"ask for another version of {name}"
-    if any(_COMPILING.search(line) for line in said):
-        hint = f"it has no wheel for Python {python}, and nothing can be compiled here: ask for a version of {name} "
-        hint += "that has one, or for another package"
-    return Trouble(message, hint, frozenset({canonicalize_name(name)}))
+    if instead := _INSTEAD.get(canonicalize_name(name)):
+        hint = f"ask for {instead}"
+    elif wanted is not None or compiler:
+        hint = f"ask for a version of {name} that has a wheel for Python {python}, or for another package"
+        if wanted is not None and wanted.hopeless:
+            hint += f"; packages are compiled with {HERE} alone"
+    return Trouble(message, hint, frozenset({canonicalize_name(name)}), compiler=compiler)
 
 
 def _causes(lines: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.runtimes.gate import registry_gate
+from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.delivery import Delivery, Undelivered, delivery
 from vibed.runtimes.layers.imaging import ImageFailed, make_image
 from vibed.runtimes.layers.toolbox import Toolbox
@@ -36,7 +37,11 @@ _PROGRAMS = {
     "node": ("node", "/layers/out/node.cjs"),
     "build": ("node", "/layers/out/build.cjs"),
 }
-_FILES = {"python": ("python.py",), "node": ("node.cjs", "answer.cjs"), "build": ("build.cjs", "answer.cjs")}
+_FILES = {
+    "python": ("python.py", "linked.py"),
+    "node": ("node.cjs", "answer.cjs", "linked.py"),
+    "build": ("build.cjs", "answer.cjs"),
+}
 _numbers = itertools.count(1)
 
 
@@ -52,6 +57,8 @@ class Order:
     strip: str = ""
     mounts: tuple[Mount, ...] = ()
     """What it needs beside the tools."""
+    compilers: bool = False
+    """Whether it gets what packages are compiled with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class Workshop:
     host: Host
     driver: Boots
     toolbox: Toolbox
+    compilers: Compilers
     registries: Callable[[], Awaitable[Registries]]
     timeout_s: float
     """For one step."""
@@ -122,7 +130,9 @@ class Workshop:
         """`place`: an empty folder for this step alone. Raises StepFailed, VibedError (what is no fault of the app),
         OSError.
         """
-        tools = await self.toolbox.image()
+        mounts = [Mount(await self.toolbox.image(), "/layers/tools"), *order.mounts]
+        if order.compilers:
+            mounts += await self.compilers.mounts(order.template)
         out = await asyncio.to_thread(_lay_out, place, order)
         async with contextlib.AsyncExitStack() as stack:
             gate = await stack.enter_async_context(registry_gate(self.host, await self.registries()))
@@ -137,7 +147,7 @@ class Workshop:
                 runtime=_runtime(order),
                 env=gate.env,
                 limits=self.limits,
-                mounts=(Mount(tools, "/layers/tools"), Mount(out, "/layers/out"), gate.mount, *order.mounts),
+                mounts=(*mounts, Mount(out, "/layers/out"), gate.mount),
                 start_timeout_s=self.timeout_s,
             )
             try:

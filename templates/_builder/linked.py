@@ -1,0 +1,39 @@
+"""Prints which shared libraries are wanted by compiled files below a folder and are neither there nor in this root.
+
+    python3 -I linked.py FOLDER        a JSON object: library -> files that want it, below FOLDER
+"""
+
+# It is handed over as it is, without vibeD around it.
+# ruff: noqa: PTH100, PTH118, PTH207
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+
+PLACES = ("/lib/*", "/lib64/*", "/usr/lib/*", "/usr/lib/*-linux-gnu/*", "/lib/*-linux-gnu/*", "/usr/local/lib/*")
+AT_ONCE = 500
+
+
+def main(folder):
+    files = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
+    compiled = [path for path in files if re.search(r"\.(?:so|node)(?:\.[0-9.]+)?$", path) and not os.path.islink(path)]
+    there = {os.path.basename(path) for place in PLACES for path in glob.glob(place)}
+    there |= {os.path.basename(path) for path in files}
+    lacking = {}
+    for begin in range(0, len(compiled), AT_ONCE):
+        # of one file alone it does not say which
+        argv = ["/layers/compilers/bin/readelf", "--dynamic", "--wide", *compiled[begin : begin + AT_ONCE], "/dev/null"]
+        file = ""
+        for line in subprocess.run(argv, capture_output=True, text=True, errors="replace").stdout.splitlines():
+            if line.startswith("File: "):
+                file = line.removeprefix("File: ")
+            elif (match := re.search(r"\(NEEDED\).*\[(.+)\]", line)) and match[1] not in there:
+                lacking.setdefault(match[1], []).append(os.path.relpath(file, folder))
+    print(json.dumps(lacking))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
