@@ -22,16 +22,22 @@ def main(folder):
     compiled = [path for path in files if re.search(r"\.(?:so|node)(?:\.[0-9.]+)?$", path) and not os.path.islink(path)]
     there = {os.path.basename(path) for place in PLACES for path in glob.glob(place)}
     there |= {os.path.basename(path) for path in files}
-    lacking = {}
+    wants = {}
     for begin in range(0, len(compiled), AT_ONCE):
         # of one file alone it does not say which
         argv = ["/layers/compilers/bin/readelf", "--dynamic", "--wide", *compiled[begin : begin + AT_ONCE], "/dev/null"]
-        file = ""
         for line in subprocess.run(argv, capture_output=True, text=True, errors="replace").stdout.splitlines():
             if line.startswith("File: "):
-                file = line.removeprefix("File: ")
-            elif (match := re.search(r"\(NEEDED\).*\[(.+)\]", line)) and match[1] not in there:
-                lacking.setdefault(match[1], []).append(os.path.relpath(file, folder))
+                libraries = wants.setdefault(line.removeprefix("File: "), [])
+            elif match := re.search(r"\(NEEDED\).*\[(.+)\]", line):
+                libraries.append(match[1])
+    lacking = {}
+    for file, libraries in wants.items():
+        absent = [library for library in libraries if library not in there]
+        # packages bring files for other machines and C libraries beside the one that is used
+        if not any(library.startswith(("ld-linux", "ld-musl", "libc.")) for library in absent):
+            for library in absent:
+                lacking.setdefault(library, []).append(os.path.relpath(file, folder))
     print(json.dumps(lacking))
 
 

@@ -38,6 +38,8 @@ async function main () {
 function compilers (env) {
   env.PATH = `${COMPILERS}/bin:${env.PATH}:${COMPILERS}/python`
   env.PYTHON = env.npm_config_python = `${COMPILERS}/python/python3`
+  // node-gyp asks Python where it is, and from then on calls it there
+  env.LD_LIBRARY_PATH = `${COMPILERS}/lib`
   env.PYTHONPYCACHEPREFIX = '/tmp/pycache'
   // node-gyp's settings; those of npm's own, and of an older one that a package brings
   for (const prefix of ['npm_package_config_node_gyp_', 'npm_config_']) env[`${prefix}nodedir`] = HEADERS

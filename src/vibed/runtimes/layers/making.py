@@ -85,4 +85,4 @@ def _lacking(libraries: object) -> Iterator[str]:
     """
     for library, files in sorted(libraries.items()) if isinstance(libraries, dict) else ():
         if isinstance(files, list) and files:
-            yield f"{str(files[0])[:120]} was compiled and wants {str(library)[:80]}, which the template has not"
+            yield f"{str(files[0])[:120]} wants the library {str(library)[:80]}, which the template has not"
