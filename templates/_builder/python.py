@@ -64,8 +64,8 @@ def compilers():
     """Have gcc and what belongs to it be found, with the headers of this Python."""
     os.environ["PATH"] = f"{COMPILERS}/bin:{os.environ.get('PATH', os.defpath)}"
     headers = sysconfig.get_path("include")
-    if not os.path.exists(headers) and os.path.exists(f"{COMPILERS}/root{headers}"):
-        os.environ["CPATH"] = f"{COMPILERS}/root{headers}"
+    places = (headers, f"/layers/headers/include/{os.path.basename(headers)}", f"{COMPILERS}/root{headers}")
+    os.environ["CPATH"] = next((place for place in places if os.path.exists(place)), headers)
 
 
 def resolve(request):

@@ -92,7 +92,7 @@ def test_the_package_that_is_to_blame_is_known_so_that_an_app_can_do_without_it(
 
 
 @pytest.mark.parametrize("words", ["uv-compiler", "uv-uwsgi", "npm-compiler"])
-def test_what_only_wants_a_compiler_is_worth_another_try_with_one(words: str) -> None:
+def test_what_would_have_to_be_compiled_is_told_so(words: str) -> None:
     assert read(words).compiler
 
 

