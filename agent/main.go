@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"vibed.dev/agent/confine"
+	"vibed.dev/agent/gobuild"
 	"vibed.dev/agent/inside"
 	"vibed.dev/agent/registry"
 	"vibed.dev/agent/sites"
@@ -20,6 +21,7 @@ var Version = "dev"
 var modes = map[string]func(args []string) int{
 	"agent":     inside.Main,
 	"confine":   confine.Main,
+	"gobuild":   gobuild.Main,
 	"registry":  registry.Main,
 	"sites":     sites.Main,
 	"supervise": supervise.Main,
@@ -33,6 +35,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

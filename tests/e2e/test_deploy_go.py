@@ -1,14 +1,38 @@
-"""Go sources are compiled in their sandbox; a program that is compiled already just runs."""
+"""Go sources are compiled in a builder, with their modules; a program that is compiled already just runs."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+
+CHI: samples.Files = {
+    "go.mod": "module hello\n\ngo 1.22\n\nrequire github.com/go-chi/chi/v5 v5.2.1\n",
+    "main.go": """package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+
+	"github.com/go-chi/chi/v5"
+)
+
+func main() {
+	r := chi.NewRouter()
+	r.Get("/hello/{name}", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "hello ", chi.URLParam(r, "name"))
+	})
+	http.ListenAndServe(":"+os.Getenv("PORT"), r)
+}
+""",
+}
+"""Without a go.sum: its lines are added."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +52,23 @@ def test_a_compile_error_is_told_with_its_line(vibed: Instance, apps: Apps) -> N
     source = str(samples.go(1)["main.go"]).replace("log.Fatal(", "nothing(")
     deployed = apps.deploy({**samples.go(1), "main.go": source})
     assert deployed.phase == "Failed"
-    told = deployed.message + vibed.client.log_text(deployed.app_id)
-    assert "undefined: nothing" in told
+    assert re.search(r"main\.go:\d+: undefined: nothing", deployed.message)
 
 
-def test_a_module_that_is_not_vendored_is_named(vibed: Instance, apps: Apps) -> None:
+def test_a_module_is_fetched_and_the_same_source_is_compiled_once(vibed: Instance, apps: Apps) -> None:
+    app = apps.ready(CHI)
+    assert vibed.client.visit(app, "/hello/ann").text == "hello ann"
+    again = apps.ready(CHI)
+    assert vibed.client.visit(again, "/hello/bob").text == "hello bob"
+    assert "$ go build" in vibed.client.log_text(app)
+    assert "$ go build" not in vibed.client.log_text(again)
+
+
+def test_a_module_that_nobody_has_is_named(vibed: Instance, apps: Apps) -> None:
     source: samples.Files = {
         "go.mod": "module x\n\ngo 1.23\n\nrequire example.com/nothing/here v1.0.0\n",
-        "main.go": 'package main\n\nimport "example.com/nothing/here"\n\nfunc main() { here.Run() }\n',
+        "main.go": 'package main\n\nimport "example.com/nothing/here"\n\nfunc main() { here.ListenAndServe() }\n',
     }
-    answer = vibed.client.post_deploy(apps.name(), source)
-    body = answer.json()
-    if answer.status_code == 422:
-        code, message = body["code"], f"{body['message']} {body['details']}"
-    else:
-        version = vibed.client.settled(body["app_id"], 1)
-        code, message = version["reason"], version["message"]
-    assert code == "DependenciesMissing"
-    assert "example.com/nothing/here" in message
+    deployed = apps.deploy(source)
+    assert (deployed.phase, deployed.version["reason"]) == ("Failed", "BuildFailed")
+    assert "example.com/nothing/here" in deployed.message

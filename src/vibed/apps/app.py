@@ -50,14 +50,15 @@ class Install:
     """
 
     kind: str
-    """`python` or `node`."""
+    """`python`, `node` or `go` (a toolchain)."""
     manager: str
-    """What installs: `uv`, `npm`, `pnpm` or `yarn`."""
+    """What installs: `uv`, `npm`, `pnpm`, `yarn` or `go`."""
     files: tuple[str, ...] = ()
     """Those of the source that its installer reads itself, by their paths below `Runtime.strip`: package.json, locks,
     .npmrc; lists of requirements with hashes."""
     wanted: tuple[str, ...] = ()
-    """What no such file says: requirement lines, or npm's specs (`express@^4`), in order, each once."""
+    """What no such file says: requirement lines, or npm's specs (`express@^4`), in order, each once; Go's least
+    version (`1.25`)."""
     constraints: tuple[str, ...] = ()
     """Python: `name==version` of what a lock file has, for what is needed at all."""
     optional: tuple[str, ...] = ()
@@ -87,6 +88,10 @@ class Build:
     env: Mapping[str, str] = field(default_factory=dict)
     copied: bool = False
     """Whether the tool wants its packages inside of the app's folder, not links that lead out of it."""
+    kind: str = "node"
+    """Whose tools build: `node` or `go`."""
+    package: str = ""
+    """Go: the folder of the package main; empty for the root."""
 
 
 @dataclass(frozen=True, slots=True)

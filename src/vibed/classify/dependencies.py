@@ -91,7 +91,7 @@ def _on(
             env=env,
             notes=(*decision.notes, *found.notes),
         )
-    if decision.made is not None:
+    if decision.made is not None and decision.made.kind == "node":
         names = tuple(sorted(project.node.all_dependencies))
         return replace(decision, dependencies=names, install=node_install.for_build(project.node))
     if decision.kind in ("node", "worker"):

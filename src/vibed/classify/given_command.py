@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vibed.classify import command_line, django_app, foreign, shell_text
+from vibed.classify import command_line, django_app, foreign, go_build, shell_text
 from vibed.classify.decision import Decision
 from vibed.classify.errors import UnsupportedRuntime
 from vibed.classify.node_command import decision
@@ -48,6 +48,8 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
     kind, language = command_line.kind_of(command)
     if language:
         raise UnsupportedRuntime(f"{where} starts {language}, which no template has", hint=foreign.hint(language))
+    if kind == "go" and (compiled := go_build.command(p, command)) is not None:
+        return replace(compiled, why=f"It is started by {where}: what that runs is compiled first.")
     at = folders(parts or ())
     absent = next(
         (word for part, folder in zip(parts or (), at, strict=True) if (word := _absent(p, part, folder))), None

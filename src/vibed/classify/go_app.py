@@ -113,6 +113,14 @@ class GoApp:
             return ""
         return f"run go mod edit -go={'.'.join((have or '1.21').split('.')[:2])} and go mod tidy, "
 
+    def required(self) -> dict[str, str]:
+        """The modules of go.mod (those that are imported, where there is none) with their versions, beside its own."""
+        text = self.tree.text("go.mod")
+        local = {match[1] for match in _REPLACE.finditer(text)}
+        if self.tree.has("go.mod"):
+            return {name: version for name, version in _REQUIRE.findall(text) if name not in local}
+        return {_module(name): "" for path in self.tree.known(".go") for name in _IMPORT.findall(self.tree.text(path))}
+
     def _check(self, packages: Mapping[str, str] | None) -> list[str]:
         text = self.tree.text("go.mod")
         asked = _VERSION.search(text)
@@ -127,12 +135,7 @@ class GoApp:
                         " newer template"
                     ),
                 )
-        local = {match[1] for match in _REPLACE.finditer(text)}
-        required = {name: version for name, version in _REQUIRE.findall(text) if name not in local}
-        if not self.tree.has("go.mod"):
-            required = {
-                _module(name): "" for path in self.tree.known(".go") for name in _IMPORT.findall(self.tree.text(path))
-            }
+        required = self.required()
         names = sorted(required)
         if packages is None or self.tree.has("vendor/modules.txt"):
             return names

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import command_line, foreign, given_command
+from vibed.classify import command_line, foreign, given_command, go_build
 from vibed.classify.decision import GENERAL, Decision
 from vibed.classify.errors import BadOverride, ClassifyError
 from vibed.classify.project import Project
@@ -39,7 +39,7 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         kind, argv = "node", project.node.run(file)
     elif file in tree.paths and extension == "go":
         folder = file.rpartition("/")[0]
-        return replace(project.go.decide(folder, project.packages("go-123")), why=why, rule="named")
+        return replace(go_build.decide(project, folder), why=why, rule="named")
     elif re.fullmatch(r"[\w.]+:[\w.()]+", entrypoint):
         stem = entrypoint.partition(":")[0].replace(".", "/")
         module = tree.first([f"{root}{stem}{end}" for root in ("", "src/") for end in (".py", "/__init__.py")]) or ""
@@ -74,8 +74,10 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
             hint="for example app.py, python3 app.py, node server.js, or name a template with it",
         )
     build: tuple[tuple[str, ...], ...] = ()
+    made, install = None, None
     if kind == "go":
-        build = first(project, frozenset({"go"})).build
+        compiled = first(project, frozenset({"go"}))
+        build, made, install = compiled.build, compiled.made, compiled.install
     return Decision(
         kind=kind,
         argv=argv or (),
@@ -83,6 +85,8 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         entrypoint=command,
         why=why,
         build=build,
+        made=made,
+        install=install,
         env=env,
         rule="named",
     )

@@ -133,7 +133,7 @@ RULES: tuple[Rule, ...] = (
         "go-server",
         "go",
         "package main at the root or in cmd/, and something listens",
-        "go build in the sandbox, then the program",
+        "go build, then the program",
         server_rules.go_server,
     ),
     Rule(

@@ -7,7 +7,16 @@ import re
 from dataclasses import replace
 
 from vibed.apps.app import Build
-from vibed.classify import command_line, django_app, foreign, framework_build, front_build, given_command, shell_text
+from vibed.classify import (
+    command_line,
+    django_app,
+    foreign,
+    framework_build,
+    front_build,
+    given_command,
+    go_build,
+    shell_text,
+)
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, BuildRequired, ClassifyError, NotAWebApp, UnsupportedRuntime
 from vibed.classify.evidence import favoured
@@ -194,7 +203,7 @@ def go_server(p: Project) -> Decision | None:
     if not p.tree.known(".go"):
         return None
     folder = p.go.server()
-    return None if folder is None else p.go.decide(folder, p.packages("go-123"))
+    return None if folder is None else go_build.decide(p, folder)
 
 
 def host_file(p: Project) -> Decision | None:

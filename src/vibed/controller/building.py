@@ -119,4 +119,6 @@ async def built(
     finally:
         run.building = ""
     runtime = made.runtime(version.runtime)
-    return Material(made.archive, replace(version, runtime=runtime), None if build.site else layer)
+    # a compiled program needs nothing of what compiled it
+    needed = None if build.site or build.kind == "go" else layer
+    return Material(made.archive, replace(version, runtime=runtime), needed)

@@ -63,7 +63,6 @@ def makers(
     # either takes a processor or two for a while
     turns = Starts(max(1, len(os.sched_getaffinity(0)) // 2), hold_s=None)
     limits = ArchiveLimits.of(config)
-    builds = Builds(BuiltStore(config.home), workshop, base=base, turn=turns.turn, limits=limits)
     layers = Layers(
         LayerStore(config.home),
         workshop,
@@ -72,6 +71,7 @@ def makers(
         turn=turns.turn,
         limits=limits,
     )
+    builds = Builds(BuiltStore(config.home), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
     return layers, builds
 
 

@@ -41,7 +41,18 @@ def build_key(build: Build, base: Base, env: Mapping[str, str], *, source: str, 
     """Of what decides what a build makes: `source`, the digest, `layer`, the key of what was installed (empty: nothing)
     and `env`, what the owner says at the build.
     """
-    facts = [LAYOUT, base.digest, source, strip, layer, build.tool, build.script, f"{build.site} {build.copied}"]
+    facts = [
+        LAYOUT,
+        base.digest,
+        source,
+        strip,
+        layer,
+        build.tool,
+        build.script,
+        f"{build.site} {build.copied}",
+        build.kind,
+        build.package,
+    ]
     facts += [f"output {name}" for name in build.outputs]
     facts += [f"own {name}={value}" for name, value in sorted(build.env.items())]
     facts += [f"env {name}={value}" for name, value in sorted(env.items())]

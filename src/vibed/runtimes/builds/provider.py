@@ -15,11 +15,13 @@ from vibed.apps.app import Build
 from vibed.apps.errors import VibedError
 from vibed.classify.site import Site
 from vibed.classify.tree import Tree
+from vibed.runtimes.builds import go
 from vibed.runtimes.builds.built import Built, build_key
 from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.builds.words import cause, missing
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.work import Done, Order, StepFailed
 from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.turn import Turn, one_after_another
@@ -31,7 +33,6 @@ from vibed.sources.table import Kind
 
 log = records.logger("vibed.builds")
 
-FAILED = "BuildFailed"
 MOST_BYTES = 5 << 30
 """Of all that was built together."""
 UNUSED_S = 30 * 86_400.0
@@ -60,13 +61,17 @@ class Builds:
         steps: Steps,
         *,
         base: Callable[[str], Base | None],
+        layers: Layers | None = None,
         turn: Turn | None = None,
         limits: ArchiveLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`base`: what is in a template, None while it is not there. `turn`: of each build; None: one by one."""
+        """`base`: what is in a template, None while it is not there. `layers` has toolchains that a build turns out to
+        need. `turn`: of each build; None: one by one.
+        """
         self._store = store
         self._steps = steps
         self._base = base
+        self._layers = layers
         self._turn = turn or one_after_another()
         self._limits = limits
         self._once: Once[Built] = Once()
@@ -105,21 +110,25 @@ class Builds:
         found = await asyncio.to_thread(self._store.find, key)
         if found is not None:
             return found
-        request = {
-            "step": "build",
-            "script": build.script,
-            "site": build.site,
-            "outputs": list(build.outputs),
-            "env": {**build.env, **env},
-            "copied": build.copied,
-        }
         mounts = (layer.mount,) if layer is not None else ()
-        order = Order("build", build.template, request, source, strip, mounts)
+        told = layer.env if layer is not None and build.kind == "go" else {}
+        order = Order(_PROGRAMS[build.kind], build.template, _request(build, env), source, strip, mounts, env=told)
 
         async def make(say: Callable[[str], None]) -> Built:
-            async with self._turn(owner=owner, app_id=app_id):
-                say(build.script)
-                return await self._make(key, build, order, log_dir)
+            try:
+                async with self._turn(owner=owner, app_id=app_id):
+                    say(build.script)
+                    return await self._make(key, build, order, log_dir)
+            except StepFailed as error:
+                other = await go.with_toolchain(self._layers, order, error, owner, app_id, log_dir, say)
+                if other is None:
+                    raise _FAILURES[build.kind](build, error) from error
+            try:
+                async with self._turn(owner=owner, app_id=app_id):
+                    say(build.script)
+                    return await self._make(key, build, other, log_dir)
+            except StepFailed as error:
+                raise _FAILURES[build.kind](build, error) from error
 
         try:
             return await self._once.get(key, make, on_step=on_step, wanted=wanted)
@@ -140,11 +149,9 @@ class Builds:
                 if done.archive is None:
                     raise StepFailed("nothing came of it")
                 made = await asyncio.to_thread(self._read, key, build, done.archive)
-            except StepFailed as error:
-                raise _failure(build, error) from error
             except ArchiveError as error:
                 raise RunFailed(
-                    f"what the build made cannot be used: {error.message}", code=FAILED, hint=error.hint
+                    f"what the build made cannot be used: {error.message}", code=go.FAILED, hint=error.hint
                 ) from error
             try:
                 kept = await asyncio.to_thread(self._store.keep, made, took_s=time.monotonic() - began)
@@ -168,6 +175,19 @@ class Builds:
         return replace(
             made, index=decision.index, spa=decision.spa, base=decision.base, notes=tuple(decision.notes)
         )  # fmt: skip
+
+
+def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:
+    if build.kind == "go":
+        return go.request(build)
+    return {
+        "step": "build",
+        "script": build.script,
+        "site": build.site,
+        "outputs": list(build.outputs),
+        "env": {**build.env, **env},
+        "copied": build.copied,
+    }
 
 
 def _failure(build: Build, error: StepFailed) -> RunFailed:
@@ -195,7 +215,12 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",
         exit=error.exit,
-        code=FAILED,
+        code=go.FAILED,
         hint=hint or None,
         retryable=retryable,
     )
+
+
+_PROGRAMS = {"node": "build", "go": "go"}
+"""What builds, by the kind of a build, as steps name it."""
+_FAILURES = {"node": _failure, "go": go.failure}

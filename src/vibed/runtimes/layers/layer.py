@@ -20,7 +20,7 @@ class Layer:
 
     key: str
     kind: str
-    """`python` or `node`."""
+    """`python`, `node` or `go`."""
     image: Path
     """EROFS, named by its content."""
     bytes: int
@@ -41,6 +41,8 @@ class Layer:
         """
         if self.kind == "python":
             return {"PYTHONUSERBASE": "/layers/python", "PATH": f"/layers/python/bin:{_PATH}"}
+        if self.kind == "go":
+            return {"GOROOT": "/layers/go", "PATH": f"/layers/go/bin:{_PATH}"}
         return {"PATH": f"/layers/node/node_modules/.bin:{_PATH}"}
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vibed import records
 from vibed.apps.app import Install
-from vibed.runtimes.layers import node, python
+from vibed.runtimes.layers import go, node, python
 from vibed.runtimes.layers.ask import FAILED, Ask
 from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
@@ -35,8 +35,9 @@ MOST_BYTES = 20 << 30
 _RESERVE_BYTES = 2 << 30
 """Of the disk, for everything else: nothing is installed while less is free."""
 UNUSED_S = 30 * 86_400.0
-_RECIPES = {"python": python.make, "node": node.make}
+_RECIPES = {"python": python.make, "node": node.make, "go": go.make}
 _INSTALLERS = {"python": "uv", "node": "npm"}
+"""By kind; Go installs itself, and is in the template."""
 
 
 class Layers:
@@ -168,8 +169,8 @@ class Layers:
         return request_key(install, files, base, self._installer(install), owner)
 
     def _installer(self, install: Install) -> str:
-        name = _INSTALLERS[install.kind]
-        return f"{name} {self._version(name)}"
+        name = _INSTALLERS.get(install.kind)
+        return f"{name} {self._version(name)}" if name else install.kind
 
     def _files(self, install: Install, source: Path, strip: str) -> dict[str, bytes]:
         """Those that the install names. Blocking. Raises `RunFailed`, `ArchiveError`."""

@@ -36,11 +36,13 @@ _PROGRAMS = {
     "python": ("/usr/bin/python3", "-I", "/layers/out/python.py"),
     "node": ("node", "/layers/out/node.cjs"),
     "build": ("node", "/layers/out/build.cjs"),
+    "go": ("/usr/lib/vibed/vibed-agent", "gobuild"),
 }
-_FILES = {
+_FILES: Mapping[str, tuple[str, ...]] = {
     "python": ("python.py", "linked.py"),
     "node": ("node.cjs", "answer.cjs", "linked.py"),
     "build": ("build.cjs", "answer.cjs"),
+    "go": (),
 }
 _numbers = itertools.count(1)
 
@@ -59,6 +61,7 @@ class Order:
     """What it needs beside the tools."""
     compilers: bool = False
     """Whether it gets what packages are compiled with."""
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class Workshop:
                 number=next(_numbers),
                 source=order.source or place / "empty.tar.gz",
                 runtime=_runtime(order),
-                env=gate.env,
+                env={**gate.env, **order.env},
                 limits=self.limits,
                 mounts=(*mounts, Mount(out, "/layers/out"), gate.mount),
                 start_timeout_s=self.timeout_s,
