@@ -45,8 +45,10 @@ type agent struct {
 	// singular: what was started is no Node program, nor a shell that may start one
 	singular  bool
 	noWorkers map[int]bool // processes that are none of a cluster's
-	exit      *exitStatus
-	verdict   *exitStatus // how it ended, where that is not its first process's status
+	// stopSignal is what tells the app to stop
+	stopSignal syscall.Signal
+	exit       *exitStatus
+	verdict    *exitStatus // how it ended, where that is not its first process's status
 
 	mourning bool
 	done     chan struct{} // closed when the app has ended

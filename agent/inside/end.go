@@ -172,11 +172,21 @@ func (a *agent) killAll(s syscall.Signal) {
 	}
 }
 
-// stop ends the app: SIGTERM to its process group, after the grace SIGKILL to everything.
+// stopSignal is that of a name; SIGTERM where the name is none that tells a program to stop.
+func stopSignal(name string) syscall.Signal {
+	for _, one := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1} {
+		if signalNames[one] == name {
+			return one
+		}
+	}
+	return syscall.SIGTERM
+}
+
+// stop ends the app: its signal to its process group, after the grace SIGKILL to everything.
 func (a *agent) stop(grace time.Duration) {
 	a.mu.Lock()
 	a.stopped = true
-	pid, zygotes, started := a.pid, a.zygotes, a.started
+	pid, zygotes, started, signal := a.pid, a.zygotes, a.started, a.stopSignal
 	a.zygotes = nil
 	a.mu.Unlock()
 	for _, z := range zygotes {
@@ -192,7 +202,7 @@ func (a *agent) stop(grace time.Duration) {
 		return
 	}
 	a.relay.hold(nil) // a server that drains would wait for it
-	_ = syscall.Kill(-pid, syscall.SIGTERM)
+	_ = syscall.Kill(-pid, signal)
 	select {
 	case <-a.done:
 		return

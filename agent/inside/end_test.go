@@ -95,3 +95,25 @@ func TestAServerBelowAShellEndsInOrder(t *testing.T) {
 		t.Errorf("the server was killed with its shell: %s", logs)
 	}
 }
+
+func TestAnAppIsToldToStopByTheSignalThatItTakes(t *testing.T) {
+	t.Parallel()
+	deaf := "import signal, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" +
+		"def bye(*_):\n    print('it says goodbye', flush=True)\n    sys.exit(0)\nsignal.signal(signal.SIGINT, bye)\n"
+	for signal, goodbye := range map[string]bool{"SIGINT": true, "": false, "SIGKILL": false} {
+		t.Run("signal "+signal, func(t *testing.T) {
+			t.Parallel()
+			b := boot(t, options{})
+			b.inject(map[string]string{"app.py": deaf + server(`"served"`, "127.0.0.1", 8080)})
+			_, program := python(t)
+			start := map[string]any{"argv": []string{program, "app.py"}, "port": 8080, "timeout_s": 20, "stop_signal": signal}
+			if status, out := b.call("POST", "/start", start); status != 200 {
+				t.Fatal(out)
+			}
+			b.must("POST", "/stop", map[string]any{"grace_s": 2})
+			if said := strings.Contains(b.logs(), "it says goodbye"); said != goodbye {
+				t.Error(b.logs())
+			}
+		})
+	}
+}

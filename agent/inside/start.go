@@ -28,6 +28,9 @@ type startSpec struct {
 
 	// ExpectedPorts are those on which the source says that its site listens, the likeliest first.
 	ExpectedPorts []int `json:"expected_ports"`
+
+	// StopSignal tells it to stop; empty: SIGTERM.
+	StopSignal string `json:"stop_signal"`
 }
 
 // baseEnv is what every app's environment begins with. Nothing of the agent's own is in it.
@@ -97,7 +100,7 @@ func (a *agent) run(s startSpec) (started, error) {
 		a.mu.Unlock()
 		return started{}, refusal(422, "StartFailed", "stopped before it was started", exit)
 	}
-	a.started, a.state, a.port = true, "starting", 0
+	a.started, a.state, a.port, a.stopSignal = true, "starting", 0, stopSignal(s.StopSignal)
 	if s.Limits != nil {
 		a.limits = *s.Limits
 	}

@@ -128,3 +128,11 @@ def test_a_server_that_a_function_starts_is_one() -> None:
     text = "from flask import Flask\napp = Flask('x')\ndef main():\n    app.run(port=3000)\nmain()\n"
     assert decided({"app.py": text}).argv == ("python3", "app.py")
     assert decided({"app.py": text.replace("app.run(port=3000)", "print(app)")}).argv[2] == "gunicorn"
+
+
+@pytest.mark.parametrize("files", [{}, {"Procfile": "web: python app.py\n"}], ids=["by-its-file", "by-a-procfile"])
+def test_what_does_not_heed_sigterm_is_told_to_stop_in_its_own_way(files: dict[str, str]) -> None:
+    robyn = "from robyn import Robyn\napp = Robyn(__file__)\napp.start(port=5000)\n"
+    flask = "from flask import Flask\napp = Flask(__name__)\napp.run()\n"
+    assert classify(table_of({"app.py": robyn, **files})).runtime().start.stop_signal == "SIGINT"
+    assert classify(table_of({"app.py": flask, **files})).runtime().start.stop_signal == ""

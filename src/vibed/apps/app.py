@@ -36,6 +36,8 @@ class Start:
     expected_ports: tuple[int, ...] = ()
     """Ports on which the source says that its site listens, the likeliest first; empty when it names none. Evidence for
     who has to choose among several that are open, never a condition."""
+    stop_signal: str = ""
+    """What tells it to stop; empty: SIGTERM."""
 
     @property
     def job(self) -> bool:

@@ -10,6 +10,7 @@ from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, NoEntrypoint, ProjectBelow
 from vibed.classify.project import Project
+from vibed.classify.python_frameworks import best
 from vibed.classify.rules import first, following
 from vibed.classify.tree import Tree
 from vibed.sources.errors import quoted
@@ -73,7 +74,11 @@ def _classified(
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     shown = "" if decision.made is not None else shown
     contents.check(project.tree, [*started.sources(project, decision), shown])
-    decision = replace(decision, expected_ports=_expected_ports(project, decision, texts, asked=asked))
+    decision = replace(
+        decision,
+        expected_ports=_expected_ports(project, decision, texts, asked=asked),
+        stop_signal=_stop_signal(project, decision),
+    )
     named_template = override is not None and override.template is not None
     compared = dependencies.compared(project, decision, installs, named=named_template)
     return _with_second(project, compared, asked=asked)
@@ -96,7 +101,8 @@ def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decisi
         otherwise=None,
     )
     ports_ = _expected_ports(project, second, _texts(project, second), asked=asked)
-    return replace(decision, otherwise=replace(second, expected_ports=ports_))
+    second = replace(second, expected_ports=ports_, stop_signal=_stop_signal(project, second))
+    return replace(decision, otherwise=second)
 
 
 def _decided(project: Project, override: Override | None) -> Decision:
@@ -136,6 +142,14 @@ def _expected_ports(project: Project, decision: Decision, texts: list[str], *, a
     if asked:
         return tuple(dict.fromkeys((project.port, *found)))
     return found if project.port == PORT else tuple(port for port in found if port != PORT)
+
+
+def _stop_signal(project: Project, decision: Decision) -> str:
+    """What ends the server that the command starts, whoever says that it is started so."""
+    if decision.kind != "python":
+        return ""
+    found = (project.sources.frameworks(path) for path in started.entries(project, decision))
+    return next((row.stop for frameworks in found if (row := best(frameworks))), "")
 
 
 def _asked(

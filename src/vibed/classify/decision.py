@@ -76,6 +76,8 @@ class Decision:
     warm: bool = True
     expected_ports: tuple[int, ...] = ()
     """Where the source says that its site listens, the likeliest first."""
+    stop_signal: str = ""
+    """What tells it to stop, where SIGTERM does not."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables that make it listen where it is looked for; the app's own come after them."""
     strip: str = ""
@@ -136,6 +138,7 @@ class Decision:
                 port=self.port,
                 warm=self.warm,
                 expected_ports=self.expected_ports,
+                stop_signal=self.stop_signal,
             ),
             bundle=self.bundle,
             options=options,

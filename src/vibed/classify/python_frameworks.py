@@ -35,6 +35,8 @@ class Framework:
     """Functions of the module by which a file starts it, beside what all call so (run, serve, start, launch)."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables that say where it listens, with `{port}`; its own code comes before them."""
+    stop: str = ""
+    """The signal that ends it, where SIGTERM does not."""
     brings: bool = False
     """Whether it brings its own server: a file that imports it and starts something is one."""
 
@@ -104,7 +106,7 @@ FRAMEWORKS: tuple[Framework, ...] = (
     ),
     Framework(
         "robyn", "Robyn", objects=_of("Robyn"), method=f"start(host='{HOST}', port={{port}})", brings=True,
-        env={"ROBYN_HOST": HOST, "ROBYN_PORT": "{port}"},
+        env={"ROBYN_HOST": HOST, "ROBYN_PORT": "{port}"}, stop="SIGINT",
     ),
     Framework("taipy", "Taipy", brings=True),
     Framework("reflex", "Reflex", brings=True),

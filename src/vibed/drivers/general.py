@@ -96,6 +96,7 @@ def order(run: Run) -> dict[str, object]:
             "timeout_s": run.start_timeout_s,
             "warm": start.warm,
             "expected_ports": list(start.expected_ports),
+            "stop_signal": start.stop_signal,
             "links": dict(run.links),
             "uid": APP_UID,
         },

@@ -119,6 +119,7 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
             port=start["port"],
             warm=start["warm"],
             expected_ports=tuple(start.get("expected_ports", ())),
+            stop_signal=start.get("stop_signal", ""),
         ),
     )
 
