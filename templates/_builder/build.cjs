@@ -11,6 +11,7 @@ const path = require('node:path')
 const zlib = require('node:zlib')
 const { spawn } = require('node:child_process')
 const answer = require('./answer.cjs')
+const googleFonts = require('./google_fonts.cjs')
 
 const APP = '/app'
 const MODULES = '/layers/node/node_modules'
@@ -40,7 +41,8 @@ async function main () {
   const before = pages()
   const env = { ...process.env, HOME: '/tmp/home', CI: 'false', NEXT_TELEMETRY_DISABLED: '1',
     ASTRO_TELEMETRY_DISABLED: '1', NG_CLI_ANALYTICS: 'false', GATSBY_TELEMETRY_DISABLED: '1', NUXT_TELEMETRY_DISABLED: '1',
-    DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', npm_config_cache: '/tmp/cache', ...request.env }
+    DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', npm_config_cache: '/tmp/cache',
+    ...await googleFonts.environment(APP), ...request.env }
   env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
   console.log(`$ ${request.script}`)
   const { status, told } = await run(request.script, env)

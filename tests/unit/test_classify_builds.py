@@ -97,6 +97,11 @@ def test_a_site_is_built_by(name: str, files: dict[str, str | bytes], script: st
         ("Next.js", {"package.json": package(scripts={"build": "next build", "start": "next start"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
         ("Nuxt", {"package.json": package(scripts={"build": "nuxt build"}, dependencies={"nuxt": "4"}), "app.vue": ""}, "node .output/server/index.mjs"),
         ("SvelteKit", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>"}, "node build/index.js"),
+        ("SvelteKit into another folder", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>", "svelte.config.js": "export default { kit: { adapter: adapter({ out: './made' }) } }"}, "node made/index.js"),
+        ("Next.js that stands alone", {"package.json": package(scripts={"build": "next build", "start": "node .next/standalone/server.js"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
+        ("React Router", {"package.json": package(scripts={"build": "react-router build", "start": "react-router-serve ./build/server/index.js"}, dependencies={"@react-router/node": "8", "@react-router/serve": "8"}), "app/root.tsx": ""}, "node_modules/.bin/react-router-serve build/server/index.js"),
+        ("React Router in a server of its own", {"package.json": package(scripts={"build": "react-router build", "start": "cross-env NODE_ENV=production node server.js"}, dependencies={"@react-router/node": "8", "@react-router/express": "8", "express": "5"}), "app/root.tsx": "", "server.js": LISTENS}, "node server.js"),
+        ("Angular with pages made by a server", {"package.json": package(scripts={"start": "ng serve", "build": "ng build", "serve:ssr:web": "node dist/web/server/server.mjs"}, dependencies={"@angular/ssr": "21"}), "src/main.ts": ""}, "node dist/web/server/server.mjs"),
     ],
 )  # fmt: skip
 def test_a_server_is_built_and_then_started(name: str, files: dict[str, str | bytes], started: str) -> None:
@@ -107,6 +112,21 @@ def test_a_server_is_built_and_then_started(name: str, files: dict[str, str | by
     assert found.entrypoint == started
     assert found.install is not None
     assert found.install.development
+
+
+def test_where_sveltekit_chooses_its_adapter_it_is_nodes() -> None:
+    files = {
+        "package.json": package(
+            scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "^2.6", "@sveltejs/adapter-auto": "7"}
+        ),
+        "src/app.html": "<p>",
+    }
+    found = runtime({**files})
+    assert found.build is not None
+    assert found.install is not None
+    assert (found.build.env, found.build.packages) == ({"GCP_BUILDPACKS": "1"}, ("@sveltejs/adapter-node@^5",))
+    assert found.install.wanted == found.build.packages
+    assert found.entrypoint == "node build/index.js"
 
 
 def test_a_source_that_runs_as_it_is_needs_no_build() -> None:

@@ -94,6 +94,8 @@ class Build:
     """Whose tools build: `node` or `go`."""
     package: str = ""
     """Go: the folder of the package main; empty for the root."""
+    packages: tuple[str, ...] = ()
+    """What has to be installed beside what package.json names, as npm reads it: `@sveltejs/adapter-node@^5`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def _on(
         )
     if decision.made is not None and decision.made.kind == "node":
         names = tuple(sorted(project.node.all_dependencies))
-        return replace(decision, dependencies=names, install=node_install.for_build(project.node))
+        return replace(decision, dependencies=names, install=node_install.for_build(project.node, decision.made))
     if decision.kind in ("node", "worker"):
         files = started.entries(project, decision)
         worker = decision.kind == "worker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import replace
 
@@ -14,6 +15,9 @@ from vibed.sources.errors import quoted
 _NITRO = ("node", ".output/server/index.mjs")
 _EXPORT = re.compile(r"\boutput\s{0,9}:\s{0,9}[\"'`]export[\"'`]")
 _NO_SERVER = re.compile(r"\bssr\s{0,9}:\s{0,9}false\b")
+_OUT = re.compile(r"""\badapter\(\s{0,9}\{[^{}]{0,400}?\bout\s{0,9}:\s{0,9}["'`]([\w./-]{1,100})["'`]""")
+_CHOOSES_NODE = {"GCP_BUILDPACKS": "1"}
+"""By this adapter-auto knows a host that runs Node."""
 _ENDINGS = ("js", "mjs", "cjs", "ts", "mts")
 
 
@@ -30,7 +34,10 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
         return None
     why = f"It is a {name} app: it is built ({made.script}), and started by {quoted(' '.join(command.argv))}."
     # Turbopack refuses packages behind links that lead out of the app's folder
-    return replace(decision(command, why), made=replace(made, copied=package == "next"))
+    made = replace(made, copied=package == "next")
+    if package == "@sveltejs/kit" and _chooses_adapter(p):
+        made = replace(made, env=_CHOOSES_NODE, packages=(f"@sveltejs/adapter-node@{_node_adapter(p)}",))
+    return replace(decision(command, why), made=made)
 
 
 def _makes_pages(p: Project, package: str) -> bool:
@@ -50,22 +57,45 @@ def _makes_pages(p: Project, package: str) -> bool:
 
 def _command(p: Project, package: str) -> Command | None:
     env = {"NODE_ENV": "production", "HOST": "0.0.0.0"}
+    own = _own(p)
+    # Next.js has a server of its own for whatever it built; another one is around it
+    if own is not None and (own.file or package != "next"):
+        return replace(own, env={**env, **own.env})
     if package == "next":
-        own = p.scripts.from_start_script()
-        if own is not None and own[0].file:  # a server of its own around it
-            return replace(own[0], env={**env, **own[0].env})
         next_ = ("node", "node_modules/next/dist/bin/next", "start", "-H", "0.0.0.0", "-p", str(p.port))
         return Command(next_, env={"NODE_ENV": "production"})
     if package in ("nuxt", "@solidjs/start"):
         return Command(_NITRO, env=env)
-    if package == "@sveltejs/kit" and "@sveltejs/adapter-node" in p.node.all_dependencies:
-        return Command(("node", "build/index.js"), env=env)
+    if package == "@sveltejs/kit" and ("@sveltejs/adapter-node" in p.node.all_dependencies or _chooses_adapter(p)):
+        told = _OUT.search(_settings(p, "svelte.config") + _settings(p, "vite.config"))
+        return Command(("node", f"{posixpath.normpath(told[1]) if told else 'build'}/index.js"), env=env)
     if package == "@astrojs/node" and "standalone" in _settings(p, "astro.config"):
         return Command(("node", "dist/server/entry.mjs"), env=env)
     for server, program in (("@react-router/serve", "react-router-serve"), ("@remix-run/serve", "remix-serve")):
         if server in p.node.all_dependencies:
             return Command((f"node_modules/.bin/{program}", "build/server/index.js"), env=env)
     return None
+
+
+def _own(p: Project) -> Command | None:
+    """What the project's own scripts start once it is built."""
+    scripts = replace(p.scripts, built=True)
+    if found := scripts.from_start_script():
+        return found[0]
+    served = next((text for name, text in p.node.scripts.items() if name.startswith("serve:ssr")), None)
+    return scripts.command(served) if served else None
+
+
+def _chooses_adapter(p: Project) -> bool:
+    """Whether SvelteKit takes the adapter of the host on which it is built."""
+    ours = [name for name in p.node.all_dependencies if name.startswith("@sveltejs/adapter-")]
+    return ours == ["@sveltejs/adapter-auto"]
+
+
+def _node_adapter(p: Project) -> str:
+    """The versions of the adapter that belong to the app's SvelteKit."""
+    major = re.search(r"\d+", p.node.all_dependencies.get("@sveltejs/kit", ""))
+    return "^6" if major and int(major[0]) >= 3 else "^5"
 
 
 def _settings(p: Project, stem: str) -> str:

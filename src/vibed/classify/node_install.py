@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 
-from vibed.apps.app import Install
+from vibed.apps.app import Build, Install
 from vibed.classify import npm_ranges
 from vibed.classify.needs import OWN, Needs
 from vibed.classify.node_app import NodeApp
@@ -92,13 +92,17 @@ def _spec(name: str, spec: str) -> str:
     return name if spec in ("*", "", "latest") else f"{name}@{spec}"
 
 
-def for_build(node: NodeApp) -> Install | None:
-    """All that package.json names, for a build and for what it makes; None where it names nothing."""
-    if not node.all_dependencies:
+def for_build(node: NodeApp, build: Build) -> Install | None:
+    """All that package.json names, for a build and for what it makes, and what that build needs beside it; None where
+    that is nothing.
+    """
+    if not node.all_dependencies and not build.packages:
         return None
     manager, lock = _manager(node)
     files = tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path))
-    return Install(kind="node", manager=manager, files=files, private=_is_private(node), development=True)
+    return Install(
+        kind="node", manager=manager, files=files, wanted=build.packages, private=_is_private(node), development=True
+    )
 
 
 def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:

@@ -92,6 +92,8 @@ class Life:
             material = await built(
                 self._means.builds, run, version, app, layer, source=source, log_dir=log_dir, on_step=self._wake
             )
+            if material.layer is None:
+                run.layer = ""  # what only a build needed
             if placement.driver == "static":
                 run.timings = await self._launch(run, material, placement, app)
             else:

@@ -110,8 +110,8 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
         **{**raw, **{name: tuple(raw.get(name, ())) for name in ("notes", "packages", "reads")}},
         otherwise=_runtime_of(otherwise) if otherwise else None,
         elsewhere=tuple(_elsewhere(other) for other in elsewhere),
-        install=_install(install) if install else None,
-        build=Build(**{**build, "outputs": tuple(build["outputs"])}) if build else None,
+        install=Install(**_tuples(install)) if install else None,
+        build=Build(**_tuples(build)) if build else None,
         start=Start(
             argv=tuple(start["argv"]),
             shell=start["shell"],
@@ -126,12 +126,11 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
 
 def _elsewhere(raw: dict[str, Any]) -> Elsewhere:
     install = raw["install"]
-    return Elsewhere(raw["template"], _install(install) if install else None, tuple(raw["packages"]))
+    return Elsewhere(raw["template"], Install(**_tuples(install)) if install else None, tuple(raw["packages"]))
 
 
-def _install(raw: dict[str, Any]) -> Install:
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
-    return Install(**fields)
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
 
 
 def key(row: Sequence[Any]) -> Key:

@@ -54,6 +54,7 @@ def build_key(build: Build, base: Base, env: Mapping[str, str], *, source: str, 
         build.package,
     ]
     facts += [f"output {name}" for name in build.outputs]
+    facts += [f"package {spec}" for spec in build.packages]
     facts += [f"own {name}={value}" for name, value in sorted(build.env.items())]
     facts += [f"env {name}={value}" for name, value in sorted(env.items())]
     digest = hashlib.sha256()

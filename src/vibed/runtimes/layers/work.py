@@ -41,7 +41,7 @@ _PROGRAMS = {
 _FILES: Mapping[str, tuple[str, ...]] = {
     "python": ("python.py", "linked.py"),
     "node": ("node.cjs", "answer.cjs", "linked.py"),
-    "build": ("build.cjs", "answer.cjs"),
+    "build": ("build.cjs", "answer.cjs", "google_fonts.cjs"),
     "go": (),
 }
 _numbers = itertools.count(1)
