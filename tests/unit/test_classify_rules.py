@@ -53,7 +53,7 @@ def pkg(**fields: object) -> str:
 
 
 NO_CSS = "DEBUG is False, Django’s own server serves no CSS: add WhiteNoise and gunicorn to the requirements"
-HOSTS = "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another domain, that with a dot before it), or '*'"
+HOSTS = "ALLOWED_HOSTS of site1.settings does not name it: it answers to its own name all the same"
 ELSE = "use what the template python-313 has (vibed templates), or put the packages into the archive"
 DATABASE = "apps here have no network out, so that no database server can be reached: use SQLite, and leave "
 

@@ -95,6 +95,8 @@ def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decisi
         strip=decision.strip,
         port=decision.port,
         env={**decision.env, **second.env},
+        # what is prepared for the first (tables, settings) is needed by the second
+        build=second.build or (decision.build if decision.kind == "python" else ()),
         packages=decision.packages,
         reads=decision.reads,
         install=decision.install,

@@ -49,15 +49,30 @@ class _Project:
         """Storages with a manifest (WhiteNoise's) answer 500 for every page whose files were not collected."""
         return [("python3", self.manage, "collectstatic", "--noinput")] if "STATIC_ROOT" in self.settings else []
 
+    @property
+    def turns_hosts_away(self) -> bool:
+        """Whether it answers 400 to the name that it has here."""
+        hosts = _HOSTS.findall(self.settings)
+        if not hosts or _ANY_HOST.search(hosts[-1]):
+            return False
+        return bool(re.search(r"\w", hosts[-1])) or self.debug != "True"
+
+    def module(self, command: str) -> str:
+        """The module of the settings that a command serves it with; empty where the command says that itself."""
+        if "DJANGO_SETTINGS_MODULE" in command or "--settings" in command:
+            return ""
+        served = re.search(r"\b([\w.]+)\.([aw]sgi)\b", command)
+        if served is not None:
+            for path in self.tree.known(f"{served[2]}.py"):
+                if f".{path.removesuffix('.py').replace('/', '.')}".endswith(f".{served[0]}"):
+                    own = _SETTINGS.search(self.tree.text(path))
+                    return own[1] if own else ""
+        own = _SETTINGS.search(self.tree.text(self.manage))
+        return own[1] if own else ""
+
     def notes(self) -> list[str]:
         """What a visitor would stumble over."""
         found = []
-        hosts = _HOSTS.findall(self.settings)
-        if hosts and not _ANY_HOST.search(hosts[-1]) and (self.debug == "False" or re.search(r"\w", hosts[-1])):
-            found.append(
-                "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or, where apps have another"
-                " domain, that with a dot before it), or '*'"
-            )
         if bare := _without_migrations(self.tree):
             found.append(
                 f"{', '.join(map(quoted, bare[:5]))}: models without migrations, so that their tables are missing; run"
@@ -105,7 +120,7 @@ def django(app: PythonApp) -> Decision | None:
                 f"{'DEBUG is' if found.debug else 'where DEBUG is'} False, Django’s own server serves no CSS: add"
                 " WhiteNoise and gunicorn to the requirements"
             )
-    return Decision(
+    decision = Decision(
         kind="python",
         argv=argv,
         entrypoint=" ".join(argv),
@@ -113,6 +128,7 @@ def django(app: PythonApp) -> Decision | None:
         build=tuple(build),
         notes=(*notes, *found.notes()),
     )
+    return _answering(found, decision)
 
 
 def prepared(app: PythonApp, decision: Decision) -> Decision:
@@ -125,7 +141,37 @@ def prepared(app: PythonApp, decision: Decision) -> Decision:
     build = [] if "migrate" in command else found.migrate()
     if "collectstatic" not in command and "runserver" not in command:
         build += found.collect()
-    return replace(decision, build=(*decision.build, *build), notes=(*decision.notes, *found.notes()))
+    decision = replace(decision, build=(*decision.build, *build), notes=(*decision.notes, *found.notes()))
+    return _answering(found, decision)
+
+
+_FOLDER = ".vibed"
+_MODULE = "vibed_settings"
+_OVER = """from importlib import import_module
+own = import_module({own!r})
+globals().update({{name: value for name, value in vars(own).items() if name.isupper()}})
+ALLOWED_HOSTS = ["*"]
+"""
+"""Settings over a project's own. A router that sends an app nothing but what is for its name has checked the host."""
+
+
+def _answering(found: _Project, decision: Decision) -> Decision:
+    """A decision with settings that answer to the name that the app has here, where the project's would not."""
+    own = found.module(decision.command)
+    if not found.turns_hosts_away:
+        return decision
+    if not own:
+        note = "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or the domain of apps), or '*'"
+        return replace(decision, notes=(*decision.notes, note))
+    text = _OVER.format(own=own)
+    write = f"import os; os.makedirs({_FOLDER!r}, exist_ok=True); open('{_FOLDER}/{_MODULE}.py', 'w').write({text!r})"
+    path = ":".join(filter(None, [decision.env.get("PYTHONPATH"), f"/app/{_FOLDER}"]))
+    return replace(
+        decision,
+        build=(("python3", "-c", write), *decision.build),
+        env={**decision.env, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": _MODULE},
+        notes=(*decision.notes, f"ALLOWED_HOSTS of {own} does not name it: it answers to its own name all the same"),
+    )
 
 
 def _without_migrations(tree: Tree) -> list[str]:
