@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from vibed.apps.app import Crash, Install, Phase, Resources, Runtime, Start
+from vibed.apps.app import Crash, Elsewhere, Install, Phase, Resources, Runtime, Start
 from vibed.apps.errors import (
     AlreadyExists,
     Conflict,
@@ -54,6 +54,10 @@ RUNTIME = Runtime(
     notes=("a note",),
     install=Install(
         "python", "uv", files=("requirements.txt",), wanted=("humanize>=4",), optional=("lxml",), private=True
+    ),
+    elsewhere=(
+        Elsewhere("python-312", Install("python", "uv", wanted=("flask", "humanize>=4")), packages=("gunicorn",)),
+        Elsewhere("python-311"),
     ),
     otherwise=Runtime("general", "python-313", "python", "b", "c", start=Start(("b",), build=(("x", "y"),))),
 )

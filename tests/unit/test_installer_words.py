@@ -29,6 +29,7 @@ def read(name: str) -> Trouble:
         ("uv-version", "flask has no version 99"),
         ("uv-too-new", "tomli>=99 cannot be had: there is only tomli<=2.5.0"),
         ("uv-abi", "tensorflow 2.10.0 has nothing for Python 3.13"),
+        ("uv-python", "audioop-lts 0.2.1 needs Python >=3.13, and this is Python 3.13"),
         ("uv-own-conflict", "versions do not fit each other: you require flask>=3 and flask<2"),
         ("uv-conflict", "and you require flask>=3 and werkzeug<2"),
         ("uv-legacy-dep", "and you require numpy==1.21.0"),
@@ -105,6 +106,14 @@ def test_what_wants_a_library_that_no_builder_has_is_not_tried_and_what_does_the
     trouble = read(words)
     assert not trouble.compiler
     assert instead in trouble.hint
+
+
+UNMET = ("uv-python", "uv-abi", "uv-compiler", "uv-distutils", "npm-compiler")
+
+
+@pytest.mark.parametrize("words", [*UNMET, "uv-unknown", "uv-own-conflict", "uv-git", "npm-peers", "npm-unreachable"])
+def test_what_another_version_of_the_language_may_have_is_known(words: str) -> None:
+    assert read(words).unmet is (words in UNMET)
 
 
 def test_a_lock_that_does_not_fit_and_peers_that_do_not_are_known() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import test_reconciler as kit
 from test_reconciler import World
 
-from vibed.apps.app import Install, Phase
+from vibed.apps.app import Elsewhere, Install, Phase
 from vibed.apps.standing import of_app
 from vibed.controller.fleet import Fleet
 from vibed.controller.installing import LayerFacts
@@ -43,8 +43,11 @@ class MadeLayers:
     given_up: int = 0
     fails: list[Exception] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    aside: dict[tuple[str, Install], str] = field(default_factory=dict)
 
-    def find(self, install: Install, **about: Any) -> MadeLayer | None:
+    def find(self, install: Install, *, template: str, **about: Any) -> MadeLayer | None:
+        if (why := self.aside.get((template, install))) is not None:
+            raise RunFailed(why, code="DependencyBuildFailed", unmet=True)
         return self.made.get(install)
 
     async def provide(
@@ -60,6 +63,9 @@ class MadeLayers:
         if self.fails:
             raise self.fails.pop(0)
         return self.made.setdefault(install, MadeLayer(f"key{len(self.made)}", self.notes))
+
+    def set_aside(self, install: Install, *, template: str, why: str, **about: Any) -> None:
+        self.aside[template, install] = why
 
     def listing(self) -> Sequence[LayerFacts]:
         return ()
@@ -211,3 +217,65 @@ async def test_what_was_left_out_is_told_once(world: World) -> None:
 async def test_a_vibed_that_can_make_none_says_so(world: World) -> None:
     outcome = await world.settle(await world.deploy(runtime=PYTHON))
     assert (outcome.phase, outcome.reason) == (Phase.FAILED, "DependenciesMissing")
+
+
+# What another version of the language has
+
+OLDER = replace(NEEDS, wanted=("humanize", "gunicorn"))
+BESIDE = replace(PYTHON, elsewhere=(Elsewhere("python-312", OLDER), Elsewhere("python-311", OLDER)))
+UNMET = RunFailed("numpy 1.26.0 has nothing for Python 3.13", code="DependencyBuildFailed", unmet=True)
+
+
+async def test_what_the_template_cannot_have_is_installed_on_another_that_is_prepared_for_it(world: World) -> None:
+    layers, runs = with_layers(world)
+    layers.go_on.set()
+    layers.fails.append(UNMET)
+    needed: list[str] = []
+    world.placements.on_need = needed.append
+    world.placements.rests("python-311")
+    world.placements.broken("python-312", "its archive is out of reach")
+    version = await world.deploy(runtime=BESIDE)
+    outcome = await world.settle(version, timeout_s=0.6)
+    assert (outcome.phase, outcome.reason, needed) == (Phase.PENDING, "TemplateBuilding", ["python-311"])
+    assert "the template python-311 to be prepared" in (await world.app()).status.message
+    world.placements.built("python-311")
+    async with asyncio.timeout(10):
+        while (await world.settle(version)).phase is not Phase.READY:
+            await asyncio.sleep(0.05)
+    status = (await world.app()).status
+    assert "it runs on python-311, since on python-313 numpy 1.26.0 has nothing for Python 3.13" in status.message
+    assert [sandbox.template for sandbox in world.driver.made] == ["python-311"] and len(runs) == 1
+    assert layers.made.keys() == {OLDER}
+    # when it starts again, what is known is not found out again
+    assert layers.aside == {("python-313", NEEDS): UNMET.message}
+
+
+async def test_a_template_that_cannot_be_had_gives_way_to_the_nearest(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    world.placements.broken("python-312", "its archive is out of reach")
+    elsewhere = (Elsewhere("python-313", NEEDS),)
+    version = await world.deploy(runtime=replace(PYTHON, template="python-312", install=OLDER, elsewhere=elsewhere))
+    assert (await world.settle(version)).phase is Phase.READY
+    message = (await world.app()).status.message
+    assert "it runs on python-313, since python-312 cannot be had: its archive is out of reach" in message
+    assert layers.made.keys() == {NEEDS}
+
+
+async def test_what_no_version_of_the_language_has_is_told_of_the_first(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails += [UNMET, RunFailed("it could not be built", code="DependencyBuildFailed", unmet=True)]
+    world.placements.broken("python-312", "its archive is out of reach")
+    world.placements.built("python-311")
+    outcome = await world.settle(await world.deploy(runtime=BESIDE))
+    assert (outcome.phase, outcome.reason) == (Phase.FAILED, "DependencyBuildFailed")
+    assert UNMET.message in outcome.message and layers.begun == 2 and not layers.aside
+
+
+async def test_what_fails_for_another_reason_is_tried_nowhere_else(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails.append(RunFailed("there is no package humanise", code="DependencyBuildFailed"))
+    assert (await world.settle(await world.deploy(runtime=BESIDE))).phase is Phase.FAILED
+    assert layers.begun == 1

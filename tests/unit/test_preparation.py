@@ -91,6 +91,7 @@ def preparing(
     machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch, *, templates: tuple[str, ...] = ("python-313",)
 ) -> tuple[Preparation, Placements]:
     monkeypatch.setattr(preparation, "RETRY_S", (0.01, 0.02))
+    monkeypatch.setattr(preparation, "NEEDED_AGAIN_S", 0.02)
     config = Config(folder, templates=templates)
     known = load_templates()
     anything = cast(Any, machine)

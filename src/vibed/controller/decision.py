@@ -50,7 +50,7 @@ class RunView:
     version: int
     stage: Stage
     step: str = ""
-    """Of a starting run: `claiming`, `injecting`, `starting`."""
+    """Of a starting run: `preparing`, `building`, `claiming`, `injecting`, `starting`."""
     waits_for: str = ""
     """For whom or what, while it has no turn to start yet."""
     served_s: float = 0.0
@@ -227,7 +227,8 @@ def _on_its_way(starting: RunView, trouble: Trouble | None, *, lived: bool) -> t
         return Phase.FAILED, "CrashLoop", failed_so_far(starting.version, trouble, "It is being started again.")
     if starting.building:
         message = f"{who} waits for {starting.building}; it becomes Ready by itself"
-        return Phase.PENDING, "BuildingDependencies", message
+        reason = "TemplateBuilding" if starting.step == "preparing" else "BuildingDependencies"
+        return Phase.PENDING, reason, message
     if starting.waits_for:
         return Phase.PENDING, "WaitingForTurn", f"{who} waits for its turn: {starting.waits_for}"
     phase = Phase.CLAIMING if starting.step in ("", "claiming") else Phase.STARTING

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vibed.apps.app import App, Install, Version
-from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun
 from vibed.sandboxes.driver import Mount, RunFailed
 
@@ -63,7 +62,22 @@ class Layers(Protocol):
     def find(
         self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
     ) -> Layer | None:
-        """The layer, if it is there. Blocks."""
+        """The layer, if it is there. Blocks. Raises `RunFailed`, with `unmet` for what was set aside."""
+        ...
+
+    def set_aside(
+        self,
+        install: Install,
+        *,
+        template: str,
+        source: Path,
+        source_digest: str,
+        strip: str,
+        owner: str,
+        app_id: str,
+        why: str,
+    ) -> None:
+        """Remember that this template cannot have what another one had. Blocks. Raises `RunFailed`, `OSError`."""
         ...
 
     async def provide(
@@ -90,11 +104,23 @@ class Layers(Protocol):
         ...
 
 
+def about_of(version: Version, app: App, source: Path) -> dict[str, Any]:
+    """What layers have to know of a version, besides what is to be installed."""
+    build = version.runtime.build
+    return {
+        "template": build.template if build is not None else version.runtime.template,
+        "source": source,
+        "source_digest": version.source_digest,
+        "strip": version.runtime.strip,
+        "owner": app.owner,
+        "app_id": app.app_id,
+    }
+
+
 async def installed(
     layers: Layers | None,
     run: LiveRun,
     version: Version,
-    placement: Placement,
     app: App,
     *,
     source: Path,
@@ -119,14 +145,7 @@ async def installed(
         run.building = f"its dependencies to be installed: {step}"
         on_step()
 
-    about: dict[str, Any] = {
-        "template": build.template if (build := version.runtime.build) is not None else placement.template,
-        "source": source,
-        "source_digest": version.source_digest,
-        "strip": version.runtime.strip,
-        "owner": app.owner,
-        "app_id": app.app_id,
-    }
+    about = about_of(version, app, source)
     found = await asyncio.to_thread(layers.find, install, **about)
     if found is not None:
         return found

@@ -20,7 +20,8 @@ from vibed.apps.store import NewEvent
 from vibed.controller.building import Material, built
 from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
-from vibed.controller.installing import Layer, installed
+from vibed.controller.furnishing import furnished
+from vibed.controller.installing import Layer
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
@@ -78,13 +79,17 @@ class Life:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
         try:
-            placement = self._means.placements.place(version.runtime, version.resources)
-            if not isinstance(placement, Placement):
-                raise RunFailed(placement.message, code=placement.reason)
             source = self._means.source_path(version.source_digest)
             log_dir = self._means.layout.run_log(self._app_id, run.number)
-            layer = await installed(
-                self._means.layers, run, version, placement, app, source=source, log_dir=log_dir, on_step=self._wake
+            version, placement, layer = await furnished(
+                self._means.placements,
+                self._means.layers,
+                run,
+                version,
+                app,
+                source=source,
+                log_dir=log_dir,
+                on_step=self._wake,
             )
             if layer is not None:
                 run.layer = layer.key

@@ -122,8 +122,17 @@ class Placements:
         probe = self._probes.get(driver)
         return probe.isolation.value if probe is not None else ""
 
+    def can_be_had(self, template: str) -> bool:
+        """Whether a template is there, or may be: nothing is known to keep it away."""
+        return template in self._ready or self.trouble(template) is None
+
+    def ways(self, runtime: Runtime) -> tuple[Runtime, ...]:
+        """A runtime on each of its templates that can be had, the first choice first; itself if there is none."""
+        return tuple(way for way in runtime.ways if self.can_be_had(way.template)) or (runtime,)
+
     def place(self, runtime: Runtime, resources: Resources) -> Placement | Refusal | NotYet:
-        """Where a version runs, why it never can, or why not yet."""
+        """Where a version runs, why it never can, or why not yet: on the first of its templates that can be had."""
+        runtime = self.ways(runtime)[0]
         template = self._templates.get(runtime.template)
         trouble = self.trouble(runtime.template)
         if template is None or (trouble is not None and runtime.template not in self._ready):

@@ -31,6 +31,8 @@ ORDER = ("static-nginx", "workerd", "python-313", "node-24", "base-debian", "go-
 """Templates that are not named here come last."""
 RETRY_S = (30.0, 120.0, 600.0, 1800.0)
 """The pauses before what failed is tried again; the last one repeats."""
+NEEDED_AGAIN_S = 6 * 3600.0
+"""After so long a template on need that could not be had may be asked for again: until then apps run without it."""
 CONFIRM_S = (1.0, 5.0)
 """The pauses before a driver that worked is tried again, and only then thought not to."""
 
@@ -140,7 +142,7 @@ class Preparation:
         if name in self._failed | self._unfinished:
             self._failed.discard(name)
             self._unfinished.discard(name)
-            await asyncio.sleep(RETRY_S[-1])
+            await asyncio.sleep(NEEDED_AGAIN_S)
             if not self._placements.is_ready(name):
                 self._placements.rests(name)
 

@@ -37,6 +37,8 @@ class LiveRun:
     timings: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     """Which of several ports is served, and why; the rest of a sentence."""
+    moved: str = ""
+    """Which other template it runs on, and why; the rest of a sentence."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def enter(self, step: str) -> None:
@@ -52,7 +54,7 @@ class LiveRun:
             step,
             waits_for,
             self.served_s,
-            self.note,
+            "; it ".join(filter(None, (self.moved, self.note))),
             building=self.building,
         )
 

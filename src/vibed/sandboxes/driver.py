@@ -199,9 +199,12 @@ class RunFailed(SandboxError):
         code: str | None = None,
         hint: str | None = None,
         retryable: bool | None = None,
+        unmet: bool = False,
     ):
         super().__init__(message, code=code, hint=hint, retryable=retryable)
         self.exit = exit
+        self.unmet = unmet
+        """Whether another version of the language may have what it needs."""
 
 
 class SandboxLost(SandboxError):

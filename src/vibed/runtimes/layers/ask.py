@@ -59,4 +59,5 @@ def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:
         code=FAILED,
         hint=hint or None,
         retryable=retryable,
+        unmet=trouble is not None and trouble.unmet and not retryable,
     )

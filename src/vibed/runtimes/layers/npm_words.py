@@ -74,6 +74,14 @@ def explain(output: str, node: str, unknown: Iterable[str] = ()) -> Trouble:
             "retrying may help",
             retryable=True,
         )
+    if code == "EBADENGINE":
+        wanted = next((line for line in said if line.startswith("Required:")), "")
+        package = re.search(r"compatible with (?:your version of node/npm: )?(\S+?)@", "\n".join(said))
+        return Trouble(
+            _short(f"{package[1] if package else 'a package'} is not for Node {node}: {wanted}"),
+            "ask for a version that is",
+            unmet=True,
+        )
     if any(line.startswith("command failed") for line in said):
         return _script(output, lines, node)
     return Trouble(_short(said[0] if said else _last(output)), packages=frozenset(_packages("\n".join(said))))
@@ -116,6 +124,7 @@ def _script(output: str, lines: list[str], node: str) -> Trouble:
         hint,
         frozenset({package} if package else ()),
         compiler=wants_compiler(output),
+        unmet="gyp" in output,
     )
 
 

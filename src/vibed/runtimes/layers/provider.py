@@ -34,6 +34,8 @@ MOST_BYTES = 20 << 30
 """Of all layers together; on a small disk, a quarter of it."""
 _RESERVE_BYTES = 2 << 30
 """Of the disk, for everything else: nothing is installed while less is free."""
+SET_ASIDE_S = 7 * 86_400.0
+"""So long what could only be had on another template is not tried on the first one again."""
 UNUSED_S = 30 * 86_400.0
 _RECIPES = {"python": python.make, "node": node.make, "go": go.make}
 _INSTALLERS = {"python": "uv", "node": "npm"}
@@ -73,13 +75,32 @@ class Layers:
     def find(
         self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
     ) -> Layer | None:
-        """The layer that the same request led to before, if it is there. Blocking. Raises `RunFailed`."""
+        """The layer that the same request led to before, if it is there. Blocking. Raises `RunFailed`, `unmet` where it
+        was set aside.
+        """
         base = self._base(template)
         if base is None or install.kind not in _RECIPES:
             return None
-        files = self._files(install, source, strip)
-        whose = Owner(owner, source_digest) if install.private else None
-        return self._remembered(self._request(install, files, base, whose))
+        request = self._asked(install, base, source, source_digest, strip, owner)
+        if (why := self._store.unmet(request, within_s=SET_ASIDE_S)) is not None:
+            raise RunFailed(why, code=FAILED, unmet=True)
+        return self._remembered(request)
+
+    def set_aside(
+        self,
+        install: Install,
+        *,
+        template: str,
+        source: Path,
+        source_digest: str,
+        strip: str,
+        owner: str,
+        app_id: str,
+        why: str,
+    ) -> None:
+        """Remember that this template could not have what another one had. Blocking. Raises `RunFailed`, OSError."""
+        if (base := self._base(template)) is not None:
+            self._store.set_aside(self._asked(install, base, source, source_digest, strip, owner), why)
 
     async def provide(
         self,
@@ -159,6 +180,11 @@ class Layers:
         with contextlib.suppress(OSError):
             await self.tidy()
         return layer, notes
+
+    def _asked(self, install: Install, base: Base, source: Path, source_digest: str, strip: str, owner: str) -> str:
+        files = self._files(install, source, strip)
+        whose = Owner(owner, source_digest) if install.private else None
+        return self._request(install, files, base, whose)
 
     def _remembered(self, request: str) -> Layer | None:
         said = self._store.remembered(request)

@@ -19,6 +19,8 @@ class Trouble:
     """Names that the installer blames, as far as it says."""
     retryable: bool = False
     """Whether a registry could not be reached, so that the same may work later."""
+    unmet: bool = False
+    """Whether another version of the language may have what this one has not."""
     stale_lock: bool = False
     """Node: whether the lock does not fit its package.json."""
     peers: bool = False

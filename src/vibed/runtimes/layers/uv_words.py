@@ -16,6 +16,7 @@ _TOO_LONG = 400
 _CONCLUSION = ", we can conclude that your requirements are unsatisfiable."
 _NOT_FOUND = re.compile(rf"({_NAME}) was not found in the package registry")
 _BUILD = re.compile(rf"Failed to (?:build|download and build) `({_NAME})(?:==([^`]+))?`")
+_OTHER_PYTHON = re.compile(r"Python version \([^)]*\) does not satisfy Python(\S+) and (\S+?)==(\S+) depends on Python")
 _UNREACHABLE = ("Failed to fetch", "error sending request", "operation timed out", "dns error", "502 ", "503 ", "504 ")
 _LAST_WORDS = re.compile(r"(?:^|: )(?:fatal error|ERROR|[Ee]rror|Exception|[A-Za-z.]+(?:Error|Exception)): ?\S")
 _INSTEAD = {
@@ -100,6 +101,14 @@ def _unsolved(cause: str, hint: str, python: str, unknown: Iterable[str]) -> Tro
             f"{match[1]} {match[2]} has nothing for Python {python}",
             _first(hint, f"ask for a version that supports Python {python}"),
             frozenset({canonicalize_name(match[1])}),
+            unmet=True,
+        )
+    if match := _OTHER_PYTHON.search(why):
+        return Trouble(
+            f"{match[2]} {match[3]} needs Python {match[1]}, and this is Python {python}",
+            f"ask for a version of {match[2]} that supports Python {python}",
+            frozenset({canonicalize_name(match[2])}),
+            unmet=True,
         )
     return Trouble(
         f"versions do not fit each other: {_short(why)}",
@@ -123,7 +132,8 @@ def _unbuilt(name: str, version: str, rest: list[str], python: str, output: str)
         hint = f"ask for a version of {name} that has a wheel for Python {python}, or for another package"
         if wanted is not None and wanted.hopeless:
             hint += f"; packages are compiled with {HERE} alone"
-    return Trouble(message, hint, frozenset({canonicalize_name(name)}), compiler=compiler)
+    # an old one may have been built already for an older Python
+    return Trouble(message, hint, frozenset({canonicalize_name(name)}), compiler=compiler, unmet=True)
 
 
 def _causes(lines: list[str]) -> list[str]:
