@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (sources of apps)
 """Apps that want another Python or Node than the usual one: its template is prepared when the first of them comes."""
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class MadeLayers:
     given_up: int = 0
     fails: list[Exception] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    compiled: list[bool] = field(default_factory=list)
     aside: dict[tuple[str, Install], str] = field(default_factory=dict)
 
     def find(self, install: Install, *, template: str, **about: Any) -> MadeLayer | None:
@@ -51,9 +52,16 @@ class MadeLayers:
         return self.made.get(install)
 
     async def provide(
-        self, install: Install, *, on_step: Callable[[str], None], wanted: Callable[[], bool], **about: Any
+        self,
+        install: Install,
+        *,
+        on_step: Callable[[str], None],
+        wanted: Callable[[], bool],
+        compiles: bool,
+        **about: Any,
     ) -> MadeLayer:
         self.begun += 1
+        self.compiled.append(compiles)
         on_step("2 of 3, downloading")
         try:
             await self.go_on.wait()
@@ -265,12 +273,13 @@ async def test_a_template_that_cannot_be_had_gives_way_to_the_nearest(world: Wor
 async def test_what_no_version_of_the_language_has_is_told_of_the_first(world: World) -> None:
     layers, _ = with_layers(world)
     layers.go_on.set()
-    layers.fails += [UNMET, RunFailed("it could not be built", code="DependencyBuildFailed", unmet=True)]
+    layers.fails += [UNMET, RunFailed("it could not be built", code="DependencyBuildFailed", unmet=True), UNMET]
     world.placements.broken("python-312", "its archive is out of reach")
     world.placements.built("python-311")
     outcome = await world.settle(await world.deploy(runtime=BESIDE))
     assert (outcome.phase, outcome.reason) == (Phase.FAILED, "DependencyBuildFailed")
-    assert UNMET.message in outcome.message and layers.begun == 2 and not layers.aside
+    assert UNMET.message in outcome.message and not layers.aside
+    assert layers.compiled == [False, False, True], "only what no other one has is compiled"
 
 
 async def test_what_fails_for_another_reason_is_tried_nowhere_else(world: World) -> None:

@@ -1,7 +1,8 @@
 """The template that a run gets, and what is installed on it.
 
-Where the first choice cannot have what is to be installed, since it is not for that version of the language, the next
-one is tried; that may have to be prepared first. What worked is remembered (`Layers.set_aside`), so that the app is not
+Where the first choice cannot have what is to be installed, since it is not for that version of the language or would
+have to be compiled for it, the next one is tried; that may have to be prepared first. Only what no other one has
+ready-made is compiled, for the first. What worked is remembered (`Layers.set_aside`), so that the app is not
 kept waiting for the failure of the first every time that it starts.
 """
 
@@ -12,6 +13,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vibed.apps.app import App, Version
 from vibed.apps.errors import VibedError
@@ -40,6 +42,7 @@ async def furnished(
     Raises `RunFailed`: what kept it from the first template on which it could be tried.
     """
     first, *others = placements.ways(version.runtime)
+    told: dict[str, Any] = {"source": source, "log_dir": log_dir, "on_step": on_step}
     wanted = version.runtime.template
     if first.template != wanted:
         run.moved = f"runs on {first.template}, since {wanted} cannot be had: {placements.trouble(wanted)}"
@@ -48,8 +51,7 @@ async def furnished(
     if not isinstance(placement, Placement):
         raise RunFailed(placement.message, code=placement.reason)
     try:
-        layer = await installed(layers, run, on_first, app, source=source, log_dir=log_dir, on_step=on_step)
-        return on_first, placement, layer
+        return on_first, placement, await installed(layers, run, on_first, app, **told, compiles=not others)
     except RunFailed as error:
         if not error.unmet or layers is None:
             raise
@@ -59,8 +61,8 @@ async def furnished(
         await asyncio.to_thread(append_system_line, log_dir, said)
         other = replace(version, runtime=way)
         try:
-            placement = await _prepared(placements, run, other, on_step)
-            layer = await installed(layers, run, other, app, source=source, log_dir=log_dir, on_step=on_step)
+            place = await _prepared(placements, run, other, on_step)
+            layer = await installed(layers, run, other, app, **told, compiles=False)
         except RunFailed as error:
             if error.error_code == "Stopped" or error.may_retry:
                 raise
@@ -71,8 +73,10 @@ async def furnished(
             with contextlib.suppress(VibedError, OSError):  # it is only tried again then
                 about = about_of(on_first, app, source)
                 await asyncio.to_thread(layers.set_aside, first.install, **about, why=failed.message)
-        return other, placement, layer
-    raise failed
+        return other, place, layer
+    if not others:
+        raise failed
+    return on_first, placement, await installed(layers, run, on_first, app, **told)
 
 
 async def _prepared(placements: Placements, run: LiveRun, version: Version, on_step: Callable[[], None]) -> Placement:

@@ -93,9 +93,11 @@ class Layers(Protocol):
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
+        compiles: bool = True,
     ) -> Layer:
         """The layer, made where it is not there, once however many ask. `on_step` hears how far it is, in words that
-        follow a colon. Raises `RunFailed`. Cancelling gives up waiting; what nobody waits for is ended.
+        follow a colon. Without `compiles`, what has to be compiled is not. Raises `RunFailed`, with `unmet` where
+        another version of the language may have it. Cancelling gives up waiting; what nobody waits for is ended.
         """
         ...
 
@@ -126,6 +128,7 @@ async def installed(
     source: Path,
     log_dir: Path,
     on_step: Callable[[], None],
+    compiles: bool = True,
 ) -> Layer | None:
     """The layer that a run needs, None when it needs none. `on_step` is called when there is news of it.
 
@@ -158,6 +161,7 @@ async def installed(
             log_dir=log_dir,
             on_step=said,
             wanted=lambda: not run.leaving,
+            compiles=compiles,
         )
     )
     leaving = asyncio.ensure_future(run.left.wait())

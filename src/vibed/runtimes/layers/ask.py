@@ -32,6 +32,8 @@ class Ask:
     log_dir: Path
     say: Callable[[str], None]
     """Hears each step as it begins."""
+    compiles: bool = True
+    """Whether what has to be compiled is; else it fails, since another template may have it without."""
 
 
 def unknown(error: StepFailed) -> tuple[str, ...]:

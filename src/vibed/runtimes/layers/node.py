@@ -56,7 +56,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             elif trouble is not None and trouble.peers and "--legacy-peer-deps" not in flags:
                 flags.append("--legacy-peer-deps")
                 notes.append(f"installed all the same: {trouble.message}")
-            elif trouble is not None and trouble.compiler and not compilers:
+            elif trouble is not None and trouble.compiler and ask.compiles and not compilers:
                 compilers = True
                 ask.say(COMPILING)
             else:

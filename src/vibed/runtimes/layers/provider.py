@@ -115,8 +115,10 @@ class Layers:
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
+        compiles: bool = True,
     ) -> Layer:
         """The layer for a version of an app. `on_step` hears what a build is at; `wanted` is asked while it waits.
+        Without `compiles` what has to be compiled fails, `unmet`.
 
         Raises `RunFailed` (`DependencyBuildFailed`; `Stopped` when it is wanted no more), and other errors that are no
         fault of the app.
@@ -133,12 +135,13 @@ class Layers:
             return found
 
         async def make(say: Callable[[str], None]) -> tuple[Layer, tuple[str, ...]]:
-            ask = Ask(install, base, files, whose, source, strip, log_dir, say)
+            ask = Ask(install, base, files, whose, source, strip, log_dir, say, compiles)
             async with self._turn(owner=owner, app_id=app_id):
                 return await self._make(request, ask)
 
         try:
-            layer, notes = await self._once.get(request, make, on_step=on_step, wanted=wanted)
+            which = request if compiles else f"{request} uncompiled"
+            layer, notes = await self._once.get(which, make, on_step=on_step, wanted=wanted)
         except Unwanted:
             raise RunFailed("it was stopped while its dependencies were installed", code="Stopped") from None
         except Interrupted:

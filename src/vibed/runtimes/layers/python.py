@@ -37,7 +37,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
         except StepFailed as error:
             trouble = explain(error.said, version_of(ask.base), unknown(error)) if error.said else None
             more = dispensable(trouble, ask, left_out)
-            if not more and trouble is not None and trouble.compiler and not compilers:
+            if not more and trouble is not None and trouble.compiler and ask.compiles and not compilers:
                 compilers = True
                 ask.say(COMPILING)
                 continue
