@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
@@ -71,6 +72,10 @@ async def tools() -> int:
         await have.install(name)
         say(name, str(have.tool(name).version), began)
     say("installers", (await Toolbox(home(), have).image()).name, began)
+    compilers = Compilers(home(), have, load_templates())
+    for template in ("python-313", "node-24"):
+        mounts = await compilers.mounts(template)
+        say("compilers", f"{template}: {', '.join(mount.source.name for mount in mounts)}", began)
     return 0
 
 
