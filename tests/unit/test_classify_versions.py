@@ -58,6 +58,8 @@ PYTHONS: list[tuple[str, Files, str]] = [
     (".python-version of another implementation", {".python-version": "pypy3.10\n"}, "python-313"),
     ("runtime.txt", {"runtime.txt": "python-3.11.9\n"}, "python-311"),
     ("Pipfile", {"Pipfile": '[packages]\nflask = "*"\n[requires]\npython_version = "3.12"\n'}, "python-312"),
+    ("Conda", {"environment.yml": "dependencies:\n  - python=3.12.4\n  - flask\n"}, "python-312"),
+    ("Conda with a range", {"environment.yml": "dependencies:\n  - python <3.13,>=3.11\n  - flask\n"}, "python-312"),
     ("Pipfile with a patch", {"Pipfile": '[packages]\nflask = "*"\n[requires]\npython_full_version = "3.12.3"\n'}, "python-312"),
     (".tool-versions", {".tool-versions": "nodejs 20\npython 3.12.1\n"}, "python-312"),
     ("setup.py", {"setup.py": "setup(\n  name='x',\n  python_requires='>=3.8, <3.12',\n)\n"}, "python-311"),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vibed.classify import python_locks
+from vibed.classify import conda_environment, python_locks
 from vibed.classify.errors import BadRequirements
 from vibed.classify.tree import Tree, strings, table
 from vibed.sources.errors import quoted
@@ -81,7 +81,7 @@ def _in_folder(tree: Tree, folder: str) -> Lists:
     files += [path for path in tree.inside(folder) if re.fullmatch(r"requirements[^/]*\.txt", path[len(folder) :])]
     for path in files[:1]:
         _requirements(tree, path, lists)
-    for read in (_pyproject, _pipfile, _setup_cfg, _setup_py):
+    for read in (_pyproject, _pipfile, _conda, _setup_cfg, _setup_py):
         if lists.lines:
             break
         read(tree, lists)
@@ -186,6 +186,20 @@ def _pipfile(tree: Tree, lists: Lists) -> None:
         lists.lines += _tables(f"{own_file}: a package", table(data.get("packages")))
         lists.further += _tables(f"{own_file}: a package", table(data.get("dev-packages")))
         lists.pins += python_locks.pins(tree, [f"{own_file}.lock"])
+
+
+def _conda(tree: Tree, lists: Lists) -> None:
+    path, found = conda_environment.lines(tree, lists.folder)
+    for where, text in found:
+        option = _OPTION.match(text)
+        if option is None or text[0] != "-":
+            lists.lines.append((where, text))
+        elif option[1] in _INCLUDES and option[2]:
+            other = posixpath.normpath(posixpath.join(posixpath.dirname(path), option[2].strip()))
+            if tree.has(other):
+                _requirements(tree, other, lists)
+        elif option[1] in _EDITABLE and option[2]:
+            lists.lines += _project(tree, where, option[2].strip(), lists)
 
 
 def _setup_cfg(tree: Tree, lists: Lists) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from vibed.classify import npm_ranges
+from vibed.classify import conda_environment, npm_ranges
 from vibed.classify.python_lists import poetry_version
 from vibed.classify.tree import Tree, strings, table
 
@@ -114,6 +114,8 @@ def _python(tree: Tree, folder: str) -> Iterator[tuple[str, str, bool]]:
         yield path, requires.get("python_version", "") or requires.get("python_full_version", ""), False
     for path in _at(tree, folder, ".python-version", "runtime.txt"):
         yield path, _first_line(tree.text(path)), False
+    for path in _at(tree, folder, *conda_environment.NAMES):
+        yield path, conda_environment.python(tree.text(path)), False
     for path in _at(tree, folder, ".tool-versions"):
         yield path, _of_tool(tree.text(path), "python"), False
     for path in _at(tree, folder, "Dockerfile"):

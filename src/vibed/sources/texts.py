@@ -26,9 +26,10 @@ _MANIFESTS = frozenset(
     {
         "package.json", "pyproject.toml", "Procfile", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "go.mod",
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
-        "environment.yml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py", "docker-compose.yml",
+        "environment.yml", "environment.yaml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py",
         ".nvmrc", ".node-version", ".tool-versions",
-        "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml", "vercel.json",
+        "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml",
+        "vercel.json",
         "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
         "nixpacks.toml", "fly.toml", "app.yaml", "heroku.yml", "deploy.template.yaml", "apprunner.yaml", ".replit",
         "ecosystem.config.json", "pm2.json", "process.json",
