@@ -20,6 +20,7 @@ const NPM = '/layers/tools/npm/bin/npm-cli.js'
 const DEEPEST = 4
 /** Of a site that some tool made, and never its source. */
 const NO_SITE = new Set(['node_modules', 'public', 'static', 'src', 'app', 'coverage', 'test', 'tests'])
+const KEPT = new Set(['.bin', '.pnpm', '.store', '.prisma'])
 /** Whoever's packages they are, scripts of the project call the others by its usual managers. */
 const MANAGERS = {
   npm: `exec node ${NPM} "$@"`,
@@ -67,7 +68,8 @@ function packages (copied) {
     try { fs.symlinkSync(path.join(MODULES, name), path.join(place, name)) } catch (error) { if (error.code !== 'EEXIST') throw error }
   }
   for (const name of fs.readdirSync(MODULES)) {
-    if (!name.startsWith('@')) { if (!['.vite', '.cache'].includes(name)) link(name); continue }
+    // what else begins with a dot is a cache that an install script left
+    if (!name.startsWith('@')) { if (name[0] !== '.' || KEPT.has(name)) link(name); continue }
     fs.mkdirSync(path.join(place, name), { recursive: true })
     for (const inner of fs.readdirSync(path.join(MODULES, name))) link(path.join(name, inner))
   }

@@ -27,6 +27,8 @@ async function main () {
   for (const [name, text] of Object.entries(request.files)) fs.writeFileSync(path.join(place, name), text)
   const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true' }
   env.PATH = `/layers/tools/bin:${env.PATH}`
+  // by default npm 12 refuses the registry's own tarballs of packages that bring others with them (Tailwind 4)
+  env.npm_config_allow_remote = 'all'
   if (request.compilers) {
     console.log('a package has no ready-made file for this machine: it is compiled')
     compilers(env)

@@ -37,8 +37,10 @@ one = pytest.mark.parametrize("subject", [SUBJECTS["process"]], ids=lambda s: s.
 BUNDLER = """#!/usr/bin/env node
 const fs = require('fs')
 const folder = process.argv[2] || 'dist'
-fs.mkdirSync('node_modules/.cache', { recursive: true })
-fs.writeFileSync('node_modules/.cache/x', 'tools keep caches beside the packages')
+for (const cache of ['node_modules/.cache', 'node_modules/.bundler-temp']) {
+  fs.mkdirSync(cache, { recursive: true })
+  fs.writeFileSync(cache + '/x', 'tools keep caches beside the packages')
+}
 const word = require('./word.cjs') + (process.env.VITE_WORD || '') + require('@some/where')
 fs.mkdirSync(folder + '/assets', { recursive: true })
 fs.writeFileSync(folder + '/index.html', `<div id="root"></div><script type="module" src="/assets/app.js"></script>`)
@@ -51,7 +53,9 @@ console.log('built')
 @pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with fake_registry() as it:
-        manifest = {"name": "bundler", "version": "1.0.0", "bin": {"bundle": "cli.cjs"}}
+        # it ran at install time already: its cache is in the layer
+        scripts = {"postinstall": "mkdir -p ../.bundler-temp && touch ../.bundler-temp/x"}
+        manifest = {"name": "bundler", "version": "1.0.0", "bin": {"bundle": "cli.cjs"}, "scripts": scripts}
         content = {"package.json": json.dumps(manifest), "cli.cjs": BUNDLER, "word.cjs": "module.exports = 'made'"}
         it.packages["bundler"] = {"1.0.0": npm_package(content)}
         scoped = {"package.json": '{"name": "@some/where", "version": "1.0.0"}', "index.js": "module.exports = '!'"}
@@ -85,8 +89,8 @@ class Maker:
         self.builds = Builds(BuiltStore(self.on.layout.home), self.steps, base=base)
         self.builds.prepare()
 
-    async def layer(self, files: Mapping[str, str], source: Path) -> Layer:
-        install = Install("node", "npm", files=("package.json",), development=True)
+    async def layer(self, files: Mapping[str, str], source: Path, *, wanted: tuple[str, ...] = ()) -> Layer:
+        install = Install("node", "npm", files=("package.json",), wanted=wanted, development=True)
         return await self.layers.provide(
             install, template="node-24", source=source, source_digest="d", strip="", owner="ann", app_id="an-app",
             log_dir=self.on.scratch / "log", on_step=lambda step: None, wanted=lambda: True,
@@ -166,6 +170,17 @@ async def test_another_source_with_the_same_packages_installs_nothing(maker: Mak
     maker.steps.done.clear()
     await maker.build("bundle", {"page.js": "changed"})
     assert maker.steps.done == ["build"]
+
+
+@one
+async def test_what_only_a_build_needs_is_installed_beside_what_package_json_names(maker: Maker) -> None:
+    package = {"name": "app", "scripts": {"build": "bundle"}, "devDependencies": {"bundler": "^1"}}
+    files = {"package.json": json.dumps(package)}
+    with pytest.raises(RunFailed, match="@some/where"):
+        await maker.build("bundle", files)
+    layer = await maker.layer(files, maker.sources[json.dumps(files)], wanted=("@some/where@^1",))
+    assert set(layer.packages) == {"bundler", "@some/where"}
+    assert "index.html" in contents(await maker.build("bundle", files, layer=layer))
 
 
 @one

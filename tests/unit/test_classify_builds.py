@@ -73,6 +73,7 @@ def test_what_was_built_before_is_served_as_it_is() -> None:
         ("a tool that no script names", {"package.json": package(devDependencies={"vite": "7"}), "index.html": PAGE, "src/main.js": "import 'a'"}, "vite build", "dist"),
         ("Create React App", {"package.json": package(scripts={"start": "react-scripts start", "build": "react-scripts build"}, dependencies={"react-scripts": "5"}), "public/index.html": "%PUBLIC_URL%"}, "npm run build", "build"),
         ("Astro", {"package.json": package(scripts={"build": "astro build"}, dependencies={"astro": "5"}), "src/pages/index.astro": ""}, "npm run build", "dist"),
+        ("Astro below another place", {"package.json": package(scripts={"build": "astro build"}, dependencies={"astro": "5"}), "astro.config.mjs": "export default defineConfig({ base: '/repo' })", "src/pages/index.astro": ""}, "npm run build", "dist"),
         ("Eleventy into another folder", {"package.json": package(scripts={"build": "eleventy --output=www"}, devDependencies={"@11ty/eleventy": "3"}), "index.md": "# x"}, "npm run build", "www"),
         ("the configured folder", {**VITE, "vite.config.js": "export default { build: { outDir: 'site-out' } }"}, "npm run build", "site-out"),
         ("VitePress", {"package.json": package(scripts={"docs:build": "vitepress build"}, devDependencies={"vitepress": "1"}), "index.md": "# x"}, "npm run docs:build", ".vitepress/dist"),

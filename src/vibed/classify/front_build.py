@@ -22,16 +22,17 @@ _COMMANDS = {
 }  # fmt: skip
 """What builds where no script says it."""
 _ROOTED = {
-    "vite build": "--base=/", "ng build": "--base-href=/", "astro build": "--base=/", "eleventy": "--pathprefix=/",
+    "vite build": "--base=/", "ng build": "--base-href=/", "eleventy": "--pathprefix=/",
 }  # fmt: skip
-"""How tools are told that the pages are at the root of their name, as commands end."""
+"""How tools are told that the pages are at the root of their name, as commands end. Not Astro: pages that write
+`${import.meta.env.BASE_URL}/about` would lead to a host called about; they are served below their place."""
 _ELSEWHERE = re.compile(
     r"""\b(?:base|baseHref|pathPrefix|homepage)\b["']?\s{0,9}[:=]\s{0,9}[^\n,]{0,80}?["'`](?:https?://|/[\w.-]|\./)"""
 )
 """Settings that want the pages below another address."""
 _SETTINGS = (
-    "vite.config.js", "vite.config.ts", "vite.config.mjs", "vite.config.mts", "astro.config.mjs", "astro.config.js",
-    "astro.config.ts", "angular.json", ".eleventy.js", "eleventy.config.js", "eleventy.config.mjs",
+    "vite.config.js", "vite.config.ts", "vite.config.mjs", "vite.config.mts", "angular.json",
+    ".eleventy.js", "eleventy.config.js", "eleventy.config.mjs",
 )  # fmt: skip
 
 

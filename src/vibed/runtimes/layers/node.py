@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vibed.runtimes.gate import NPM
@@ -35,6 +35,8 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
     if ask.install.manager != "npm":
         notes.append(f"installed by npm instead of {ask.install.manager}, whose lock was not followed")
     lock = given = next((files[name] for name in LOCKS if name in files), None)
+    if ask.install.wanted:
+        lock = None  # what there is holds where it fits, and lacks the rest
     node = next((version for name, version in ask.base.packages.items() if name.startswith("nodejs")), "24")
     compilers = False
     for _ in range(5):
@@ -105,10 +107,19 @@ def texts(ask: Ask) -> dict[str, str]:
             "optionalDependencies": optional,
         }
         files["package.json"] = json.dumps(manifest)
+    elif ask.install.wanted:
+        files["package.json"] = _with(files["package.json"], ask.install.wanted)
     if ask.owner is None:
         # its own scripts belong to who wrote them: an app whose scripts run at install time is private
         files["package.json"] = normalised("package.json", files["package.json"].encode())
     return files
+
+
+def _with(manifest: str, wanted: Sequence[str]) -> str:
+    """A package.json that names more: what only its build needs."""
+    data = json.loads(manifest)
+    data["devDependencies"] = {**(data.get("devDependencies") or {}), **dict(spec_of(line) for line in wanted)}
+    return json.dumps(data)
 
 
 def spec_of(line: str) -> tuple[str, str]:
