@@ -44,7 +44,8 @@ _LOCKS = frozenset(
     }
 )  # fmt: skip
 _TELLING = re.compile(
-    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json)",
+    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json"
+    r"|(?:claude|agents|gemini)\.md|\.cursorrules)",
     re.IGNORECASE,
 )
 """What people write down how they start it."""
