@@ -66,15 +66,3 @@ def test_a_list_that_cannot_be_met_on_the_usual_python_is_met_on_another(vibed: 
     # the next one of the kind waits for nothing that was found out before
     again = vibed.client.post_deploy(apps.name(), source)
     assert again.status_code == 200, again.text
-
-
-def test_a_python_that_is_asked_for_and_cannot_be_had_gives_way_to_the_nearest(vibed: Instance, apps: Apps) -> None:
-    """Where a mirror of uv's is named that has nothing."""
-    name = apps.name()
-    vibed.client.post_deploy(name, {"app.py": VERSION, "requirements.txt": "flask\n", ".python-version": "3.12\n"})
-    eventually(lambda: vibed.client.visit(name).text in ("3.12", "3.13"), "the app runs", within_s=PREPARE_S)
-    if vibed.client.visit(name).text == "3.13":
-        assert (
-            "it runs on python-313, since python-312 cannot be had"
-            in vibed.client.ask("GET", f"/v1/apps/{name}")["message"]
-        )
