@@ -168,6 +168,7 @@ SETS = st.frozensets(st.integers(8, 17), min_size=1, max_size=6)
 ASKS = st.lists(st.builds(lambda allowed, hint: Ask("a file", "x", allowed, hint), SETS, st.booleans()), max_size=4)
 
 
+@settings(deadline=None)
 @given(ASKS, st.frozensets(st.sampled_from(MINORS)), st.sampled_from(MINORS))
 def test_a_choice_is_what_everything_allows_wherever_that_is_there(
     asks: list[Ask], more: frozenset[int], usual: int
