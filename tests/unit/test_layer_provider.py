@@ -16,7 +16,7 @@ from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
-from vibed.runtimes.layers.work import Done, Order
+from vibed.runtimes.layers.work import Done, Order, StepFailed
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.turn import Turn
 from vibed.sandboxes.driver import RunFailed
@@ -156,3 +156,46 @@ async def test_a_layer_that_an_app_has_does_not_go(tmp_path: Path, monkeypatch: 
     made.in_use = frozenset
     await made.tidy()
     assert made.listing() == []
+
+
+@dataclass
+class WithoutCompilers(Steps):
+    """Steps whose installation fails, as a given program's words say, unless it has compilers; `late`: even then."""
+
+    words: str = ""
+    late: str = ""
+    compilers: list[bool] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        self.compilers.append(order.compilers)
+        if order.request["step"] == "install" and (said := self.late if order.compilers else self.words):
+            raise StepFailed("the installer failed", said=said)
+        return await super().perform(order, place, log_dir)
+
+
+UNBUILT = "error: Failed to build `humanize==4.17.0`\n  cause: The build backend returned an error\n\n         {}\n"
+
+
+async def test_an_installation_that_fails_for_want_of_a_compiler_is_tried_once_more_with_one(tmp_path: Path) -> None:
+    steps = WithoutCompilers(words=UNBUILT.format("error: command 'gcc' failed: No such file or directory"))
+    heard: list[str] = []
+    assert (await provide(layers(tmp_path, steps), on_step=heard.append)).packages
+    assert steps.compilers == [False, False, True, True]
+    assert any("has to be compiled" in step for step in heard)
+
+
+async def test_what_fails_with_compilers_too_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    steps = WithoutCompilers(
+        words=UNBUILT.format("error: command 'gcc' failed: No such file or directory"),
+        late=UNBUILT.format("odd.c:1:10: fatal error: sql.h: No such file or directory"),
+    )
+    with pytest.raises(RunFailed, match=r"could not be built: the header sql.h is missing \(of unixODBC\)"):
+        await provide(layers(tmp_path, steps))
+    assert steps.compilers == [False, False, True, True]
+
+
+async def test_what_no_compiler_would_help_is_not_tried_with_one(tmp_path: Path) -> None:
+    steps = WithoutCompilers(words=UNBUILT.format("error: can't find Rust compiler"))
+    with pytest.raises(RunFailed, match="it is built with Rust, which is not there"):
+        await provide(layers(tmp_path, steps))
+    assert steps.compilers == [False, False]
