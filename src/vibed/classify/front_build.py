@@ -21,19 +21,13 @@ _COMMANDS = {
     "Preact CLI": "preact build", "Hexo": "hexo generate",
 }  # fmt: skip
 """What builds where no script says it."""
-_ROOTED = {
-    "vite build": "--base=/", "ng build": "--base-href=/", "eleventy": "--pathprefix=/",
-}  # fmt: skip
+_ROOTED = {"vite build": "--base=/", "ng build": "--base-href=/"}
 """How tools are told that the pages are at the root of their name, as commands end. Not Astro: pages that write
-`${import.meta.env.BASE_URL}/about` would lead to a host called about; they are served below their place."""
-_ELSEWHERE = re.compile(
-    r"""\b(?:base|baseHref|pathPrefix|homepage)\b["']?\s{0,9}[:=]\s{0,9}[^\n,]{0,80}?["'`](?:https?://|/[\w.-]|\./)"""
-)
+`${import.meta.env.BASE_URL}/about` would lead to a host called about. Nor Eleventy, for which `--pathprefix=/` is as if
+nothing were said. What they make is served below its place."""
+_ELSEWHERE = re.compile(r"""\b(?:base|baseHref)\b["']?\s{0,9}[:=]\s{0,9}[^\n,]{0,80}?["'`](?:https?://|/[\w.-]|\./)""")
 """Settings that want the pages below another address."""
-_SETTINGS = (
-    "vite.config.js", "vite.config.ts", "vite.config.mjs", "vite.config.mts", "angular.json",
-    ".eleventy.js", "eleventy.config.js", "eleventy.config.mjs",
-)  # fmt: skip
+_SETTINGS = ("vite.config.js", "vite.config.ts", "vite.config.mjs", "vite.config.mts", "angular.json")
 
 
 def script_of(node: NodeApp, tool: str) -> str | None:
@@ -49,7 +43,7 @@ def _rooted(node: NodeApp, command: str, before: str = "") -> str:
     """What is added to a command so that pages meant for another place find their files here."""
     words = command.rpartition("&&")[2].split()
     flag = next((flag for end, flag in _ROOTED.items() if words[: len(end.split())] == end.split()), None)
-    told = any(word.startswith(("--base", "--pathprefix")) for word in words)
+    told = any(word.startswith("--base") for word in words)
     if flag is None or (not told and not any(_ELSEWHERE.search(node.tree.text(path)) for path in _SETTINGS)):
         return ""
     return f" {before}{flag}"
