@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Maintain the lock files: what is wanted is data (templates, tools below), what was resolved is a lock.
 
-    python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm
+    python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm, pnpm, yarn
     python3 locks/update.py python-313         every template by its name
     python3 locks/update.py mcp-1              the earlier MCP client that the agent of the tests speaks with, too
     python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
@@ -38,7 +38,13 @@ NPM = {
     "workerd": {"@cloudflare/workerd-linux-64": "1.20261117.1", "@cloudflare/workerd-linux-arm64": "1.20261117.1"},
     "esbuild": {"@esbuild/linux-x64": "0.28.2", "@esbuild/linux-arm64": "0.28.2"},
 }
-MANAGERS = {"npm": "12.2.2"}
+MANAGERS = {
+    "npm": {"npm": "12.2.2"},
+    "pnpm-10": {"pnpm": "10.34.8"},
+    "pnpm-11": {"pnpm": "11.28.10"},
+    "yarn-1": {"yarn": "1.22.22"},
+    "yarn-4": {"@yarnpkg/cli-dist": "4.18.1"},
+}
 """Node's package managers for apps. They are no optional dependencies: such a one is left out in silence where the Node
 that installs it is older than the one that will run it."""
 
@@ -62,8 +68,8 @@ def update_tools() -> None:
         write_pip_lock(LOCKS / "tools" / f"{tool}.txt", resolve([requirement], "3.13"))
     for tool, packages in NPM.items():
         write_npm_lock(LOCKS / "tools" / tool, tool, {"optionalDependencies": packages})
-    for tool, version in MANAGERS.items():
-        write_npm_lock(LOCKS / "tools" / tool, tool, {"dependencies": {tool: version}})
+    for tool, packages in MANAGERS.items():
+        write_npm_lock(LOCKS / "tools" / tool, tool, {"dependencies": packages})
 
 
 def update_mcp_1() -> None:

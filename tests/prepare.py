@@ -23,6 +23,7 @@ from pathlib import Path
 
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.layers.compilers import Compilers
+from vibed.runtimes.layers.toolbox import NAMES as TOOLBOX
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
@@ -68,7 +69,7 @@ def packages() -> int:
 async def tools() -> int:
     began = time.monotonic()
     have = Tools(home())
-    for name in ("vibed-agent", "caddy", "workerd", "esbuild", "runsc", "uv", "npm"):
+    for name in ("vibed-agent", "caddy", "workerd", "esbuild", "runsc", *TOOLBOX):
         await have.install(name)
         say(name, str(have.tool(name).version), began)
     say("installers", (await Toolbox(home(), have).image()).name, began)

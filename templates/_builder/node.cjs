@@ -1,5 +1,5 @@
 'use strict'
-// Resolves or installs an app's npm packages; runs in a builder sandbox, with npm.
+// Resolves or installs an app's npm packages; runs in a builder sandbox, with the app's own package manager.
 //
 //   node node.cjs        orders in /layers/out/request.json, what comes of it to the socket beside it
 //
@@ -11,12 +11,14 @@ const path = require('node:path')
 const { spawn, spawnSync } = require('node:child_process')
 const answer = require('./answer.cjs')
 
-const NPM = '/layers/tools/npm/bin/npm-cli.js'
 const PLACE = '/tmp/layer'
 const COMPILERS = '/layers/compilers'
 const HEADERS = '/layers/headers'
 const MOST_LOOKED_FOR = 300
-const QUIET = ['--no-audit', '--no-fund', '--no-update-notifier', '--no-progress', '--loglevel=warn']
+const ABSENT = /\bE?404\b|Couldn't find package|Package not found/
+/** What managers write down for themselves, with times and places in it. */
+const OWN_NOTES = ['.modules.yaml', '.pnpm-workspace-state.json', '.pnpm-workspace-state-v1.json', '.yarn-integrity',
+  '.yarn-state.yml', '.package-map.json', '.cache']
 
 async function main () {
   const request = answer.request()
@@ -25,7 +27,7 @@ async function main () {
   fs.mkdirSync(place, { recursive: true })
   fs.mkdirSync('/tmp/home', { recursive: true })
   for (const [name, text] of Object.entries(request.files)) fs.writeFileSync(path.join(place, name), text)
-  const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true' }
+  const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true', ...request.env }
   env.PATH = `/layers/tools/bin:${env.PATH}`
   // by default npm 12 refuses the registry's own tarballs of packages that bring others with them (Tailwind 4)
   env.npm_config_allow_remote = 'all'
@@ -33,7 +35,14 @@ async function main () {
     console.log('a package has no ready-made file for this machine: it is compiled')
     compilers(env)
   }
-  return request.step === 'resolve' ? resolve(request, place, env) : install(request, place, env)
+  if (request.step === 'resolve') console.log('resolving the dependencies of package.json')
+  for (const command of request.commands) {
+    const { status, told } = await run(command, place, env)
+    // managers name one that does not exist at a time
+    if (status !== 0) return answer.failed(told, { unknown: ABSENT.test(told) ? await unknown(place, env) : [] })
+    if (request.held && grown(request, place)) return answer.failed(`${request.held.file}: it would become longer`)
+  }
+  return request.step === 'resolve' ? resolved(request, place) : installed(request, place)
 }
 
 /** Has gcc, what belongs to it and Python be found, with the headers of this Node. */
@@ -48,23 +57,16 @@ function compilers (env) {
   env.JOBS = '2'
 }
 
-/** Writes the lock that `npm ci` then follows; no code of any package runs. */
-async function resolve (request, place, env) {
-  console.log('resolving the dependencies of package.json')
-  const argv = [NPM, 'install', '--package-lock-only', '--ignore-scripts', ...QUIET, ...request.flags]
-  const { status, told } = await run(argv, place, env)
-  // npm names one that does not exist at a time
-  if (status !== 0) return answer.failed(told, { unknown: told.includes('code E404') ? await unknown(place, env) : [] })
-  await answer.finish(await answer.send({ resolution: fs.readFileSync(path.join(place, 'package-lock.json'), 'utf8') }))
+/** Sends the lock that is then followed. */
+async function resolved (request, place) {
+  await answer.finish(await answer.send({ resolution: fs.readFileSync(path.join(place, request.lock), 'utf8') }))
   return 0
 }
 
-async function install (request, place, env) {
-  const scripts = ['--dangerously-allow-all-scripts', '--foreground-scripts']
-  const { status, told } = await run([NPM, request.follow, ...scripts, ...QUIET, ...request.flags], place, env)
-  if (status !== 0) return answer.failed(told)
+async function installed (request, place) {
   const modules = path.join(place, 'node_modules')
   fs.mkdirSync(modules, { recursive: true })
+  for (const name of OWN_NOTES) fs.rmSync(path.join(modules, name), { recursive: true, force: true })
   const connection = await answer.send({ installed: true, lacking: request.compilers ? compiled(place) : {} })
   return pack(place, connection)
 }
@@ -95,6 +97,14 @@ async function unknown (place, env) {
     }))
   }
   return absent.sort()
+}
+
+/** Whether a file has lines of a kind that it was not given. */
+function grown ({ files, held }, place) {
+  const kind = new RegExp(held.lines)
+  const lines = (text) => text.split('\n').filter((line) => kind.test(line))
+  const given = new Set(lines(files[held.file]))
+  return lines(fs.readFileSync(path.join(place, held.file), 'utf8')).some((line) => !given.has(line))
 }
 
 /** Runs node on argv, its words in the log; resolves to its status and the end of what it said. */

@@ -245,6 +245,8 @@ def test_a_node_app_is_installed_where_the_template_is_not_in_its_ranges(
         ({"package-lock.json": "{}"}, "npm", None),
         ({"pnpm-lock.yaml": ""}, "pnpm", None),
         ({"yarn.lock": ""}, "yarn", None),
+        ({"bun.lock": "{}"}, "bun", None),
+        ({"bun.lock": "{}", "package-lock.json": "{}"}, "npm", None),
         ({"yarn.lock": "", "package-lock.json": "{}"}, "npm", "npm@11.0.0"),
         ({}, "pnpm", "pnpm@10.2.0+sha512.0"),
     ],
@@ -254,6 +256,50 @@ def test_the_manager_is_the_lock_files_or_who_is_named(files: dict[str, str], ma
     found = node(package, "require('nanoid'); require('http').createServer().listen(1)", **files)
     assert found is not None and found.manager == manager
     assert len(found.files) == 1 + bool(files)
+
+
+@pytest.mark.parametrize(
+    ("path", "lock"),
+    [
+        ("pnpm-lock.yaml", "importers:\n\n  .:\n    dependencies:\n      express:\n        specifier: '>=4'\n        version: %s(a@1.0.0)\n"),
+        ("yarn.lock", '# yarn lockfile v1\n\n"express@>=4", express@^4:\n  version "%s"\n'),
+        ("yarn.lock", '__metadata:\n  version: 8\n\n"express@npm:>=4":\n  version: %s\n  resolution: "express@npm:%s"\n'),
+        ("bun.lock", '{\n  "packages": {\n    "express": ["express@%s", "", {}, "sha512-x"],\n  },\n}'),
+    ],
+)  # fmt: skip
+def test_every_managers_lock_tells_a_template_of_another_interface(path: str, lock: str) -> None:
+    package: dict[str, object] = {"dependencies": {"express": ">=4"}}
+    assert node(package, **{path: lock.replace("%s", "4.21.0")}) is not None
+    assert node(package, **{path: lock.replace("%s", "5.2.0")}) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "private"),
+    [
+        ({".npmrc": "legacy-peer-deps=true\n# //x\nregistry = https://registry.example/\n"}, False),
+        ({".npmrc": "@ours:registry=https://npm.example/\n"}, True),
+        ({".npmrc": "//npm.example/:_authToken=${TOKEN}\n"}, True),
+        ({".yarnrc.yml": "nodeLinker: pnp\n\nyarnPath: .yarn/releases/yarn-4.0.2.cjs\n"}, False),
+        ({".yarnrc.yml": "plugins:\n  - path: .yarn/plugins/x.cjs\n"}, True),
+        ({".yarnrc": 'yarn-path ".yarn/releases/yarn-1.22.19.cjs"\n'}, False),
+        ({"pnpm-workspace.yaml": "onlyBuiltDependencies:\n  - esbuild\n"}, False),
+        ({"pnpm-workspace.yaml": "packages:\n  - packages/*\n"}, True),
+        ({"pnpm-workspace.yaml": "overrides:\n  ms: file:./ms\n"}, True),
+        ({".pnpmfile.cjs": "module.exports = {}"}, True),
+    ],
+)
+def test_settings_that_concern_nobody_else_leave_a_layer_to_be_shared(files: dict[str, str], private: bool) -> None:
+    found = node({"dependencies": {"express": "^4"}}, **files)
+    assert found is not None and found.private is private
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"resolutions": {"ms": "patch:ms@2#./ms.patch"}}, {"overrides": {"ms": {"x": "file:./x"}}}, {"pnpm": {"patchedDependencies": {"ms@2": "ms.patch"}}}],
+)  # fmt: skip
+def test_a_patch_belongs_to_its_source(more: dict[str, object]) -> None:
+    found = node({"dependencies": {"express": "^4"}, **more})
+    assert found is not None and found.private
 
 
 def test_a_lock_of_npms_tells_a_template_of_another_interface() -> None:

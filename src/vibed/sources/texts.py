@@ -32,7 +32,7 @@ _MANIFESTS = frozenset(
         "vercel.json",
         "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
         "nixpacks.toml", "fly.toml", "app.yaml", "heroku.yml", "deploy.template.yaml", "apprunner.yaml", ".replit",
-        "ecosystem.config.json", "pm2.json", "process.json",
+        "ecosystem.config.json", "pm2.json", "process.json", ".npmrc", ".yarnrc", ".yarnrc.yml", "pnpm-workspace.yaml",
     }
 )  # fmt: skip
 _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
@@ -40,7 +40,7 @@ _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^
 _LOCKS = frozenset(
     {
         "uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock", "package-lock.json",
-        "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock",
+        "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock",
     }
 )  # fmt: skip
 _TELLING = re.compile(

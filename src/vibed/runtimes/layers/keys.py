@@ -69,6 +69,7 @@ _INSTALLED_BY = (
     "optionalDependencies",
     "peerDependencies",
     "peerDependenciesMeta",
+    "dependenciesMeta",
     "devDependencies",
     "bundleDependencies",
     "bundledDependencies",
@@ -77,6 +78,8 @@ _INSTALLED_BY = (
     "workspaces",
     "allowScripts",
     "packageManager",
+    "devEngines",
+    "pnpm",
     "engines",
 )
 """Keys of package.json that decide what is installed."""

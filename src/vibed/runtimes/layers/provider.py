@@ -38,8 +38,6 @@ SET_ASIDE_S = 7 * 86_400.0
 """So long what could only be had on another template is not tried on the first one again."""
 UNUSED_S = 30 * 86_400.0
 _RECIPES = {"python": python.make, "node": node.make, "go": go.make}
-_INSTALLERS = {"python": "uv", "node": "npm"}
-"""By kind; Go installs itself, and is in the template."""
 
 
 class Layers:
@@ -173,7 +171,7 @@ class Layers:
         try:
             if (free := await asyncio.to_thread(self._store.free)) < _RESERVE_BYTES:
                 raise _not_now(f"the disk has {free >> 20} MB left", "the operator has to make room on the disk")
-            layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install))
+            layer, notes = await _RECIPES[ask.install.kind](ask, self._making, self._installer(ask.install, ask.files))
         except OSError as error:
             raise _not_now(f"this machine could not keep them ({error.strerror or error})") from error
         except ToolError as error:
@@ -195,11 +193,17 @@ class Layers:
         return replace(layer, notes=said[1]) if said and layer else None
 
     def _request(self, install: Install, files: Mapping[str, bytes], base: Base, owner: Owner | None) -> str:
-        return request_key(install, files, base, self._installer(install), owner)
+        return request_key(install, files, base, self._installer(install, files), owner)
 
-    def _installer(self, install: Install) -> str:
-        name = _INSTALLERS.get(install.kind)
-        return f"{name} {self._version(name)}" if name else install.kind
+    def _installer(self, install: Install, files: Mapping[str, bytes]) -> str:
+        match install.kind:
+            case "python":
+                name = "uv"
+            case "node":
+                name = node.tool(install, files)
+            case kind:
+                return kind  # Go installs itself, and is in the template
+        return f"{name} {self._version(name)}"
 
     def _files(self, install: Install, source: Path, strip: str) -> dict[str, bytes]:
         """Those that the install names. Blocking. Raises `RunFailed`, `ArchiveError`."""

@@ -1,8 +1,10 @@
 """The programs that install an app's packages, as an image that every builder sandbox has at /layers/tools.
 
-    uv                    installs Python packages
-    npm/bin/npm-cli.js    installs npm packages
-    bin/npm, bin/npx      for install scripts that call them
+    uv                            installs Python packages
+    npm/bin/npm-cli.js            installs npm packages, as the others do
+    pnpm-10, pnpm-11/bin/pnpm.cjs
+    yarn-1, yarn-4/bin/yarn.js
+    bin/npm, npx, pnpm, yarn      for install scripts that call them
 
 Made on first need, from what `vibed.runtimes.tools` installs by hash, and named by the versions.
 """
@@ -17,10 +19,16 @@ from pathlib import Path
 from vibed.runtimes.layers.boxes import made, name_of
 from vibed.runtimes.tools import Tools
 
-NAMES = ("uv", "npm")
-_LAYOUT = "1"
+NAMES = ("uv", "npm", "pnpm-10", "pnpm-11", "yarn-1", "yarn-4")
+_LAYOUT = "2"
 _DEADLINE_S = 600.0
-_SCRIPT = '#!/bin/sh\nexec node /layers/tools/npm/bin/{name}-cli.js "$@"\n'
+_SCRIPT = '#!/bin/sh\nexec node /layers/tools/{program} "$@"\n'
+_CALLED = {
+    "npm": "npm/bin/npm-cli.js",
+    "npx": "npm/bin/npx-cli.js",
+    "pnpm": "pnpm-10/bin/pnpm.cjs",
+    "yarn": "yarn-1/bin/yarn.js",
+}
 
 
 class Toolbox:
@@ -49,8 +57,9 @@ def _copy(root: Path, programs: dict[str, Path]) -> None:
     (root / "bin").mkdir(parents=True)
     shutil.copyfile(programs["uv"], root / "uv")
     (root / "uv").chmod(0o755)
-    shutil.copytree(programs["npm"].parent.parent, root / "npm", symlinks=True)
-    for name in ("npm", "npx"):
+    for name in NAMES[1:]:
+        shutil.copytree(programs[name].parent.parent, root / name, symlinks=True)
+    for name, program in _CALLED.items():
         script = root / "bin" / name
-        script.write_text(_SCRIPT.format(name=name))
+        script.write_text(_SCRIPT.format(program=program))
         script.chmod(0o755)
