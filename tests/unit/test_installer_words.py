@@ -1,5 +1,5 @@
-"""uv's and npm's own words become one sentence with the line that is the cause. The words are real, captured from
-uv 0.13 and npm 12 in the templates' own images.
+"""The installers' own words become one sentence with the line that is the cause. The words are real, captured from
+uv 0.13 and npm 12 in the templates' own images, and from pnpm and yarn.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vibed.runtimes.layers import npm_words, uv_words
+from vibed.runtimes.layers.managers import words
 from vibed.runtimes.layers.trouble import Trouble
 
 WORDS = Path(__file__).parent / "installer_words"
@@ -16,7 +17,14 @@ WORDS = Path(__file__).parent / "installer_words"
 
 def read(name: str) -> Trouble:
     text = (WORDS / f"{name}.txt").read_text()
-    return uv_words.explain(text, "3.13") if name.startswith("uv-") else npm_words.explain(text, "24.19.0")
+    match name.partition("-")[0]:
+        case "uv":
+            return uv_words.explain(text, "3.13")
+        case "npm":
+            return npm_words.explain(text, "24.19.0")
+        case "pnpm":
+            return words.of_pnpm(text, "24.19.0")
+    return words.of_yarn(text, "24.19.0")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,12 @@ def read(name: str) -> Trouble:
         ("uv-rust", "orjson 3.8.0 could not be built"),
         ("uv-hash", "Hash mismatch for `flask==3.1.3`"),
         ("uv-git", "a requirement comes from a git repository"),
+        ("pnpm-unknown", "there is no package nosuchthing-xyz-1 in the package registry"),
+        ("pnpm-version", "nanoid has no version ^99.0.0"),
+        ("yarn1-unknown", "there is no package nosuchthing-xyz-1 in the package registry"),
+        ("yarn1-version", "nanoid has no version ^99.0.0"),
+        ("yarn4-unknown", "there is no package nosuchthing-xyz-1 in the package registry"),
+        ("yarn4-version", "nanoid has no version ^99.0.0"),
         ("npm-unknown", "there is no package nosuchpackage-xyzzy-12 in the package registry"),
         ("npm-scoped", "there is no package @nosuchscope-xyzzy/thing in the package registry"),
         ("npm-version", "express has no version ^99.0.0"),
@@ -131,3 +145,9 @@ def test_words_that_say_nothing_are_still_told(output: str) -> None:
 def test_every_captured_output_is_read() -> None:
     for path in WORDS.glob("*.txt"):
         assert read(path.stem).message, path.name
+
+
+@pytest.mark.parametrize("words", ["pnpm-stale", "pnpm-settings", "yarn1-stale"])
+def test_a_lock_that_does_not_fit_is_told_apart_from_every_other_failure(words: str) -> None:
+    assert read(words).stale_lock
+    assert not read(f"{words.partition('-')[0]}-unknown").stale_lock

@@ -60,7 +60,7 @@ class Manager(Protocol):
         ...
 
     def explain(self, said: str, node: str, unknown: Collection[str]) -> Trouble:
-        """What its last words come to; `node`: the version of Node; `unknown`: what the registry is known not to have."""
+        """What its last words come to; `node`: Node's version; `unknown`: what the registry is known not to have."""
         ...
 
 
