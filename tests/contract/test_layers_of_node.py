@@ -159,3 +159,13 @@ async def test_plug_and_play_is_laid_out_as_node_modules(maker: Maker) -> None:
     more = {".yarnrc.yml": "nodeLinker: pnp\nyarnPath: .yarn/releases/yarn-4.0.2.cjs\n"}
     install, files = app("yarn 4", **lock_of("yarn 4", maker.registry), **more)
     assert await seen(maker, install, files) == ("1.0.0", ())
+
+
+@one
+async def test_buns_lock_is_followed_by_npm(maker: Maker) -> None:
+    tarball = maker.registry.packages["tiny"]["1.0.0"]
+    wanted = {"dependencies": {"tiny": "^1"}}
+    lock = json.dumps({"lockfileVersion": 1, "workspaces": {"": wanted}, "packages": {}})
+    lock = lock.replace('"packages": {}', f'"packages": {{"tiny": ["tiny@1.0.0", "", {{}}, "{integrity(tarball)}"],}}')
+    files = {"package.json": json.dumps(wanted), "bun.lock": lock}
+    assert await seen(maker, Install("node", "bun", files=tuple(files)), files) == ("1.0.0", ())
