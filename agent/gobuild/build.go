@@ -22,7 +22,10 @@ var (
 	goLine   = regexp.MustCompile(`(?m)^go[ \t]+(\d+)\.(\d+)`)
 )
 
-const tries = 6
+const (
+	tries     = 6
+	compilers = "/layers/compilers/bin"
+)
 
 // build compiles the package main and sends the app's folder with it.
 func build(g *tool, r request) error {
@@ -32,11 +35,28 @@ func build(g *tool, r request) error {
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 		return err
 	}
+	if r.Compilers {
+		g.env["CGO_ENABLED"], g.env["CC"], g.env["CXX"] = "1", compilers+"/gcc", compilers+"/g++"
+		g.env["PATH"] = compilers + ":" + g.env["PATH"]
+	} else if names := cgo(g, pattern); len(names) > 0 {
+		// without them many such packages compile, and fail when they are used
+		return failed("", answer{Cgo: names})
+	}
 	ok, said, newer := compile(g, binary, pattern)
 	if !ok && newer != "" {
 		return failed(said, answer{Needs: newer})
-	} else if !ok {
-		return failed(said, answer{Cgo: cgo(g, pattern)})
+	}
+	names := cgo(g, pattern)
+	if len(names) > 0 && !r.Compilers {
+		return failed(said, answer{Cgo: names}) // go.mod did not tell of them
+	}
+	if !ok && len(names) > 0 {
+		fmt.Fprintln(g.log, "it does not compile with what is in C: it is tried without")
+		g.env["CGO_ENABLED"] = "0"
+		ok, _, _ = compile(g, binary, pattern)
+	}
+	if !ok {
+		return failed(said, answer{Cgo: names})
 	}
 	return send(answer{Built: true}, func(w io.Writer) error { return packed(w, app, unneeded(module)) })
 }
@@ -59,15 +79,18 @@ func compile(g *tool, binary, pattern string) (ok bool, said, newer string) {
 	if _, err := os.Stat(filepath.Join(g.dir, "vendor/modules.txt")); err == nil && old(filepath.Join(g.dir, "go.mod")) {
 		mod = "-mod=vendor"
 	}
-	linker := ""
+	linker := []string{"-w"}
+	if g.env["CGO_ENABLED"] == "1" {
+		// the program runs where there are no libraries but the C library
+		linker = append(linker, "-extldflags '-static-libgcc -static-libstdc++'")
+	}
+	unlinked := false
 	for range tries {
-		args := []string{"build"}
-		for _, flag := range []string{mod, linker} {
-			if flag != "" {
-				args = append(args, flag)
-			}
+		args := []string{"build", "-ldflags=" + strings.Join(linker, " "), "-o", binary}
+		if mod != "" {
+			args = append(args, mod)
 		}
-		args = append(args, "-o", binary, pattern)
+		args = append(args, pattern)
 		fmt.Fprintf(g.log, "$ go %s\n", strings.Join(args, " "))
 		if ok, said = g.run(args...); ok {
 			return true, said, ""
@@ -79,8 +102,9 @@ func compile(g *tool, binary, pattern string) (ok bool, said, newer string) {
 			g.env["GOWORK"] = "off"
 		case incomplete.MatchString(said) && mod != "-mod=mod":
 			mod = "-mod=mod"
-		case linkname.MatchString(said) && linker == "":
-			linker = "-ldflags=-w -checklinkname=0"
+		case linkname.MatchString(said) && !unlinked:
+			unlinked = true
+			linker = append(linker, "-checklinkname=0")
 		default:
 			return false, said, ""
 		}
@@ -114,12 +138,14 @@ func old(path string) bool {
 	return major == 1 && minor < 14
 }
 
-// cgo lists the packages that would be compiled by a C compiler, where they can be listed at all.
+// cgo lists the packages that would be compiled by a C compiler; none where they cannot be listed.
 func cgo(g *tool, pattern string) []string {
+	if _, err := os.Stat(filepath.Join(g.dir, "go.mod")); err != nil {
+		return nil
+	}
 	with := g.in(g.dir)
 	with.env["CGO_ENABLED"] = "1"
-	listed := with.output("list", "-e", "-mod=mod", "-deps", "-f", "{{if and .CgoFiles (not .Standard)}}{{.ImportPath}}{{end}}", pattern)
-	return strings.Fields(listed)
+	return strings.Fields(with.output("list", "-deps", "-f", "{{if and .CgoFiles (not .Standard)}}{{.ImportPath}}{{end}}", pattern))
 }
 
 // unneeded are the folders that the program does not need to run.

@@ -27,14 +27,17 @@ type request struct {
 	Package string `json:"package"`
 	// Binary is where the program is put, below the app's folder.
 	Binary string `json:"binary"`
+	// Compilers says that there are C compilers, for packages that are compiled by them.
+	Compilers bool `json:"compilers"`
 	// Toolchain is the version to install: "1.26.8".
 	Toolchain string `json:"toolchain"`
 }
 
 // answer is what comes of it; after one with built or installed, a tarball follows.
 type answer struct {
-	Failed *string  `json:"failed,omitempty"`
-	Cgo    []string `json:"cgo,omitempty"`
+	Failed *string `json:"failed,omitempty"`
+	// Cgo are packages that a C compiler compiles.
+	Cgo []string `json:"cgo,omitempty"`
 	// Needs is the version of Go that a module asks for, where that is newer than the one there is.
 	Needs      string `json:"needs,omitempty"`
 	Resolution string `json:"resolution,omitempty"`

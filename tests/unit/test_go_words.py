@@ -74,13 +74,15 @@ def test_the_first_error_is_told_with_its_file_and_line(case: str) -> None:
     assert "127.0.0.1" not in told + what_to_change
 
 
-def test_a_package_in_c_is_named_with_what_does_without() -> None:
-    said = "# example.com/x\n/tmp/go/pkg/mod/github.com/mattn/go-sqlite3@v1/a.go:1:2: undefined: errorString\n"
-    message, hint = explain(said, ("github.com/mattn/go-sqlite3",))
-    assert message == "github.com/mattn/go-sqlite3 needs a C compiler (cgo), which there is not"
-    assert "modernc.org/sqlite" in hint
+def test_what_a_package_in_c_lacks_is_told() -> None:
+    said = "# github.com/ann/pictures\nwebp.go:8:10: fatal error: webp/decode.h: No such file or directory\n"
+    message, hint = explain(said.replace("webp.go", "../tmp/go/pkg/mod/x/webp.go"), ("github.com/ann/pictures",))
+    assert message.startswith(
+        "github.com/ann/pictures is compiled by a C compiler: the header webp/decode.h is missing"
+    )
+    assert "Go alone" in hint
     # an error of its own comes first
-    assert explain("./main.go:3:1: undefined: y\n" + said, ("github.com/mattn/go-sqlite3",))[0].startswith("main.go:3")
+    assert explain("./main.go:3:1: undefined: y\n" + said, ("github.com/ann/pictures",))[0].startswith("main.go:3")
 
 
 def test_a_registry_that_is_away_is_no_fault_of_the_app() -> None:

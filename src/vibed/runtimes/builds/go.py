@@ -13,6 +13,7 @@ from typing import Any
 
 from vibed.apps.app import Build, Install
 from vibed.classify.go_app import BINARY
+from vibed.runtimes.layers.compiler_words import lack
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.work import Order, StepFailed
 from vibed.sandboxes.driver import RunFailed
@@ -38,10 +39,6 @@ _SYNTAX = re.compile(
 )
 _GATE = re.compile(r"https?://127\.0\.0\.1:3128/go/?")
 _MOST = 500
-_PURE = {
-    "github.com/mattn/go-sqlite3": "modernc.org/sqlite, or github.com/glebarez/sqlite with GORM, which need none",
-}
-"""What does the same without a C compiler."""
 
 
 def request(build: Build) -> Mapping[str, Any]:
@@ -49,7 +46,7 @@ def request(build: Build) -> Mapping[str, Any]:
     return {"step": "build", "package": build.package, "binary": BINARY.removeprefix("/app/")}
 
 
-async def with_toolchain(
+async def otherwise(
     layers: Layers | None,
     order: Order,
     error: StepFailed,
@@ -58,25 +55,28 @@ async def with_toolchain(
     log_dir: Path,
     say: Callable[[str], None],
 ) -> Order | None:
-    """The same order with the Go that a module asked for, of which go.mod does not tell; None where that is not what
-    failed, or none can be had. Raises `RunFailed`, and errors that are no fault of the app.
+    """The same order with what it turned out to need: C compilers, or a Go that a module asks for and go.mod does not
+    tell of. None where that is not what failed. Raises `RunFailed`, and errors that are no fault of the app.
     """
     wanted = error.answer.get("needs")
-    if layers is None or not isinstance(wanted, str):
-        return None
-    layer = await layers.provide(
-        Install("go", "go", wanted=(wanted,)),
-        template=order.template,
-        source=Path(),
-        source_digest="",
-        strip="",
-        owner=owner,
-        app_id=app_id,
-        log_dir=log_dir,
-        on_step=say,
-        wanted=lambda: True,
-    )
-    return replace(order, mounts=(layer.mount,), env=layer.env)
+    if isinstance(wanted, str) and layers is not None:
+        layer = await layers.provide(
+            Install("go", "go", wanted=(wanted[:40],)),
+            template=order.template,
+            source=Path(),
+            source_digest="",
+            strip="",
+            owner=owner,
+            app_id=app_id,
+            log_dir=log_dir,
+            on_step=say,
+            wanted=lambda: True,
+        )
+        return replace(order, mounts=(layer.mount,), env=layer.env)
+    if _names(error.answer.get("cgo")) and not order.compilers:
+        say("getting C compilers (once, about 100 MB)")
+        return replace(order, compilers=True, request={**order.request, "compilers": True})
+    return None
 
 
 def failure(build: Build, error: StepFailed) -> RunFailed:
@@ -101,12 +101,12 @@ def failure(build: Build, error: StepFailed) -> RunFailed:
 
 
 def explain(said: str, cgo: tuple[str, ...] = ()) -> tuple[str, str]:
-    """What the go command's words come to, and what to change. `cgo`: packages that want a C compiler."""
+    """What the go command's words come to, and what to change. `cgo`: packages that a C compiler compiles."""
     said = _GATE.sub("", said)
     errors = _compile_errors(said)
     own = [one for one in errors if not _CACHED.match(one[0])]
-    if cgo and not own and (errors or "build constraints exclude all Go files" in said):
-        return _wants_c(cgo)
+    if cgo and not own and (found := lack(said)) is not None:
+        return f"{cgo[0]} is compiled by a C compiler: {found.message}", "use a package that is written in Go alone"
     if match := _SUMS.search(said):
         return (
             f"{match[1] or match[2]} is not what go.sum, or the checksum database, says that it is",
@@ -142,15 +142,6 @@ def explain(said: str, cgo: tuple[str, ...] = ()) -> tuple[str, str]:
     ]
     first = next((line for line in lines if line.startswith("go: ")), lines[-1] if lines else "")
     return first.removeprefix("go: ").strip()[:_MOST], ""
-
-
-def _wants_c(cgo: tuple[str, ...]) -> tuple[str, str]:
-    shown = ", ".join(cgo[:3])
-    instead = next((_PURE[name] for name in cgo if name in _PURE), "a package that is written in Go alone")
-    return (
-        f"{shown} need{'' if len(cgo) > 1 else 's'} a C compiler (cgo), which there is not",
-        f"use {instead}; or compile it yourself (static, for Linux on x86-64) and deploy the program",
-    )
 
 
 def _compile_errors(said: str) -> list[tuple[str, str, str]]:

@@ -36,6 +36,8 @@ log = records.logger("vibed.builds")
 MOST_BYTES = 5 << 30
 """Of all that was built together."""
 UNUSED_S = 30 * 86_400.0
+_OTHERWISE = 3
+"""How often a build is tried with what it turned out to need."""
 
 
 class Steps(Protocol):
@@ -115,20 +117,20 @@ class Builds:
         order = Order(_PROGRAMS[build.kind], build.template, _request(build, env), source, strip, mounts, env=told)
 
         async def make(say: Callable[[str], None]) -> Built:
-            try:
-                async with self._turn(owner=owner, app_id=app_id):
-                    say(build.script)
-                    return await self._make(key, build, order, log_dir)
-            except StepFailed as error:
-                other = await go.with_toolchain(self._layers, order, error, owner, app_id, log_dir, say)
-                if other is None:
-                    raise _FAILURES[build.kind](build, error) from error
-            try:
-                async with self._turn(owner=owner, app_id=app_id):
-                    say(build.script)
-                    return await self._make(key, build, other, log_dir)
-            except StepFailed as error:
-                raise _FAILURES[build.kind](build, error) from error
+            doing, left = order, _OTHERWISE
+            while True:
+                try:
+                    async with self._turn(owner=owner, app_id=app_id):
+                        say(build.script)
+                        return await self._make(key, build, doing, log_dir)
+                except StepFailed as error:
+                    # beyond the turn: what it needs may be made in one
+                    other = (
+                        await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say) if left else None
+                    )
+                    if other is None:
+                        raise _FAILURES[build.kind](build, error) from error
+                    doing, left = other, left - 1
 
         try:
             return await self._once.get(key, make, on_step=on_step, wanted=wanted)
