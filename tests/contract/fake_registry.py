@@ -48,6 +48,15 @@ def npm_package(files: Mapping[str, str]) -> bytes:
     return _tar({f"package/{path}": text for path, text in files.items()})
 
 
+def go_module(name: str, version: str, files: Mapping[str, str]) -> bytes:
+    """A zip file as the module proxy has them."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path, text in {"go.mod": f"module {name}\n", **files}.items():
+            archive.writestr(f"{name}@{version}/{path}", text)
+    return out.getvalue()
+
+
 def _tar(files: Mapping[str, str]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
@@ -75,6 +84,8 @@ class FakeRegistry:
     """Distributions by their file names."""
     packages: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """npm: versions of packages, their tarballs."""
+    modules: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Go: versions of modules, their zip files."""
     asked: list[Asked] = field(default_factory=list)
     lies: set[str] = field(default_factory=set)
     """Files whose content is another than its page says."""
@@ -119,6 +130,8 @@ class FakeRegistry:
                     return 200, "text/plain", self._metadata(name.removesuffix(".metadata"))
                 content = self.files[name]
                 return 200, "application/octet-stream", content[::-1] if name in self.lies else content
+        if path.startswith("/go/"):
+            return self._module(path.removeprefix("/go/"))
         if path.startswith("/npm/"):
             return self._package(path.removeprefix("/npm/").replace("%2f", "/"))
         return 404, "text/plain", b"no such thing"
@@ -148,6 +161,25 @@ class FakeRegistry:
     def _metadata(self, file: str) -> bytes:
         with zipfile.ZipFile(io.BytesIO(self.files[file])) as archive:
             return archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA")))
+
+    def _module(self, path: str) -> tuple[int, str, bytes]:
+        name, _, file = path.partition("/@")
+        versions = self.modules.get(name)
+        if versions is None:
+            return 404, "text/plain", b"not found: no such module"
+        if file == "v/list":
+            return 200, "text/plain", "\n".join(versions).encode()
+        version = list(versions)[-1] if file == "latest" else file.removeprefix("v/").rpartition(".")[0]
+        ending = file.rpartition(".")[2]
+        if version not in versions:
+            return 404, "text/plain", b"not found: no such version"
+        if ending == "zip":
+            content = versions[version]
+            return 200, "application/zip", content[::-1] if f"{name}@{version}" in self.lies else content
+        if ending == "mod":
+            with zipfile.ZipFile(io.BytesIO(versions[version])) as archive:
+                return 200, "text/plain", archive.read(f"{name}@{version}/go.mod")
+        return 200, "application/json", json.dumps({"Version": version, "Time": "2026-01-01T00:00:00Z"}).encode()
 
     def _package(self, path: str) -> tuple[int, str, bytes]:
         name, _, file = path.partition("/-/")

@@ -125,10 +125,8 @@ class Builds:
                         return await self._make(key, build, doing, log_dir)
                 except StepFailed as error:
                     # beyond the turn: what it needs may be made in one
-                    other = (
-                        await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say) if left else None
-                    )
-                    if other is None:
+                    other = await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say)
+                    if other is None or not left:
                         raise _FAILURES[build.kind](build, error) from error
                     doing, left = other, left - 1
 
