@@ -24,7 +24,7 @@ var (
 
 const (
 	tries     = 6
-	compilers = "/layers/compilers/bin"
+	compilers = "/layers/compilers"
 )
 
 // build compiles the package main and sends the app's folder with it.
@@ -36,8 +36,7 @@ func build(g *tool, r request) error {
 		return err
 	}
 	if r.Compilers {
-		g.env["CGO_ENABLED"], g.env["CC"], g.env["CXX"] = "1", compilers+"/gcc", compilers+"/g++"
-		g.env["PATH"] = compilers + ":" + g.env["PATH"]
+		withCompilers(g)
 	} else if names := cgo(g, pattern); len(names) > 0 {
 		// without them many such packages compile, and fail when they are used
 		return failed("", answer{Cgo: names})
@@ -136,6 +135,21 @@ func old(path string) bool {
 	fmt.Sscan(string(said[1]), &major)
 	fmt.Sscan(string(said[2]), &minor)
 	return major == 1 && minor < 14
+}
+
+// withCompilers has gcc be found. Not by the programs of that name in bin/: they leave out debugging information, in which
+// cgo reads C's types.
+func withCompilers(g *tool) {
+	g.env["CGO_ENABLED"] = "1"
+	g.env["LD_LIBRARY_PATH"] = compilers + "/lib"
+	g.env["PATH"] = compilers + "/bin:" + g.env["PATH"]
+	root := compilers + "/root"
+	found, _ := filepath.Glob(root + "/usr/bin/*-linux-gnu-gcc")
+	for _, gcc := range found {
+		options := " --sysroot=" + root + " -B" + root + "/usr/bin/"
+		g.env["CC"] = gcc + options
+		g.env["CXX"] = strings.TrimSuffix(gcc, "gcc") + "g++" + options
+	}
 }
 
 // cgo lists the packages that would be compiled by a C compiler; none where they cannot be listed.

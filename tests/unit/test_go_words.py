@@ -41,6 +41,11 @@ CASES = {
         "no module proxy has example.com/lost/one@v1.0.0",
         "go mod vendor",
     ),
+    "a module that nobody has, by who imports it": (
+        "main.go:3:8: example.com/lost@v1.0.0: reading http://127.0.0.1:3128/go/example.com/lost/@v/v1.0.0.zip: 404\n",
+        "no module proxy has example.com/lost@v1.0.0",
+        "go mod vendor",
+    ),
     "an import of no package": (
         'main.go:4:2: package internal/helpers is not in std (/usr/local/go/src/internal/helpers)\n',
         "main.go:4: package internal/helpers is not in std (/usr/local/go/src/internal/helpers)",

@@ -122,6 +122,12 @@ def explain(said: str, cgo: tuple[str, ...] = ()) -> tuple[str, str]:
         )
     if match := _TOOLCHAIN.search(said):
         return f"{match[0]}", "lower the `go` and `toolchain` lines of go.mod to a version that is released"
+    if match := _ABSENT.search(said):
+        name = match[1] or match[2]
+        return (
+            f"no module proxy has {name}",
+            "correct its name or version in go.mod; one that is private can be deployed with the rest (go mod vendor)",
+        )
     if errors:
         file, line, text = own[0] if own else errors[0]
         more = len(errors) - 1
@@ -129,12 +135,6 @@ def explain(said: str, cgo: tuple[str, ...] = ()) -> tuple[str, str]:
         if own:
             return told, ""
         return told, "it is a module that does not compile with this version of Go: go get a newer one (go get -u)"
-    if match := _ABSENT.search(said):
-        name = match[1] or match[2]
-        return (
-            f"no module proxy has {name}",
-            "correct its name or version in go.mod; one that is private can be deployed with the rest (go mod vendor)",
-        )
     if match := _NO_PACKAGE.search(said):
         return f"there is no package {match[1] or match[2]}", "correct the import, or deploy its folder with the rest"
     lines = [
