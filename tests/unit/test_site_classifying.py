@@ -189,6 +189,7 @@ def test_what_is_not_followed_of_hosts_rules_is_told() -> None:
         ("<base href='/repo/'><script src='app.js'></script>", "/repo/"),
         ("<base href='/'><script src='app.js'></script>", ""),
         ("<script src='/app.js'></script><link href='/repo/a.css'>", ""),
+        ("<img src='/app.js'><script src='/repo/app.js'></script><link href='/repo/a.css'>", "/repo/"),
         ("<script src='/one/app.js'></script><link href='/two/a.css'>", ""),
         ("<script src='app.js'></script>", ""),
         ("<script src='/js/app.js'></script>", ""),

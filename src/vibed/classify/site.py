@@ -150,19 +150,22 @@ class Site:
         if match := _BASE.search(text):
             base = posixpath.normpath(match[1]) + "/"
             return base if base.count("/") > 1 and base.strip("/") not in self.tree.folders else ""
-        bases = set()
+        bases: list[str] = []
+        plain = 0
         for name in self._references(text):
             path = name.partition("?")[0].partition("#")[0]
             if not path.startswith("/"):
                 continue
             if f"{prefix}{path[1:]}" in self.tree.paths:
-                return ""
+                plain += 1
+                continue
             parts = path[1:].split("/")
             depths = range(1, min(len(parts), _DEEPEST_BASE + 1))
             cut = next((n for n in depths if f"{prefix}{'/'.join(parts[n:])}" in self.tree.paths), 0)
             if cut:
-                bases.add(f"/{'/'.join(parts[:cut])}/")
-        return bases.pop() if len(bases) == 1 else ""
+                bases.append(f"/{'/'.join(parts[:cut])}/")
+        # a page may name a file or two without it (public/ of Next.js): those are found without it here too
+        return bases[0] if len(set(bases)) == 1 and len(bases) > plain else ""
 
     def _rules(self, prefix: str) -> Rules:
         return host_rules(self.tree.text, prefix, netlify_settings(self.tree.text("netlify.toml")))
