@@ -78,7 +78,8 @@ func (a *agent) startZygote(spec zygoteSpec) *zygote {
 	}
 	defer func() { _ = syscall.Close(pair[1]) }()
 	z.sock = os.NewFile(uintptr(pair[0]), "zygote")
-	z.pid, z.exit, err = a.spawn(z.out, "stdout", "stderr", command{argv: spec.Argv, env: environ(a.baseEnv(0)), dir: "/", extra: pair[1]})
+	// Where the app will be: some modules keep the working directory that they are imported in, and gunicorn goes back to it.
+	z.pid, z.exit, err = a.spawn(z.out, "stdout", "stderr", command{argv: spec.Argv, env: environ(a.baseEnv(0)), dir: a.appDir, extra: pair[1]})
 	if err != nil {
 		_ = z.sock.Close()
 		return fail(err)
