@@ -22,6 +22,9 @@ import (
 const (
 	healthTimeout  = 2 * time.Second
 	outputPatience = time.Second // for the last words, after the command is gone
+	// wordsPatience is for those that the agent passes on: on a busy machine a second was too short, and an app that had
+	// said why it ended was told to have written nothing.
+	wordsPatience  = 5 * time.Second
 	logPatience    = 2 * time.Second
 	cleanupTimeout = 10 * time.Second
 	// sandboxOOMScore makes apps go first when the whole machine is out of memory, whatever vibeD itself is given: a unit
@@ -338,7 +341,7 @@ func devNull() *os.File {
 // lastWords waits until the agent has told all that the app had to say.
 func (s *sandbox) lastWords() {
 	if s.follows.Load() {
-		within(outputPatience, func() { <-s.followed })
+		within(wordsPatience, func() { <-s.followed })
 	}
 }
 
