@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All tests, in the order of their cost: lint, types, Go, then pytest (unit, contract, hostile, end to end).
-# Slow things are built first, so that nothing with a deadline waits for a build. `fast` stops before what needs one.
+# Slow things are built first, so that nothing with a deadline waits for a build. `fast` stops before what needs one;
+# `all` adds what is marked as `everything`.
 set -euo pipefail
 umask 022
 cd "$(dirname "$0")/.."
@@ -44,4 +45,6 @@ step templates
 "$python" -m tests.prepare templates
 step pytest
 # Most tests wait for programs. Two files at a time: more would fight for the two cores that a test may have to itself.
-exec "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+marks=()
+[ "${1:-}" != all ] || marks=(-m "everything or not everything")
+exec "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${marks[@]}"

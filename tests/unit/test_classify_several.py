@@ -25,8 +25,6 @@ def decided(files: Files) -> Decision:
 TOLD: list[tuple[str, str]] = [
     ("README.md", "# Club\n\n```sh\npip install -r requirements.txt\npython club.py\n```\n"),
     ("README.md", "Run `flask --app club run` and open it"),
-    ("CLAUDE.md", "## Commands\n\n```bash\npython club.py  # on port 5000\n```\n"),
-    (".cursorrules", "Start with `flask --app club run`. Never commit secrets."),
     ("Makefile", "run:\n\tgunicorn -w 4 --bind 0.0.0.0:8000 club:site\n"),
     ("run.sh", "#!/bin/sh\nexec python3 -u ./club.py --verbose\n"),
     ("run.bat", "@echo off\r\npython club.py\r\n"),
@@ -85,14 +83,6 @@ def test_of_a_python_and_a_node_server_the_one_that_is_started_is_taken() -> Non
         ("app.py is a server as well: README.md starts server.js",),
     )
     assert decided({**both, "Makefile": "run:\n\tpython3 app.py\n"}).argv[-1] == "app:site"
-
-
-def test_a_folder_that_lines_above_go_to_is_where_what_follows_is_started() -> None:
-    files: Files = {f"{name}/app.py": FLASK for name in ("jobs", "first-api", "todo")}
-    told = "```bash\npython hello.py\n\n# the API\ncd first-api\nsource venv/bin/activate\npython app.py\n```\n"
-    assert "first-api" in decided({**files, "CLAUDE.md": told}).command
-    with pytest.raises(AmbiguousProject):
-        decided({**files, "CLAUDE.md": "```\ncd first-api\n```\n\n```\npython app.py\n```\n"})
 
 
 def test_of_several_node_files_the_one_that_is_started_is_taken() -> None:

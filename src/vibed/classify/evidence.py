@@ -1,5 +1,5 @@
 """What people wrote down about how they start an app, for when several of its files could be meant: the files that a
-Dockerfile, a compose file, a script, a Makefile, a README or what is written for an assistant starts, in this order."""
+Dockerfile, a compose file, a script, a Makefile or a README starts, in this order."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ _MODULE = re.compile(
 )
 _GO = re.compile(r"\bgo[ ](?:run|build|install)\b([^\n&|;]{0,200})")
 _CD = re.compile(r"\bcd[ ]+(?:\./)?([\w./-]{1,80})")
-_CD_ALONE = re.compile(r"[ \t]*(?:\$[ ])?cd[ ]+(?:\./)?([\w./-]{1,80})[ \t]*")
-"""What the lines below it are run in."""
 _LISTED = re.compile(r"[\"'],[ ]*[\"']")
 """A command as a list, as Dockerfiles and compose files have it."""
 _FILES = (
     r"Dockerfile", r"(?:docker-)?compose\.ya?ml", r"\.devcontainer/devcontainer\.json", r"[\w.-]+\.(?:sh|bat|cmd)",
-    r"(?i:makefile|justfile)", r"(?i:readme(?:\.\w+)?)", r"(?i:claude|agents|gemini)\.md|\.cursorrules",
+    r"(?i:makefile|justfile)", r"(?i:readme(?:\.\w+)?)",
 )  # fmt: skip
 
 
@@ -54,13 +52,8 @@ def _texts(tree: Tree) -> Iterator[tuple[str, str]]:
 
 def _started(text: str) -> Iterator[str]:
     """The files, and folders of Go packages, that a text starts."""
-    stays = ""
     for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            stays = ""  # the next block begins where the project lies
-        if alone := _CD_ALONE.fullmatch(line[:2000]):
-            stays = posixpath.normpath(posixpath.join(stays, alone[1]))
-        folder = moved[1] if (moved := _CD.search(line[:2000])) else stays
+        folder = moved[1] if (moved := _CD.search(line[:2000])) else ""
         for found in _FILE.findall(line[:2000]):
             yield posixpath.normpath(posixpath.join(folder, found))
             yield posixpath.normpath(found)

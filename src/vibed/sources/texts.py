@@ -44,8 +44,7 @@ _LOCKS = frozenset(
     }
 )  # fmt: skip
 _TELLING = re.compile(
-    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json"
-    r"|(?:claude|agents|gemini)\.md|\.cursorrules)",
+    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json)",
     re.IGNORECASE,
 )
 """What people write down how they start it."""
