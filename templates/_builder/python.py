@@ -26,7 +26,7 @@ UV = "/layers/tools/uv"
 PYTHON = "/usr/bin/python3"
 LAYER = "/tmp/layer"
 COMPILERS = "/layers/compilers"
-NOT_FOUND = "was not found in the package registry"
+UNSOLVED = "No solution found"
 MOST_LOOKED_FOR = 300
 TOLD_BYTES = 48 << 10
 SENT_BYTES = 1 << 20
@@ -81,8 +81,8 @@ def resolve(request):
     say(f"resolving {len(request['wanted'])} requirements")
     status, told = run([UV, *argv], quiet=True, cwd="/app")
     if status != 0:
-        # uv names one that does not exist at a time
-        return failed(told, unknown=unknown(request["wanted"]) if NOT_FOUND in told else [])
+        # uv names one that does not exist at a time, and says of some that a version of it does not
+        return failed(told, unknown=unknown(request["wanted"]) if UNSOLVED in told else [])
     with open(pinned) as file:
         send({"resolution": file.read()}).close()
     return 0

@@ -420,3 +420,101 @@ async def test_what_only_a_script_of_a_package_makes_is_there(maker: Maker) -> N
 async def test_an_npm_package_that_does_not_exist_is_told_with_its_name(maker: Maker) -> None:
     with pytest.raises(VibedError, match="there is no package nosuchthing in the package registry"):
         await maker.provide(Install("node", "npm", wanted=("nosuchthing",)))
+
+
+EXTENSION = """
+#include <Python.h>
+{more}
+static PyObject *seven(PyObject *self, PyObject *none) {{ return PyLong_FromLong(7); }}
+static PyMethodDef methods[] = {{ {{"seven", seven, METH_NOARGS, 0}}, {{0}} }};
+static struct PyModuleDef module = {{ PyModuleDef_HEAD_INIT, "odd", 0, -1, methods }};
+PyMODINIT_FUNC PyInit_odd(void) {{ return PyModule_Create(&module); }}
+"""
+COMPILE = """
+    import subprocess, sysconfig
+    with open("odd.c", "w") as file:
+        file.write({source!r})
+    argv = ["gcc", "-shared", "-fPIC", "-I" + sysconfig.get_path("include"), "odd.c", "-o", "odd.so", *{options!r}]
+    done = subprocess.run(argv, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit("error: command 'gcc' failed with exit code 1")
+    with zipfile.ZipFile(os.path.join(folder, "odd-1.0-py3-none-any.whl"), "w") as wheel:
+        wheel.write("odd.so")
+        wheel.writestr("odd-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: odd\\nVersion: 1.0\\n")
+        wheel.writestr("odd-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("odd-1.0.dist-info/RECORD", "")
+    return "odd-1.0-py3-none-any.whl"
+"""
+
+
+def compiled(more: str = "", *options: str) -> bytes:
+    """A source distribution in C."""
+    code = COMPILE.format(source=EXTENSION.format(more=more), options=options).strip()
+    return odd(code)
+
+
+@every
+async def test_a_package_in_c_is_compiled_against_the_templates_own_python(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = compiled()
+    layer = await maker.python("odd")
+    assert await maker.run(layer, "import odd; print(odd.seven())") == "7"
+    assert layer.notes == ()
+    assert maker.steps.done == ["resolve", "install", "resolve", "install"], "first without compilers"
+    assert "it is compiled" in maker.log()
+
+
+@every
+async def test_an_addon_is_compiled_by_node_gyp_against_the_templates_own_node(maker: Maker) -> None:
+    source = """
+    #include <node_api.h>
+    #include <string>
+    static napi_value seven(napi_env env, napi_callback_info info) {
+      napi_value it; napi_create_string_utf8(env, std::string("seven").c_str(), 5, &it); return it;
+    }
+    NAPI_MODULE_INIT() {
+      napi_value it; napi_create_function(env, "seven", 5, seven, nullptr, &it); return it;
+    }
+    """
+    maker.registry.packages["addon"] = {
+        "1.0.0": npm_package(
+            {
+                "package.json": '{"name": "addon", "version": "1.0.0", "gypfile": true}',
+                "binding.gyp": '{"targets": [{"target_name": "addon", "sources": ["addon.cc"]}]}',
+                "addon.cc": source,
+                "index.js": "module.exports = require('./build/Release/addon.node')",
+            }
+        )
+    }
+    layer = await maker.provide(Install("node", "npm", wanted=("addon@*",)))
+    assert await maker.run(layer, "console.log(require('/layers/node/node_modules/addon')())") == "seven"
+    assert maker.steps.done == ["resolve", "install", "install"]
+
+
+@one
+async def test_a_header_or_a_library_that_a_package_wants_is_named(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = compiled("#include <sql.h>")
+    with pytest.raises(RunFailed, match=r"odd 1.0 could not be built: the header sql.h is missing \(of unixODBC\)"):
+        await maker.python("odd")
+    maker.registry.files["odd-1.0.tar.gz"] = compiled("", "-lpq")
+    with pytest.raises(RunFailed, match="the library libpq is missing"):
+        await maker.python("odd")
+
+
+@one
+async def test_what_a_compiled_package_wants_of_its_template_and_does_not_find_is_a_note(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = compiled("", "-Wl,--no-as-needed", "-lquadmath", "-L/layers/compilers/lib")
+    layer = await maker.python("odd")
+    assert ["libquadmath.so.0" in note for note in layer.notes] == [True]
+
+
+@one
+async def test_all_names_that_no_registry_has_are_told_at_once(maker: Maker) -> None:
+    with pytest.raises(
+        RunFailed, match=r"there is no package lost-(one|two|three), lost-\w+, lost-\w+ in the package registry"
+    ):
+        await maker.python("lost-one", "tiny", "lost_two>=1", "lost.three[extra]==2")
+    with pytest.raises(RunFailed) as failed:
+        await maker.provide(Install("node", "npm", wanted=("lost-one@^1", "tiny@1", "@lost/two@*")))
+    assert "lost-one" in failed.value.message
+    assert "@lost/two" in failed.value.message
+    assert "tiny" not in failed.value.message

@@ -73,10 +73,9 @@ def _unparsed(causes: list[str], rest: list[str]) -> Trouble:
 
 
 def _unsolved(cause: str, hint: str, python: str, unknown: Iterable[str]) -> Trouble:
-    missing = [canonicalize_name(name) for name in _NOT_FOUND.findall(cause)]
-    if missing:
-        # uv names the first
-        missing = list(dict.fromkeys([*missing, *(canonicalize_name(name) for name in unknown)]))
+    # uv names the first
+    named = [*_NOT_FOUND.findall(cause), *unknown]
+    if missing := list(dict.fromkeys(canonicalize_name(name) for name in named)):
         return Trouble(
             not_there(missing),
             slips.corrected(missing, "python", "the name to install is not always the one to import"),
