@@ -233,6 +233,9 @@ func failed(answer *http.Response) error {
 		return why
 	case status == http.StatusTooManyRequests:
 		return refuse(http.StatusServiceUnavailable, "the registry %s answers 429, too many requests; trying again later may help", host)
+	case status == http.StatusBadRequest:
+		// module proxies say so of a path that leads to no repository
+		return refuse(http.StatusNotFound, "the registry %s answers 400: it cannot have %s", host, answer.Request.URL.Path)
 	default:
 		return refuse(http.StatusBadGateway, "the registry %s answers %d; trying again may help", host, status)
 	}

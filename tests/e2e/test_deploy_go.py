@@ -49,7 +49,7 @@ def test_a_module_is_compiled_and_runs(vibed: Instance, apps: Apps) -> None:
 
 
 def test_a_compile_error_is_told_with_its_line(vibed: Instance, apps: Apps) -> None:
-    source = str(samples.go(1)["main.go"]).replace("log.Fatal(", "nothing(")
+    source = str(samples.go(1)["main.go"]).replace("log.Fatal(", "log.Fatal(nothing, ")
     deployed = apps.deploy({**samples.go(1), "main.go": source})
     assert deployed.phase == "Failed"
     assert re.search(r"main\.go:\d+: undefined: nothing", deployed.message)
