@@ -20,6 +20,7 @@ from vibed.apps.app import Build, Install, Runtime
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.provider import Builds
 from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
@@ -92,7 +93,7 @@ class Maker:
     async def layer(self, files: Mapping[str, str], source: Path, *, wanted: tuple[str, ...] = ()) -> Layer:
         install = Install("node", "npm", files=("package.json",), wanted=wanted, development=True)
         return await self.layers.provide(
-            install, template="node-24", source=source, source_digest="d", strip="", owner="ann", app_id="an-app",
+            install, Asker("node-24", source, "d", "", "ann", "an-app"),
             log_dir=self.on.scratch / "log", on_step=lambda step: None, wanted=lambda: True,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_packag
 from tests.prepare import home as shared_home
 from vibed.apps.app import Install, Runtime, Start
 from vibed.apps.errors import VibedError
+from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
@@ -120,20 +121,17 @@ class Maker:
         layers.prepare()
         return layers
 
-    async def provide(self, install: Install, files: Mapping[str, str] | None = None, **more: Any) -> Layer:
+    async def provide(
+        self, install: Install, files: Mapping[str, str] | None = None, *, owner: str = "ann", **more: Any
+    ) -> Layer:
         kind = {"python": "python-313", "node": "node-24"}[install.kind]
+        asker = Asker(kind, self.on.archive(files or {"app.py": ""}), "d", "", owner, "an-app")
         told: dict[str, Any] = {
-            "template": kind,
-            "source": self.on.archive(files or {"app.py": ""}),
-            "source_digest": "d",
-            "strip": "",
-            "owner": "ann",
-            "app_id": "an-app",
             "log_dir": self.on.scratch / "log",
             "on_step": lambda step: None,
             "wanted": lambda: True,
         }
-        return await self.layers.provide(install, **{**told, **more})
+        return await self.layers.provide(install, asker, **{**told, **more})
 
     async def python(self, *wanted: str, **more: Any) -> Layer:
         return await self.provide(Install("python", "uv", wanted=wanted, **more))

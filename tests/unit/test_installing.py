@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import test_reconciler as kit
 from test_reconciler import World
@@ -15,6 +14,7 @@ from vibed.apps.app import Elsewhere, Install, Phase
 from vibed.apps.standing import of_app
 from vibed.controller.fleet import Fleet
 from vibed.controller.installing import LayerFacts
+from vibed.runtimes.layers.asker import Asker
 from vibed.sandboxes.driver import Mount, Run, RunFailed
 
 world = kit.world
@@ -46,19 +46,20 @@ class MadeLayers:
     compiled: list[bool] = field(default_factory=list)
     aside: dict[tuple[str, Install], str] = field(default_factory=dict)
 
-    def find(self, install: Install, *, template: str, **about: Any) -> MadeLayer | None:
-        if (why := self.aside.get((template, install))) is not None:
+    def find(self, install: Install, asker: Asker) -> MadeLayer | None:
+        if (why := self.aside.get((asker.template, install))) is not None:
             raise RunFailed(why, code="DependencyBuildFailed", unmet=True)
         return self.made.get(install)
 
     async def provide(
         self,
         install: Install,
+        asker: Asker,
         *,
+        log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
-        compiles: bool,
-        **about: Any,
+        compiles: bool = True,
     ) -> MadeLayer:
         self.begun += 1
         self.compiled.append(compiles)
@@ -72,8 +73,8 @@ class MadeLayers:
             raise self.fails.pop(0)
         return self.made.setdefault(install, MadeLayer(f"key{len(self.made)}", self.notes))
 
-    def set_aside(self, install: Install, *, template: str, why: str, **about: Any) -> None:
-        self.aside[template, install] = why
+    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
+        self.aside[asker.template, install] = why
 
     def listing(self) -> Sequence[LayerFacts]:
         return ()

@@ -12,6 +12,7 @@ import pytest
 
 from vibed.apps.app import Install
 from vibed.controller.starts import Starts
+from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
@@ -50,19 +51,14 @@ def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None, turn
     return made
 
 
-async def provide(made: Layers, wanted: str = "humanize", **more: Any) -> Layer:
+async def provide(made: Layers, wanted: str = "humanize", *, owner: str = "ann", **more: Any) -> Layer:
+    asker = Asker("python-313", Path("none.tar.gz"), "d", "", owner, "an-app")
     told: dict[str, Any] = {
-        "template": "python-313",
-        "source": Path("none.tar.gz"),
-        "source_digest": "d",
-        "strip": "",
-        "owner": "ann",
-        "app_id": "an-app",
         "log_dir": Path("log"),
         "on_step": lambda step: None,
         "wanted": lambda: True,
     }
-    return await made.provide(Install("python", "uv", wanted=(wanted,)), **{**told, **more})
+    return await made.provide(Install("python", "uv", wanted=(wanted,)), asker, **{**told, **more})
 
 
 async def test_a_layer_is_found_again_without_a_step(tmp_path: Path) -> None:

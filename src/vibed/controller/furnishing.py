@@ -17,7 +17,7 @@ from typing import Any
 
 from vibed.apps.app import App, Version
 from vibed.apps.errors import VibedError
-from vibed.controller.installing import Layer, Layers, about_of, installed
+from vibed.controller.installing import Layer, Layers, asker_of, installed
 from vibed.controller.placement import NotYet, Placement, Placements
 from vibed.controller.run import LiveRun
 from vibed.sandboxes.driver import RunFailed
@@ -71,8 +71,8 @@ async def furnished(
         run.moved = f"runs on {way.template}, since on {first.template} {failed.message}"
         if first.install is not None:
             with contextlib.suppress(VibedError, OSError):  # it is only tried again then
-                about = about_of(on_first, app, source)
-                await asyncio.to_thread(layers.set_aside, first.install, **about, why=failed.message)
+                asker = asker_of(on_first, app, source)
+                await asyncio.to_thread(layers.set_aside, first.install, asker, failed.message)
         return other, place, layer
     if not others:
         raise failed

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from vibed.apps.app import App, Install, Version
 from vibed.controller.run import LiveRun
+from vibed.runtimes.layers.asker import Asker
 from vibed.sandboxes.driver import Mount, RunFailed
 
 
@@ -59,37 +60,19 @@ class LayerFacts(Protocol):
 class Layers(Protocol):
     """What the controller needs of what makes layers (`vibed.runtimes.layers.provider`)."""
 
-    def find(
-        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
-    ) -> Layer | None:
+    def find(self, install: Install, asker: Asker) -> Layer | None:
         """The layer, if it is there. Blocks. Raises `RunFailed`, with `unmet` for what was set aside."""
         ...
 
-    def set_aside(
-        self,
-        install: Install,
-        *,
-        template: str,
-        source: Path,
-        source_digest: str,
-        strip: str,
-        owner: str,
-        app_id: str,
-        why: str,
-    ) -> None:
+    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
         """Remember that this template cannot have what another one had. Blocks. Raises `RunFailed`, `OSError`."""
         ...
 
     async def provide(
         self,
         install: Install,
+        asker: Asker,
         *,
-        template: str,
-        source: Path,
-        source_digest: str,
-        strip: str,
-        owner: str,
-        app_id: str,
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
@@ -106,17 +89,10 @@ class Layers(Protocol):
         ...
 
 
-def about_of(version: Version, app: App, source: Path) -> dict[str, Any]:
-    """What layers have to know of a version, besides what is to be installed."""
-    build = version.runtime.build
-    return {
-        "template": build.template if build is not None else version.runtime.template,
-        "source": source,
-        "source_digest": version.source_digest,
-        "strip": version.runtime.strip,
-        "owner": app.owner,
-        "app_id": app.app_id,
-    }
+def asker_of(version: Version, app: App, source: Path) -> Asker:
+    runtime = version.runtime
+    template = runtime.build.template if runtime.build is not None else runtime.template
+    return Asker(template, source, version.source_digest, runtime.strip, app.owner, app.app_id)
 
 
 async def installed(
@@ -148,8 +124,8 @@ async def installed(
         run.building = f"its dependencies to be installed: {step}"
         on_step()
 
-    about = about_of(version, app, source)
-    found = await asyncio.to_thread(layers.find, install, **about)
+    asker = asker_of(version, app, source)
+    found = await asyncio.to_thread(layers.find, install, asker)
     if found is not None:
         return found
     run.enter("building")
@@ -157,7 +133,7 @@ async def installed(
     work = asyncio.ensure_future(
         layers.provide(
             install,
-            **about,
+            asker,
             log_dir=log_dir,
             on_step=said,
             wanted=lambda: not run.leaving,

@@ -13,6 +13,7 @@ from typing import Any
 
 from vibed.apps.app import Build, Install
 from vibed.classify.go_app import BINARY
+from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.compiler_words import lack
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.work import Order, StepFailed
@@ -62,12 +63,7 @@ async def otherwise(
     if isinstance(wanted, str) and layers is not None:
         layer = await layers.provide(
             Install("go", "go", wanted=(wanted[:40],)),
-            template=order.template,
-            source=Path(),
-            source_digest="",
-            strip="",
-            owner=owner,
-            app_id=app_id,
+            Asker(order.template, source=Path(), source_digest="", strip="", owner=owner, app_id=app_id),
             log_dir=log_dir,
             on_step=say,
             wanted=lambda: True,

@@ -16,6 +16,7 @@ from vibed import records
 from vibed.apps.app import Install
 from vibed.runtimes.layers import go, node, python
 from vibed.runtimes.layers.ask import FAILED, Ask
+from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.layers.making import Making, Steps
@@ -70,46 +71,29 @@ class Layers:
         """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
         self._store.prepare()
 
-    def find(
-        self, install: Install, *, template: str, source: Path, source_digest: str, strip: str, owner: str, app_id: str
-    ) -> Layer | None:
+    def find(self, install: Install, asker: Asker) -> Layer | None:
         """The layer that the same request led to before, if it is there. Blocking. Raises `RunFailed`, `unmet` where it
         was set aside.
         """
-        base = self._base(template)
+        base = self._base(asker.template)
         if base is None or install.kind not in _RECIPES:
             return None
-        request = self._asked(install, base, source, source_digest, strip, owner)
+        request, _, _ = self._asked(install, base, asker)
         if (why := self._store.unmet(request, within_s=SET_ASIDE_S)) is not None:
             raise RunFailed(why, code=FAILED, unmet=True)
         return self._remembered(request)
 
-    def set_aside(
-        self,
-        install: Install,
-        *,
-        template: str,
-        source: Path,
-        source_digest: str,
-        strip: str,
-        owner: str,
-        app_id: str,
-        why: str,
-    ) -> None:
+    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
         """Remember that this template could not have what another one had. Blocking. Raises `RunFailed`, OSError."""
-        if (base := self._base(template)) is not None:
-            self._store.set_aside(self._asked(install, base, source, source_digest, strip, owner), why)
+        if (base := self._base(asker.template)) is not None:
+            request, _, _ = self._asked(install, base, asker)
+            self._store.set_aside(request, why)
 
     async def provide(
         self,
         install: Install,
+        asker: Asker,
         *,
-        template: str,
-        source: Path,
-        source_digest: str,
-        strip: str,
-        owner: str,
-        app_id: str,
         log_dir: Path,
         on_step: Callable[[str], None],
         wanted: Callable[[], bool],
@@ -121,20 +105,18 @@ class Layers:
         Raises `RunFailed` (`DependencyBuildFailed`; `Stopped` when it is wanted no more), and other errors that are no
         fault of the app.
         """
-        base = self._base(template)
+        base = self._base(asker.template)
         if base is None:
-            raise _not_now(f"template {template} is not built yet")
+            raise _not_now(f"template {asker.template} is not built yet")
         if install.kind not in _RECIPES:
             raise RunFailed(f"dependencies of {install.kind} cannot be installed", code="DependenciesMissing")
-        files = await asyncio.to_thread(self._files, install, source, strip)
-        whose = Owner(owner, source_digest) if install.private else None
-        request = self._request(install, files, base, whose)
+        request, files, whose = await asyncio.to_thread(self._asked, install, base, asker)
         if (found := await asyncio.to_thread(self._remembered, request)) is not None:
             return found
 
         async def make(say: Callable[[str], None]) -> tuple[Layer, tuple[str, ...]]:
-            ask = Ask(install, base, files, whose, source, strip, log_dir, say, compiles)
-            async with self._turn(owner=owner, app_id=app_id):
+            ask = Ask(install, base, files, whose, asker.source, asker.strip, log_dir, say, compiles)
+            async with self._turn(owner=asker.owner, app_id=asker.app_id):
                 return await self._make(request, ask)
 
         try:
@@ -182,18 +164,16 @@ class Layers:
             await self.tidy()
         return layer, notes
 
-    def _asked(self, install: Install, base: Base, source: Path, source_digest: str, strip: str, owner: str) -> str:
-        files = self._files(install, source, strip)
-        whose = Owner(owner, source_digest) if install.private else None
-        return self._request(install, files, base, whose)
+    def _asked(self, install: Install, base: Base, asker: Asker) -> tuple[str, Mapping[str, bytes], Owner | None]:
+        """The request's key, the files that it names, and whose alone it is. Blocking."""
+        files = self._files(install, asker.source, asker.strip)
+        whose = Owner(asker.owner, asker.source_digest) if install.private else None
+        return request_key(install, files, base, self._installer(install, files), whose), files, whose
 
     def _remembered(self, request: str) -> Layer | None:
         said = self._store.remembered(request)
         layer = self._store.find(said[0]) if said else None
         return replace(layer, notes=said[1]) if said and layer else None
-
-    def _request(self, install: Install, files: Mapping[str, bytes], base: Base, owner: Owner | None) -> str:
-        return request_key(install, files, base, self._installer(install, files), owner)
 
     def _installer(self, install: Install, files: Mapping[str, bytes]) -> str:
         match install.kind:
