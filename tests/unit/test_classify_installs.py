@@ -86,13 +86,14 @@ def test_a_list_in_any_form_says_what_is_installed(files: Files, wanted: tuple[s
     ("files", "wanted"),
     [
         ({"render.yaml": "services:\n- type: web\n  startCommand: cd backend && uvicorn main:app --port $PORT\n", "backend/main.py": FASTAPI, "backend/requirements.txt": "fastapi\nuvicorn\nhumanize==4.9\n"}, ("fastapi", "humanize==4.9", "uvicorn")),
+        ({"web app/main.py": FASTAPI, "web app/requirements.txt": "fastapi\nhumanize==4.9\n", "index.html": "<p>", "tools/x.py": ""}, ("fastapi", "humanize==4.9", "uvicorn")),
         ({"README.md": "", "api/src/app.py": FLASK + "import humanize\n", "api/pyproject.toml": '[project]\nname = "x"\ndependencies = ["flask", "humanize<5"]\n', "web/index.html": "<p>", "web/package.json": "{}"}, ("flask", "gunicorn", "humanize<5")),
         ({"web/manage.py": "import django\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site.settings')\n", "web/site/settings.py": "", "web/requirements/base.txt": "django\nhumanize==4.9\n"}, ("django", "humanize==4.9")),
         ({"app.py": FLASK + "import humanize\n", "environment/requirements.txt": "flask\nhumanize<5\n"}, ("flask", "gunicorn", "humanize<5")),
         ({"Procfile": "web: gunicorn server.app:app\n", "server/app.py": FLASK + "import humanize\n", "server/requirements.txt": "flask\nhumanize==1\n", "requirements.txt": "flask\nhumanize==2\ngunicorn\n"}, ("flask", "gunicorn", "humanize==2")),
         ({"README.md": "", "requirements.txt": "black\nhumanize==1\n", "server/app.py": FLASK + "import humanize\n", "server/Pipfile": '[packages]\nflask = "*"\nhumanize = "==2"\n'}, ("flask", "gunicorn", "humanize==2")),
     ],
-    ids=["where a command goes first", "above what is started", "beside manage.py", "the only one, anywhere", "a command at the root has the root’s", "else the nearest"],
+    ids=["where a command goes first", "in a folder that is no package", "above what is started", "beside manage.py", "the only one, anywhere", "a command at the root has the root’s", "else the nearest"],
 )  # fmt: skip
 def test_a_list_lies_where_what_is_started_lies(files: Files, wanted: tuple[str, ...]) -> None:
     decision = decided(files)

@@ -101,7 +101,9 @@ class PythonApp(PythonServers):
     def _root(self, path: str) -> str:
         """The folder that has to be on the import path; `""` is the root, which is anyway."""
         root = self.sources.import_root(path)
-        return root if root is not None else "src" if path.startswith("src/") else ""
+        if root is not None:
+            return root
+        return self.sources.outermost_root(path) or ("src" if path.startswith("src/") else "")
 
     def served(self, path: str, interface: str, target: str, *, worker: str = "") -> tuple[str, ...]:
         """The command that serves an object of a file; a factory where the file has no object. `worker`: the class of

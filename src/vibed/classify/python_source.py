@@ -124,10 +124,20 @@ class Sources:
         )
         if in_package:
             roots = roots[:-1] or roots
+        if outermost := self.outermost_root(path):
+            # where its package lies in none of them, a server still imports it by that name
+            roots = [root for root in roots if len(root) > len(outermost)] or roots
         names = {name for source in self.reached(path) for name in source.imports if not name.startswith(".")}
         found = {root: sum(self._is_in(root, name) for name in names) for root in roots}
         best = max(roots, key=found.__getitem__)
         return best.rstrip("/") if in_package or found[best] else None
+
+    def outermost_root(self, path: str) -> str:
+        """The outermost folder from which a file has a dotted name: the innermost above it whose own name is no word of
+        Python's (`web-app`), which no package has; `""` where there is none."""
+        parts = path.split("/")[:-1]
+        last = max((at for at, part in enumerate(parts, 1) if not part.isidentifier()), default=0)
+        return "/".join(parts[:last])
 
     def _is_in(self, root: str, name: str) -> bool:
         stem = root + "/".join(name.split(".")[:2])

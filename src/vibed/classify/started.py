@@ -13,7 +13,7 @@ from vibed.classify.project import Project
 from vibed.classify.tree import Tree
 from vibed.classify.wrappers import unwrapped
 
-_OBJECT = re.compile(r"([\w.]+):[\w.()]+")
+_OBJECT = re.compile(r"([\w.-]+):[\w.()]+")
 _ROOTS = frozenset({"--app-dir", "--chdir", "--pythonpath", "-C", "--directory"})
 _SETTINGS = frozenset({"-c", "--config", "--log-config", "--env-file", "-k", "--worker-class"})
 """Options whose value is not what is started."""
