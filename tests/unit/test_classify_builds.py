@@ -57,6 +57,49 @@ def test_a_page_that_the_build_script_makes_pages_of_is_built_also_where_a_brows
     assert runtime(dict(other)).build is None
 
 
+@pytest.mark.parametrize("watcher", ["webpack -d --watch --progress", "npm run pages", "npx tsc -w"])
+def test_what_a_development_script_builds_beside_the_server_is_built_before_it(watcher: str) -> None:
+    scripts = {"dev": f"{watcher} & nodemon back", "pages": "rollup -c -w", "build": "webpack -p"}
+    files = {"package.json": package(scripts=scripts, dependencies={"webpack": "5"}), "back/index.js": LISTENS}
+    made = runtime({**files, "index.ejs": "<p>"})
+    assert made.build is not None
+    assert (made.entrypoint, made.build.script, made.build.site) == ("node back/index.js", "npm run build", False)
+
+
+def test_a_development_server_beside_the_server_is_no_reason_to_build() -> None:
+    scripts = {"dev": "vite & nodemon back", "build": "vite build"}
+    files = {"package.json": package(scripts=scripts, dependencies={"vite": "7"}), "back/index.js": LISTENS}
+    assert runtime({**files, "readme.md": ""}).build is None
+
+
+LAUNCHER = """const { execSync } = require('child_process')
+const http = require('http')
+function isPortInUse(port) {
+  return new Promise((resolve) => {
+    const server = http.createServer()
+    server.once('error', () => resolve(true))
+    server.once('listening', () => { server.close(); resolve(false) })
+    server.listen(port)
+  })
+}
+isPortInUse(8080).then(() => execSync('npm run dev', { stdio: 'inherit' }))
+"""
+
+
+def test_a_launcher_that_looks_for_a_free_port_and_starts_the_development_server_is_no_server() -> None:
+    scripts = {"start": "node go.js", "dev": "vite", "build": "vite build"}
+    made = runtime({**VITE, "package.json": package(scripts=scripts, devDependencies={"vite": "7"}), "go.js": LAUNCHER})
+    assert made.build is not None
+    assert (made.kind, made.build.script) == ("static", "npm run build")
+
+
+def test_a_server_that_also_starts_the_development_server_is_one() -> None:
+    scripts = {"start": "node go.js", "dev": "vite", "build": "vite build"}
+    server = LAUNCHER + "http.createServer((q, r) => r.end('x')).listen(process.env.PORT)\n"
+    made = runtime({**VITE, "package.json": package(scripts=scripts, devDependencies={"vite": "7"}), "go.js": server})
+    assert (made.kind, made.entrypoint) == ("node", "node go.js")
+
+
 def test_where_nothing_can_be_built_it_is_refused_as_before() -> None:
     with pytest.raises(BuildRequired, match="built first"):
         classify(table_of(dict(VITE)), None, TEMPLATES)

@@ -144,6 +144,12 @@ def test_what_is_not_started_beside_the_server_is_told() -> None:
         ("node .", "node server.js"),
         ("pm2-runtime start server.js -i max", "node server.js"),
         ("npx nodemon --exec 'node --inspect' server.js", "node server.js"),
+        ("nodemon --ignore public/ --ignore client/ server.js", "node server.js"),
+        ("nodemon -w client -e js,json server", "node server.js"),
+        ("nodemon --watch client --exec 'node server.js'", "node server.js"),
+        ("tsx --watch server.js", "node server.js"),
+        ("ts-node -r ./client server.js", "node server.js"),
+        ("pm2 start --name client server.js", "node server.js"),
         ("npm run serve -- --port $PORT", "node server.js --port 8080"),
         ("node --env-file=.env server.js", "node --env-file-if-exists=.env server.js"),
         ("dotenv -e .env.local -- node server.js", "node --env-file-if-exists=.env.local server.js"),
@@ -156,6 +162,7 @@ def test_a_start_script_is_followed(text: str, argv: str) -> None:
         "package.json": pkg(text, scripts={"build": "tsc", "serve": "node server.js"}, main="server.js"),
         "server.js": SERVER,
         "go.sh": "node server.js",
+        "client/index.js": "document.title = 'x'",
     }
     assert " ".join(decided(files).argv) == argv
 

@@ -23,7 +23,10 @@ _LISTENS = re.compile(
     r"\.listen\s*\(|\bcreateServer\s*\(|\bcreateSecureServer\s*\(|@hono/node-server|WebSocketServer\s*\(|WebSocket\.Server\s*\("
     r"|new\s+Server\s*\(|\bserve\s*\(\s*\{"
 )
-_OWN_SERVER = re.compile(r"\bcreateServer\s*\(|\bhttps?\.Server\s*\(")
+_OWN_SERVER = re.compile(
+    r"\bcreateServer\s*\(\s*[^)\s]|\bhttps?\.Server\s*\(|\.on\(\s*['\"](?:request|connection)['\"]"
+)
+"""A server that answers: `net.createServer()` without a handler only finds out whether a port is free."""
 _EXPORTED = re.compile(
     r"^[ \t]{0,20}(?:module\.exports[ \t]{0,9}=|export[ \t]{1,9}default)[ \t]{1,9}(\w{1,60})[ \t]{0,9};?[ \t]{0,9}$",
     re.MULTILINE,
@@ -147,8 +150,9 @@ class NodeApp:
         ]
 
     def serves(self, path: str) -> bool:
-        """Whether the file, or a file of the app that it imports, listens."""
-        return any(_LISTENS.search(self.tree.text(found)) for found in self.reached(path))
+        """Whether the file, or a file of the app that it imports, listens, and starts no development server."""
+        listens = any(_LISTENS.search(self.tree.text(found)) for found in self.reached(path))
+        return listens and not self.only_builds(path)
 
     def exported(self, path: str) -> tuple[str, ...] | None:
         """The command for a file that exports an app and leaves it to its host to have it listen."""

@@ -22,6 +22,8 @@ class Command:
     file: str = ""
     """The file that it starts, from the root on."""
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    """What was to run beside it and cannot here."""
 
 
 def decision(command: Command, why: str) -> Decision:
@@ -45,9 +47,9 @@ def beside_each_other(found: Sequence[tuple[str, Command | None]]) -> Command | 
     if left:
         notes += (f"not started here: {', '.join(map(quoted, left[:5]))} of the start script",)
     if len(known) == 1:
-        return replace(known[0], notes=notes)
+        return replace(known[0], notes=notes, left=(*known[0].left, *left))
     lines = [*(_line(command, last=False) for command in known[:-1]), _line(known[-1], last=True)]
-    return Command(shell=" & ".join(lines), file=known[-1].file, notes=notes)
+    return Command(shell=" & ".join(lines), file=known[-1].file, notes=notes, left=tuple(left))
 
 
 def in_order(known: Sequence[Command]) -> Command:

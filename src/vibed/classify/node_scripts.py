@@ -14,7 +14,7 @@ from vibed.classify.errors import BuildRequired
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_build import refuse_unbuilt, source_of, stands_against
 from vibed.classify.node_command import Command, beside_each_other, in_order
-from vibed.classify.node_tools import COMMANDS, PARALLEL, PROGRAMS, RUN_TYPESCRIPT
+from vibed.classify.node_tools import COMMANDS, PARALLEL, PROGRAMS, RUN_TYPESCRIPT, TAKE_A_VALUE, WATCHES
 from vibed.classify.tree import strings
 from vibed.classify.wrappers import unwrapped
 from vibed.sources.errors import quoted
@@ -58,6 +58,11 @@ class Scripts:
             if command and command.file and self.node.serves(command.file):
                 return replace(command, env={"NODE_ENV": "production", **command.env}), name
         return None
+
+    def watches(self, text: str) -> bool:
+        """Whether a command builds, again at every change: in development what the build script does once."""
+        call = re.fullmatch(r"(?:npm|pnpm|yarn)(?: run)? ([\w:.-]{1,60})", text)
+        return bool(WATCHES.search(self.node.scripts.get(call[1], text) if call else text))
 
     def scripts(self, folder: str) -> Mapping[str, str]:
         """Those of the package.json in a folder. Raises `BadConfiguration`."""
@@ -127,7 +132,7 @@ class Scripts:
         if tool == "node":
             return self._node(list(rest), folder, depth)
         if tool == "nodemon" or tool in RUN_TYPESCRIPT or tool in ("pm2", "pm2-runtime", "forever"):
-            file = next((word for word in rest if not word.startswith("-") and self._file(word, folder)), None)
+            file = next((word for word in _without_values(tool, rest) if self._file(word, folder)), None)
             if file is None and tool == "nodemon":
                 told = next((after for word, after in pairwise(rest) if word in ("-x", "--exec")), "")
                 if told:
@@ -288,6 +293,12 @@ class Scripts:
         there += [self._names_what_is_there(unwrapped(part.words).words) for part in parts or ()]
         runs = any(name == "node" or self.node.file(name) or name in ("sh", "bash") for (name,) in programs)
         return Command(shell=text) if all(there) and runs else None
+
+
+def _without_values(tool: str, words: Sequence[str]) -> list[str]:
+    """The words of a tool's command that are no options and no values of options."""
+    valued = TAKE_A_VALUE | ({"-w", "--watch"} if tool == "nodemon" else set())
+    return [word for before, word in pairwise(("", *words)) if not word.startswith("-") and before not in valued]
 
 
 def _text(text: str, parts: Sequence[shell_text.Simple]) -> str:

@@ -3,6 +3,8 @@ development."""
 
 from __future__ import annotations
 
+import re
+
 SERVERS = frozenset(
     {
         "express", "fastify", "koa", "hono", "@hono/node-server", "@hapi/hapi", "restify", "polka", "socket.io", "ws",
@@ -59,6 +61,14 @@ FILE_SERVERS = frozenset(
 RUN_TYPESCRIPT = frozenset(
     {"tsx", "ts-node", "ts-node-dev", "tsnd", "esno", "jiti", "vite-node", "swc-node", "node-dev"}
 )
+TAKE_A_VALUE = frozenset(
+    {
+        "-r", "--require", "--import", "--loader", "--experimental-loader", "-i", "--ignore", "--ignore-watch",
+        "-e", "--ext", "-d", "--delay", "--signal", "--config", "-P", "--project", "--tsconfig", "-O",
+        "--compiler-options", "--env-file", "-n", "--name", "-x", "--exec", "--interpreter",
+    }
+)  # fmt: skip
+"""Options of nodemon, pm2 and what runs TypeScript whose value is not the file that they start."""
 RUNNERS = frozenset(
     {
         *RUN_TYPESCRIPT,
@@ -102,3 +112,7 @@ COMMANDS = {
     "apollo-server": "apollo-server", "graphql-yoga": "graphql-yoga", "marko-run": "@marko/run", "eik": "@eik/service",
 }  # fmt: skip
 """Commands that serve, by name: the package that brings it. It is found on the path when the package is installed."""
+WATCHES = re.compile(
+    r"^(?:npx )?(?:webpack|rollup|esbuild|parcel|tsc|tsup|swc|babel|vite build)\b[^\n&|;]{0,300}\s(?:-w|--watch)\b"
+)
+"""Commands that build again at every change."""

@@ -156,7 +156,11 @@ def node_entry(p: Project) -> Decision | None:
     script = p.scripts.from_dev_script()
     if script:
         command_, name = script
-        return decision(command_, f"It is a Node app: what the script {quoted(name)} runs is a server.")
+        watched = "build" in p.node.scripts and any(p.scripts.watches(text) for text in command_.left)
+        made = front_build.whole(p, "") if watched else None
+        built = f"it is built ({made.script}), and " if made else ""
+        why = f"It is a Node app: {built}what the script {quoted(name)} runs is a server."
+        return replace(decision(command_, why), made=made)
     for path in _entry_files(p):
         if argv := p.node.exported(path):
             return decision(Command(argv), f"It is a Node app: {quoted(path)} exports one, which is made to listen.")
