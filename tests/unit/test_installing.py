@@ -30,6 +30,7 @@ class MadeLayer:
     env: Mapping[str, str] = field(
         default_factory=lambda: {"PYTHONUSERBASE": "/layers/python", "PATH": "/layers/bin:/bin"}
     )
+    packages: Mapping[str, str] = field(default_factory=lambda: {"humanize": "4.13.0"})
     links: Mapping[str, str] = field(default_factory=lambda: {"node_modules": "/layers/node/node_modules"})
 
 
@@ -44,11 +45,11 @@ class MadeLayers:
     fails: list[Exception] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     compiled: list[bool] = field(default_factory=list)
-    aside: dict[tuple[str, Install], str] = field(default_factory=dict)
+    aside: dict[tuple[str, Install], RunFailed] = field(default_factory=dict)
 
     def find(self, install: Install, asker: Asker) -> MadeLayer | None:
-        if (why := self.aside.get((asker.template, install))) is not None:
-            raise RunFailed(why, code="DependencyBuildFailed", unmet=True)
+        if (failed := self.aside.get((asker.template, install))) is not None:
+            raise RunFailed(failed.message, code="DependencyBuildFailed", unmet=True, fits=failed.fits)
         return self.made.get(install)
 
     async def provide(
@@ -73,8 +74,8 @@ class MadeLayers:
             raise self.fails.pop(0)
         return self.made.setdefault(install, MadeLayer(f"key{len(self.made)}", self.notes))
 
-    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
-        self.aside[asker.template, install] = why
+    def set_aside(self, install: Install, asker: Asker, failed: RunFailed) -> None:
+        self.aside[asker.template, install] = failed
 
     def listing(self) -> Sequence[LayerFacts]:
         return ()
@@ -256,7 +257,7 @@ async def test_what_the_template_cannot_have_is_installed_on_another_that_is_pre
     assert [run.runtime.template for run in runs] == ["python-311"]
     assert layers.made.keys() == {OLDER}
     # when it starts again, what is known is not found out again
-    assert layers.aside == {("python-313", NEEDS): UNMET.message}
+    assert layers.aside == {("python-313", NEEDS): UNMET}
 
 
 async def test_a_template_that_cannot_be_had_gives_way_to_the_nearest(world: World) -> None:
@@ -289,3 +290,62 @@ async def test_what_fails_for_another_reason_is_tried_nowhere_else(world: World)
     layers.fails.append(RunFailed("there is no package humanise", code="DependencyBuildFailed"))
     assert (await world.settle(await world.deploy(runtime=BESIDE))).phase is Phase.FAILED
     assert layers.begun == 1
+
+
+# What a package that was installed has not, of an older version of the language
+
+CGI = RunFailed("the app has django 4.0, and that needs cgi", hint="raise `django==4.0` to 4.2", fits=range(13))
+
+
+def failing_on(world: World, *templates: str) -> list[str]:
+    """Where runs were begun; on these templates they fail for want of another version of the language."""
+    begun: list[str] = []
+
+    async def script(run: Run) -> None:
+        begun.append(run.runtime.template)
+        if run.runtime.template in templates:
+            raise CGI
+
+    world.driver.script = script  # type: ignore[assignment]
+    return begun
+
+
+async def test_a_run_that_misses_an_older_version_of_the_language_is_moved_to_it_once(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    begun = failing_on(world, "python-313")
+    for template in ("python-314", "python-312", "python-311"):
+        world.placements.built(template)
+    elsewhere = (Elsewhere("python-314", OLDER), *BESIDE.elsewhere)
+    version = await world.deploy(runtime=replace(BESIDE, elsewhere=elsewhere))
+    assert (await world.settle(version)).phase is Phase.READY
+    assert begun == ["python-313", "python-312"], "what is newer would not have it either"
+    message = (await world.app()).status.message
+    assert "it runs on python-312, since on python-313 the app has django 4.0, and that needs cgi" in message
+    # when it starts again, it is not tried on the first one again
+    world.driver.alive[-1].end()
+    await world.until(lambda: len(begun) == 3 and world.serving() == [1])
+    assert begun[2] == "python-312"
+
+
+async def test_where_no_older_version_can_be_had_the_words_say_what_to_change(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    begun = failing_on(world, "python-313")
+    for template in ("python-312", "python-311"):
+        world.placements.broken(template, "its archive is out of reach")
+    outcome = await world.settle(await world.deploy(runtime=BESIDE))
+    assert (outcome.phase, begun) == (Phase.FAILED, ["python-313"])
+    assert "Raise `django==4.0` to 4.2" in outcome.message and not layers.aside
+
+
+async def test_one_that_fails_on_the_older_version_too_says_both(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    failing_on(world, "python-313", "python-312")
+    world.placements.built("python-312")
+    outcome = await world.settle(await world.deploy(runtime=BESIDE))
+    assert outcome.phase is Phase.FAILED
+    assert "on python-313 the app has django 4.0" in outcome.message
+    assert "on python-312, which was tried next, the app has django 4.0" in outcome.message
+    assert not layers.aside

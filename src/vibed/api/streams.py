@@ -73,8 +73,7 @@ class LogStreams:
         if not stands.live or stands.phase is not Phase.READY:
             return None
         # the newest run is the one that serves where nothing else is wanted
-        unset = tuple(name for name in app.runtime.reads if name not in app.env_names)
-        about = About(app.runtime.kind, app.runtime.template, unset=unset)
+        about = About.of(app.runtime, app.env_names)
         return await asyncio.to_thread(failing, self._root / app.app_id / f"{app.runs:010d}", about)
 
     async def stream(

@@ -134,6 +134,10 @@ class Runtime:
     notes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     """Environment variables that its source reads and gives no value to."""
+    fills: Mapping[str, str] = field(default_factory=dict)
+    """What it gives the value of such a variable, by name: an option, an argument, a variable of its own."""
+    prepares: str = ""
+    """A command that its source has for making its tables, and that nothing runs; empty where it has none."""
     install: Install | None = None
     """None: it needs nothing beside its template."""
     build: Build | None = None

@@ -2,20 +2,20 @@
 
 Where the first choice cannot have what is to be installed, since it is not for that version of the language or would
 have to be compiled for it, the next one is tried; that may have to be prepared first. Only what no other one has
-ready-made is compiled, for the first. What worked is remembered (`Layers.set_aside`), so that the app is not
-kept waiting for the failure of the first every time that it starts.
+ready-made is compiled, for the first. So too where it starts there, and something that it installed wants an older
+version of the language. What worked is remembered (`Layers.set_aside`), so that the app is not kept waiting for the
+failure of the first every time that it starts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vibed.apps.app import App, Version
+from vibed.apps.app import App, Runtime, Version
 from vibed.apps.errors import VibedError
 from vibed.controller.installing import Layer, Layers, asker_of, installed
 from vibed.controller.placement import NotYet, Placement, Placements
@@ -26,57 +26,106 @@ from vibed.supervision.logs import append_system_line
 LOOK_EVERY_S = 0.5
 
 
-async def furnished(
-    placements: Placements,
-    layers: Layers | None,
-    run: LiveRun,
-    version: Version,
-    app: App,
-    *,
-    source: Path,
-    log_dir: Path,
-    on_step: Callable[[], None],
-) -> tuple[Version, Placement, Layer | None]:
-    """The version on the template that it runs on, where that is, and its layer; `on_step` hears of news.
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """What a run begins with."""
 
-    Raises `RunFailed`: what kept it from the first template on which it could be tried.
-    """
-    first, *others = placements.ways(version.runtime)
-    told: dict[str, Any] = {"source": source, "log_dir": log_dir, "on_step": on_step}
-    wanted = version.runtime.template
-    if first.template != wanted:
-        run.moved = f"runs on {first.template}, since {wanted} cannot be had: {placements.trouble(wanted)}"
-    on_first = replace(version, runtime=first)
-    placement = placements.place(first, version.resources)
-    if not isinstance(placement, Placement):
-        raise RunFailed(placement.message, code=placement.reason)
-    try:
-        return on_first, placement, await installed(layers, run, on_first, app, **told, compiles=not others)
-    except RunFailed as error:
-        if not error.unmet or layers is None:
-            raise
-        failed = error
-    for way in others:
-        said = f"{first.template} cannot have what it needs ({failed.message}): {way.template} is tried"
-        await asyncio.to_thread(append_system_line, log_dir, said)
-        other = replace(version, runtime=way)
+    version: Version
+    """On the template that it runs on."""
+    placement: Placement
+    layer: Layer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Furnishing:
+    """Of one run; `on_step` hears of news."""
+
+    placements: Placements
+    layers: Layers | None
+    run: LiveRun
+    version: Version
+    app: App
+    source: Path
+    log_dir: Path
+    on_step: Callable[[], None]
+
+    async def first(self) -> Furnished:
+        """On the first template that can have it. Raises `RunFailed`: what kept it from the first one on which it could
+        be tried.
+        """
+        first, *others = self.placements.ways(self.version.runtime)
+        wanted = self.version.runtime.template
+        if first.template != wanted:
+            why = f"{wanted} cannot be had: {self.placements.trouble(wanted)}"
+            self.run.moved = f"runs on {first.template}, since {why}"
+        placement = self.placements.place(first, self.version.resources)
+        if not isinstance(placement, Placement):
+            raise RunFailed(placement.message, code=placement.reason)
         try:
-            place = await _prepared(placements, run, other, on_step)
-            layer = await installed(layers, run, other, app, **told, compiles=False)
+            return await self._on(first, placement, compiles=not others)
         except RunFailed as error:
-            if error.error_code == "Stopped" or error.may_retry:
+            if not error.unmet or self.layers is None:
                 raise
-            await asyncio.to_thread(append_system_line, log_dir, f"{way.template}: {error.message}")
-            continue
-        run.moved = f"runs on {way.template}, since on {first.template} {failed.message}"
-        if first.install is not None:
+            failed = error
+        if (found := await self._elsewhere(first.template, others, failed)) is not None:
+            await self.remember(failed)
+            return found
+        if not others:
+            raise failed
+        return await self._on(first, placement, compiles=True)
+
+    async def after(self, failed: RunFailed, template: str) -> Furnished | None:
+        """On another one, for a run that failed on `template` for want of another version of the language; None where
+        none can have it. Raises `RunFailed` where it was stopped, or a registry failed.
+        """
+        if failed.fits is None or self.layers is None:
+            return None
+        others = [way for way in self.placements.ways(self.version.runtime) if way.template != template]
+        return await self._elsewhere(template, others, failed)
+
+    async def remember(self, failed: RunFailed) -> None:
+        """That the first template is not to be tried again, since another one is known to do."""
+        first = replace(self.version, runtime=self.placements.ways(self.version.runtime)[0])
+        if self.layers is not None and first.runtime.install is not None:
             with contextlib.suppress(VibedError, OSError):  # it is only tried again then
-                asker = asker_of(on_first, app, source)
-                await asyncio.to_thread(layers.set_aside, first.install, asker, failed.message)
-        return other, place, layer
-    if not others:
-        raise failed
-    return on_first, placement, await installed(layers, run, on_first, app, **told)
+                asker = asker_of(first, self.app, self.source)
+                await asyncio.to_thread(self.layers.set_aside, first.runtime.install, asker, failed)
+
+    async def _elsewhere(self, first: str, others: Sequence[Runtime], failed: RunFailed) -> Furnished | None:
+        """On the first of `others` that can have it."""
+        fits = failed.fits
+        for way in others:
+            if fits is not None and self.placements.number(way.template) not in fits:
+                continue
+            await self._say(f"{first} cannot have what it needs ({failed.message}): {way.template} is tried")
+            try:
+                place = await _prepared(self.placements, self.run, replace(self.version, runtime=way), self.on_step)
+                found = await self._on(way, place, compiles=False)
+            except RunFailed as error:
+                if error.error_code == "Stopped" or error.may_retry:
+                    raise
+                await self._say(f"{way.template}: {error.message}")
+                continue
+            self.run.moved = f"runs on {way.template}, since on {first} {failed.message}"
+            return found
+        return None
+
+    async def _on(self, way: Runtime, placement: Placement, *, compiles: bool) -> Furnished:
+        version = replace(self.version, runtime=way)
+        layer = await installed(
+            self.layers,
+            self.run,
+            version,
+            self.app,
+            source=self.source,
+            log_dir=self.log_dir,
+            on_step=self.on_step,
+            compiles=compiles,
+        )
+        return Furnished(version, placement, layer)
+
+    async def _say(self, text: str) -> None:
+        await asyncio.to_thread(append_system_line, self.log_dir, text)
 
 
 async def _prepared(placements: Placements, run: LiveRun, version: Version, on_step: Callable[[], None]) -> Placement:

@@ -30,6 +30,8 @@ class Layer(Protocol):
     def links(self) -> Mapping[str, str]: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def packages(self) -> Mapping[str, str]: ...
 
 
 class LayerFacts(Protocol):
@@ -64,7 +66,7 @@ class Layers(Protocol):
         """The layer, if it is there. Blocks. Raises `RunFailed`, with `unmet` for what was set aside."""
         ...
 
-    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
+    def set_aside(self, install: Install, asker: Asker, failed: RunFailed) -> None:
         """Remember that this template cannot have what another one had. Blocks. Raises `RunFailed`, `OSError`."""
         ...
 

@@ -20,13 +20,13 @@ from vibed.apps.store import NewEvent
 from vibed.controller.building import Material, built
 from vibed.controller.decision import Stage
 from vibed.controller.ending import account, how_it_ended
-from vibed.controller.furnishing import furnished
+from vibed.controller.furnishing import Furnished, Furnishing
 from vibed.controller.installing import Layer
 from vibed.controller.means import Means, destroy
 from vibed.controller.name import Name
 from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, Runs
-from vibed.controller.second_start import launch_either
+from vibed.controller.second_start import failed_on_both, launch_either
 from vibed.controller.starts import PLACE_S
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble, backoff
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
@@ -79,46 +79,17 @@ class Life:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
         try:
-            source = self._means.source_path(version.source_digest)
-            log_dir = self._means.layout.run_log(self._app_id, run.number)
-            version, placement, layer = await furnished(
+            furnishing = Furnishing(
                 self._means.placements,
                 self._means.layers,
                 run,
                 version,
                 app,
-                source=source,
-                log_dir=log_dir,
-                on_step=self._wake,
+                self._means.source_path(version.source_digest),
+                self._means.layout.run_log(self._app_id, run.number),
+                self._wake,
             )
-            if layer is not None:
-                run.layer = layer.key
-                await self._tell_notes(version, layer)
-            material = await built(
-                self._means.builds, run, version, app, layer, source=source, log_dir=log_dir, on_step=self._wake
-            )
-            if material.layer is None:
-                run.layer = ""  # what only a build needed
-            if placement.driver == "static":
-                run.timings = await self._launch(run, material, placement, app)
-            else:
-                busy = contextlib.ExitStack()
-                busy.enter_context(self._means.pools.deploying())
-                # what takes longer hangs, and keeps nobody's pool from being filled
-                asyncio.get_running_loop().call_later(PLACE_S, busy.close)
-                try:
-                    async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
-                        owner=app.owner,
-                        app_id=self._app_id,
-                        wanted=lambda: self._waited_for(run.version),
-                        over=lambda: run.leaving,
-                        on_wait=lambda why: setattr(run, "waits_for", why),
-                    ):
-                        run.waits_for = None
-                        run.timings = await self._launch(run, material, placement, app)
-                finally:
-                    # a moment later: whoever waits is answered before the pool is refilled
-                    asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
+            version = await self._up(run, app, furnishing)
             total = (time.perf_counter() - began) * 1000
             self._means.metrics.deployed(version.runtime.lane, version.runtime.template, run.timings, total)
             self._trace(run)
@@ -132,6 +103,65 @@ class Life:
             await self._failed(run, "Internal", f"{type(error).__name__}: {error}", app_fault=False)
         finally:
             run.over.set()
+
+    async def _up(self, run: LiveRun, app: App, furnishing: Furnishing) -> Version:
+        """Bring a run up on the first template that does; returns its version as it is run there."""
+        found = await furnishing.first()
+        try:
+            await self._on(run, app, found, furnishing)
+        except RunFailed as failed:
+            template = found.version.runtime.template
+            other = None if run.leaving else await furnishing.after(failed, template)
+            if other is None:
+                raise
+            if run.sandbox is not None:
+                await destroy(run.sandbox)
+            try:
+                await self._on(run, app, other, furnishing)
+            except RunFailed as again:
+                raise failed_on_both(template, other.version.runtime.template, failed, again) from again
+            await furnishing.remember(failed)
+            return other.version
+        return found.version
+
+    async def _on(self, run: LiveRun, app: App, found: Furnished, furnishing: Furnishing) -> None:
+        """Build and start it where it was furnished."""
+        version, layer, placement = found.version, found.layer, found.placement
+        if layer is not None:
+            run.layer = layer.key
+            await self._tell_notes(version, layer)
+        material = await built(
+            self._means.builds,
+            run,
+            version,
+            app,
+            layer,
+            source=furnishing.source,
+            log_dir=furnishing.log_dir,
+            on_step=self._wake,
+        )
+        if material.layer is None:
+            run.layer = ""  # what only a build needed
+        if placement.driver == "static":
+            run.timings = await self._launch(run, material, placement, app)
+            return
+        busy = contextlib.ExitStack()
+        busy.enter_context(self._means.pools.deploying())
+        # what takes longer hangs, and keeps nobody's pool from being filled
+        asyncio.get_running_loop().call_later(PLACE_S, busy.close)
+        try:
+            async with self._means.starts[placement.driver, bool(version.runtime.start.build)].turn(
+                owner=app.owner,
+                app_id=self._app_id,
+                wanted=lambda: self._waited_for(run.version),
+                over=lambda: run.leaving,
+                on_wait=lambda why: setattr(run, "waits_for", why),
+            ):
+                run.waits_for = None
+                run.timings = await self._launch(run, material, placement, app)
+        finally:
+            # a moment later: whoever waits is answered before the pool is refilled
+            asyncio.get_running_loop().call_later(REFILL_AFTER_S, busy.close)
 
     async def _launch(self, run: LiveRun, material: Material, placement: Placement, app: App) -> Mapping[str, float]:
         timings = await launch_either(self._means, app, run, material, placement, self.name, on_step=self._wake)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vibed.apps.app import Resources, Runtime
 from vibed.config import Config
@@ -18,6 +18,8 @@ class Placement:
     driver: str
     template: str
     limits: Limits
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what the template has, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,12 @@ class Placements:
         """Whether a template is there, or may be: nothing is known to keep it away."""
         return template in self._ready or self.trouble(template) is None
 
+    def number(self, template: str) -> int | None:
+        """Of its language's version: the minor of Python 3, the major of Node; None where it has none."""
+        known = self._templates.get(template)
+        last = known.version.rpartition(".")[2] if known is not None else ""
+        return int(last) if last.isdecimal() else None
+
     def ways(self, runtime: Runtime) -> tuple[Runtime, ...]:
         """A runtime on each of its templates that can be had, the first choice first; itself if there is none."""
         return tuple(way for way in runtime.ways if self.can_be_had(way.template)) or (runtime,)
@@ -175,4 +183,5 @@ class Placements:
                 pids=defaults.pids,
                 disk_mb=defaults.disk_mb,
             ),
+            template.packages,
         )

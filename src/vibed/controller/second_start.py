@@ -56,9 +56,11 @@ async def launch_either(
 
 
 def second_start(runtime: Runtime, failed: RunFailed) -> Runtime | None:
-    """What to try after a start that failed so: it ended by itself before it served, for no lack of memory."""
+    """What to try after a start that failed so: it ended by itself before it served, neither for lack of memory nor for
+    want of another version of its language.
+    """
     ended = failed.exit is not None and not failed.exit.oom and failed.error_code not in _OTHER_FAULTS
-    return runtime.otherwise if ended else None
+    return runtime.otherwise if ended and not failed.unmet else None
 
 
 def served_instead(first: Runtime, second: Runtime, failed: RunFailed) -> str:
@@ -70,8 +72,20 @@ def failed_both(first: Runtime, second: Runtime, failed: RunFailed, again: RunFa
     """The error of a version for which neither start works; it says both, unless the app fails in the same way."""
     if again.message == failed.message or (_error(failed) and _error(failed) == _error(again)):
         return failed
-    other = f"by {quoted(second.entrypoint)}, which was tried next, {again.message}"
-    message = f"by {quoted(first.entrypoint)} {failed.message}; {other}"
+    return _both(f"by {quoted(first.entrypoint)}", f"by {quoted(second.entrypoint)}", failed, again)
+
+
+def failed_on_both(first: str, second: str, failed: RunFailed, again: RunFailed) -> RunFailed:
+    """The error of a version that works on neither of two templates."""
+    return (
+        again
+        if again.error_code == "Stopped" or again.may_retry
+        else _both(f"on {first}", f"on {second}", failed, again)
+    )
+
+
+def _both(one: str, other: str, failed: RunFailed, again: RunFailed) -> RunFailed:
+    message = f"{one} {failed.message}; {other}, which was tried next, {again.message}"
     hints = dict.fromkeys(hint for hint in (failed.hint, again.hint) if hint)
     return RunFailed(message, code=failed.error_code, exit=failed.exit, hint="; or ".join(hints) or None)
 

@@ -7,7 +7,7 @@ contract is proven for every driver by tests/contract/test_drivers.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -101,6 +101,8 @@ class Run:
     """Until it serves; of a job (a start that has build steps alone), until the last of its steps has ended."""
     app_key: str = ""
     """Which app of that id: one that is deleted and made anew is another."""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the packages that it finds, by name, for telling what does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +202,14 @@ class RunFailed(SandboxError):
         hint: str | None = None,
         retryable: bool | None = None,
         unmet: bool = False,
+        fits: Collection[int] | None = None,
     ):
         super().__init__(message, code=code, hint=hint, retryable=retryable)
         self.exit = exit
-        self.unmet = unmet
+        self.unmet = unmet or fits is not None
         """Whether another version of the language may have what it needs."""
+        self.fits = fits
+        """Which: minors of Python 3, majors of Node; None where that is not known."""
 
 
 class SandboxLost(SandboxError):

@@ -79,15 +79,16 @@ class Layers:
         if base is None or install.kind not in _RECIPES:
             return None
         request, _, _ = self._asked(install, base, asker)
-        if (why := self._store.unmet(request, within_s=SET_ASIDE_S)) is not None:
-            raise RunFailed(why, code=FAILED, unmet=True)
+        if (aside := self._store.unmet(request, within_s=SET_ASIDE_S)) is not None:
+            why, fits = aside
+            raise RunFailed(why, code=FAILED, unmet=True, fits=fits)
         return self._remembered(request)
 
-    def set_aside(self, install: Install, asker: Asker, why: str) -> None:
+    def set_aside(self, install: Install, asker: Asker, failed: RunFailed) -> None:
         """Remember that this template could not have what another one had. Blocking. Raises `RunFailed`, OSError."""
         if (base := self._base(asker.template)) is not None:
             request, _, _ = self._asked(install, base, asker)
-            self._store.set_aside(request, why)
+            self._store.set_aside(request, failed.message, failed.fits)
 
     async def provide(
         self,

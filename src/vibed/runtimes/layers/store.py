@@ -129,20 +129,24 @@ class LayerStore:
             return None
         return said["layer"], tuple(map(str, said["notes"]))
 
-    def set_aside(self, request: str, why: str) -> None:
-        """What a request asks for cannot be had on its template, and was had on another one. Raises OSError."""
+    def set_aside(self, request: str, why: str, fits: Collection[int] | None = None) -> None:
+        """What a request asks for cannot be had on its template, and was had on another one; `fits`: the numbers of the
+        templates that may have it, None where that is not known. Raises OSError.
+        """
         self._requests.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._write(self._requests / request, {"unmet": why})
+        self._write(self._requests / request, {"unmet": why, "fits": None if fits is None else sorted(fits)})
 
-    def unmet(self, request: str, *, within_s: float) -> str | None:
-        """Why a request was set aside, if that was no longer ago."""
+    def unmet(self, request: str, *, within_s: float) -> tuple[str, frozenset[int] | None] | None:
+        """Why a request was set aside and what fits it, if that was no longer ago."""
         said = _read(self._requests / request)
-        why = said.get("unmet") if said is not None else None
+        if said is None or not isinstance(why := said.get("unmet"), str):
+            return None
         try:
             recent = time.time() - (self._requests / request).stat().st_mtime < within_s
         except OSError:
             return None
-        return why if isinstance(why, str) and recent else None
+        fits = said.get("fits")
+        return (why, frozenset(fits) if isinstance(fits, list) else None) if recent else None
 
     def listing(self) -> list[LayerFacts]:
         """Those that are there, the last used first."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from vibed.apps.app import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,37 @@ class About:
     disk_mb: int = 0
     unset: tuple[str, ...] = ()
     """Environment variables that its source reads and that it was not given."""
+    fills: Mapping[str, str] = field(default_factory=dict)
+    """What its source gives the value of such a variable: an option, an argument or a name -> the variable."""
+    prepares: str = ""
+    """A command that makes its tables, and that nothing runs; empty where its source has none."""
+    wanted: tuple[str, ...] = ()
+    """The lines of its own list of packages, where it was installed by one."""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the packages that it finds, by name (Python's canonically), as far as they are known."""
+
+    @classmethod
+    def of(
+        cls,
+        runtime: Runtime,
+        given: Collection[str],
+        *,
+        memory_mb: int = 0,
+        disk_mb: int = 0,
+        installed: Mapping[str, str] | None = None,
+    ) -> About:
+        """`given`: the variables that its owner sets."""
+        return cls(
+            runtime.kind,
+            runtime.template,
+            memory_mb,
+            disk_mb,
+            tuple(name for name in runtime.reads if name not in given),
+            {option: name for option, name in runtime.fills.items() if name not in given},
+            runtime.prepares,
+            runtime.install.wanted if runtime.install is not None else (),
+            installed or {},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +64,5 @@ class Cause:
     """A code of its own; empty: the one that the failure came with."""
     complete: bool = False
     """Whether `told` says all that the error's own line does, so that the line need not be quoted."""
+    before: int = 0
+    """The first minor of Python 3 that has not what a package needs; 0 where that is not what is wrong."""

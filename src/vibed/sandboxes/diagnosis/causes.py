@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vibed.sandboxes.diagnosis import modules, programs, services, variables
+from vibed.sandboxes.diagnosis import modules, programs, python_past, services, variables
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.fault import Fault
 
@@ -197,6 +197,7 @@ def cause(fault: Fault, about: About) -> Cause | None:
     for known in (
         programs.not_there,
         programs.run_by_the_app,
+        python_past.gone,
         modules.missing,
         variables.variable,
         _file,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vibed.sandboxes.diagnosis import slips
+from vibed.sandboxes.diagnosis import packages, slips
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.fault import Fault
 
@@ -48,24 +48,6 @@ _OWN_NAMES = frozenset({
     "shared", "signals", "src", "storage", "tasks", "templates", "test", "tests", "tools", "types", "ui", "util",
     "utilities", "utils", "validators", "views", "wsgi", "worker", "workers",
 })  # fmt: skip
-_REMOVED = {
-    "distutils": "setuptools, which brings `distutils` again: list it in requirements.txt",
-    "imp": "importlib (`importlib.util`, `importlib.reload`)",
-    "cgi": "urllib.parse for query strings and the framework's own forms; the package legacy-cgi brings it again",
-    "cgitb": "traceback",
-    "asyncore": "asyncio",
-    "asynchat": "asyncio",
-    "smtpd": "the package aiosmtpd",
-    "crypt": "hashlib.scrypt, or the package bcrypt",
-    "pipes": "subprocess; `shlex.quote` for `pipes.quote`",
-    "telnetlib": "the package telnetlib3",
-    "uu": "base64, or binascii",
-    "xdrlib": "struct",
-    "imghdr": "the package pillow (`Image.open(…).format`)",
-    "sndhdr": "wave, or a package for sound files",
-}
-"""Of Python itself, gone by 3.13, and what replaces them."""
-
 _NO_SERVER = "apps have no network here, so that no database server can be reached: use SQLite"
 _SQLITE = "SQLite is built into Node.js: `const { DatabaseSync } = require('node:sqlite')`"
 _FETCH = "fetch is built into Node.js: leave the package out"
@@ -108,7 +90,7 @@ _WHAT = {"python": "Python module", "node": "npm package", "worker": "npm packag
 
 def missing(fault: Fault, about: About) -> Cause | None:
     """The cause, when the error is about something that could not be imported."""
-    return _own_file(fault) or _python(fault, about) or _package(fault, about)
+    return _own_file(fault) or _python(fault, about) or packages.lacks(fault, about) or _package(fault, about)
 
 
 def _own_file(fault: Fault) -> Cause | None:
@@ -135,9 +117,6 @@ def _python(fault: Fault, about: About) -> Cause | None:
             f"give {top}.py another name",
             complete=True,
         )
-    if top in _REMOVED:
-        told = f"needs {name}, which Python 3.13 does not have any more"
-        return Cause(told, f"use {_REMOVED[top]}", complete=True)
     sent = any(f'"/app/{top}/' in line or f'"/app/{top}.py"' in line for line in fault.context)
     own = sent or top in _OWN_NAMES or fault.text.endswith(f": No module named {name}")
     if own and not (fault.library and top not in ("wsgi", "app", "main", "server", "application") and not sent):
@@ -147,7 +126,7 @@ def _python(fault: Fault, about: About) -> Cause | None:
             f"send {path}.py (or the folder {path}/) with the others, at the place from where it is imported",
             complete=True,
         )
-    return _needs(name, about if about.kind else About("python", about.template))
+    return packages.lacks(fault, about) or _needs(name, about if about.kind else About("python", about.template))
 
 
 def _package(fault: Fault, about: About) -> Cause | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vibed.sandboxes.diagnosis.about import About, Cause
@@ -75,8 +75,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     ended = exit_of(details.get("exit"))
     log = details.get("log") or ()
     text = log.splitlines() if isinstance(log, str) else [str(line) for line in log]
-    unset = tuple(name for name in run.runtime.reads if name not in run.env)
-    about = About(run.runtime.kind, run.runtime.template, run.limits.memory_mb, run.limits.disk_mb, unset)
+    limits = run.limits
+    about = About.of(run.runtime, run.env, memory_mb=limits.memory_mb, disk_mb=limits.disk_mb, installed=run.installed)
     said = ended.tail if ended else text
     fault = find([*said, *message.splitlines()] if code not in ("StartTimeout", "StartFailed") else said)
     # what the agent says of a program that it could not start stands in the message alone
@@ -90,7 +90,8 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
         told, hint = why_it_ended(ended, about)
         return _failed(code, f"the app did not start: {told}", ended, hint)
     if fault is not None and found is not None and found.complete and code != "StartTimeout":
-        return _failed(found.code or code, f"the app {found.told}{_at(fault)}", ended, found.hint)
+        fits = range(found.before) if found.before else None
+        return _failed(found.code or code, f"the app {found.told}{_at(fault)}", ended, found.hint, fits)
     if code == "StartTimeout":
         within = f"within {run.start_timeout_s:g} s{_why(fault, found)}"
         if ports := details.get("listening"):
@@ -115,8 +116,10 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     return RunFailed(message or code, code=code, exit=ended)
 
 
-def _failed(code: str, message: str, ended: Exit | None, hint: str | None) -> RunFailed:
-    return RunFailed(message, code=code, exit=ended, hint=hint)
+def _failed(
+    code: str, message: str, ended: Exit | None, hint: str | None, fits: Collection[int] | None = None
+) -> RunFailed:
+    return RunFailed(message, code=code, exit=ended, hint=hint, fits=fits)
 
 
 def _reads(about: About) -> str:
