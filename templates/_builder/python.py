@@ -27,6 +27,7 @@ PYTHON = "/usr/bin/python3"
 LAYER = "/tmp/layer"
 COMPILERS = "/layers/compilers"
 UNSOLVED = "No solution found"
+UNBUILT = "has no usable wheels"
 MOST_LOOKED_FOR = 300
 TOLD_BYTES = 48 << 10
 SENT_BYTES = 1 << 20
@@ -76,7 +77,7 @@ def resolve(request):
     write(limits, request["constraints"])
     # uv takes over the versions of an output file that is there, as far as the requirements allow
     write(pinned, [f"{name}=={version}" for name, version in sorted(request["have"].items())])
-    argv = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--python", PYTHON]
+    argv = ["pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--python", PYTHON]
     argv += ["--output-file", pinned, "--constraints", limits, wanted]
     say(f"resolving {len(request['wanted'])} requirements")
     status, told = run([UV, *argv], quiet=True, cwd="/app")
@@ -95,9 +96,18 @@ def install(request):
         pins = "/tmp/pins.txt"
         write(pins, request["pins"])
         argv = ["pip", "install", "--no-deps", "--prefix", LAYER, "--python", PYTHON, "--requirements", pins]
+        status, told = 1, UNBUILT
         if request["verified"]:
             argv.append("--require-hashes")
-        status, told = run([UV, *argv], cwd="/app")
+            # nothing is built before it is known that another Python has none of it ready-made either
+            status, told = run([UV, *argv, "--no-build"], cwd="/app", until=UNSOLVED)
+        if status != 0 and UNBUILT in told:
+            elsewhere = wheels(request["pins"]) if request["verified"] else {}
+            if elsewhere and request["ready_made"]:
+                return failed(told, wheels=elsewhere)
+            status, told = run([UV, *argv], cwd="/app")
+            if status != 0:
+                return failed(told, wheels=elsewhere)
         if status != 0:
             return failed(told)
     with_lock = os.path.join(LAYER, ".lock")
@@ -115,6 +125,13 @@ def lacking():
     """The libraries that what was compiled wants and that are not there."""
     argv = [PYTHON, "-I", os.path.join(OUT, "linked.py"), LAYER]
     return json.loads(subprocess.run(argv, capture_output=True, text=True).stdout or "{}")
+
+
+def wheels(pins):
+    """For which Pythons there are ready-made files of what this one has none of."""
+    argv = [PYTHON, "-I", os.path.join(OUT, "wheels.py"), os.environ.get("UV_DEFAULT_INDEX", "")]
+    told = subprocess.run(argv, input="\n".join(pins), capture_output=True, text=True).stdout
+    return json.loads(told or "{}")
 
 
 def unknown(wanted):
@@ -137,17 +154,20 @@ def unknown(wanted):
         return [name for name, gone in zip(looked, pool.map(absent, looked)) if gone]
 
 
-def run(argv, *, cwd, quiet=False):
-    """Run a program, its words in the log (with `quiet`, only those of a failure); returns its status and their end."""
+def run(argv, *, cwd, quiet=False, until=None):
+    """Run a program, its words in the log (with `quiet`, only those of a failure; not from a line with `until` on);
+    returns its status and their end.
+    """
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
     told = b""
     for line in process.stdout:
         told = (told + line)[-TOLD_BYTES:]
+        quiet = quiet or (until is not None and until.encode() in line)
         if not quiet:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
     status = process.wait()
-    if quiet and status != 0:
+    if quiet and status != 0 and until is None:
         sys.stdout.buffer.write(told)
         sys.stdout.buffer.flush()
     return status, told.decode("utf-8", "replace")

@@ -44,6 +44,22 @@ class Steps:
         return Done({"installed": True}, image)
 
 
+@dataclass
+class Failing(Steps):
+    """Resolves, and fails to install humanize."""
+
+    install: StepFailed = field(default_factory=lambda: StepFailed("failed"))
+    requests: list[Mapping[str, Any]] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        self.requests.append(order.request)
+        if any("humanize" in pin for pin in order.request.get("pins", ())):
+            raise self.install
+        if order.request["step"] == "resolve" and not order.request["wanted"]:
+            return Done({"resolution": ""})
+        return await super().perform(order, place, log_dir)
+
+
 def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None, turn: Turn | None = None) -> Layers:
     base = Base("python-313", "python", have or {}, {"python3.13": "3.13.5"})
     made = Layers(LayerStore(home), steps, base=lambda template: base, version=lambda name: "1", turn=turn)
@@ -195,3 +211,44 @@ async def test_what_no_compiler_would_help_is_not_tried_with_one(tmp_path: Path)
     with pytest.raises(RunFailed, match="it is built with Rust, which is not there"):
         await provide(layers(tmp_path, steps))
     assert steps.compilers == [False, False]
+
+
+LACKS = {"wheels": {"humanize": {"version": "4.17.0", "fits": [8, 11], "made": ["5.0"]}}}
+
+
+def without_wheel() -> StepFailed:
+    failure = StepFailed("the installer failed", said="error: No solution found when resolving dependencies")
+    failure.answer = LACKS
+    return failure
+
+
+async def test_what_another_python_has_ready_made_is_not_built_where_another_may_be_tried(tmp_path: Path) -> None:
+    steps = Failing(install=without_wheel())
+    with pytest.raises(RunFailed) as failed:
+        await provide(layers(tmp_path, steps), "humanize==4.17.0", compiles=False)
+    assert "humanize 4.17.0 has no wheel for Python 3.13, but for 3.8, 3.11" in failed.value.message
+    assert "raise `humanize==4.17.0` to 5.0 or later" in (failed.value.hint or "")
+    assert (failed.value.unmet, failed.value.fits) == (True, {8, 11})
+    assert [request.get("ready_made") for request in steps.requests if request["step"] == "install"] == [True]
+
+
+async def test_what_can_be_done_without_is_left_out_before_another_python_is_thought_of(tmp_path: Path) -> None:
+    steps = Failing(install=without_wheel())
+    asker = Asker("python-313", Path("none.tar.gz"), "d", "", "ann", "an-app")
+    install = Install("python", "uv", wanted=("humanize==4.17.0",), optional=("humanize",))
+    told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
+    layer = await layers(tmp_path, steps).provide(install, asker, **told, compiles=False)
+    assert "left out: humanize (humanize 4.17.0 has no wheel for Python 3.13" in layer.notes[0]
+
+
+async def test_what_no_other_template_has_is_built_and_its_failure_names_the_line_and_what_has_a_wheel(
+    tmp_path: Path,
+) -> None:
+    failure = without_wheel()
+    failure.said = "error: Failed to build `humanize==4.17.0`"
+    steps = Failing(install=failure)
+    with pytest.raises(RunFailed) as failed:
+        await provide(layers(tmp_path, steps), "humanize==4.17.0")
+    assert "humanize 4.17.0 could not be built" in failed.value.message
+    assert "raise `humanize==4.17.0` to 5.0 or later, which has one" in (failed.value.hint or "")
+    assert [request.get("ready_made") for request in steps.requests if request["step"] == "install"] == [False]

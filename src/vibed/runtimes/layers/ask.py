@@ -61,5 +61,6 @@ def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:
         code=FAILED,
         hint=hint or None,
         retryable=retryable,
-        unmet=trouble is not None and trouble.unmet and not retryable,
+        unmet=(unmet := trouble is not None and trouble.unmet and not retryable),
+        fits=trouble.fits if trouble is not None and unmet else None,
     )

@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 _PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;]+)")
+_VIA = re.compile(r"#(?: via)? ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _FROM = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*@\s*\S+")
 
 
@@ -23,6 +24,8 @@ class Pin:
     """Empty where a path or a repository decides it."""
     text: str
     """Its line of a requirements file, hashes included."""
+    via: tuple[str, ...] = ()
+    """The packages that ask for it, canonically; empty where only the app's own list does."""
 
     @property
     def of_registry(self) -> bool:
@@ -31,19 +34,34 @@ class Pin:
 
 
 def parse(resolution: str) -> tuple[Pin, ...]:
-    """The pins of a requirements file whose every line is one."""
-    found = []
+    """The pins of a requirements file whose every line is one, with the remarks that uv makes of who asks for each."""
+    found: list[Pin] = []
     for line in resolution.replace("\\\n", " ").splitlines():
         text = " ".join(line.split())
-        if not text or text.startswith("#"):
-            continue
-        if match := _PINNED.match(text):
+        if text.startswith("#"):
+            if found and (by := _VIA.fullmatch(text)):
+                found[-1] = replace(found[-1], via=(*found[-1].via, canonicalize_name(by[1])))
+        elif match := _PINNED.match(text):
             found.append(Pin(canonicalize_name(match[1]), match[2], text))
         elif match := _FROM.match(text):
             found.append(Pin(canonicalize_name(match[1]), "", text))
-        else:
+        elif text:
             found.append(Pin("", "", text))
     return tuple(found)
+
+
+def asked_by(name: str, pins: Iterable[Pin], wanted: Iterable[str]) -> str:
+    """The line of `wanted` for which a package is there: its own, or that of what asks for it, directly or not; without
+    hashes, empty where there is none.
+    """
+    known = {pin.name: pin for pin in pins}
+    lines = {name_of(line): line.partition(" --hash")[0].strip() for line in reversed(tuple(wanted))}
+    waiting = [name]
+    for one in waiting:  # grows
+        if one in lines:
+            return lines[one]
+        waiting += [by for by in (known[one].via if one in known else ()) if by not in waiting]
+    return ""
 
 
 def hashes_of(files: Iterable[bytes]) -> dict[str, tuple[str, ...]]:

@@ -10,8 +10,10 @@ What the template has is preferred, and only what it has not, or has in another 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from vibed.runtimes.layers import ready_made
 from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import Base, layer_key
 from vibed.runtimes.layers.layer import Layer
@@ -31,11 +33,13 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
     left_out: dict[str, str] = {}
     compilers = False
     for _ in range(_TRIES):
+        pins: tuple[Pin, ...] = ()
         try:
-            layer = await _try(ask, making, installer, left_out, compilers)
+            pins = await _resolved(ask, making, left_out, compilers)
+            layer = await _installed(ask, making, installer, pins, compilers)
             return layer, (*layer.notes, *(f"left out: {name} ({why})" for name, why in sorted(left_out.items())))
         except StepFailed as error:
-            trouble = explain(error.said, version_of(ask.base), unknown(error)) if error.said else None
+            trouble = _trouble(error, ask, pins) if error.said else None
             more = dispensable(trouble, ask, left_out)
             if not more and trouble is not None and trouble.compiler and ask.compiles and not compilers:
                 compilers = True
@@ -64,7 +68,19 @@ def dispensable(trouble: Trouble | None, ask: Ask, left_out: Mapping[str, str]) 
     return trouble.packages & frozenset(ask.install.optional) - frozenset(left_out)
 
 
-async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, str], compilers: bool) -> Layer:
+def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
+    """What went wrong; `pins`: the whole resolution, as far as it came."""
+    python = version_of(ask.base)
+    lacking = ready_made.read(error.answer)
+    if lacking and not ask.compiles:
+        return ready_made.trouble(lacking, python, pins, ask.install.wanted)
+    trouble = explain(error.said, python, unknown(error))
+    if to_blame := [one for one in lacking if one.name in trouble.packages]:
+        return replace(trouble, hint=ready_made.cure(to_blame, python, pins, ask.install.wanted))
+    return trouble
+
+
+async def _resolved(ask: Ask, making: Making, left_out: Mapping[str, str], compilers: bool) -> tuple[Pin, ...]:
     ask.say("resolving")
     resolution = await making.resolve(
         ask,
@@ -75,8 +91,11 @@ async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, 
         },
         compilers=compilers,
     )
-    pins = missing((pin for pin in parse(resolution) if pin.name not in left_out), ask.base.packages)
-    pins = bound(pins, hashes_of(ask.files.values()))
+    return tuple(pin for pin in parse(resolution) if pin.name not in left_out)
+
+
+async def _installed(ask: Ask, making: Making, installer: str, resolution: Sequence[Pin], compilers: bool) -> Layer:
+    pins = bound(missing(resolution, ask.base.packages), hashes_of(ask.files.values()))
     key = layer_key("python", ask.base, installer, (pin.text for pin in pins), ask.owner)
     if (found := making.store.find(key)) is not None:
         return found
@@ -84,7 +103,11 @@ async def _try(ask: Ask, making: Making, installer: str, left_out: Mapping[str, 
     return await making.layer(
         ask,
         key,
-        {"pins": [pin.text for pin in pins], "verified": all(pin.of_registry for pin in pins)},
+        {
+            "pins": [pin.text for pin in pins],
+            "verified": all(pin.of_registry for pin in pins),
+            "ready_made": not ask.compiles,
+        },
         {pin.name or pin.text: pin.version for pin in pins},
         compilers=compilers,
     )

@@ -21,6 +21,8 @@ class Trouble:
     """Whether a registry could not be reached, so that the same may work later."""
     unmet: bool = False
     """Whether another version of the language may have what this one has not."""
+    fits: frozenset[int] | None = None
+    """Which, by the minors of Python 3 or the majors of Node; None where that is not known."""
     stale_lock: bool = False
     """Node: whether the lock does not fit its package.json."""
     peers: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vibed.runtimes.layers.compiler_words import HERE, lack, wants_compiler
@@ -108,12 +109,22 @@ def _unsolved(cause: str, hint: str, python: str, unknown: Iterable[str]) -> Tro
             f"ask for a version of {match[2]} that supports Python {python}",
             frozenset({canonicalize_name(match[2])}),
             unmet=True,
+            fits=_minors(match[1]),
         )
     return Trouble(
         f"versions do not fit each other: {_short(why)}",
         _first(hint, "change the versions so that they fit each other"),
         _names(why),
     )
+
+
+def _minors(specifier: str) -> frozenset[int] | None:
+    """Of Python 3, those that are allowed; None where it cannot be read."""
+    try:
+        allowed = SpecifierSet(specifier)
+    except InvalidSpecifier:
+        return None
+    return frozenset(minor for minor in range(31) if any(allowed.contains(f"3.{minor}.{n}") for n in (0, 99)))
 
 
 def _unbuilt(name: str, version: str, rest: list[str], python: str, output: str) -> Trouble:

@@ -39,7 +39,7 @@ _PROGRAMS = {
     "go": ("/usr/lib/vibed/vibed-agent", "gobuild"),
 }
 _FILES: Mapping[str, tuple[str, ...]] = {
-    "python": ("python.py", "linked.py"),
+    "python": ("python.py", "linked.py", "wheels.py"),
     "node": ("node.cjs", "answer.cjs", "linked.py"),
     "build": ("build.cjs", "answer.cjs", "google_fonts.cjs"),
     "go": (),
