@@ -11,7 +11,7 @@ import pytest
 from tests.unit.classify_trees import table_of
 from vibed.apps.app import Runtime
 from vibed.classify.classifier import classify
-from vibed.classify.errors import BuildRequired
+from vibed.classify.errors import AmbiguousProject, BuildRequired
 from vibed.runtimes.templates import load_templates
 
 TEMPLATES = load_templates()
@@ -98,6 +98,31 @@ def test_a_server_that_also_starts_the_development_server_is_one() -> None:
     server = LAUNCHER + "http.createServer((q, r) => r.end('x')).listen(process.env.PORT)\n"
     made = runtime({**VITE, "package.json": package(scripts=scripts, devDependencies={"vite": "7"}), "go.js": server})
     assert (made.kind, made.entrypoint) == ("node", "node go.js")
+
+
+CHAINED = {"build": "npm run build:api && npm --prefix web run build", "build:api": "cd api && npm run build"}
+
+
+def test_a_build_script_that_only_calls_those_of_folders_makes_no_project_of_the_root() -> None:
+    files = {
+        "package.json": package(scripts=CHAINED, main="index.js"),
+        "docker-compose.yml": "services:\n  db:\n    image: postgres\n",
+    }
+    files |= {f"web/{path}": text for path, text in VITE.items()} | {"api/package.json": "{}", "api/src/x.rs": ""}
+    with pytest.raises(AmbiguousProject) as refused:
+        runtime(files)
+    assert "‘api’, ‘web’" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "script"),
+    [("cd web && npm run build", "npm run build"), ("cd web && npm install && npm run build", "npm run build")],
+)
+def test_the_only_project_below_is_built_where_it_lies_unless_the_root_installs_it(build: str, script: str) -> None:
+    made = runtime({"package.json": package(scripts={"build": build}), **{f"web/{p}": t for p, t in VITE.items()}})
+    assert made.build is not None
+    assert made.build.script == script
+    assert ("the app is in ‘web’" in "".join(made.notes or ())) == ("install" not in build)
 
 
 def test_where_nothing_can_be_built_it_is_refused_as_before() -> None:

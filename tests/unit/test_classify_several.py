@@ -146,3 +146,14 @@ def test_of_several_folders_or_one_that_says_nothing_none_is_taken() -> None:
         decided({**client, "server/Gemfile": "", "notes.txt": ""})
     with pytest.raises(AmbiguousProject, match="‘server’ looks like one"):
         decided({"server/package.json": "{}", "notes.txt": "", "more.txt": ""})
+
+
+def test_a_component_in_one_of_several_projects_does_not_speak_for_all() -> None:
+    rx = "import reflex as rx\napp = rx.App()\n"
+    apps: Files = {
+        f"{name}/{file}": text
+        for name in ("chat", "todo")
+        for file, text in (("rxconfig.py", rx), ("requirements.txt", "reflex"))
+    }
+    with pytest.raises(AmbiguousProject, match="‘chat’, ‘todo’ look like several"):
+        decided({**apps, "chat/chat/hello.jsx": "export default () => <p/>", "README.md": ""})

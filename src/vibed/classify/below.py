@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from vibed.classify.tree import Tree
 
@@ -15,6 +16,8 @@ _MARKS = frozenset(
     }
 )  # fmt: skip
 """Files of which each says that its folder holds a project, of whatever language."""
+LISTS = ("package.json", "requirements.txt", "pyproject.toml", "Pipfile")
+"""Files that say what a project needs."""
 _ASIDE = re.compile(r"\.|(?:tests?|e2e|docs?|examples?|samples?|scripts?|tools?|infra|deploy|skills)$", re.IGNORECASE)
 """Folders that are no app where another one may be."""
 _DEEPEST = 3
@@ -34,11 +37,11 @@ def projects(tree: Tree) -> list[str]:
     return apps or found
 
 
-def holds_page(tree: Tree, page: str) -> bool:
-    """Whether a page belongs to a project of a folder, which says how it is built."""
+def holds_page(tree: Tree, page: str, lists: Sequence[str] = ("package.json",)) -> bool:
+    """Whether a page belongs to a project of a folder, which says how it is built. `lists`: the files that make one."""
     folder = page.rpartition("/")[0]
     while folder:
-        if tree.has(f"{folder}/package.json"):
+        if any(tree.has(f"{folder}/{name}") for name in lists):
             return True
         folder = folder.rpartition("/")[0]
     return False

@@ -106,11 +106,20 @@ def not_a_server(p: Project) -> Decision | None:
         )
     if package is not None and "bin" in package:
         raise NotAWebApp("it is a command-line program in Node", hint="make it answer HTTP with node:http or Express")
-    if package is not None and ("main" in package or "exports" in package) and not SERVERS & p.node.dependencies.keys():
+    if _is_library(p):
         raise NotAWebApp(
             "it is a Node library: nothing in it listens for a browser", hint="add a server.js that listens on PORT"
         )
     return None
+
+
+def _is_library(p: Project) -> bool:
+    package = p.tree.package
+    if package is None or not ("main" in package or "exports" in package) or SERVERS & p.node.dependencies.keys():
+        return False
+    main = package.get("main")
+    # npm init writes a main that nobody meant
+    return not (isinstance(main, str) and p.node.file(main) is None and below.projects(p.tree))
 
 
 _COLLECTION = 4

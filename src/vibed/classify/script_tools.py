@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 
 from vibed.classify import package_manager, shell_text
@@ -42,6 +43,28 @@ class ScriptTools:
         if not words or not FILE_SERVERS & set(words[:2]):
             return None
         return next((w.strip("./") for w in words[1:] if w.strip("./") in self.scripts.node.tree.folders), None)
+
+    def of_folders(self, name: str) -> bool:
+        """Whether a script only runs scripts of projects in folders, and installs nothing there: a list of what lies
+        below, and no project of its own."""
+        return bool(found := self._folders(self.scripts.node.scripts.get(name, ""), 0)) and all(found)
+
+    def _folders(self, text: str, depth: int) -> list[bool]:
+        """Of each command, whether it runs a script of a project in a folder."""
+        found: list[bool] = []
+        folder = ""
+        for part in (shell_text.parse(text) or ()) if depth <= DEEPEST else ():
+            words = part.words
+            if words[0] == "cd" and len(words) == 2:
+                folder = posixpath.normpath(posixpath.join(folder, words[1])).removeprefix(".")
+                continue
+            call = package_manager.read(words[0], words[1:]) if words[0] in package_manager.NAMES else None
+            at = posixpath.normpath(posixpath.join(folder, call.folder)).removeprefix(".") if call else ""
+            if call and call.script and not at and not call.workspace:
+                found += self._folders(self.scripts.node.scripts.get(call.script, ""), depth + 1) or [False]
+            else:
+                found.append(bool(call and at and self.scripts.node.tree.has(f"{at}/package.json")))
+        return found
 
     def tools(self, text: str, folder: str, depth: int) -> set[str]:
         """The programs that a script runs, those of the scripts that it calls included."""

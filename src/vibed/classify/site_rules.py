@@ -65,7 +65,7 @@ def front_end(p: Project) -> Decision | None:
             if p.site.is_source(page or "")
             else " is what its build script makes pages of"
         )
-    elif tool or "build" in p.node.scripts:
+    elif tool or ("build" in p.node.scripts and not p.script_tools.of_folders("build")):
         what = f"it is a front-end project ({tool[0]})" if tool else "it is a front-end project with a build script"
     else:
         return None
@@ -166,7 +166,7 @@ def _has_code(p: Project) -> bool:
 
 def component(p: Project) -> Decision | None:
     found = sorted(path for path in p.tree.paths if path.endswith((".jsx", ".tsx", ".vue", ".svelte")))
-    if not found or any(below.holds_page(p.tree, path) for path in found):
+    if not found or any(below.holds_page(p.tree, path, below.LISTS) for path in found):
         return None
     raise BuildRequired(
         f"{quoted(found[0])} is a component: a browser cannot run it, and there is no page and no server",
