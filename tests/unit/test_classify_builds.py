@@ -100,6 +100,16 @@ def test_a_server_that_also_starts_the_development_server_is_one() -> None:
     assert (made.kind, made.entrypoint) == ("node", "node go.js")
 
 
+@pytest.mark.parametrize("tool", ["react-scripts", "@vue/cli-service", "webpack"])
+def test_a_page_that_waits_for_the_scripts_of_a_build_is_no_built_page(tool: str) -> None:
+    page = '<!doctype html><title>x</title><noscript>on</noscript><div id="root">\n<!-- app --></div>'
+    files = {"public/index.html": page, "src/index.js": "import React from 'react'\n"}
+    made = runtime({"package.json": package(scripts={"build": "x"}, dependencies={tool: "5"}), **files})
+    assert made.build is not None
+    shown = files | {"public/index.html": page.replace("<!-- app -->", "Hello")}
+    assert runtime({"package.json": package(scripts={"build": "x"}, dependencies={tool: "5"}), **shown}).build is None
+
+
 CHAINED = {"build": "npm run build:api && npm --prefix web run build", "build:api": "cd api && npm run build"}
 
 

@@ -38,6 +38,10 @@ _MOUNT = re.compile(
     r"""<div[^<>]{0,200}\bid\s{0,5}=\s{0,5}["']?(?:root|app|__next|__nuxt|svelte|main|___gatsby)\b|<app-root\b|<router-outlet\b""",
     re.IGNORECASE,
 )
+_EMPTY_MOUNT = re.compile(
+    r"""<div[^<>]{0,200}\bid\s{0,5}=\s{0,5}["']?(?:root|app)["']?[^<>]{0,200}>(?:\s|<!--[^>]{0,200}-->){0,20}</div>""",
+    re.IGNORECASE,
+)
 _BASE = re.compile(r"""<base\b[^<>]{0,200}?\bhref\s{0,5}=\s{0,5}["']?(/[^"'\s>]{1,200})""", re.IGNORECASE)
 _DEEPEST_BASE = 3
 _MODULE = re.compile(r"""<script\b[^<>]{0,400}\btype\s{0,5}=\s{0,5}["']?module""", re.IGNORECASE)
@@ -87,11 +91,15 @@ class Site:
     def is_source(self, page: str) -> bool:
         """Whether the page is input of a build: a browser could not show it."""
         text = self.tree.text(page)
-        if "%PUBLIC_URL%" in text:
+        if "%PUBLIC_URL%" in text or self._waits_for_scripts(text):
             return True
         if _BABEL.search(text):
             text = _BABEL_SCRIPT.sub("", text)
         return any(_SOURCE.search(name.partition("?")[0]) for name in self._references(text))
+
+    def _waits_for_scripts(self, text: str) -> bool:
+        """Whether nothing but an empty element for an app is in a project's page, and no script: a build adds it."""
+        return self.tree.package is not None and "<script" not in text.lower() and bool(_EMPTY_MOUNT.search(text))
 
     def lacks(self, page: str) -> str | None:
         """A script or style sheet of its own that the page refers to and that is not there."""
