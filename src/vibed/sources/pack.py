@@ -2,8 +2,9 @@
 
 What is left out: `.git`, dependencies that a package manager installed, caches, and what `.gitignore` and
 `.vibedignore` say. Both have git's syntax, may be in any folder, and later ones win; `.vibedignore` wins over
-`.gitignore`, so `!dist/` in it brings back a build's output that git ignores. Private keys and the credentials of
-command-line tools are never sent, whatever is asked for."""
+`.gitignore`, so `!dist/` in it brings back a build's output that git ignores. As in git, `.gitignore` says nothing
+about what is tracked all the same. Private keys and the credentials of command-line tools are never sent, whatever is
+asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +39,7 @@ from vibed.sources.headers import clean_path
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.links import of_a_tool
+from vibed.sources.tracked import tracked
 
 _NEVER = frozenset({".git", ".hg", ".svn", ".vibed", ".DS_Store", "__MACOSX"})
 _DEFAULTS = GitIgnoreSpec.from_lines(
@@ -168,6 +171,12 @@ class _Walk:
         """Where it is, its mode and its size by name."""
         self.skipped: dict[str, Why] = {}
 
+    @cached_property
+    def _tracked(self) -> frozenset[str]:
+        """What git tracks, and the folders that this lies in."""
+        files = tracked(self._root)
+        return files | {f"{name[:at]}/" for name in files for at, letter in enumerate(name) if letter == "/"}
+
     def directory(self, at: str, rules: list[tuple[str, GitIgnoreSpec, bool]]) -> None:
         """Walk the folder `at` (ends with `/` unless it is the root). `rules`: (folder, spec, strong), outermost
         first."""
@@ -195,6 +204,8 @@ class _Walk:
         folder = entry.is_dir(follow_symlinks=False)
         shown = name + "/" if folder else name
         why = _ignored(shown, rules)
+        if why is Why.GITIGNORE and shown in self._tracked:
+            why = None
         if why is None and _is_secret(entry, name, folder=folder):
             why = Why.SECRET
         elif folder and why is not Why.VIBEDIGNORE and Path(entry.path, "pyvenv.cfg").exists():
