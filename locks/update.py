@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Maintain the lock files: what is wanted is data (templates, tools below), what was resolved is a lock.
 
-    python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm, pnpm, yarn
+    python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm, pnpm, yarn, bundler
     python3 locks/update.py python-313         every template by its name
     python3 locks/update.py mcp-1              the earlier MCP client that the agent of the tests speaks with, too
     python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
@@ -44,9 +44,10 @@ MANAGERS = {
     "pnpm-11": {"pnpm": "11.28.10"},
     "yarn-1": {"yarn": "1.22.22"},
     "yarn-4": {"@yarnpkg/cli-dist": "4.18.1"},
+    "bundler": {"esbuild": "0.28.2"},
 }
-"""Node's package managers for apps. They are no optional dependencies: such a one is left out in silence where the Node
-that installs it is older than the one that will run it."""
+"""Node's package managers for apps, and what bundles workers with their packages. They are no optional dependencies:
+such a one is left out in silence where the Node that installs it is older than the one that will run it."""
 
 
 def main(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import unix_connect
 
 from tests.contract.driver_kit import SUBJECTS, Bench, Running, bench, gone
+from vibed.classify.worker_bindings import declared
 from vibed.sandboxes.driver import RunFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -193,6 +194,79 @@ class TestCache:
         })()));"""
         app = await serve(on, {"worker.js": source})
         assert (await app.get("/x")).body == "kept"
+
+
+class TestBindings:
+    """Services that wrangler's file binds, none of which is here."""
+
+    OPTIONS: Mapping[str, object] = {
+        "bindings": [
+            one.data()
+            for one in declared(
+                {
+                    "kv_namespaces": [{"binding": "LINKS"}],
+                    "d1_databases": [{"binding": "DB"}],
+                    "hyperdrive": [{"binding": "PG"}],
+                    "durable_objects": {"bindings": [{"name": "ROOM", "class_name": "Room"}]},
+                }
+            )
+        ]
+    }
+
+    async def test_one_that_is_used_fails_with_its_name_and_the_rest_is_answered(self, on: Bench) -> None:
+        source = """
+            import { DurableObject, env as imported } from "cloudflare:workers";
+            export class Room extends DurableObject { fetch() { return new Response("room") } }
+            const atTheTop = typeof imported.LINKS;
+            const uses = {
+              "/kv": (env) => env.LINKS.get("x"),
+              "/caught": (env) => env.LINKS.get("x").catch((error) => `caught ${error.message}`),
+              "/d1": (env) => env.DB.prepare("select 1").bind(1).all(),
+              "/pg": (env) => env.PG.connectionString,
+              "/room": (env) => env.ROOM.get(env.ROOM.idFromName("x")).fetch("http://x"),
+              "/names": (env) => [atTheTop, typeof env.DB, imported.DB === env.DB, "GREETING" in env, `${env.DB}`] + "",
+            };
+            export default { async fetch(request, env) {
+              const use = uses[new URL(request.url).pathname];
+              return new Response(use ? await use(env) : "fine");
+            } };
+        """
+        app = await serve(on, {"worker.js": source}, options=self.OPTIONS)
+        assert (await app.get("/")).body == "fine"
+        assert (await app.get("/names")).body == "object,object,true,true,[object Object]"
+        assert "caught KV namespace LINKS is not there: keep the data in" in (await app.get("/caught")).body
+        for path, name in (
+            ("/kv", "KV namespace LINKS"), ("/d1", "D1 database DB"), ("/pg", "Hyperdrive configuration PG"),
+            ("/room", "Durable Object namespace ROOM"),
+        ):  # fmt: skip
+            answer = await app.get(path)
+            assert (answer.status, answer.headers["x-vibed-error"]) == (500, "WorkerException")
+            async with asyncio.timeout(10):
+                while not any(f"{name} is not there" in text for text in app.texts()):
+                    await asyncio.sleep(0.05)
+
+    async def test_a_service_worker_has_them_as_globals_and_a_variable_goes_before(self, on: Bench) -> None:
+        source = """addEventListener("fetch", (event) => event.respondWith((async () => {
+            try { return new Response(await LINKS.get("x")) }
+            catch (error) { return new Response(`${DB} ${error.message}`) }
+        })()));"""
+        options = {**self.OPTIONS, "vars": {"DB": "given"}}
+        app = await serve(on, {"worker.js": source}, options=options)
+        assert (await app.get()).body.startswith("given KV namespace LINKS is not there")
+
+    async def test_files_of_workers_sites_are_read_by_the_keys_of_their_manifest(self, on: Bench) -> None:
+        source = """
+            import manifest from "__STATIC_CONTENT_MANIFEST";
+            export default { async fetch(request, env) {
+              const path = new URL(request.url).pathname.slice(1) || "index.html";
+              const body = await env.__STATIC_CONTENT.get(JSON.parse(manifest)[path] ?? path, { type: "arrayBuffer" });
+              return new Response(body, { status: body ? 200 : 404 });
+            } };
+        """
+        files = {"workers-site/index.js": source, "public/index.html": "page", "public/a b/c.css": "b{}"}
+        options = {"assets": {"directory": "public", "run_worker_first": True, "sites": True}}
+        app = await serve(on, files, "workers-site/index.js", options=options)
+        assert ((await app.get()).body, (await app.get("/nowhere")).status) == ("page", 404)
 
 
 class TestForms:

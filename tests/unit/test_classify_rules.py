@@ -270,9 +270,6 @@ REFUSED = [
     ("a source in Markdown", {"app.py": "```python\n" + FLASK + "```\n"}, "BadSource", "between the fences"),
     ("package.json that is not JSON", {"package.json": "{", "server.js": HTTP}, "BadConfiguration", "package.json"),
     ("wrangler.toml that is not TOML", {"wrangler.toml": "main = ", "w.js": WORKER}, "BadConfiguration", "wrangler.toml"),
-    ("D1 and KV", {"wrangler.toml": 'main = "w.js"\n[[d1_databases]]\nbinding = "DB"\n[[kv_namespaces]]\nbinding = "CACHE"', "w.js": WORKER}, "UnsupportedBinding", "KV (CACHE); D1 (DB)"),
-    ("Durable Objects", {"wrangler.toml": 'main = "w.js"\n[durable_objects]\nbindings = [{name = "ROOM", class_name = "Room"}]', "w.js": WORKER}, "UnsupportedBinding", "ROOM"),
-    ("AI", {"wrangler.jsonc": '{"main": "w.js", "ai": {"binding": "AI"}}', "w.js": WORKER}, "UnsupportedBinding", "Workers AI (AI)"),
 ]  # fmt: skip
 
 
@@ -316,16 +313,6 @@ def test_the_hint_says_how_express_5_spells_a_route(source: str, change: str) ->
     with pytest.raises(DependenciesMissing) as caught:
         classify(table_of({"package.json": package, "a.js": EXPRESS + source}), None, TEMPLATES)
     assert caught.value.hint == f"the template has Express 5.1.0: write {change}"
-
-
-def test_nobody_is_told_to_call_what_cannot_be_called() -> None:
-    files: dict[str, str | bytes] = {
-        "wrangler.toml": 'main = "w.js"\nkv_namespaces = [{binding = "X"}]',
-        "w.js": WORKER,
-    }
-    with pytest.raises(ClassifyError, match="KV") as caught:
-        classify(table_of(files), None, TEMPLATES)
-    assert "no network out" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.what for row in ROWS])

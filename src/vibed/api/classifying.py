@@ -15,7 +15,7 @@ from vibed.config import Config
 from vibed.runtimes.templates import Template
 from vibed.sources.table import ArchiveTable
 
-INSTALLABLE = frozenset({"python", "node"})
+INSTALLABLE = frozenset({"python", "node", "worker"})
 """The kinds of app for which packages can be installed, on a host that can."""
 
 BUILDABLE = frozenset({"build"})

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vibed.sandboxes.diagnosis import About, why_it_answered_so
+from vibed.sandboxes.diagnosis import About, unset, why_it_answered_so
 
 _SYSTEM = b'"stream": "system", "text": "'
 """As the supervisor writes it: no text of an app's has these bytes, since its quotes are escaped."""
@@ -47,7 +47,9 @@ def failing(folder: Path, about: About) -> str | None:
     printed = [line["text"] for line in near if line["stream"] != "system" and abs(line["ts"] - told["ts"]) <= _NEAR_S]
     error = why_it_answered_so(printed, about)
     what = f"{told['text'].removeprefix(FAILED)} before any request succeeded"
-    return f"{what}: {error}" if error else f"{what}; its log may say why"
+    if error:
+        return f"{what}: {error}"
+    return f"{what}; its log may say why" + (f", or it needs {unset(about)}" if about.unset else "")
 
 
 def _read(path: Path) -> bytes:

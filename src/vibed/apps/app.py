@@ -86,16 +86,22 @@ class Build:
     site: bool = True
     """Whether a folder that it makes is a site, and all that is run; else the whole tree is, as the build leaves it."""
     outputs: tuple[str, ...] = ()
-    """Folders that may be that site, the likeliest first; where none is, the one in which it made a page is."""
+    """Folders that may be that site, the likeliest first; where none is, the one in which it made a page is. Of a
+    worker the one with its static files."""
     env: Mapping[str, str] = field(default_factory=dict)
     copied: bool = False
     """Whether the tool wants its packages inside of the app's folder, not links that lead out of it."""
     kind: str = "node"
-    """Whose tools build: `node` or `go`."""
+    """Whose tools build: `node`, `go` or `worker` (the script, if there is one, then esbuild)."""
     package: str = ""
-    """Go: the folder of the package main; empty for the root."""
+    """Go: the folder of the package main; empty for the root. A worker: the module that is its entry."""
     packages: tuple[str, ...] = ()
     """What has to be installed beside what package.json names, as npm reads it: `@sveltejs/adapter-node@^5`."""
+
+    @property
+    def doing(self) -> str:
+        """For a person: what is done."""
+        return self.script or f"bundling {self.package}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ class Runtime:
     bundle: bool = False
     """Worker: whether esbuild has to bundle it."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """Worker: compatibility flags and date, vars, assets."""
+    """Worker: compatibility flags and date, vars, assets, bindings."""
     packages: tuple[str, ...] = ()
     """Those of the template's packages that it declares or imports, by the template's names: it waits for an image that
     has them."""

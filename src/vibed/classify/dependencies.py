@@ -18,6 +18,7 @@ from vibed.classify import (
     python_version,
     started,
     versions,
+    worker_app,
 )
 from vibed.classify.decision import Decision
 from vibed.classify.errors import DependenciesMissing, UnsupportedRuntime
@@ -91,19 +92,21 @@ def _on(
             env=env,
             notes=(*decision.notes, *found.notes),
         )
-    if decision.made is not None and decision.made.kind == "node":
+    if decision.made is not None and decision.made.kind in ("node", "worker"):
         names = tuple(sorted(project.node.all_dependencies))
         return replace(decision, dependencies=names, install=node_install.for_build(project.node, decision.made))
     if decision.kind in ("node", "worker"):
         files = started.entries(project, decision)
         worker = decision.kind == "worker"
-        if can_install and packages is not None and not worker:
-            found = node_install.needs(project.node, files, packages)
+        if can_install and packages is not None and (project.builds or not worker):
+            found = node_install.needs(project.node, files, packages, imported_only=worker)
         else:
             found = node_dependencies.dependencies(project.node, files, packages, imported_only=worker)
         if found.missing:
             _refuse(decision, found)
         found.notes += filter(None, [calls_out.note(_texts(project, decision))])
+        if worker and found.install is not None:
+            decision = replace(decision, bundle=False, made=worker_app.bundled(decision))
         return replace(
             decision,
             dependencies=tuple(found.names),

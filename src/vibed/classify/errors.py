@@ -73,12 +73,6 @@ class BadSource(ClassifyError):
     code = "BadSource"
 
 
-class UnsupportedBinding(ClassifyError):
-    """A worker needs a service of Cloudflare's that is not here."""
-
-    code = "UnsupportedBinding"
-
-
 class BadOverride(ClassifyError):
     """What the user said about the runtime contradicts itself or the source."""
 

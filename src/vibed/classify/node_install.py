@@ -25,9 +25,9 @@ _BESIDE = (
 _MANAGER = re.compile(r"^(npm|pnpm|yarn|bun)@")
 
 
-def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) -> Needs:
+def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *, imported_only: bool = False) -> Needs:
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
-    template's.
+    template's. `imported_only`: what a bundler does not reach is not needed.
     """
     beside = _beside(node, entries)
     declared = dict(beside or node.dependencies)
@@ -39,10 +39,17 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) ->
     inferred = not declared and not misplaced
     if inferred:
         declared = dict.fromkeys(sorted(imported), "*")
-    found = Needs(names=sorted(declared | misplaced))
+    known = declared | misplaced
+    undeclared: list[str] = []
+    if imported_only:
+        imported = {name for name in imported if not _is_own(node, name)}
+        undeclared = sorted(imported - known.keys())
+        known = {name: spec for name, spec in known.items() if name in imported} | dict.fromkeys(undeclared, "*")
+        declared = {name: spec for name, spec in declared.items() if not inferred or name in imported}
+    found = Needs(names=sorted(known))
     lacking = [
         name
-        for name, spec in (declared | misplaced).items()
+        for name, spec in known.items()
         if f"node_modules/{name}" not in node.tree.folders
         and (name in imported or not NOT_NEEDED.match(name))
         and not _has(node, name, spec, packages.get(name))
@@ -58,13 +65,31 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str]) ->
         kind="node",
         manager=manager,
         files=tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)) if by_files else (),
-        wanted=() if by_files else tuple(_spec(name, spec) for name, spec in sorted(declared.items())),
+        wanted=tuple(undeclared) if by_files else tuple(_spec(name, spec) for name, spec in sorted(declared.items())),
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
         private=by_files and node_sharing.belongs_to_source(node),
-        development=bool(misplaced),
+        development=bool(misplaced or (by_files and undeclared)),
     )
-    found.notes.append(_told(lacking, declared | misplaced, inferred=inferred))
+    found.notes.append(_told(lacking, known, inferred=inferred))
     return found
+
+
+_TYPES = re.compile(r"^@types/|^@cloudflare/workers-types(?:/|$)")
+
+
+def _is_own(node: NodeApp, name: str) -> bool:
+    """Whether an import is of the app's own, though it looks like a package's: by a path of tsconfig.json, or from its
+    root on; or of workerd; or of types alone, which no bundle has.
+    """
+    top = name.partition("/")[0]
+    aliased = re.compile(rf"""["'](?:{re.escape(name)}|{re.escape(top)})(?:/\*)?["']\s{{0,9}}:\s{{0,9}}\[""")
+    tree = node.tree
+    return (
+        name.startswith("__STATIC_CONTENT")
+        or bool(_TYPES.match(name))
+        or bool(aliased.search(tree.text("tsconfig.json")))
+        or (name not in node.all_dependencies and (top in tree.folders or node.file(name) is not None))
+    )
 
 
 def _beside(node: NodeApp, entries: Sequence[str]) -> dict[str, str] | None:

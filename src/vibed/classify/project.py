@@ -37,7 +37,7 @@ class Project:
         self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}))
         self.scripts = Scripts(self.node, port)
         self.script_tools = ScriptTools(self.scripts)
-        self.worker = WorkerApp(tree, self.node)
+        self.worker = WorkerApp(tree, self.node, builds)
         self.go = GoApp(tree)
         self.site = Site(tree)
 

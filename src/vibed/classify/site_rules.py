@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from vibed.classify import below, front_build
 from vibed.classify.build_output import configured
@@ -19,7 +20,16 @@ it (public/, style sheets that scripts import, variables)."""
 
 
 def worker_assets(p: Project) -> Decision | None:
-    found = p.worker.assets_only()
+    try:
+        found = p.worker.assets_only()
+    except BuildRequired as error:
+        name, _ = p.node.front_end() or ("", "")
+        made = front_build.site(
+            p, name, str(error.extra.get("output", "")), f"{p.worker.file} serves what its build makes"
+        )
+        if made is None:
+            raise
+        return replace(made, spa=p.worker.single_page)
     if found is None:
         return None
     folder, spa = found

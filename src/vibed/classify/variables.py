@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from vibed.classify import started
 from vibed.classify.decision import Decision
 from vibed.classify.project import Project
+from vibed.classify.tree import table
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,80}"
 _READ = {
@@ -22,9 +23,18 @@ _READ = {
         re.compile(rf"""\bprocess\.env\.({_NAME})\b(?!\s{{0,9}}(?:\?\?|\|\||=[^=]))"""),
         re.compile(rf"""\bprocess\.env\[\s{{0,9}}["'`]({_NAME})["'`]\s{{0,9}}\](?!\s{{0,9}}(?:\?\?|\|\||=[^=]))"""),
     ),
+    "worker": (
+        re.compile(
+            r"""(?<![\w$])(?<!meta\.)env\s{0,3}\.\s{0,3}([A-Z][A-Z0-9_]{1,80})\b(?!\s{0,9}(?:\?\?|\|\||\?\.|=[^=]))"""
+        ),
+        re.compile(r"""(?<![\w$])(?<!meta\.)env\[\s{0,9}["'`]([A-Z][A-Z0-9_]{1,80})["'`]\s{0,9}\]"""),
+    ),
     "go": (re.compile(rf"""\bos\.(?:Getenv|LookupEnv)\("({_NAME})"\)"""),),
 }
-_TAKEN_APART = re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}process\.env\b")
+_TAKEN_APART = {
+    "node": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}process\.env\b"),
+    "worker": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}(?:\w{1,20}\s{0,3}\.\s{0,3}){0,2}(?<!meta\.)env\b(?!\.)"),
+}
 _GIVEN = re.compile(
     rf"""environ\[\s{{0,9}}["']({_NAME})["']\s{{0,9}}\]\s{{0,9}}=[^=]|environ\.setdefault\(\s{{0,9}}["']({_NAME})["']"""
     rf"""|process\.env\.({_NAME})\s{{0,9}}(?:\|\||\?\?)?=[^=]|os\.Setenv\("({_NAME})\""""
@@ -40,13 +50,22 @@ _MOST = 8
 
 
 def unset(project: Project, decision: Decision) -> tuple[str, ...]:
-    """Names in the order in which they are read; of a server of the general lane."""
-    if decision.kind not in _READ or any(project.tree.has(name) for name in _ENV_FILES):
+    """Names in the order in which they are read; of a server of the general lane, or of a worker."""
+    worker = decision.kind == "worker"
+    if decision.kind not in _READ or (not worker and any(project.tree.has(name) for name in _ENV_FILES)):
         return ()
     files = list(started.sources(project, decision))
     if decision.kind == "python":
         files += [path for path in project.tree.known("settings.py", "config.py") if path not in files]
-    return read_in([project.tree.text(path) for path in files], decision.kind, decision.env)
+    given = _bound(decision.options) if worker else decision.env
+    return read_in([project.tree.text(path) for path in files], decision.kind, given)
+
+
+def _bound(options: Mapping[str, object]) -> set[str]:
+    """What a worker's `env` has whatever its owner says."""
+    bindings, assets = options.get("bindings"), options.get("assets")
+    names = {str(one["name"]) for one in bindings} if isinstance(bindings, list) else set()
+    return names | set(table(options.get("vars"))) | {str(table(assets).get("binding") or "ASSETS") if assets else ""}
 
 
 def read_in(texts: Iterable[str], kind: str, given: Collection[str] = ()) -> tuple[str, ...]:
@@ -56,8 +75,8 @@ def read_in(texts: Iterable[str], kind: str, given: Collection[str] = ()) -> tup
     for text in texts:
         own |= {name for match in _GIVEN.findall(text) for name in match if name}
         found |= dict.fromkeys(name for pattern in _READ.get(kind, ()) for name in pattern.findall(text))
-        if kind == "node":
-            for names in _TAKEN_APART.findall(text):
+        if kind in _TAKEN_APART:
+            for names in _TAKEN_APART[kind].findall(text):
                 parts = (part.partition(":")[0].strip() for part in names.split(",") if "=" not in part)
                 found |= dict.fromkeys(part for part in parts if re.fullmatch(_NAME, part))
     return tuple(name for name in found if name not in own)[:_MOST]

@@ -1,5 +1,4 @@
-"""Workers: the entry module, the settings of wrangler's file, and what of Cloudflare's is asked for that is not
-here."""
+"""Workers: the entry module, and the settings of wrangler's file."""
 
 from __future__ import annotations
 
@@ -10,27 +9,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vibed.classify.decision import Decision
-from vibed.classify.errors import BadConfiguration, BuildRequired, NoEntrypoint, UnsupportedBinding, UnsupportedRuntime
+from vibed.apps.app import Build
+from vibed.classify.decision import TEMPLATES, Decision
+from vibed.classify.errors import BuildRequired, NoEntrypoint, UnsupportedRuntime
 from vibed.classify.host_rules import host_rules
 from vibed.classify.node_app import NodeApp
 from vibed.classify.site import BUILT
-from vibed.classify.tree import Tree, strings, table
+from vibed.classify.tree import Tree, table
+from vibed.classify.worker_bindings import declared, note
 from vibed.sources.errors import quoted
 
+NODE = TEMPLATES["node"]
 WRANGLER = ("wrangler.jsonc", "wrangler.json", "wrangler.toml")
-BINDINGS = {
-    "kv_namespaces": "KV", "d1_databases": "D1", "r2_buckets": "R2", "durable_objects": "Durable Objects",
-    "ai": "Workers AI", "queues": "Queues", "vectorize": "Vectorize", "hyperdrive": "Hyperdrive",
-    "services": "service bindings", "analytics_engine_datasets": "Analytics Engine", "browser": "Browser Rendering",
-    "workflows": "Workflows", "dispatch_namespaces": "dispatch namespaces", "mtls_certificates": "mTLS certificates",
-    "send_email": "Email", "containers": "Containers", "pipelines": "Pipelines", "images": "Images",
-    "secrets_store_secrets": "Secrets Store", "ratelimits": "Rate Limiting", "site": "Workers Sites",
-    "unsafe": "unsafe bindings", "wasm_modules": "wasm_modules", "text_blobs": "text_blobs",
-    "data_blobs": "data_blobs", "media": "Media", "vpc_services": "VPC services",
-}  # fmt: skip
-"""Keys of wrangler's file that bind a service, and what Cloudflare calls it."""
-
 _NAMES = (
     "worker", "_worker", "src/worker", "src/index", "index", "src/main", "main", "worker/index", "workers/index",
     "workers/app", "app", "server", "src/server", "src/app",
@@ -51,6 +41,12 @@ _SERVER_LIBRARY = re.compile(r"from\s{1,20}['\"](hono|hono/[\w/]+|itty-router|it
 _DEV = re.compile(
     r"\bwrangler\s+(?:dev|deploy|publish)\s+(?:-{1,2}[\w-]+(?:[= ][\w.][\w.-]*)?\s+)*([\w./-]+\.(?:ts|js|mjs|tsx|jsx))"
 )
+_UNCALLED = (
+    ("triggers", "crons", "cron triggers"),
+    ("queues", "consumers", "consumers of queues"),
+    ("containers", "", "containers"),
+)
+"""What wrangler's file has called besides requests."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,8 @@ class WorkerApp:
 
     tree: Tree
     node: NodeApp
+    builds: bool = False
+    """Whether what has to be built first can be."""
 
     @cached_property
     def file(self) -> str | None:
@@ -84,6 +82,10 @@ class WorkerApp:
                     "it is a worker in Python, which needs a runtime that is not here",
                     hint="write it as a FastAPI app (app.py), or in JavaScript",
                 )
+            if made := self._own_build(path):
+                return self._decide(
+                    path, f"{self.file} makes it a worker, which its build ({made.script}) makes", made=made
+                )
             if path not in self.tree.paths:
                 raise BuildRequired(
                     f"{self.file} names {quoted(main)} as the worker’s entry, which is not in the archive",
@@ -92,7 +94,7 @@ class WorkerApp:
                     ),
                 )
             return self._decide(path, f"{self.file} names {quoted(path)} as the worker’s entry")
-        entry = self._unnamed()
+        entry = self._of_sites() or self._unnamed()
         if self._assets() or self.settings.get("pages_build_output_dir"):
             output = self.settings.get("pages_build_output_dir")
             folder = posixpath.normpath(output) if isinstance(output, str) else "."
@@ -101,12 +103,42 @@ class WorkerApp:
             # a script beside assets may be the page's own: it takes more than its name
             named = self._scripted()
             return self._decide(named, f"its scripts name {quoted(named)} as the worker’s entry") if named else None
+        if entry is None and self._sites():
+            return None
         if entry is None:
             raise NoEntrypoint(
                 f"{self.file} names no entry (main), and no file looks like one",
                 hint='add main = "src/index.ts" with the path of the module that exports fetch',
             )
         return self._decide(entry, f"{self.file} makes it a worker, and {quoted(entry)} is its entry")
+
+    def _own_build(self, path: str) -> Build | None:
+        """What makes the worker whose entry wrangler's file names, where more does than bundling it: a command of that
+        file, or a build script of which the entry or the static files are made, by Vite or by hand.
+        """
+        command = table(self.settings.get("build")).get("command")
+        with_vite = "@cloudflare/vite-plugin" in self.node.all_dependencies
+        there = path in self.tree.paths
+        script = "npm run build" if "build" in self.node.scripts else "vite build" if with_vite else ""
+        if isinstance(command, str) and command and not there:
+            script = command
+        folder = _folder(self._assets() or self._sites())
+        complete = there and (not folder or folder in self.tree.folders)
+        if not self.builds or not script or self.tree.package is None or (complete and not with_vite):
+            return None
+        return _build("Vite" if with_vite else "", script, path, folder)
+
+    def _of_sites(self) -> str | None:
+        """The entry of Workers Sites as Wrangler 1 laid them out: a folder with a package of its own."""
+        if not self._sites():
+            return None
+        folder = table(self.settings.get("site")).get("entry-point") or "workers-site"
+        if not isinstance(folder, str):
+            return None
+        at = posixpath.normpath(folder)
+        main = table(self.tree.json(f"{at}/package.json")).get("main") if self.tree.has(f"{at}/package.json") else None
+        named = [main] if isinstance(main, str) else []
+        return self.tree.first(posixpath.normpath(f"{at}/{name}") for name in (*named, "index.js", "index.ts"))
 
     def _scripted(self) -> str | None:
         """The entry that a script gives to wrangler."""
@@ -130,7 +162,7 @@ class WorkerApp:
         app."""
         if self.file is None or self.settings.get("main"):
             return None
-        assets = self._assets()
+        assets = self._assets() or self._sites()
         folder = assets.get("directory") or self.settings.get("pages_build_output_dir")
         if not isinstance(folder, str):
             return None
@@ -142,7 +174,12 @@ class WorkerApp:
                 hint="run the build and deploy that folder with the rest",
                 details={"output": path},
             )
-        return path, assets.get("not_found_handling") == "single-page-application"
+        return path, self.single_page
+
+    @property
+    def single_page(self) -> bool:
+        """Whether its static files are a single-page app."""
+        return self._assets().get("not_found_handling") == "single-page-application"
 
     def unconfigured(self) -> Decision | None:
         """A worker module without wrangler's file: `worker.js`, or a module whose default export has `fetch`."""
@@ -200,8 +237,14 @@ class WorkerApp:
     def _assets(self) -> dict[str, Any]:
         return table(self.settings.get("assets"))
 
-    def _decide(self, path: str, why: str, assets: Mapping[str, Any] | None = None) -> Decision:
-        self._refuse_bindings(path)
+    def _sites(self) -> dict[str, Any]:
+        """Workers Sites, as assets: the worker gets every request, and serves the files out of a KV namespace."""
+        bucket = table(self.settings.get("site")).get("bucket")
+        return {"directory": bucket, "run_worker_first": True, "sites": True} if isinstance(bucket, str) else {}
+
+    def _decide(
+        self, path: str, why: str, assets: Mapping[str, Any] | None = None, made: Build | None = None
+    ) -> Decision:
         options: dict[str, object] = {}
         for key in ("compatibility_date", "compatibility_flags"):
             value = self.settings.get(key)
@@ -210,11 +253,14 @@ class WorkerApp:
         variables = table(self.settings.get("vars"))
         if variables:
             options["vars"] = variables
-        assets = assets or self._assets()
-        notes: list[str] = []
+        bindings = declared(self.settings)
+        if bindings:
+            options["bindings"] = [one.data() for one in bindings]
+        assets = assets or self._assets() or self._sites()
+        notes = [*filter(None, (note(bindings),))]
         if assets:
             folder = assets.get("directory")
-            if isinstance(folder, str):
+            if isinstance(folder, str) and made is None:
                 clean = posixpath.normpath(folder)
                 if clean != "." and clean not in self.tree.folders:
                     raise BuildRequired(
@@ -227,13 +273,13 @@ class WorkerApp:
             options["assets"] = dict(assets)
         if self.settings.get("env"):
             notes.append(f"the environments in {self.file} are not looked at; the top level counts")
-        if table(self.settings.get("triggers")).get("crons"):
-            notes.append("cron triggers do not run here")
+        notes += [f"{called} do not run here" for key, inner, called in _UNCALLED if _has(self.settings, key, inner)]
         return Decision(
             kind="worker",
             entrypoint=path,
             why=f"{why}.",
-            bundle=self._needs_bundle(path),
+            bundle=made is None and self._needs_bundle(path),
+            made=made,
             options=options,
             notes=tuple(notes),
         )
@@ -251,41 +297,26 @@ class WorkerApp:
                     return True
         return False
 
-    def _refuse_bindings(self, path: str) -> None:
-        asked = []
-        for key, name in BINDINGS.items():
-            value = self.settings.get(key)
-            if not value:
-                continue
-            labels = _labels(value)
-            asked.append(f"{name} ({', '.join(labels)})" if labels else name)
-        if asked:
-            raise UnsupportedBinding(
-                f"the worker asks for services of Cloudflare’s that are not here: {'; '.join(asked)[:300]}",
-                hint=(
-                    "apps here have no network out, so that nothing elsewhere can take their place: keep data in"
-                    " memory, or write the app for Node with node:sqlite"
-                ),
-                details={"bindings": asked},
-            )
+
+def bundled(decision: Decision) -> Build:
+    """What makes one module of a worker that needs more packages than the template has."""
+    return _build("esbuild", "", decision.entrypoint, _folder(table(decision.options.get("assets"))))
 
 
-def _labels(value: object) -> list[str]:
-    """Names of the bindings in one entry of wrangler's file."""
-    if isinstance(value, Mapping):
-        inner = value.get("bindings") or value.get("producers")
-        if isinstance(inner, list):
-            return _labels(inner)
-        label = value.get("binding") or value.get("name")
-        return [str(label)[:60]] if isinstance(label, str) else []
-    if isinstance(value, list):
-        return [label for item in value[:10] if isinstance(item, Mapping) for label in _labels(item)]
-    return []
+def _build(tool: str, script: str, entry: str, assets: str | None) -> Build:
+    outputs = () if assets is None else (assets,)
+    return Build(tool, script, NODE, site=False, kind="worker", package=entry, outputs=outputs)
 
 
-def environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The variables of wrangler's file that are strings. Raises `BadConfiguration` when they are no table."""
-    variables = settings.get("vars", {})
-    if not isinstance(variables, Mapping):
-        raise BadConfiguration("vars in wrangler’s file is not a table")
-    return strings(dict(variables))
+def _folder(assets: Mapping[str, Any]) -> str | None:
+    """Of static files: empty for the root, None where there is none."""
+    folder = assets.get("directory")
+    if not isinstance(folder, str):
+        return None
+    clean = posixpath.normpath(folder)
+    return "" if clean == "." else clean
+
+
+def _has(settings: Mapping[str, Any], key: str, inner: str) -> bool:
+    value = settings.get(key)
+    return bool(table(value).get(inner) if inner else value)

@@ -119,6 +119,6 @@ async def built(
     finally:
         run.building = ""
     runtime = made.runtime(version.runtime)
-    # a compiled program needs nothing of what compiled it
-    needed = None if build.site or build.kind == "go" else layer
+    # a compiled program needs nothing of what compiled it, nor does a bundle
+    needed = None if build.site or build.kind in ("go", "worker") else layer
     return Material(made.archive, replace(version, runtime=runtime), needed)

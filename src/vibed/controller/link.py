@@ -113,7 +113,7 @@ class ControllerLink:
             strip=runtime.strip,
             root=runtime.root,
             entrypoint=runtime.entrypoint,
-            bundle=runtime.bundle,
+            bundle=runtime.bundle or runtime.build is not None,
             timeout=5.0,
         )
 

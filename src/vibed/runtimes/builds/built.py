@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vibed.apps.app import Build, Runtime
+from vibed.classify.tree import table
 from vibed.runtimes.layers.keys import Base
 
 LAYOUT = "1"
@@ -27,14 +28,27 @@ class Built:
     base: str = ""
     """These three as in `vibed.classify.decision.Decision`."""
     notes: tuple[str, ...] = ()
+    entrypoint: str = ""
+    """Of a worker."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Of a worker: what the build says of it."""
 
     def runtime(self, runtime: Runtime) -> Runtime:
         """How it is run."""
+        if self.entrypoint:
+            options = {**runtime.options, **self.options}
+            if assets := {**table(runtime.options.get("assets")), **table(self.options.get("assets"))}:
+                options["assets"] = assets
+            return replace(
+                runtime, strip="", build=None, bundle=False, entrypoint=self.entrypoint, options=options
+            )  # fmt: skip
         if not self.site:
             other = self.runtime(runtime.otherwise) if runtime.otherwise is not None else None
             return replace(runtime, strip="", build=None, otherwise=other)
         options = {**runtime.options, **({"base": self.base} if self.base else {})}
-        return replace(runtime, strip="", root="", index=self.index, spa=self.spa, options=options, build=None)
+        return replace(
+            runtime, strip="", root="", index=self.index, spa=self.spa or runtime.spa, options=options, build=None
+        )
 
 
 def build_key(build: Build, base: Base, env: Mapping[str, str], *, source: str, strip: str, layer: str) -> str:

@@ -15,7 +15,7 @@ from vibed.apps.app import Build
 from vibed.apps.errors import VibedError
 from vibed.classify.site import Site
 from vibed.classify.tree import Tree
-from vibed.runtimes.builds import go
+from vibed.runtimes.builds import go, worker
 from vibed.runtimes.builds.built import Built, build_key
 from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.builds.words import cause, missing
@@ -121,7 +121,7 @@ class Builds:
             while True:
                 try:
                     async with self._turn(owner=owner, app_id=app_id):
-                        say(build.script)
+                        say(build.doing)
                         return await self._make(key, build, doing, log_dir)
                 except StepFailed as error:
                     # beyond the turn: what it needs may be made in one
@@ -167,10 +167,12 @@ class Builds:
         """What it is. Blocking. Raises ArchiveError."""
         table = read_table(archive, self._limits)
         made = Built(key, archive, build.site)
-        if not build.site:
-            return made
         paths = sorted(entry.path for entry in table.entries if entry.kind is not Kind.DIRECTORY)
         tree = Tree("", paths, dict(table.texts), table.texts_complete)
+        if build.kind == "worker":
+            return worker.read(made, tree)
+        if not build.site:
+            return made
         decision = Site(tree).decide("", "")
         return replace(
             made, index=decision.index, spa=decision.spa, base=decision.base, notes=tuple(decision.notes)
@@ -180,6 +182,8 @@ class Builds:
 def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:
     if build.kind == "go":
         return go.request(build)
+    if build.kind == "worker":
+        return worker.request(build, env)
     return {
         "step": "build",
         "script": build.script,
@@ -221,6 +225,6 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
     )
 
 
-_PROGRAMS = {"node": "build", "go": "go"}
+_PROGRAMS = {"node": "build", "go": "go", "worker": "worker"}
 """What builds, by the kind of a build, as steps name it."""
-_FAILURES = {"node": _failure, "go": go.failure}
+_FAILURES = {"node": _failure, "go": go.failure, "worker": worker.failure}

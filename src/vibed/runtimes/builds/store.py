@@ -17,6 +17,7 @@ import re
 import threading
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,8 @@ class BuiltStore:
         with contextlib.suppress(OSError):
             os.utime(self._beside(key))
         return Built(
-            key, archive, entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"])
+            key, archive, entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"]),
+            entry.get("entrypoint", ""), entry.get("options", {}),
         )  # fmt: skip
 
     def keep(self, made: Built, *, took_s: float) -> Built:
@@ -83,6 +85,8 @@ class BuiltStore:
             "spa": made.spa,
             "base": made.base,
             "notes": list(made.notes),
+            "entrypoint": made.entrypoint,
+            "options": dict(made.options),
             "bytes": made.archive.stat().st_size,
             "sha256": digest,
             "made_at": time.time(),
@@ -99,7 +103,7 @@ class BuiltStore:
             sync(self._folder)
             text.replace(self._beside(made.key))
             self._compared.add(made.key)
-        return Built(made.key, final, made.site, made.index, made.spa, made.base, made.notes)
+        return replace(made, archive=final)
 
     def tidy(self, *, most_bytes: int, unused_s: float) -> list[str]:
         """Remove what has not been used for long, and the longest unused beyond `most_bytes`; returns their keys. What

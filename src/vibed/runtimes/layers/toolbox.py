@@ -4,6 +4,7 @@
     npm/bin/npm-cli.js            installs npm packages, as the others do
     pnpm-10, pnpm-11/bin/pnpm.cjs
     yarn-1, yarn-4/bin/yarn.js
+    bundler/node_modules/esbuild  bundles workers (its API, for the sake of plugins)
     bin/npm, npx, pnpm, yarn      for install scripts that call them
 
 Made on first need, from what `vibed.runtimes.tools` installs by hash, and named by the versions.
@@ -19,8 +20,8 @@ from pathlib import Path
 from vibed.runtimes.layers.boxes import made, name_of
 from vibed.runtimes.tools import Tools
 
-NAMES = ("uv", "npm", "pnpm-10", "pnpm-11", "yarn-1", "yarn-4")
-_LAYOUT = "2"
+NAMES = ("uv", "npm", "pnpm-10", "pnpm-11", "yarn-1", "yarn-4", "bundler")
+_LAYOUT = "3"
 _DEADLINE_S = 600.0
 _SCRIPT = '#!/bin/sh\nexec node /layers/tools/{program} "$@"\n'
 _CALLED = {
@@ -58,7 +59,10 @@ def _copy(root: Path, programs: dict[str, Path]) -> None:
     shutil.copyfile(programs["uv"], root / "uv")
     (root / "uv").chmod(0o755)
     for name in NAMES[1:]:
-        shutil.copytree(programs[name].parent.parent, root / name, symlinks=True)
+        if name == "bundler":  # with the program that it calls, which is a package beside it
+            shutil.copytree(programs[name].parents[2], root / name / "node_modules", symlinks=True)
+        else:
+            shutil.copytree(programs[name].parent.parent, root / name, symlinks=True)
     for name, program in _CALLED.items():
         script = root / "bin" / name
         script.write_text(_SCRIPT.format(program=program))

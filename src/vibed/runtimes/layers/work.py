@@ -36,12 +36,15 @@ _PROGRAMS = {
     "python": ("/usr/bin/python3", "-I", "/layers/out/python.py"),
     "node": ("node", "/layers/out/node.cjs"),
     "build": ("node", "/layers/out/build.cjs"),
+    "worker": ("node", "/layers/out/worker.cjs"),
     "go": ("/usr/lib/vibed/vibed-agent", "gobuild"),
 }
+_PROJECT = ("project.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs")
 _FILES: Mapping[str, tuple[str, ...]] = {
     "python": ("python.py", "linked.py", "wheels.py"),
     "node": ("node.cjs", "answer.cjs", "linked.py"),
-    "build": ("build.cjs", "answer.cjs", "google_fonts.cjs"),
+    "build": ("build.cjs", *_PROJECT),
+    "worker": ("worker.cjs", "bundle.cjs", *_PROJECT),
     "go": (),
 }
 _numbers = itertools.count(1)

@@ -9,6 +9,7 @@ from vibed.sandboxes.diagnosis.about import About
 from vibed.sandboxes.diagnosis.fault import Fault, Place, plain
 from vibed.sandboxes.diagnosis.finding import error_in, find, last_words
 from vibed.sandboxes.diagnosis.telling import diagnose, exit_of, why_it_answered_so, why_it_ended
+from vibed.sandboxes.diagnosis.variables import unset
 
 __all__ = [
     "About",
@@ -20,6 +21,7 @@ __all__ = [
     "find",
     "last_words",
     "plain",
+    "unset",
     "why_it_answered_so",
     "why_it_ended",
 ]

@@ -203,6 +203,7 @@ def cause(fault: Fault, about: About) -> Cause | None:
         _file,
         services.unreachable,
         _table,
+        variables.of_env,
     ):
         if found := known(fault, about):
             return found

@@ -70,6 +70,23 @@ def variable(fault: Fault, about: About) -> Cause | None:
     return None
 
 
+def of_env(fault: Fault, about: About) -> Cause | None:
+    """What a worker that uses something undefined may lack: it is not told what; its source reads it from `env`."""
+    if about.kind != "worker" or not about.unset or not _ABSENT.search(fault.text):
+        return None
+    return Cause(f"may need {unset(about)}", f"deploy again with {_them(about)} among the app's environment variables")
+
+
+def unset(about: About) -> str:
+    """The variables that an app's source reads and that it was not given, as the object of a sentence."""
+    are = "are" if len(about.unset) > 1 else "is"
+    return f"{listed(about.unset)}, which its source reads and which {are} not set"
+
+
+def _them(about: About) -> str:
+    return "them" if len(about.unset) > 1 else "it"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as a sentence has them; empty without any."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

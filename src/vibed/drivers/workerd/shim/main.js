@@ -1,5 +1,6 @@
 // The main module of every worker: the app's own module, with its errors told in the log. `@MODULE@` is the app's.
 import "./__vibed_cache__.js";
+import "./__vibed_bindings__.js";
 @PRELUDE@
 import * as app from "@MODULE@";
 import { WorkerEntrypoint } from "cloudflare:workers";

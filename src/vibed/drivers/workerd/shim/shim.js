@@ -9,6 +9,7 @@ function load(env, ctx) {
   return env.LOADER.get("app", () => {
     const bindings = { ...code.env };
     if (code.assets?.binding) bindings[code.assets.binding] = ctx.exports.Assets({});
+    if (code.assets?.sites) bindings.__STATIC_CONTENT = ctx.exports.StaticContent({});
     return {
       compatibilityDate: code.compatibilityDate,
       compatibilityFlags: code.compatibilityFlags,
@@ -72,6 +73,30 @@ export class Assets extends WorkerEntrypoint {
     return (await serveAsset(this.env, request, true)) ?? new Response("Not Found\n", { status: 404 });
   }
 }
+
+// The KV namespace in which a worker of Workers Sites finds its files; their keys are those of the manifest that
+// vibed.drivers.workerd.code makes: an etag and the path.
+export class StaticContent extends WorkerEntrypoint {
+  async get(key, options) {
+    const path = key.slice(key.indexOf("/"));
+    if (!has(path)) return null;
+    const found = await fileOf(this.env, path);
+    if (!found.ok) return null;
+    const type = (typeof options === "string" ? options : options?.type) ?? "text";
+    return type === "stream" ? found.body : type === "arrayBuffer" ? found.arrayBuffer() : type === "json" ? found.json() : found.text();
+  }
+
+  async getWithMetadata(key, options) {
+    return { value: await this.get(key, options), metadata: null };
+  }
+
+  async list({ prefix = "" } = {}) {
+    const keys = Object.entries(code.assets.files).map(([path, etag]) => ({ name: keyOf(path, etag) }));
+    return { keys: keys.filter(({ name }) => name.startsWith(prefix)), list_complete: true };
+  }
+}
+
+const keyOf = (path, etag) => `${etag.replaceAll('"', "")}/${path}`;
 
 export default {
   async fetch(request, env, ctx) {
@@ -224,7 +249,7 @@ async function respond(env, request, file, status) {
   if (status === 200 && request.headers.get("if-none-match")?.includes(etag)) {
     return new Response(null, { status: 304, headers });
   }
-  const source = await env.FILES.fetch(`http://files/site/${file.slice(1).split("/").map(encodeURIComponent).join("/")}`);
+  const source = await fileOf(env, file);
   if (!source.ok) return new Response("Not Found\n", { status: 404 });
   const size = Number(source.headers.get("content-length"));
   const range = status === 200 && rangeOf(request.headers.get("range"), size);
@@ -242,6 +267,8 @@ async function respond(env, request, file, status) {
   source.body.pipeTo(writable).catch(() => {});
   return new Response(readable, { status, headers });
 }
+
+const fileOf = (env, path) => env.FILES.fetch(`http://files/site/${path.slice(1).split("/").map(encodeURIComponent).join("/")}`);
 
 function rangeOf(header, size) {
   const match = /^bytes=(\d*)-(\d*)$/.exec(header ?? "");

@@ -1,0 +1,76 @@
+'use strict'
+// An app's folder with the packages that were installed for it, and how its own scripts are run there.
+
+const fs = require('node:fs')
+const path = require('node:path')
+const { spawn } = require('node:child_process')
+const answer = require('./answer.cjs')
+const googleFonts = require('./google_fonts.cjs')
+
+const APP = '/app'
+const MODULES = '/layers/node/node_modules'
+const BIN = '/tmp/bin'
+const NPM = '/layers/tools/npm/bin/npm-cli.js'
+const KEPT = new Set(['.bin', '.pnpm', '.store', '.prisma'])
+/** Whoever's packages they are, scripts of the project call the others by its usual managers. */
+const MANAGERS = {
+  npm: `exec node ${NPM} "$@"`,
+  npx: `[ "$1" = --yes ] || [ "$1" = -y ] && shift; exec "$@"`,
+  ...Object.fromEntries(['yarn', 'pnpm', 'bun'].map((name) => [name,
+    `[ "$1" = run ] || [ "$1" = exec ] && shift
+case "$1" in -s|--silent) shift;; esac
+if node -e 'process.exit(require("./package.json").scripts?.[process.argv[1]] ? 0 : 1)' "$1"; then
+  script=$1; shift; [ "$1" = -- ] && shift; exec node ${NPM} run "$script" -- "$@"
+fi
+exec "$@"`]))
+}
+
+/** A folder that tools may write to (they keep caches in it), of links to what is mounted. */
+function packages (copied) {
+  const place = path.join(APP, 'node_modules')
+  if (!fs.existsSync(MODULES)) return
+  if (copied) {
+    fs.cpSync(MODULES, place, { recursive: true, verbatimSymlinks: true, force: false })
+    return
+  }
+  fs.mkdirSync(place, { recursive: true })
+  const link = (name) => {
+    try { fs.symlinkSync(path.join(MODULES, name), path.join(place, name)) } catch (error) { if (error.code !== 'EEXIST') throw error }
+  }
+  for (const name of fs.readdirSync(MODULES)) {
+    // what else begins with a dot is a cache that an install script left
+    if (!name.startsWith('@')) { if (name[0] !== '.' || KEPT.has(name)) link(name); continue }
+    fs.mkdirSync(path.join(place, name), { recursive: true })
+    for (const inner of fs.readdirSync(path.join(MODULES, name))) link(path.join(name, inner))
+  }
+}
+
+function programs () {
+  for (const folder of [BIN, '/tmp/home']) fs.mkdirSync(folder, { recursive: true })
+  for (const [name, text] of Object.entries(MANAGERS)) {
+    fs.writeFileSync(path.join(BIN, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 })
+  }
+}
+
+/** What its scripts are told; `own`: by its owner, or for its tool. */
+async function environment (own) {
+  const env = { ...process.env, HOME: '/tmp/home', CI: 'false', NEXT_TELEMETRY_DISABLED: '1',
+    ASTRO_TELEMETRY_DISABLED: '1', NG_CLI_ANALYTICS: 'false', GATSBY_TELEMETRY_DISABLED: '1', NUXT_TELEMETRY_DISABLED: '1',
+    DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', WRANGLER_SEND_METRICS: 'false',
+    npm_config_cache: '/tmp/cache', ...await googleFonts.environment(APP), ...own }
+  env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
+  return env
+}
+
+/** Runs a line of the shell, its words in the log; resolves to its status and the end of what it said. */
+function run (line, env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn('sh', ['-c', line], { cwd: APP, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    const told = answer.heard(child)
+    child.on('error', reject)
+    // what it left running holds its output open, and is ended with the sandbox
+    child.on('exit', (status) => setTimeout(() => resolve({ status: status ?? 1, told: told() }), 50))
+  })
+}
+
+module.exports = { APP, packages, programs, environment, run }
