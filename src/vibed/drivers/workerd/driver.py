@@ -245,7 +245,7 @@ def _plain(source: Path, strip: str, entry: str, bundled: bool, limits: ArchiveL
         files: dict[str, bytes] = {}
         size = 0
         for name, content in iter_files(source, table, strip=strip, limits=limits):
-            if name.startswith("node_modules/") or not name.endswith(worker_code.MODULES):
+            if name != entry and (name.startswith("node_modules/") or not name.endswith(worker_code.MODULES)):
                 continue
             size += len(content)
             if size > _MAX_SOURCE_BYTES:
