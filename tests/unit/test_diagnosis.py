@@ -217,6 +217,19 @@ def test_a_server_that_an_app_expects_beside_it_is_named(line: str, service: str
     assert f"it needs {service}" in told("StartFailed", line).message
 
 
+def test_a_file_that_a_framework_looks_for_is_named() -> None:
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "/app/app.py", line 7, in <module>',
+        '    application.config.from_pyfile("config.py")',
+        "FileNotFoundError: [Errno 2] Unable to load configuration file (No such file or directory):"
+        " '/app/instance/config.py'",
+    ]
+    assert (
+        "looks for /app/instance/config.py, which is not there (app.py, line 7)" in told("StartFailed", *lines).message
+    )
+
+
 def test_a_folder_of_the_apps_own_that_lacks_a_module_is_no_dependency() -> None:
     lines = [
         "Traceback (most recent call last):",

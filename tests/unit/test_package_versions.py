@@ -97,6 +97,14 @@ def test_a_module_that_an_installed_package_does_not_have_is_a_matter_of_its_ver
     assert "raise `gradio==3.35.2`" in (error.hint or "")
 
 
+def test_a_module_that_is_missing_of_what_no_list_names_may_be_missing_of_the_apps_own_folder() -> None:
+    error = told(*traceback("ModuleNotFoundError: No module named 'racelab.database'"), installed={"flask": "3.1"})
+    assert "the racelab that is there has no module `database`" in error.message
+    assert "where racelab is a folder of the app's own, send what is missing of it" in error.message + (
+        error.hint or ""
+    )
+
+
 def test_of_a_package_that_the_app_lists_itself_the_line_is_named() -> None:
     lines = traceback(f"ImportError: cannot import name 'url_quote' from 'werkzeug.urls' ({SITE}/werkzeug/urls.py)")
     error = told(*lines, wanted=("Werkzeug>=3", "flask"), installed={"werkzeug": "3.1.3"})

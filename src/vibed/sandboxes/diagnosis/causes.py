@@ -186,7 +186,7 @@ _ROWS = (
     ),
 )
 _NO_FILE = re.compile(
-    r"can't open file '([^']+)'|No such file or directory: '([^']+)'|no such file or directory, \w+ '([^']+)'"
+    r"can't open file '([^']+)'|No such file or directory\)?: '([^']+)'|no such file or directory, \w+ '([^']+)'"
     r"|open (\S+): no such file or directory|File does not exist: (\S+)|pattern (\S+): no matching files found"
     r"|cd: can't cd to (\S+)|cd: (\S+): No such file"
 )

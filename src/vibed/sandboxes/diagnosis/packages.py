@@ -104,6 +104,12 @@ def _another(name: str, version: str, what: str, by: str, about: About) -> Cause
         told = f"imports what it does not find: {name} is there in version {version}, which has {what}"
     else:
         told = f"imports what it does not find: the {name} that is there has {what}"
+    if not (version or line or by or node):
+        hint = (
+            f"where {name} is a folder of the app's own, send what is missing of it, or mend the import; where it is a"
+            f" package, ask for another version of it in requirements.txt, most often an older one"
+        )
+        return Cause(told, hint, complete=True)
     older = f" (`{name}{'@' if node else ''}<{version}`)" if version else ""
     hints = [
         f"change `{line}` in the app's list of packages to a version that has it"
