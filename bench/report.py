@@ -93,6 +93,15 @@ class Row:
         self.series[name] = Quantiles.of(kept)
         return self.series[name]
 
+    def hold(self, ours: str, floor: str, bound: float) -> None:
+        """Judge p50 of a series: at most `bound` times that of another."""
+        target = f"{ours} ≤ {bound:g} × {floor}"
+        seen, alone = self.series.get(ours), self.series.get(floor)
+        if seen is None or alone is None:
+            self.verdicts.append(not_measurable(target, "no sample"))
+        else:
+            self.verdicts.append(at_most(target, seen.p50, alone.p50 * bound))
+
     def time_steps(self, name: str, timings: Sequence[Mapping[str, float]]) -> None:
         """Keep the steps of many deploys, each with the ones it has."""
         names = {step: None for one in timings for step in one}

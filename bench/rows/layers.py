@@ -1,5 +1,6 @@
 """Dependencies: the first deploy of an app whose packages nobody has installed yet, beside the installer alone on the
-host; the second one beside the same app without packages; ten apps at once that want the same.
+host; the second one beside the same app without packages; ten apps at once that want the same; what the tenth of them
+holds in memory.
 
 Every cold sample asks for another version of one small package, so that its layer is a new one while all that it
 downloads but that package is in the caches, ours and the installer's own. The installer runs on the host, with all of
@@ -19,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from bench import sources, web
+from bench import memory, sources, web
 from bench.harness import Bench
 from bench.instance import Instance, NotLive
-from bench.report import Row, Verdict, at_most, not_measurable
+from bench.report import Row, at_most, not_measurable
 
 OTHERS = ("4.6.0", "4.7.0", "4.8.0", "4.9.0", "4.10.0", "4.11.0", "4.12.0", "4.12.1", "4.12.2", "4.12.3")
 """Versions of humanize (PyPI): what makes a layer of Python a new one."""
@@ -31,6 +32,8 @@ NODE_OTHERS = ("3.3.1", "3.3.2", "3.3.3", "3.3.4", "3.3.6", "3.3.7", "3.3.8")
 COLD_RATIO = 1.25
 AGAIN_RATIO = 1.1
 MEANWHILE_RATIO = 1.2
+MEMORY_RATIO = 1.05
+_TENTH = 10
 _WAIT_S = 300.0
 
 COLD = ", layer built: POST ▸ 200"
@@ -51,10 +54,11 @@ def measure(bench: Bench) -> Row:
         _cold(bench, row, instance, "node, 11 packages", _node, _npm, NODE_OTHERS)
         _again(bench, row, instance)
         _at_once(bench, row, instance)
+        _held(bench, row, instance)
     for name in ("python, 4 packages", "node, 11 packages"):
         _judge_cold(row, name)
-    row.verdicts.append(_ratio(row, AGAIN, PLAIN, AGAIN_RATIO))
-    row.verdicts.append(_ratio(row, MEANWHILE, QUIET, MEANWHILE_RATIO))
+    row.hold(AGAIN, PLAIN, AGAIN_RATIO)
+    row.hold(MEANWHILE, QUIET, MEANWHILE_RATIO)
     return row
 
 
@@ -192,6 +196,42 @@ def _at_once(bench: Bench, row: Row, instance: Instance) -> None:
     row.figures["of the ten live"] = sum(one.result() is not None for one in waiting)
 
 
+def _held(bench: Bench, row: Row, instance: Instance) -> None:
+    """What the last of ten apps with one layer holds, beside the last of ten without any."""
+    found: dict[str, float] = {}
+    kinds: Mapping[str, Callable[[str], Files]] = {"with a layer": _mounted, "without": _without}
+    for kind, source in kinds.items():
+        count = bench.count(_TENTH, 2)
+        names = [f"held-{place}" for place in range(count)]
+        with instance.connect() as api, instance.connect() as visitor:
+            for name in names:
+                instance.wait_warm("python-313")
+                mark = f"mark {name}"
+                instance.deploy(api, visitor, name, sources.packed(source(mark)), mark, wait_s=_WAIT_S)
+            time.sleep(bench.count(3, 1))
+            found[kind] = _pss(instance, names[-1])
+            for name in names:
+                instance.delete(api, name)
+            instance.wait_gone(names)
+        row.figures[f"app {count} of {count} {kind}: PSS (MB)"] = found[kind]
+    target = f"PSS of the tenth app with a layer ≤ {MEMORY_RATIO:g} × of one without"
+    row.verdicts.append(at_most(target, found["with a layer"], found["without"] * MEMORY_RATIO, "MB"))
+
+
+def _mounted(mark: str) -> Files:
+    """The same app as without; its layer is mounted and found first, and nothing of it imported."""
+    return {"app.py": _hello(mark), "requirements.txt": f"flask\nhumanize=={OTHERS[0]}\n"}
+
+
+def _pss(instance: Instance, app: str) -> float:
+    """Of the sandbox of an app, with its supervisor."""
+    for state in instance.layout.sandboxes.glob("s*/state.json"):
+        told = json.loads(state.read_text())
+        if (told["run"] or {}).get("app_id") == app and told["state"] == "running":
+            return memory.total(memory.family(told["pid"])).pss
+    raise RuntimeError(f"{app} has no sandbox")
+
+
 def _built(instance: Instance) -> int:
     """How many times a layer was made."""
     with instance.connect() as api:
@@ -211,11 +251,3 @@ def _deployed(row: Row, instance: Instance, files: Callable[[str], Files]) -> fl
             return None
         finally:
             instance.delete(api, name)
-
-
-def _ratio(row: Row, ours: str, floor: str, bound: float) -> Verdict:
-    target = f"{ours} ≤ {bound:g} × {floor}"
-    seen, alone = row.series.get(ours), row.series.get(floor)
-    if seen is None or alone is None:
-        return not_measurable(target, "no sample")
-    return at_most(target, seen.p50, alone.p50 * bound)

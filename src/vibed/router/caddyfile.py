@@ -3,10 +3,11 @@
 A request for `<id>.<domain>` is for the app's site, if it has one, and otherwise for its socket (`vibed.router.markers`).
 When that cannot be dialled, because there is none or nobody listens, the activator is asked (a bodiless GET that it
 holds until the app is there): 204 means "look again", anything else is the answer. So a request with a body is forwarded
-once, by Caddy, and one that has reached an app is never replayed. While vibeD is down the fallback site answers 503 with
-Retry-After. The second look is Caddy's handling of an error, whose status it would give to a file that it serves then: a
-site is therefore served with an explicit 200, and whole. A socket that cannot be dialled is nothing to report (any name
-that is no app's is one), so Caddy's log of failed requests is off: who answers instead has a log of its own.
+once, by Caddy, and one that has reached an app is never replayed; one for a file of a site is, since vibeD's own reader
+answers it. While vibeD is down the fallback site answers 503 with Retry-After. The second look is Caddy's handling of an
+error, whose status it would give to a file that it serves then: a site is therefore served with an explicit 200, and
+whole. A socket that cannot be dialled is nothing to report (any name that is no app's is one), so Caddy's log of failed
+requests is off: who answers instead has a log of its own.
 
 The proxy is transparent: what Caddy would change unasked is switched off here, and what it changes all the same is
 listed in docs/reference/proxy.md, whose table `tests/e2e/test_proxy_conformance.py` holds.
