@@ -1,5 +1,6 @@
 // Command vibed-agent is vibeD's one static binary beside Python: supervisor of a sandbox, agent inside it,
-// the launcher that confines a process, the unpacker of sources, and the server of sites with rules. docs/reference/supervisor.md is its contract.
+// the launcher that confines a process, the unpacker of sources, the maker of images, and the server of sites with rules.
+// docs/reference/supervisor.md is its contract.
 package main
 
 import (
@@ -22,6 +23,7 @@ var modes = map[string]func(args []string) int{
 	"agent":     inside.Main,
 	"confine":   confine.Main,
 	"gobuild":   gobuild.Main,
+	"image":     unpack.ImageMain,
 	"registry":  registry.Main,
 	"sites":     sites.Main,
 	"supervise": supervise.Main,
@@ -35,6 +37,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|image|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

@@ -11,67 +11,106 @@ import (
 	"vibed.dev/agent/launch"
 )
 
-const usage = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] [--plain] -- argv…"
+const (
+	usage      = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] -- argv…"
+	imageUsage = "usage: vibed-agent image FILE [--max-bytes N] [--max-files N]"
+)
+
+// layerUUID marks file systems that vibeD made of a tarball: it is fixed, so that the same content is the same image.
+var layerUUID = [16]byte{'v', 'i', 'b', 'e', 'D', 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 2}
+
+func fail(mode string, code int, err any) int {
+	fmt.Fprintf(os.Stderr, "vibed-agent %s: %v\n", mode, err)
+	return code
+}
+
+// code is how both modes tell what they failed in.
+func code(err error) int {
+	var e *Error
+	if errors.As(err, &e) && e.Code == DiskFull {
+		return 122
+	}
+	return 123
+}
+
+// options reads what bounds and shapes an extraction from the front of args; ok is false where it says nothing sensible.
+func options(args []string) (o Options, rest []string, ok bool) {
+	for len(args) > 1 && args[0] != "--" {
+		switch args[0] {
+		case "--strip":
+			o.Strip = args[1]
+		case "--max-bytes":
+			n, err := strconv.ParseInt(args[1], 10, 64)
+			if err != nil || n < 1 {
+				return o, nil, false
+			}
+			o.MaxBytes = n
+		case "--max-files":
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 1 {
+				return o, nil, false
+			}
+			o.MaxFiles = n
+		default:
+			return o, nil, false
+		}
+		args = args[2:]
+	}
+	return o, args, true
+}
+
+// ImageMain is the mode "image": of a tarball on standard input it writes an EROFS image into FILE, which must not be
+// there. Exit codes of its own are those of Main.
+func ImageMain(args []string) int {
+	const mode = "image"
+	if len(args) < 1 {
+		return fail(mode, launch.Failed, imageUsage)
+	}
+	o, rest, ok := options(args[1:])
+	if !ok || len(rest) != 0 {
+		return fail(mode, launch.Failed, imageUsage)
+	}
+	o.Plain = true
+	out, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return fail(mode, launch.Failed, err)
+	}
+	if _, err := Image(os.Stdin, out, layerUUID, o); err != nil {
+		return fail(mode, code(err), err)
+	}
+	if err := out.Close(); err != nil {
+		return fail(mode, code(full(err, "")), err)
+	}
+	return 0
+}
 
 // Main is the mode "unpack": it extracts standard input into DIR and becomes argv, whose standard input is empty.
 // Exit codes of its own: 122 for DiskFull, 123 for InjectFailed, 125 for everything else.
 func Main(args []string) int {
-	fail := func(code int, err any) int {
-		fmt.Fprintln(os.Stderr, "vibed-agent unpack:", err)
-		return code
-	}
+	const mode = "unpack"
 	if len(args) < 1 {
-		return fail(launch.Failed, usage)
+		return fail(mode, launch.Failed, usage)
 	}
-	dir, rest := args[0], args[1:]
-	var o Options
-	for len(rest) > 1 && rest[0] != "--" {
-		if rest[0] == "--plain" {
-			o.Plain, rest = true, rest[1:]
-			continue
-		}
-		switch rest[0] {
-		case "--strip":
-			o.Strip = rest[1]
-		case "--max-bytes":
-			n, err := strconv.ParseInt(rest[1], 10, 64)
-			if err != nil || n < 1 {
-				return fail(launch.Failed, usage)
-			}
-			o.MaxBytes = n
-		case "--max-files":
-			n, err := strconv.Atoi(rest[1])
-			if err != nil || n < 1 {
-				return fail(launch.Failed, usage)
-			}
-			o.MaxFiles = n
-		default:
-			return fail(launch.Failed, usage)
-		}
-		rest = rest[2:]
-	}
-	if len(rest) < 2 || rest[0] != "--" {
-		return fail(launch.Failed, usage)
+	dir := args[0]
+	o, rest, ok := options(args[1:])
+	if !ok || len(rest) < 2 || rest[0] != "--" {
+		return fail(mode, launch.Failed, usage)
 	}
 	argv := rest[1:]
 	syscall.Umask(0o022)
 	if _, err := Extract(os.Stdin, dir, o); err != nil {
-		var e *Error
-		if errors.As(err, &e) && e.Code == DiskFull {
-			return fail(122, err)
-		}
-		return fail(123, err)
+		return fail(mode, code(err), err)
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return fail(launch.Failed, err)
+		return fail(mode, launch.Failed, err)
 	}
 	if err := syscall.Dup3(int(null.Fd()), 0, 0); err != nil {
-		return fail(launch.Failed, err)
+		return fail(mode, launch.Failed, err)
 	}
 	program, err := exec.LookPath(argv[0])
 	if err != nil {
-		return fail(launch.Failed, err)
+		return fail(mode, launch.Failed, err)
 	}
-	return fail(launch.Failed, syscall.Exec(program, argv, os.Environ()))
+	return fail(mode, launch.Failed, syscall.Exec(program, argv, os.Environ()))
 }

@@ -1,4 +1,5 @@
-// Package unpack extracts a source (a gzipped tarball, or a plain one) into a directory and never writes, follows or links outside.
+// Package unpack extracts a source (a gzipped tarball, or a plain one) into a directory or an EROFS image, and never
+// writes, follows or links outside.
 package unpack
 
 import (
@@ -8,14 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
-	"unsafe"
+
+	"vibed.dev/agent/erofs"
 )
 
 // Code is a stable, machine-readable reason.
@@ -66,37 +67,44 @@ const (
 
 // Extract reads a tar.gz (or, with o.Plain, a tar) from r into dir. The calling thread's credentials own the files.
 func Extract(r io.Reader, dir string, o Options) (Result, error) {
-	root, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	t, err := openTree(dir)
 	if err != nil {
 		return Result{}, &Error{InjectFailed, "", fmt.Sprintf("%s: %v", dir, err)}
 	}
-	x := &extraction{root: root, o: o, dirs: map[string]int{}, files: map[string]struct{}{}, buf: make([]byte, bufferBytes)}
-	defer x.close()
+	defer t.close()
+	x := &extraction{sink: t, o: o, files: map[string]struct{}{}}
+	err = x.run(r)
+	return x.result, err
+}
+
+// Image reads a tar.gz (or, with o.Plain, a tar) from r into an EROFS image, which is written to out.
+func Image(r io.Reader, out io.WriteSeeker, uuid [16]byte, o Options) (Result, error) {
+	w, err := erofs.NewWriter(out, uuid)
+	if err != nil {
+		return Result{}, err
+	}
+	x := &extraction{sink: image{w}, o: o, files: map[string]struct{}{}}
 	if err := x.run(r); err != nil {
 		return x.result, err
 	}
-	return x.result, nil
+	return x.result, full(w.Close(), "")
+}
+
+// sink takes in what an archive holds. Names are below its root; none may lead through a link, or be there already.
+type sink interface {
+	directory(name string) error
+	file(name string, content io.Reader, executable bool, mtime time.Time) error
+	symlink(name, target string) error
+	// hardlink gives an earlier file another name, under which it must not change with the other. count wraps what is
+	// read where it has to be written again.
+	hardlink(name, earlier string, count func(io.Reader) io.Reader) error
 }
 
 type extraction struct {
-	root   int
+	sink   sink
 	o      Options
-	dirs   map[string]int      // open directories by their path below root
 	files  map[string]struct{} // regular files that were written
-	buf    []byte
 	result Result
-}
-
-func (x *extraction) close() {
-	x.closeDirs()
-	closeFD(x.root)
-}
-
-func (x *extraction) closeDirs() {
-	for _, fd := range x.dirs {
-		closeFD(fd)
-	}
-	clear(x.dirs)
 }
 
 func (x *extraction) run(r io.Reader) error {
@@ -160,12 +168,20 @@ func (x *extraction) members(t *tar.Reader) error {
 				}
 				return e
 			}
-			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-				return &Error{DiskFull, h.Name, "no space left on the sandbox's disk"}
-			}
-			return &Error{InjectFailed, h.Name, err.Error()}
+			return full(err, h.Name)
 		}
 	}
+}
+
+// full tells a file system without space from what is wrong with the archive.
+func full(err error, member string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &Error{DiskFull, member, "no space left on the sandbox's disk"}
+	}
+	return &Error{InjectFailed, member, err.Error()}
 }
 
 func damaged(err error) error {
@@ -215,10 +231,10 @@ func (x *extraction) member(h *tar.Header, content io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
-		if rel != "" {
-			_, err = x.dir(rel, true)
+		if rel == "" {
+			return nil
 		}
-		return err
+		return x.sink.directory(rel)
 	case tar.TypeReg, tar.TypeGNUSparse, '\x00', tar.TypeCont:
 		if rel == "" || strings.HasSuffix(h.Name, "/") {
 			return refuse("a file without a name")
@@ -232,78 +248,33 @@ func (x *extraction) member(h *tar.Header, content io.Reader) error {
 	return refuse("a member of type %q (device, pipe or unknown)", string(rune(h.Typeflag)))
 }
 
-// dir returns a descriptor of a directory below the root, made if need be, reached without following any link.
-func (x *extraction) dir(rel string, create bool) (int, error) {
-	if rel == "" || rel == "." {
-		return x.root, nil
-	}
-	if fd, ok := x.dirs[rel]; ok {
-		return fd, nil
-	}
-	parent, err := x.dir(path.Dir(rel), create)
-	if err != nil {
-		return -1, err
-	}
-	name := path.Base(rel)
-	const flags = oPath | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-	fd, err := openat(parent, name, flags, 0)
-	if err == syscall.ENOENT && create {
-		if err = syscall.Mkdirat(parent, name, 0o755); err != nil {
-			return -1, err
-		}
-		fd, err = openat(parent, name, flags, 0)
-	}
-	switch err {
-	case nil:
-	case syscall.ENOTDIR, syscall.ELOOP:
-		return -1, refuse("%q is a link or a file, not a directory", rel)
-	default:
-		return -1, err
-	}
-	if len(x.dirs) >= maxDirs {
-		// The caller holds at most the directory that is returned; its parents are opened again when needed.
-		x.closeDirs()
-	}
-	x.dirs[rel] = fd
-	return fd, nil
+// counted bounds what is read of the content of files, and says of what the archive fails with that it is damaged.
+type counted struct {
+	x       *extraction
+	content io.Reader
 }
 
+func (c counted) Read(b []byte) (int, error) {
+	n, err := c.content.Read(b)
+	if c.x.o.MaxBytes > 0 && c.x.result.Bytes+int64(n) > c.x.o.MaxBytes {
+		return 0, &Error{DiskFull, "", fmt.Sprintf("more than %d bytes", c.x.o.MaxBytes)}
+	}
+	c.x.result.Bytes += int64(n)
+	if err != nil && err != io.EOF {
+		err = damaged(err)
+	}
+	return n, err
+}
+
+func (x *extraction) counted(content io.Reader) io.Reader { return counted{x, content} }
+
 func (x *extraction) file(rel string, content io.Reader, executable bool, mtime time.Time) error {
-	parent, err := x.dir(path.Dir(rel), true)
-	if err != nil {
+	if err := x.sink.file(rel, x.counted(content), executable, mtime); err != nil {
 		return err
-	}
-	mode := uint32(0o644)
-	if executable {
-		mode = 0o755
-	}
-	fd, err := openat(parent, path.Base(rel), syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, mode)
-	if err == syscall.EEXIST {
-		return refuse("the name occurs twice")
-	}
-	if err != nil {
-		return err
-	}
-	defer closeFD(fd)
-	for {
-		n, readErr := content.Read(x.buf)
-		if x.o.MaxBytes > 0 && x.result.Bytes+int64(n) > x.o.MaxBytes {
-			return &Error{DiskFull, "", fmt.Sprintf("more than %d bytes", x.o.MaxBytes)}
-		}
-		if err := writeAll(fd, x.buf[:n]); err != nil {
-			return err
-		}
-		x.result.Bytes += int64(n)
-		if readErr == io.EOF {
-			break
-		}
-		if readErr != nil {
-			return damaged(readErr)
-		}
 	}
 	x.result.Files++
 	x.files[rel] = struct{}{}
-	return touch(fd, mtime)
+	return nil
 }
 
 func (x *extraction) symlink(rel, target string) error {
@@ -316,16 +287,29 @@ func (x *extraction) symlink(rel, target string) error {
 		}
 		return err
 	}
-	parent, err := x.dir(path.Dir(rel), true)
-	if err != nil {
-		return err
-	}
-	if err := symlinkat(target, parent, path.Base(rel)); err == syscall.EEXIST {
-		return refuse("the name occurs twice")
-	} else if err != nil {
+	if err := x.sink.symlink(rel, target); err != nil {
 		return err
 	}
 	x.result.Files++
+	return nil
+}
+
+func (x *extraction) link(rel string, h *tar.Header) error {
+	source, ok, err := x.place(h.Linkname)
+	if err != nil {
+		return err
+	}
+	if _, written := x.files[source]; !ok || !written {
+		return refuse("a hard link to %q, which is no earlier file", h.Linkname)
+	}
+	if rel == "" {
+		return refuse("a link without a name")
+	}
+	if err := x.sink.hardlink(rel, source, x.counted); err != nil {
+		return err
+	}
+	x.result.Files++
+	x.files[rel] = struct{}{}
 	return nil
 }
 
@@ -359,97 +343,6 @@ func within(rel, target string) error {
 		default:
 			down = true
 		}
-	}
-	return nil
-}
-
-// link copies an earlier member: the app's files have no hidden second names.
-func (x *extraction) link(rel string, h *tar.Header) error {
-	source, ok, err := x.place(h.Linkname)
-	if err != nil {
-		return err
-	}
-	if _, written := x.files[source]; !ok || !written {
-		return refuse("a hard link to %q, which is no earlier file", h.Linkname)
-	}
-	if rel == "" {
-		return refuse("a link without a name")
-	}
-	parent, err := x.dir(path.Dir(source), false)
-	if err != nil {
-		return err
-	}
-	fd, err := openat(parent, path.Base(source), syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	in := os.NewFile(uintptr(fd), source)
-	defer func() { _ = in.Close() }()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	return x.file(rel, in, info.Mode()&0o111 != 0, info.ModTime())
-}
-
-// The system calls that every file costs are made raw, without telling the scheduler: they are short, and under gVisor
-// the hand-over between threads that a slow call sets off costs more than the call.
-
-func writeAll(fd int, b []byte) error {
-	for len(b) > 0 {
-		n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-		if e == syscall.EINTR {
-			continue
-		}
-		if e != 0 {
-			return e
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
-func closeFD(fd int) { _, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
-
-func openat(dir int, name string, flags int, mode uint32) (int, error) {
-	p, err := syscall.BytePtrFromString(name)
-	if err != nil {
-		return -1, err
-	}
-	for {
-		fd, _, e := syscall.RawSyscall6(syscall.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(p)), uintptr(flags), uintptr(mode), 0, 0)
-		if e == 0 {
-			return int(fd), nil
-		}
-		if e != syscall.EINTR {
-			return -1, e
-		}
-	}
-}
-
-func symlinkat(target string, dir int, name string) error {
-	t, err := syscall.BytePtrFromString(target)
-	if err != nil {
-		return err
-	}
-	n, err := syscall.BytePtrFromString(name)
-	if err != nil {
-		return err
-	}
-	if _, _, e := syscall.Syscall(syscall.SYS_SYMLINKAT, uintptr(unsafe.Pointer(t)), uintptr(dir), uintptr(unsafe.Pointer(n))); e != 0 {
-		return e
-	}
-	return nil
-}
-
-// touch keeps a file's time of change, which Python compares with the one that a compiled module remembers.
-func touch(fd int, t time.Time) error {
-	if t.IsZero() || t.Unix() < 0 {
-		return nil
-	}
-	times := [2]syscall.Timespec{syscall.NsecToTimespec(t.UnixNano()), syscall.NsecToTimespec(t.UnixNano())}
-	if _, _, e := syscall.RawSyscall6(syscall.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&times)), 0, 0, 0); e != 0 {
-		return e
 	}
 	return nil
 }

@@ -76,6 +76,15 @@ func refused(t *testing.T, data []byte, o Options, want Code, words string) stri
 	if !errors.As(err, &e) || e.Code != want || !strings.Contains(e.Error(), words) {
 		t.Errorf("got %v, want %s … %s", err, want, words)
 	}
+	out, err := os.Create(filepath.Join(memory(t), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	_, err = Image(bytes.NewReader(data), out, [16]byte{}, o)
+	if !errors.As(err, &e) || e.Code != want || !strings.Contains(e.Error(), words) {
+		t.Errorf("as an image: got %v, want %s … %s", err, want, words)
+	}
 	if left, _ := os.ReadDir(outside); len(left) > 0 {
 		t.Errorf("something was written outside: %v", left)
 	}
@@ -185,6 +194,18 @@ func TestAPlainTarballIsTakenWhereItIsAskedFor(t *testing.T) {
 		t.Errorf("%q, %v", body, err)
 	}
 	refused(t, packed, Options{Plain: true}, InjectFailed, "damaged")
+}
+
+func TestAFullDiskIsToldFromADamagedArchive(t *testing.T) {
+	out, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	var e *Error
+	if _, err = Image(bytes.NewReader(archive(t, member{name: "a", body: "x"})), out, [16]byte{}, Options{}); !errors.As(err, &e) || e.Code != DiskFull {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestMoreFilesThanTheBoundAreRefused(t *testing.T) {

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import urllib.error
 import urllib.request
 
@@ -49,12 +50,10 @@ def prepare():
     os.environ.update(
         HOME="/tmp/home",
         UV_CACHE_DIR="/tmp/cache",
-        UV_COMPILE_BYTECODE="1",
         UV_LINK_MODE="hardlink",
         UV_NO_CONFIG="1",
         UV_NO_PROGRESS="1",
         UV_PYTHON_DOWNLOADS="never",
-        PYC_INVALIDATION_MODE="UNCHECKED_HASH",
         # git asks nobody for a password
         GIT_TERMINAL_PROMPT="0",
     )
@@ -113,12 +112,39 @@ def install(request):
     with_lock = os.path.join(LAYER, ".lock")
     if os.path.exists(with_lock):
         os.unlink(with_lock)
+    compile_modules()
     connection = send({"installed": True, "lacking": lacking() if request.get("compilers") else {}})
     # its own tar: as quick as a copy
     packed = subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno())
     connection.close()
     shutil.rmtree(LAYER, ignore_errors=True)
     return packed.returncode
+
+
+def compile_modules():
+    """Have what may be imported compiled: not the packages' own tests, which are more than half of some, and never what
+    does not compile. A module without bytecode is compiled each time that it is imported.
+    """
+    began = time.monotonic()
+    found = [
+        os.path.join(at, name)
+        for at, _, names in os.walk(LAYER)
+        if "tests" not in os.path.relpath(at, LAYER).split(os.sep)
+        for name in names
+        if name.endswith(".py")
+    ]
+    found.sort(key=os.path.getsize, reverse=True)
+    argv = [PYTHON, "-I", "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", "-i", "-"]
+    workers = max(1, min(os.cpu_count() or 1, len(found)))
+    processes = []
+    for place in range(workers):
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process.stdin.write("\n".join(found[place::workers]).encode())
+        process.stdin.close()
+        processes.append(process)
+    for process in processes:
+        process.wait()
+    say(f"compiled {len(found)} modules in {time.monotonic() - began:.1f} s")
 
 
 def lacking():

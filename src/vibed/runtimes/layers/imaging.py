@@ -1,7 +1,7 @@
-"""A tarball that a builder sends becomes an EROFS image: unpacked and packed in a sandbox of its own.
+"""A tarball that a builder sends becomes an EROFS image while it comes, in a sandbox of its own.
 
-Whoever sends the tarball may be hostile, and so the two programs that read it see an empty root with the host's /usr,
-one folder, and nothing else: a uid of their own, no network, bounds on memory, bytes and files.
+Whoever sends the tarball may be hostile, and so the program that reads it (`vibed-agent image`) sees one folder and
+nothing else: a uid of its own, no network, bounds on memory, bytes and files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from vibed.supervision.host import Host
 _DEADLINE_S = 300.0
 _MEMORY = 1 << 30
 _FILES = 400_000
-_UUID = "76696265-4400-4000-8000-000000000002"
-_LIBRARIES = ("/lib", "/lib32", "/lib64", "/bin", "/sbin")
 
 
 class ImageFailed(Exception):
@@ -42,11 +40,9 @@ async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int) 
     spec = place / "confine.json"
     try:
         host.cgroups.make(id, Bounds(_MEMORY, 2.0, 32))
-        (work / "tree").mkdir(parents=True)
-        for folder in (work, work / "tree"):
-            folder.chmod(0o755)
-            if host.privileged:
-                os.chown(folder, uid, uid)
+        work.mkdir(mode=0o755)
+        if host.privileged:
+            os.chown(work, uid, uid)
         spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs])))
         await _run(host, spec, tarball, most_bytes)
         image = work / "layer.erofs"
@@ -61,27 +57,19 @@ async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int) 
 def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, object]:
     entries: list[dict[str, object]] = [
         {"type": "tmpfs", "target": "/", "size": 1 << 20, "mode": "0755"},
-        {"type": "bind", "source": "/usr", "target": "/usr", "ro": True},
         {"type": "bind", "source": str(host.agent), "target": "/vibed-agent", "ro": True},
         {"type": "bind", "source": str(work), "target": "/made"},
-        {"type": "tmpfs", "target": "/tmp", "size": 16 << 20, "mode": "1777"},
-        {"type": "dev", "target": "/dev"},
     ]
-    for place in map(Path, _LIBRARIES):
-        if place.is_symlink():
-            entries.append({"type": "symlink", "source": str(place.readlink()), "target": str(place)})
-        elif place.is_dir():
-            entries.append({"type": "bind", "source": str(place), "target": str(place), "ro": True})
     confine: dict[str, object] = {
         "userns": True,
         "namespaces": ["mount", "pid", "net", "ipc", "uts", "cgroup"],
         "hostname": "layer",
         "root": entries,
         "cwd": "/made",
-        "env": {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8"},
+        "env": {},
         "capabilities": [],
         "seccomp": "default",
-        "landlock": {"ro": ["/"], "rw": ["/made", "/tmp", "/dev"]},
+        "landlock": {"ro": ["/"], "rw": ["/made"]},
         "rlimits": {"nproc": 16, "nofile": 4096, "core": 0},
         "cgroup_procs": procs,
         "die_with_parent": True,
@@ -93,11 +81,8 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
 
 
 async def _run(host: Host, spec: Path, tarball: int, most_bytes: int) -> None:
-    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "unpack", "/made/tree", "--plain"]
-    argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES), "--"]
-    # noinline_data: gVisor cannot map files whose tail lies in their inode
-    argv += ["mkfs.erofs", "-E", "noinline_data", "-T0", "-U", _UUID, "-x-1", "--all-root", "--quiet"]
-    argv += ["/made/layer.erofs", "/made/tree"]
+    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "image", "/made/layer.erofs"]
+    argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES)]
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=tarball,

@@ -19,7 +19,7 @@ from typing import Any
 
 from vibed.apps.app import Install
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised when the same resolution is laid out in another way than before."""
 
 

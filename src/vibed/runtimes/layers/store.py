@@ -5,8 +5,9 @@
     <home>/layers/requests/<request key>    which layer the same request led to
     <home>/layers/.making-*                 what is in the making; what a killed vibeD left of it goes at the next start
 
-An image is there, whole and on the disk, before anything names it, so a half-built one is never found. Each is compared
-with its name once before this process gives it out, and its size each time: one that was damaged is as good as none.
+An image is there, whole, before anything names it, so a half-built one is never found. Each is compared with its name
+once before this process gives it out, and its size each time: one that was damaged, or did not reach the disk before
+the machine lost its power, is as good as none. So nobody who waits for a layer waits for the disk.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from typing import Any
 from vibed.runtimes.keeping import clear, doomed, making
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.tool import sha256_of
-from vibed.runtimes.trees import sync
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -96,9 +96,7 @@ class LayerStore:
             # also over one that is there: it may be damaged, and whoever has it mounted keeps it
             image.chmod(0o644)
             os.chown(image, os.geteuid(), os.getegid())
-            sync(image)
             image.replace(final)
-            sync(self._images)
             self._compared.add(digest)
             before = self._entry(key)
             self._write(
