@@ -16,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -183,7 +184,7 @@ func (w *Writer) place(name string, n *node) error {
 		above = ""
 	}
 	if len(base) > maxName {
-		return fmt.Errorf("a name has %d bytes", len(base))
+		return syscall.ENAMETOOLONG
 	}
 	parent, err := w.directory(above)
 	if err != nil {
