@@ -438,6 +438,17 @@ PAIRS: tuple[Pair, ...] = (
     ),
     # the language
     Pair(
+        "table-script",
+        {
+            "app.py": flask(
+                "import sqlite3", "FIRST = sqlite3.connect('shop.db').execute('select * from item').fetchone()"
+            ),
+            "init_db.py": "import sqlite3\nsqlite3.connect('shop.db').execute('CREATE TABLE item (name TEXT)')\n",
+        },
+        ("no such table: item (app.py, line 2)", "run `python init_db.py` before the server", "in a Procfile"),
+        {"Procfile": "web: python init_db.py && gunicorn app:app\n"},
+    ),
+    Pair(
         "python-syntax",
         {"app.py": flask("def broken(:", "    pass"), "Procfile": "web: gunicorn app:app\n"},
         ("SyntaxError", "app.py, line 1", "mend that line"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.classify_trees import table_of
 from vibed.classify.classifier import classify
-from vibed.classify.variables import read_in
+from vibed.classify.variables import filled_in, read_in
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,26 @@ def test_a_version_knows_what_the_files_that_run_read_and_none_where_an_env_file
     files = {"app.py": app, "settings_of_mine.py": mine, "other.py": "import os\nos.environ['UNUSED']\n"}
     assert classify(table_of(files)).runtime().reads == ("GIVEN", "KEY")
     assert classify(table_of({**files, ".env": "GIVEN=1\n"})).runtime().reads == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "filled"),
+    [
+        (
+            "node",
+            "new GoogleStrategy({ clientID: process.env.GOOGLE_CLIENT_ID, secret: process.env.GOOGLE_SECRET || '' })",
+            {"clientID": "GOOGLE_CLIENT_ID", "secret": "GOOGLE_SECRET"},
+        ),
+        ("node", "const supabaseUrl: string = process.env.SUPABASE_URL!", {"supabaseUrl": "SUPABASE_URL"}),
+        ("node", "const stripe = new Stripe(process.env.STRIPE_KEY as string)", {"Stripe": "STRIPE_KEY"}),
+        ("node", "const size = process.env.SIZE || 10; const port = process.env.PORT", {}),
+        ("node", "if (key === process.env.KEY) {}", {}),
+        ("python", "OpenAI(api_key=os.getenv('MY_KEY'))", {"api_key": "MY_KEY"}),
+        ("python", "app.config['CLIENT'] = os.environ.get(\"CLIENT_ID\", '')", {"CLIENT": "CLIENT_ID"}),
+        ("python", "create_client(os.environ.get('SUPABASE_URL'), key)", {"create_client": "SUPABASE_URL"}),
+        ("python", "size = os.getenv('SIZE', '10')", {}),
+        ("python", "name = os.getenv('NAME') or 'x'", {}),
+    ],
+)
+def test_what_gets_the_value_of_a_variable_is_known_by_its_name(kind: str, text: str, filled: dict[str, str]) -> None:
+    assert filled_in([text], kind) == filled

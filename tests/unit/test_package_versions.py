@@ -169,3 +169,12 @@ def test_a_commonjs_package_that_is_imported_by_names_is_told_how() -> None:
     error = told(*lines, kind="node", template="node-24")
     assert "imports `nope` by name from express, which is a CommonJS module" in error.message
     assert "import pkg from 'express'" in (error.hint or "")
+
+
+def test_for_want_of_a_table_the_script_that_makes_it_is_named_with_the_line_that_runs_it_first() -> None:
+    runtime = Runtime("general", "python-313", "python", "gunicorn app:app", "test", prepares="python init_db.py")
+    tail = traceback("sqlite3.OperationalError: no such table: item")
+    run = Run("a", 1, 1, Path("/x"), runtime, {}, Limits())
+    error = diagnose("StartFailed", "", {"exit": {"code": 1, "at": 1.0, "tail": tail}}, run)
+    assert "no such table: item (app.py, line 3)" in error.message
+    assert "the entrypoint `python init_db.py && gunicorn app:app`" in (error.hint or "")

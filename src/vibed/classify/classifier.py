@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from vibed.classify import command_line, contents, dependencies, left_out, named, not_kept, own_tls, ports, started
+from vibed.classify import (
+    command_line,
+    contents,
+    dependencies,
+    left_out,
+    named,
+    not_kept,
+    own_tls,
+    ports,
+    started,
+    table_scripts,
+)
 from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, NoEntrypoint, ProjectBelow
@@ -70,6 +81,8 @@ def _classified(
             *contents.notes(project.tree),
         ),
         reads=environment.unset(project, decision),
+        fills=environment.filled(project, decision),
+        prepares=table_scripts.command(project, decision),
     )
     shown = decision.root + decision.index if decision.kind == "static" else decision.entrypoint
     shown = "" if decision.made is not None else shown
@@ -99,6 +112,8 @@ def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decisi
         build=second.build or (decision.build if decision.kind == "python" else ()),
         packages=decision.packages,
         reads=decision.reads,
+        fills=decision.fills,
+        prepares=decision.prepares,
         install=decision.install,
         otherwise=None,
     )

@@ -101,6 +101,10 @@ class Decision:
     notes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     """Environment variables that its source reads and gives no value to."""
+    fills: Mapping[str, str] = field(default_factory=dict)
+    """What its source gives the value of such a variable, by name."""
+    prepares: str = ""
+    """What its source has for making its tables, and nothing runs."""
     otherwise: Decision | None = None
     """What the evidence that comes next says: tried once where the start ends before it serves."""
 
@@ -148,5 +152,7 @@ class Decision:
             elsewhere=self.elsewhere,
             notes=self.notes,
             reads=self.reads,
+            fills=dict(self.fills),
+            prepares=self.prepares,
             otherwise=self.otherwise.runtime() if self.otherwise else None,
         )

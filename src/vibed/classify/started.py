@@ -50,6 +50,11 @@ def folders(decision: Decision, files: Sequence[str]) -> list[str]:
     return [f"{folder}/" if folder else "" for folder in dict.fromkeys((*found, ""))]
 
 
+def working_folders(decision: Decision) -> list[str]:
+    """Where the command runs what it starts, the last first; empty for the root."""
+    return list(dict.fromkeys(folder for _, folder in reversed(list(_commands(decision)))))
+
+
 def sources(project: Project, decision: Decision) -> list[str]:
     """The source files that run, as far as it can be told: those that the command starts and what they reach."""
     if decision.kind == "go":

@@ -31,6 +31,18 @@ _READ = {
     ),
     "go": (re.compile(rf"""\bos\.(?:Getenv|LookupEnv)\("({_NAME})"\)"""),),
 }
+_EMPTY = r"(?:''|\"\"|``|null|undefined|None)"
+_FILLED = {
+    "python": re.compile(
+        rf"""([A-Za-z_]\w{{1,60}})["']?\]?\s{{0,9}}[=:(]\s{{0,9}}(?:os\.)?(?:environ\[|getenv\(|environ\.get\()\s{{0,9}}"""
+        rf"""["']({_NAME})["']\s{{0,9}}(?:,\s{{0,9}}{_EMPTY}\s{{0,9}})?[\])](?!\s{{0,9}}or\b(?!\s{{0,9}}{_EMPTY}))"""
+    ),
+    "node": re.compile(
+        rf"""([A-Za-z_]\w{{1,60}})["']?(?:\s{{0,9}}:\s{{0,9}}string)?\s{{0,9}}[=:(]\s{{0,9}}process\.env\.({_NAME})\b"""
+        rf"""(?!\s{{0,9}}(?:(?:\?\?|\|\|)(?!\s{{0,9}}{_EMPTY})|=[^=]))"""
+    ),
+}
+"""An option, an argument, a variable of its own or what is called, and the variable whose value it gets."""
 _TAKEN_APART = {
     "node": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}process\.env\b"),
     "worker": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}(?:\w{1,20}\s{0,3}\.\s{0,3}){0,2}(?<!meta\.)env\b(?!\.)"),
@@ -47,18 +59,38 @@ _USUAL = frozenset({
 _ENV_FILES = (".env", ".env.production", ".env.local", ".flaskenv")
 """What may give values: nobody reads them before the app does."""
 _MOST = 8
+_MOST_FILLED = 24
 
 
 def unset(project: Project, decision: Decision) -> tuple[str, ...]:
     """Names in the order in which they are read; of a server of the general lane, or of a worker."""
+    given = _bound(decision.options) if decision.kind == "worker" else decision.env
+    return read_in(_texts(project, decision), decision.kind, given)
+
+
+def filled(project: Project, decision: Decision) -> dict[str, str]:
+    """What the source gives the value of a variable that may not be set, by name: `clientID` -> `GOOGLE_CLIENT_ID`."""
+    return filled_in(_texts(project, decision), decision.kind, decision.env)
+
+
+def filled_in(texts: Iterable[str], kind: str, given: Collection[str] = ()) -> dict[str, str]:
+    """As `filled`, of sources of a kind of app."""
+    pattern = _FILLED.get(kind)
+    found: dict[str, str] = {}
+    for option, name in (pair for text in texts for pair in (pattern.findall(text) if pattern else ())):
+        if name not in _USUAL and name not in given:
+            found.setdefault(option, name)
+    return dict(list(found.items())[:_MOST_FILLED])
+
+
+def _texts(project: Project, decision: Decision) -> list[str]:
     worker = decision.kind == "worker"
     if decision.kind not in _READ or (not worker and any(project.tree.has(name) for name in _ENV_FILES)):
-        return ()
+        return []
     files = list(started.sources(project, decision))
     if decision.kind == "python":
         files += [path for path in project.tree.known("settings.py", "config.py") if path not in files]
-    given = _bound(decision.options) if worker else decision.env
-    return read_in([project.tree.text(path) for path in files], decision.kind, given)
+    return [project.tree.text(path) for path in files]
 
 
 def _bound(options: Mapping[str, object]) -> set[str]:

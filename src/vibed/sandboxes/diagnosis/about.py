@@ -21,6 +21,8 @@ class About:
     """Environment variables that its source reads and that it was not given."""
     fills: Mapping[str, str] = field(default_factory=dict)
     """What its source gives the value of such a variable: an option, an argument or a name -> the variable."""
+    start: str = ""
+    """What starts it, for a person."""
     prepares: str = ""
     """A command that makes its tables, and that nothing runs; empty where its source has none."""
     wanted: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class About:
             disk_mb,
             tuple(name for name in runtime.reads if name not in given),
             {option: name for option, name in runtime.fills.items() if name not in given},
+            runtime.entrypoint,
             runtime.prepares,
             runtime.install.wanted if runtime.install is not None else (),
             installed or {},

@@ -81,12 +81,6 @@ _ROWS = (
         f"create the folder before (`os.makedirs(…, exist_ok=True)`, `mkdirSync`): {_WRITABLE}",
     ),
     _row(
-        r"no such table: (\S+)|relation \"([^\"]+)\" does not exist",
-        "",
-        "create it when the app starts (`CREATE TABLE IF NOT EXISTS …`, `db.create_all()`, `python manage.py migrate`"
-        " before the server): a database is empty in each new sandbox",
-    ),
-    _row(
         r"Missing staticfiles manifest entry",
         "",
         "collect the static files before the server starts: `python manage.py collectstatic --noinput &&"
@@ -185,6 +179,7 @@ _ROWS = (
         "mend that line",
     ),
 )
+_NO_TABLE = re.compile(r"no such table: (\S+)|relation \"([^\"]+)\" does not exist")
 _NO_FILE = re.compile(
     r"can't open file '([^']+)'|No such file or directory\)?: '([^']+)'|no such file or directory, \w+ '([^']+)'"
     r"|open (\S+): no such file or directory|File does not exist: (\S+)|pattern (\S+): no matching files found"
@@ -202,6 +197,7 @@ def cause(fault: Fault, about: About) -> Cause | None:
         variables.variable,
         _file,
         services.unreachable,
+        _no_table,
         _table,
         variables.of_env,
     ):
@@ -225,6 +221,23 @@ def _table(fault: Fault, about: About) -> Cause | None:
             hint = row.hint.replace("{variable}", variables.listed(about.unset) or "that variable")
             return Cause(told, hint, complete=row.complete)
     return None
+
+
+def _no_table(fault: Fault, about: About) -> Cause | None:
+    if _NO_TABLE.search(fault.text) is None:
+        return None
+    if about.prepares:
+        hint = (
+            f"a database is empty in each new sandbox, and the source has what makes it: run `{about.prepares}` before"
+            f" the server, by the entrypoint `{about.prepares} && {about.start}` or that line in a Procfile"
+            f" (`web: …`)"
+        )
+    else:
+        hint = (
+            "create it when the app starts (`CREATE TABLE IF NOT EXISTS …`, `db.create_all()`, `python manage.py"
+            " migrate` before the server): a database is empty in each new sandbox"
+        )
+    return Cause("", hint)
 
 
 def _file(fault: Fault, about: About) -> Cause | None:

@@ -49,12 +49,22 @@ _ABSENT = re.compile(r"NoneType|None\b|undefined|null|Invalid URL|must have a va
 _PYDANTIC = re.compile(r"validation errors? for (\w+)")
 _FIELD = re.compile(rf"^({_NAME})$")
 _ZOD = re.compile(r"\"path\": \[\s*\"([A-Z][A-Z0-9_]+)\"\s*\][^}]*received undefined")
+_MADE = re.compile(r"^\s*at (?:new )?(?:\w+\.)*([A-Za-z_]\w+) \(\S*node_modules/")
+_NEITHER = re.compile(r"\b(?:[Nn]either|[Nn]o) [^\n]{1,100} (?:provided|given|specified|set)\b")
+_THEIRS = {
+    "node_modules/@clerk/": ("CLERK_PUBLISHABLE_KEY", "CLERK_SECRET_KEY"),
+    "node_modules/@auth/": ("AUTH_SECRET",),
+}
+_COMMON = frozenset({"error", "required", "requires", "missing", "option", "options", "must", "the", "value", "type"})
+_SHORT = 5
 _SECRET_KEY = re.compile(r"The SECRET_KEY setting must not be empty")
 
 
 def variable(fault: Fault, about: About) -> Cause | None:
     """The cause, when the error is about variables that are not set."""
-    if names := _surely(fault):
+    if passed := _passed(fault, about):
+        return passed
+    if names := _surely(fault) or _of_its_own(fault):
         plural = "s" if len(names) > 1 else ""
         return Cause(
             f"needs the environment variable{plural} {listed(names)}",
@@ -90,6 +100,51 @@ def _them(about: About) -> str:
 def listed(names: Sequence[str]) -> str:
     """Names as a sentence has them; empty without any."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def _passed(fault: Fault, about: About) -> Cause | None:
+    """The cause, when a package got nothing for what the source gives it of a variable that is not set."""
+    got_nothing = any(pattern.search(fault.text) for pattern in (_MISSING, _ABSENT, _NEITHER))
+    if not got_nothing or not _of_a_package(fault):
+        return None
+    said = {_letters(word) for word in re.findall(r"[A-Za-z_]\w+", fault.text)} - _COMMON
+    option = next((option for option in about.fills if _letters(option) in said), "")
+    if not option:
+        made = {match[1] for line in fault.context if (match := _MADE.search(line))}
+        option = next((option for option in about.fills if option in made), "")
+    name = about.fills.get(option) or next(
+        (name for name in about.unset if any(_letters(name).endswith(word) for word in said if len(word) > _SHORT)), ""
+    )
+    if not name:
+        return None
+    # its fellows would be missed next
+    family = name.partition("_")[0] + "_"
+    names = [name, *(n for n in dict.fromkeys((*about.fills.values(), *about.unset)) if n.startswith(family))]
+    names = list(dict.fromkeys(names))[:5]
+    them = "them" if len(names) > 1 else "it"
+    by = f", which its source gives as `{option}`" if option else ""
+    return Cause(
+        f"needs the environment variable{'s' if len(names) > 1 else ''} {listed(names)}{by if len(names) == 1 else ''}",
+        f"deploy again with {them} among the app's environment variables"
+        f"{f' (its source gives {name} as `{option}`)' if by and len(names) > 1 else ''}",
+    )
+
+
+def _of_its_own(fault: Fault) -> list[str]:
+    """Those that a package reads itself, and whose name it does not say."""
+    if not _MISSING.search(fault.text):
+        return []
+    return next((list(names) for folder, names in _THEIRS.items() if any(folder in at for at in fault.context)), [])
+
+
+def _of_a_package(fault: Fault) -> bool:
+    """Whether a package raised it, and not a line of the app's own."""
+    at = next((line for line in fault.context if line.lstrip().startswith("at ")), "")
+    return fault.library or "node_modules/" in at
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _surely(fault: Fault) -> list[str]:
