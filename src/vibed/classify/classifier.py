@@ -60,12 +60,11 @@ def _classified(
     installs: Collection[str],
 ) -> Decision:
     asked = override is not None and override.port is not None
-    builds = "build" in installs
-    project = Project(tree, templates, (override.port if override else None) or PORT, builds=builds)
+    project = Project(tree, templates, (override.port if override else None) or PORT, installs=installs)
     decision = _decided(project, override)
     texts = _texts(project, decision)
     if not asked and (instead := _other_port(decision, texts)) is not None:
-        beside = Project(tree, templates, instead, builds=builds)
+        beside = Project(tree, templates, instead, installs=installs)
         other = _decided(beside, override)
         if str(project.port) not in _command(other):  # else it is written out in the command, and the project's own
             project, decision, texts = beside, other, _texts(beside, other)

@@ -94,7 +94,8 @@ def _on(
         )
     if decision.made is not None and decision.made.kind in ("node", "worker"):
         names = tuple(sorted(project.node.all_dependencies))
-        return replace(decision, dependencies=names, install=node_install.for_build(project.node, decision.made))
+        install = node_install.for_build(project.node, decision.made, started.entries(project, decision))
+        return replace(decision, dependencies=names, install=install)
     if decision.kind in ("node", "worker"):
         files = started.entries(project, decision)
         worker = decision.kind == "worker"

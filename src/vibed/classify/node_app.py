@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from vibed.classify import typescript
 from vibed.classify.errors import BuildRequired
 from vibed.classify.evidence import favoured
 from vibed.classify.node_tools import BUILD_TOOLS, FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree, strings
+from vibed.classify.typescript import Runner
 from vibed.sources.errors import quoted
 
 _ENTRIES = (
@@ -55,7 +57,6 @@ _NEEDS_TRANSFORM = re.compile(
     r"|^[ \t]*import[ \t]+\w+[ \t]*=[ \t]*require\(",
     re.MULTILINE,
 )
-_DECORATOR = re.compile(r"^[ \t]*@[A-Z]\w*\(", re.MULTILINE)
 
 
 _MOST_FILES = 60
@@ -70,6 +71,8 @@ class NodeApp:
     tree: Tree
     has_tsx: bool = False
     """Whether the template brings tsx."""
+    installs: bool = False
+    """Whether what the template does not bring can be installed."""
     _neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _reached: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -215,24 +218,13 @@ class NodeApp:
         return self.tree.first(tried)
 
     def run(self, path: str, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The command for one file. Raises `BuildRequired` for TypeScript that Node cannot run by stripping its
-        types."""
+        """The command for one file. Raises `BuildRequired` for TypeScript that Node cannot run by stripping its types,
+        where nothing can be installed that does."""
         if not path.endswith(("ts", "tsx")):
             return ("node", *flags, path)
-        files = [p for p in self.reached(path) if p.endswith(("ts", "tsx"))]
-        texts = [self.tree.text(p) for p in files]
-        reason = ""
-        if any(p.endswith("tsx") for p in files):
-            reason = "it contains JSX"
-        elif any(_DECORATOR.search(text) for text in texts):
-            reason = "it uses decorators"
-        else:
-            bare = next((n for p in files for n in self.imports(p) if self._lacks_extension(p, n)), None)
-            if bare:
-                reason = f"it imports {quoted(bare)} without the file’s extension"
-        if reason:
-            if self.has_tsx:
-                return ("node", "--import", "tsx", *flags, path)
+        if (runner := self.runner(path)) is not None:
+            return ("node", *runner.flags, *flags, path)
+        if reason := self.unstrippable(path):
             raise BuildRequired(
                 f"{quoted(path)} is TypeScript that Node cannot run as it is: {reason}",
                 hint=(
@@ -240,9 +232,36 @@ class NodeApp:
                     " JavaScript with it"
                 ),
             )
-        if any(_NEEDS_TRANSFORM.search(text) for text in texts):
+        if any(_NEEDS_TRANSFORM.search(self.tree.text(p)) for p in self._typed(path)):
             flags = ("--experimental-transform-types", *flags)
         return ("node", *flags, path)
+
+    def unstrippable(self, path: str) -> str:
+        """Why Node cannot run a file by stripping types, in words; empty where it can."""
+        files = self._typed(path)
+        if any(p.endswith("tsx") for p in files):
+            return "it contains JSX"
+        if any(typescript.DECORATOR.search(self.tree.text(p)) for p in files):
+            return "it uses decorators"
+        bare = next((n for p in files for n in self.imports(p) if self._lacks_extension(p, n)), None)
+        return f"it imports {quoted(bare)} without the file’s extension" if bare else ""
+
+    def runner(self, path: str) -> Runner | None:
+        """What has to run a TypeScript file in Node's place, where that is there or can be installed."""
+        if not path.endswith(("ts", "tsx")) or not (self.has_tsx or self.installs):
+            return None
+        modules = self.package.get("type") == "module" or path.endswith("mts")
+        reason = self.unstrippable(path)
+        if not reason and self.installs:
+            files = self._typed(path)
+            imported = [name for file in files for name in self.imports(file)]
+            reason = typescript.only_compiled(
+                self.tree, {file: self.tree.text(file) for file in files}, imported, modules=modules
+            )
+        return typescript.runner(self.tree, self.all_dependencies, modules=modules) if reason else None
+
+    def _typed(self, path: str) -> list[str]:
+        return [p for p in self.reached(path) if p.endswith(("ts", "tsx"))]
 
     def _lacks_extension(self, importer: str, name: str) -> bool:
         if name[0] != ".":

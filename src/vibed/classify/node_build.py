@@ -37,9 +37,12 @@ def source_of(node: NodeApp, path: str) -> str | None:
 
 
 def stands_against(node: NodeApp, path: str) -> str:
-    """Why Node cannot run TypeScript as it is, for the end of a hint; empty where it can."""
-    try:
-        node.run(path)
-    except BuildRequired as error:
-        return f"; without a build: {error.hint} ({error.message})"
-    return ""
+    """Why Node cannot run TypeScript as it is, for the end of a hint; empty where it can, or where something that is
+    installed for it does and nothing builds it."""
+    reason = node.unstrippable(path)
+    if not reason or (node.runner(path) is not None and "build" not in node.scripts):
+        return ""
+    return (
+        "; without a build: write imports with their extension (./routes.ts)"
+        f" ({quoted(path)} is TypeScript that Node cannot run as it is: {reason})"
+    )

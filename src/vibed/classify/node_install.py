@@ -36,9 +36,11 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
     # what is only there for development, and imported all the same
     others = node.all_dependencies if beside is None else {}
     misplaced = {name: spec for name, spec in others.items() if name in imported and name not in declared}
-    inferred = not declared and not misplaced
+    runs = _runs_typescript(node, entries) if not imported_only else {}
+    inferred = not declared and not misplaced and not (beside is None and runs.keys() & node.all_dependencies.keys())
     if inferred:
         declared = dict.fromkeys(sorted(imported), "*")
+    misplaced |= {name: spec for name, spec in runs.items() if name not in declared}
     known = declared | misplaced
     undeclared: list[str] = []
     if imported_only:
@@ -51,7 +53,7 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
         name
         for name, spec in known.items()
         if f"node_modules/{name}" not in node.tree.folders
-        and (name in imported or not NOT_NEEDED.match(name))
+        and (name in imported or name in runs or not NOT_NEEDED.match(name))
         and not _has(node, name, spec, packages.get(name))
     ]
     if inferred:
@@ -65,7 +67,13 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
         kind="node",
         manager=manager,
         files=tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path)) if by_files else (),
-        wanted=tuple(undeclared) if by_files else tuple(_spec(name, spec) for name, spec in sorted(declared.items())),
+        wanted=tuple(undeclared)
+        if by_files and imported_only
+        else tuple(
+            _spec(name, spec)
+            for name, spec in sorted((declared | runs).items())
+            if not by_files or (name in runs and name not in node.all_dependencies)
+        ),
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
         private=by_files and node_sharing.belongs_to_source(node),
         development=bool(misplaced or (by_files and undeclared)),
@@ -92,6 +100,15 @@ def _is_own(node: NodeApp, name: str) -> bool:
     )
 
 
+def _runs_typescript(node: NodeApp, entries: Sequence[str]) -> dict[str, str]:
+    """What runs its TypeScript in Node's place, with the versions that package.json gives: it is most often among what
+    is for development.
+    """
+    runner = next((found for path in entries if (found := node.runner(path)) is not None), None)
+    names = (runner.package, *runner.beside) if runner is not None else ()
+    return {name: node.all_dependencies.get(name, "*") for name in names}
+
+
 def _beside(node: NodeApp, entries: Sequence[str]) -> dict[str, str] | None:
     """What the package.json declares that lies below the root and nearest to what is started; None where there is none
     that declares anything. Its packages are found from the root too.
@@ -109,11 +126,13 @@ def _spec(name: str, spec: str) -> str:
     return name if spec in ("*", "", "latest") else f"{name}@{spec}"
 
 
-def for_build(node: NodeApp, build: Build) -> Install | None:
-    """All that package.json names, for a build and for what it makes, and what that build needs beside it; None where
-    that is nothing.
+def for_build(node: NodeApp, build: Build, entries: Sequence[str] = ()) -> Install | None:
+    """All that package.json names, for a build and for what it makes, and what that build and what is started from
+    `entries` need beside it; None where that is nothing.
     """
-    if not node.all_dependencies and not build.packages:
+    runs = [name for name in _runs_typescript(node, entries) if name not in node.all_dependencies]
+    packages = (*build.packages, *runs)
+    if not node.all_dependencies and not packages:
         return None
     manager, lock = _manager(node)
     files = tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path))
@@ -121,7 +140,7 @@ def for_build(node: NodeApp, build: Build) -> Install | None:
         kind="node",
         manager=manager,
         files=files,
-        wanted=build.packages,
+        wanted=packages,
         private=node_sharing.belongs_to_source(node),
         development=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 from vibed.classify.decision import PORT, TemplateFacts
@@ -23,18 +23,23 @@ class Project:
     """A tree with its views; what is costly is found once, and only when a rule asks."""
 
     def __init__(
-        self, tree: Tree, templates: Mapping[str, TemplateFacts] | None, port: int = PORT, *, builds: bool = False
+        self,
+        tree: Tree,
+        templates: Mapping[str, TemplateFacts] | None,
+        port: int = PORT,
+        *,
+        installs: Collection[str] = (),
     ) -> None:
-        """`builds`: what has to be built first can be."""
+        """`installs`: the kinds of app for which packages can be installed; `build`: what has to be built first can."""
         self.tree = tree
         self.templates = templates
         self.port = port
-        self.builds = builds
+        self.builds = "build" in installs
         self.passed_over: list[str] = []
         """What said how to start it and could not be followed, in words."""
         self.sources = Sources(tree)
         self.python = PythonApp(tree, self.sources, port)
-        self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}))
+        self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}), "node" in installs)
         self.scripts = Scripts(self.node, port)
         self.script_tools = ScriptTools(self.scripts)
         self.worker = WorkerApp(tree, self.node, builds)

@@ -27,7 +27,7 @@ _MANIFESTS = frozenset(
         "package.json", "pyproject.toml", "Procfile", "wrangler.toml", "wrangler.json", "wrangler.jsonc", "go.mod",
         "runtime.txt", "Pipfile", "deno.json", "deno.jsonc", "Dockerfile", "startup.txt", "_redirects", "modules.txt",
         "environment.yml", "environment.yaml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py",
-        ".nvmrc", ".node-version", ".tool-versions",
+        ".nvmrc", ".node-version", ".tool-versions", "tsconfig.json",
         "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml",
         "vercel.json", "tsconfig.json",
         "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
