@@ -59,10 +59,10 @@ _CHANGES = tuple((re.compile(pattern), minor, named) for pattern, minor, named i
      12, "`ssl.wrap_socket` and `match_hostname`"),
     (r"'EntryPoints' object has no attribute 'get'", 12, "entry points as a dictionary"),
     (r"module 'locale' has no attribute 'format'", 12, "`locale.format`"),
-    (r"ForwardRef\._evaluate\(\) missing 1 required keyword-only argument", 12, "`typing` as it was before 3.12.4"),
-    (r"directly inherits TypingOnly but has additional attributes", 13, "classes as they were before 3.13"),
+    (r"ForwardRef\._evaluate\(\) missing 1 required keyword-only argument", 12, "`typing`"),
+    (r"directly inherits TypingOnly but has additional attributes", 13, "attributes of classes"),
     (r"module 'ast' has no attribute '(?:Str|Num|Bytes|NameConstant|Ellipsis)'", 14, "the old nodes in `ast`"),
-    (r"There is no current event loop in thread 'MainThread'", 14, "an event loop that nobody has begun"),
+    (r"There is no current event loop in thread 'MainThread'", 14, "event loops"),
     (r"cannot import name 'ByteString' from '(?:typing|collections\.abc)'", 14, "`ByteString`"),
 ))  # fmt: skip
 """What else packages stumble over: their error, the first 3.N in which they do, and what they use, for a person."""
@@ -114,7 +114,7 @@ def _module(fault: Fault) -> tuple[int, str, str, str] | None:
 def _change(fault: Fault) -> tuple[int, str, str, str] | None:
     for pattern, minor, named in _CHANGES:
         if pattern.search(fault.text):
-            return minor, named, "", "needs {what}, which {python} does not have any more"
+            return minor, named, "", "stumbles over what {python} has changed ({what})"
     return None
 
 
