@@ -42,7 +42,7 @@ class Project:
         self.node = NodeApp(tree, "tsx" in (self.packages("node-24") or {}), "node" in installs)
         self.scripts = Scripts(self.node, port)
         self.script_tools = ScriptTools(self.scripts)
-        self.worker = WorkerApp(tree, self.node, builds)
+        self.worker = WorkerApp(tree, self.node, self.builds)
         self.go = GoApp(tree)
         self.site = Site(tree)
 

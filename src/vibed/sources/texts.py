@@ -29,8 +29,8 @@ _MANIFESTS = frozenset(
         "environment.yml", "environment.yaml", "setup.py", "setup.cfg", ".python-version", "gunicorn.conf.py",
         ".nvmrc", ".node-version", ".tool-versions", "tsconfig.json",
         "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "_headers", "netlify.toml",
-        "vercel.json", "tsconfig.json",
-        "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json", "railway.toml",
+        "vercel.json", "angular.json", "firebase.json", "staticwebapp.config.json", "render.yaml", "railway.json",
+        "railway.toml",
         "nixpacks.toml", "fly.toml", "app.yaml", "heroku.yml", "deploy.template.yaml", "apprunner.yaml", ".replit",
         "ecosystem.config.json", "pm2.json", "process.json", ".npmrc", ".yarnrc", ".yarnrc.yml", "pnpm-workspace.yaml",
     }
