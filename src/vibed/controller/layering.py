@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from vibed import records
 from vibed.config import Config
@@ -51,13 +52,16 @@ def makers(
         built = builder.ready(template)
         return None if built is None else Base(template, templates[template].kind, built.packages, built.debian)
 
+    async def registries() -> Registries:
+        return pinned(await of_clients(tools), config.registries)
+
     toolbox = Toolbox(config.home, tools)
     workshop = Workshop(
         host,
         driver,
         toolbox,
         Compilers(config.home, tools, templates),
-        _Asked(tools, config.registries),
+        Asked(registries),
         timeout_s=max(_STEP_S, config.build_timeout_s),
     )
     # either takes a processor or two for a while
@@ -83,16 +87,33 @@ async def fetch_installers(config: Config, tools: Tools) -> None:
         log.warning("the package installers are not there yet", error=error.message, hint=error.hint)
 
 
-class _Asked:
-    """This machine's registries, or those of vibed.toml; its clients are asked now and then: that takes a second."""
+class Asked:
+    """This machine's registries, or those of vibed.toml. Its clients are asked now and then, which takes seconds where
+    they are slow: who comes while they are asked again gets what they said before.
+    """
 
-    def __init__(self, tools: Tools, settings: Mapping[str, object]) -> None:
-        self._tools = tools
-        self._settings = settings
+    def __init__(self, ask: Callable[[], Awaitable[Registries]], again_s: float = _ASK_AGAIN_S) -> None:
+        """`ask` asks the clients; what they said counts for `again_s` seconds."""
+        self._ask = ask
+        self._again_s = again_s
         self._known: tuple[float, Registries] | None = None
+        self._asking: asyncio.Task[Registries] | None = None
 
     async def __call__(self) -> Registries:
-        if self._known is None or time.monotonic() - self._known[0] > _ASK_AGAIN_S:
-            known = pinned(await of_clients(self._tools), self._settings)
-            self._known = (time.monotonic(), known)
-        return self._known[1]
+        """Raises what the first asking fails with; later ones are logged."""
+        if self._known is not None and time.monotonic() - self._known[0] <= self._again_s:
+            return self._known[1]
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._asked(), name="asking for registries")
+            self._asking.add_done_callback(self._ended)
+        return await asyncio.shield(self._asking) if self._known is None else self._known[1]
+
+    async def _asked(self) -> Registries:
+        known = await self._ask()
+        self._known = (time.monotonic(), known)
+        return known
+
+    def _ended(self, asking: asyncio.Task[Registries]) -> None:
+        self._asking = None
+        if not asking.cancelled() and (error := asking.exception()) is not None:
+            log.warning("this machine's package clients could not be asked", error=str(error))
