@@ -266,7 +266,8 @@ class TestBindings:
         files = {"workers-site/index.js": source, "public/index.html": "page", "public/a b/c.css": "b{}"}
         options = {"assets": {"directory": "public", "run_worker_first": True, "sites": True}}
         app = await serve(on, files, "workers-site/index.js", options=options)
-        assert ((await app.get()).body, (await app.get("/nowhere")).status) == ("page", 404)
+        assert (await app.get()).body == "page"
+        assert [(await app.get(path)).status for path in ("/nowhere", "/nowhere/index.html")] == [404, 404]
 
 
 class TestForms:

@@ -158,3 +158,14 @@ class TestBundles:
         (module,) = bundled.values()
         assert isinstance(module, dict)
         assert module["js"].startswith("import { createRequire")
+
+
+def test_of_a_worker_that_was_bundled_all_modules_are_passed_and_nothing_is_looked_for() -> None:
+    files = {
+        "worker/index.js": "/** import('./types') */ import(`./parts/${name}.js`);\nexport {\n  x as default\n};",
+        "worker/parts/a.js": "require('x')", "worker/add.wasm": "\0asm", "worker/page.html": "<p>", "assets/b.js": "",
+    }  # fmt: skip
+    modules = worker_code.built({name: text.encode() for name, text in files.items()}, "worker/index.js")
+    assert {name: next(iter(module)) for name, module in modules.items()} == {  # type: ignore[call-overload]
+        "worker/index.js": "js", "worker/parts/a.js": "js", "worker/add.wasm": "wasm", "worker/page.html": "text",
+    }  # fmt: skip

@@ -80,10 +80,23 @@ def shim(heap_mb: int) -> dict[str, str]:
     }
 
 
-def plain(files: Mapping[str, bytes], entry: str, *, bundled: bool = False) -> dict[str, object] | None:
-    """The modules that `entry` reaches, for `modules` of worker code; None when they have to be bundled. `bundled`:
-    they are already, and what else looks like an import there is none, or is caught where it fails.
-    """
+def built(files: Mapping[str, bytes], entry: str) -> dict[str, object]:
+    """The modules of a worker that was bundled: all that lie in the folder of its entry, whoever imports them."""
+    folder = entry.partition("/")[0]
+    modules: dict[str, object] = {}
+    for name, content in files.items():
+        kind = posixpath.splitext(name)[1]
+        if not name.startswith(f"{folder}/"):
+            continue
+        if kind in BINARIES:
+            modules[name] = binary(kind, content)
+        else:
+            modules[name] = {"text" if kind in TEXTS else "js": content.decode("utf-8", "replace")}
+    return modules
+
+
+def plain(files: Mapping[str, bytes], entry: str) -> dict[str, object] | None:
+    """The modules that `entry` reaches, for `modules` of worker code; None when they have to be bundled."""
     modules: dict[str, object] = {}
     waiting = [entry]
     while waiting:
@@ -92,8 +105,6 @@ def plain(files: Mapping[str, bytes], entry: str, *, bundled: bool = False) -> d
             continue
         kind = posixpath.splitext(name)[1]
         content = files.get(name)
-        if content is None and bundled and name != entry:
-            continue
         if content is None or len(modules) >= _MAX_MODULES:
             return None
         if kind in TEXTS:
@@ -109,14 +120,14 @@ def plain(files: Mapping[str, bytes], entry: str, *, bundled: bool = False) -> d
         except UnicodeDecodeError:
             return None
         for wanted in _imports(text):
-            if wanted.startswith(_BUILT_IN) or (bundled and not wanted.startswith(("./", "../"))):
+            if wanted.startswith(_BUILT_IN):
                 continue
             if not wanted.startswith(("./", "../")):
                 return None
             if "?" in wanted:
                 return None  # `./a.wasm?module`: the module has that name, and the file has not
             waiting.append(posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted)))
-        if name != entry and not bundled and _REQUIRE.search(text):
+        if name != entry and _REQUIRE.search(text):
             return None
         if name == entry and not _EXPORT.search(text) and not _FETCH_LISTENER.search(text):
             return None
@@ -265,7 +276,9 @@ def bundled(output: bytes) -> dict[str, object]:
 def _main(entry: str, modules: Mapping[str, object]) -> dict[str, object]:
     module = modules[entry]
     text = str(module["js"]) if isinstance(module, Mapping) else ""
-    as_service_worker = not _EXPORT.search(text) and bool(_FETCH_LISTENER.search(text))
+    # how esbuild writes it is looked for first: a bundle is long
+    exports = "\nexport {" in text or _EXPORT.search(text)
+    as_service_worker = not exports and bool(_FETCH_LISTENER.search(text))
     # service workers register while they are evaluated, so the module that listens comes first
     cache = {CACHE: {"js": _shipped("cache.js")}}
     main = _shipped("main.js").replace("@MODULE@", f"./{entry}")

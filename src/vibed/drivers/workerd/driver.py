@@ -239,7 +239,7 @@ class WorkerdDriver(SupervisedDriver):
 
 
 def _plain(source: Path, strip: str, entry: str, bundled: bool, limits: ArchiveLimits) -> dict[str, object] | None:
-    """Blocking: the modules of a worker that needs no bundling; None for one that does."""
+    """Blocking: the modules of a worker that needs no bundling, or was `bundled`; None for one that needs it."""
     try:
         table = read_table(source, limits)
         files: dict[str, bytes] = {}
@@ -255,7 +255,7 @@ def _plain(source: Path, strip: str, entry: str, bundled: bool, limits: ArchiveL
         raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     if entry not in files:
         raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
-    return worker_code.plain(files, entry, bundled=bundled)
+    return worker_code.built(files, entry) if bundled else worker_code.plain(files, entry)
 
 
 def _binaries(source: Path, strip: str, limits: ArchiveLimits) -> dict[str, bytes]:

@@ -79,7 +79,7 @@ export class Assets extends WorkerEntrypoint {
 export class StaticContent extends WorkerEntrypoint {
   async get(key, options) {
     const path = key.slice(key.indexOf("/"));
-    if (!has(path)) return null;
+    if (!has(path) || key !== keyOf(path.slice(1), code.assets.files[path.slice(1)])) return null;
     const found = await fileOf(this.env, path);
     if (!found.ok) return null;
     const type = (typeof options === "string" ? options : options?.type) ?? "text";
