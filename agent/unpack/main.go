@@ -13,7 +13,7 @@ import (
 
 const (
 	usage      = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] -- argv…"
-	imageUsage = "usage: vibed-agent image FILE [--max-bytes N] [--max-files N]"
+	imageUsage = "usage: vibed-agent image FILE [--beyond FOLDER] [--max-bytes N] [--max-files N]"
 )
 
 // layerUUID marks file systems that vibeD made of a tarball: it is fixed, so that the same content is the same image.
@@ -39,6 +39,8 @@ func options(args []string) (o Options, rest []string, ok bool) {
 		switch args[0] {
 		case "--strip":
 			o.Strip = args[1]
+		case "--beyond":
+			o.Beyond = args[1]
 		case "--max-bytes":
 			n, err := strconv.ParseInt(args[1], 10, 64)
 			if err != nil || n < 1 {

@@ -49,6 +49,7 @@ type Options struct {
 	MaxBytes int64  // of file content, 0: no bound but the file system's
 	MaxFiles int    // members of any kind, 0: no bound
 	Plain    bool   // the tarball is not gzipped
+	Beyond   string // an absolute folder that links may lead to as well, "": none
 }
 
 // Result says what was extracted.
@@ -281,7 +282,7 @@ func (x *extraction) symlink(rel, target string) error {
 	if rel == "" {
 		return refuse("a link without a name")
 	}
-	if err := within(rel, target); err != nil {
+	if err := within(rel, target); err != nil && !x.beyond(target) {
 		if ofATool(rel) {
 			return nil // The reader in Python has told the user.
 		}
@@ -323,6 +324,13 @@ var (
 // ofATool says whether a link is a virtual environment's or another tool's: one that leads out is left out, as by the
 // reader in Python (vibed.sources.links).
 func ofATool(rel string) bool { return toolFolders.MatchString(rel) || toolLinks.MatchString(rel) }
+
+// beyond says whether a target lies where links may lead beside the root. Nothing here follows one, so that it means
+// something only to whoever has both places.
+func (x *extraction) beyond(target string) bool {
+	return x.o.Beyond != "" && len(target) <= maxName && path.Clean(target) == target && !strings.ContainsRune(target, 0) &&
+		strings.HasPrefix(target, strings.TrimSuffix(x.o.Beyond, "/")+"/")
+}
 
 // within refuses link targets that lead out of the root. After the leading ".." no further one may come: a step into
 // another link and back up could end anywhere.

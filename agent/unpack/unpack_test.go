@@ -226,6 +226,23 @@ func TestLinksOfToolsThatLeadOutAreLeftOut(t *testing.T) {
 	}
 }
 
+func TestLinksMayLeadIntoOneFolderBesideTheRootWhereThatIsAskedFor(t *testing.T) {
+	packed := func(target string) []byte {
+		return archive(t, member{name: "modules/@a/b", link: target, kind: tar.TypeSymlink})
+	}
+	root, _ := place(t)
+	if _, err := Extract(bytes.NewReader(packed("/app/packages/b")), root, Options{Beyond: "/app"}); err != nil {
+		t.Fatal(err)
+	}
+	if target, err := os.Readlink(filepath.Join(root, "modules/@a/b")); err != nil || target != "/app/packages/b" {
+		t.Error(target, err)
+	}
+	for _, target := range []string{"/app", "/application/b", "/app/../etc/passwd", "/app//b", "/etc/passwd", "../../../app/b"} {
+		refused(t, packed(target), Options{Beyond: "/app"}, InjectFailed, "leads out")
+	}
+	refused(t, packed("/app/b"), Options{}, InjectFailed, "leads out")
+}
+
 func TestManyDirectoriesDoNotExhaustDescriptors(t *testing.T) {
 	root, _ := place(t)
 	var members []member

@@ -4,13 +4,14 @@
 //   node build.cjs       orders in /layers/out/request.json, what comes of it to the socket beside it
 //
 // What is sent: eight bytes with the length of a JSON object, the object, and then a gzipped tarball of what was built:
-// the folder that is a site, or the whole tree without its packages.
+// the folder that is a site, or the whole tree without its packages. Where it wrote among those, they come too, by a
+// connection of their own, as from an installation.
 
 const fs = require('node:fs')
 const path = require('node:path')
 const answer = require('./answer.cjs')
-const { APP, packages, programs, environment, run } = require('./project.cjs')
-const { pack } = require('./tarball.cjs')
+const { APP, packages, written, programs, environment, run } = require('./project.cjs')
+const { pack, packModules } = require('./tarball.cjs')
 
 const DEEPEST = 4
 /** Of a site that some tool made, and never its source. */
@@ -19,13 +20,19 @@ const NO_SITE = new Set(['node_modules', 'public', 'static', 'src', 'app', 'cove
 async function main () {
   const request = answer.request()
   const began = Date.now() - 1000
-  packages(request.copied)
+  const laid = packages(request)
   programs()
   const before = pages()
   console.log(`$ ${request.script}`)
   const { status, told } = await run(request.script, await environment(request.env))
   if (status !== 0) return answer.failed(told)
-  if (!request.site) return pack({ built: true }, APP, { without: ['node_modules', '.git', '.next/cache', '.vite'] })
+  if (!request.site) {
+    const carried = request.folders.some((folder) => written(folder, request.copied ? laid : 0))
+    if (carried) console.log('what it wrote among its packages is kept with them')
+    const without = ['node_modules', ...request.folders, '.git', '.next/cache', '.vite']
+    await pack({ built: true, carried }, APP, { without })
+    return carried ? packModules(request.folders) : 0
+  }
   const folder = output(request.outputs, before, began)
   if (folder === null) return answer.failed(told, { made: made(began) })
   console.log(`the site is in ${folder || '.'}`)

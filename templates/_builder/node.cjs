@@ -11,6 +11,7 @@ const path = require('node:path')
 const { spawn, spawnSync } = require('node:child_process')
 const answer = require('./answer.cjs')
 
+const APP = '/app'
 const PLACE = '/tmp/layer'
 const COMPILERS = '/layers/compilers'
 const HEADERS = '/layers/headers'
@@ -23,10 +24,13 @@ const OWN_NOTES = ['.modules.yaml', '.pnpm-workspace-state.json', '.pnpm-workspa
 async function main () {
   const request = answer.request()
   // where node_modules is made it stays: programs in it know their place
-  const place = request.inPlace ? '/app' : PLACE
+  const place = request.inPlace ? path.join(APP, request.folder || '') : PLACE
   fs.mkdirSync(place, { recursive: true })
   fs.mkdirSync('/tmp/home', { recursive: true })
-  for (const [name, text] of Object.entries(request.files)) fs.writeFileSync(path.join(place, name), text)
+  for (const [name, text] of Object.entries(request.files)) {
+    fs.mkdirSync(path.dirname(path.join(place, name)), { recursive: true })
+    fs.writeFileSync(path.join(place, name), text)
+  }
   const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true', ...request.env }
   env.PATH = `/layers/tools/bin:${env.PATH}`
   // by default npm 12 refuses the registry's own tarballs of packages that bring others with them (Tailwind 4)
@@ -64,11 +68,41 @@ async function resolved (request, place) {
 }
 
 async function installed (request, place) {
-  const modules = path.join(place, 'node_modules')
-  fs.mkdirSync(modules, { recursive: true })
-  for (const name of OWN_NOTES) fs.rmSync(path.join(modules, name), { recursive: true, force: true })
-  const connection = await answer.send({ installed: true, lacking: request.compilers ? compiled(place) : {} })
-  return pack(place, connection)
+  const root = request.inPlace ? APP : place
+  fs.mkdirSync(path.join(place, 'node_modules'), { recursive: true })
+  const folders = request.inPlace ? [...modules(root)] : ['node_modules']
+  for (const folder of folders) {
+    for (const name of OWN_NOTES) fs.rmSync(path.join(root, folder, name), { recursive: true, force: true })
+  }
+  if (request.inPlace) for (const folder of folders) lead(path.join(root, folder), folders.map((one) => path.join(root, one)))
+  const lacking = request.compilers ? compiled(root) : {}
+  return pack(root, folders, await answer.send({ installed: true, folders, lacking }))
+}
+
+/** The folders of packages below one, none of them inside another: that of a project, and those of its workspaces. */
+function * modules (root, at = '') {
+  for (const entry of fs.readdirSync(path.join(root, at), { withFileTypes: true })) {
+    if (!entry.isDirectory() || entry.name === '.git') continue
+    if (entry.name === 'node_modules') yield path.join(at, entry.name)
+    else yield * modules(root, path.join(at, entry.name))
+  }
+}
+
+/** Has links lead where they will be: to what is packed by the way from here to there, which stays, and to the project's
+ * own files (the packages of a workspace) by where the source is. */
+function lead (folder, packed) {
+  for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+    const whole = path.join(folder, entry.name)
+    if (entry.isDirectory()) lead(whole, packed)
+    if (!entry.isSymbolicLink()) continue
+    const said = fs.readlinkSync(whole)
+    const target = path.resolve(folder, said)
+    const within = packed.some((one) => target.startsWith(`${one}/`))
+    const right = within ? path.relative(folder, target) : target
+    if (right === said) continue
+    fs.unlinkSync(whole)
+    if (within || target.startsWith(`${APP}/`)) fs.symlinkSync(right, whole)
+  }
 }
 
 /** Removes what compiling left and nobody needs; returns the libraries that its outcome wants and that are not there. */
@@ -117,9 +151,9 @@ function run (argv, cwd, env) {
   })
 }
 
-function pack (place, connection) {
+function pack (root, folders, connection) {
   return new Promise((resolve, reject) => {
-    const tar = spawn('tar', ['-C', place, '-cf', '-', 'node_modules'], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const tar = spawn('tar', ['-C', root, '-cf', '-', '--', ...folders], { stdio: ['ignore', 'pipe', 'inherit'] })
     tar.on('error', reject)
     connection.on('error', reject)
     tar.stdout.pipe(connection, { end: false })

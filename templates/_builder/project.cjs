@@ -8,10 +8,12 @@ const answer = require('./answer.cjs')
 const googleFonts = require('./google_fonts.cjs')
 
 const APP = '/app'
-const MODULES = '/layers/node/node_modules'
+const LAYER = '/layers/node'
 const BIN = '/tmp/bin'
 const NPM = '/layers/tools/npm/bin/npm-cli.js'
-const KEPT = new Set(['.bin', '.pnpm', '.store', '.prisma'])
+/** What tools keep among packages for their next time, and managers for themselves, by its name. */
+const CACHES = /^\..*(?:cache|te?mp|vite|turbo|log|lock|state|yarn|\.ya?ml|\.json)|^\.(?:bin|pnpm|store)$/i
+const KEPT = new Set(['.bin', '.pnpm', '.store'])
 /** Whoever's packages they are, scripts of the project call the others by its usual managers. */
 const MANAGERS = {
   npm: `exec node ${NPM} "$@"`,
@@ -25,24 +27,48 @@ fi
 exec "$@"`]))
 }
 
+/** Lays what was installed into the app's folders; returns the time (milliseconds) from which on what is written there is
+ * the app's own. */
+function packages ({ folders, copied }) {
+  for (const folder of folders) lay(folder, copied)
+  const laid = Date.now() + 1
+  while (Date.now() <= laid);
+  return laid
+}
+
 /** A folder that tools may write to (they keep caches in it), of links to what is mounted. */
-function packages (copied) {
-  const place = path.join(APP, 'node_modules')
-  if (!fs.existsSync(MODULES)) return
+function lay (folder, copied) {
+  const mounted = path.join(LAYER, folder)
+  const place = path.join(APP, folder)
+  if (!fs.existsSync(mounted)) return
   if (copied) {
-    fs.cpSync(MODULES, place, { recursive: true, verbatimSymlinks: true, force: false })
+    fs.cpSync(mounted, place, { recursive: true, verbatimSymlinks: true, force: false })
     return
   }
   fs.mkdirSync(place, { recursive: true })
   const link = (name) => {
-    try { fs.symlinkSync(path.join(MODULES, name), path.join(place, name)) } catch (error) { if (error.code !== 'EEXIST') throw error }
+    try { fs.symlinkSync(path.join(mounted, name), path.join(place, name)) } catch (error) { if (error.code !== 'EEXIST') throw error }
   }
-  for (const name of fs.readdirSync(MODULES)) {
-    // what else begins with a dot is a cache that an install script left
-    if (!name.startsWith('@')) { if (name[0] !== '.' || KEPT.has(name)) link(name); continue }
+  for (const name of fs.readdirSync(mounted)) {
+    if (!name.startsWith('@')) { if (KEPT.has(name) || !CACHES.test(name)) link(name); continue }
     fs.mkdirSync(path.join(place, name), { recursive: true })
-    for (const inner of fs.readdirSync(path.join(MODULES, name))) link(path.join(name, inner))
+    for (const inner of fs.readdirSync(path.join(mounted, name))) link(path.join(name, inner))
   }
+}
+
+/** Whether there is more in a folder of packages than was laid there, but for what tools keep for their next time.
+ * `since`: milliseconds, where the packages are copies; else they are links. */
+function written (folder, since, at = '') {
+  const place = path.join(APP, folder, at)
+  let entries = []
+  try { entries = fs.readdirSync(place, { withFileTypes: true }) } catch { return false }
+  return entries.some((entry) => {
+    if (!at && CACHES.test(entry.name)) return false
+    const inner = path.join(at, entry.name)
+    if (entry.isSymbolicLink() && !since) return !fs.readlinkSync(path.join(place, entry.name)).startsWith(`${LAYER}/`)
+    if (entry.isDirectory() && (since || (!at && entry.name.startsWith('@')))) return written(folder, since, inner)
+    return !since || (!entry.isDirectory() && fs.lstatSync(path.join(place, entry.name)).ctimeMs >= since)
+  })
 }
 
 function programs () {
@@ -73,4 +99,4 @@ function run (line, env) {
   })
 }
 
-module.exports = { APP, packages, programs, environment, run }
+module.exports = { APP, LAYER, packages, written, programs, environment, run }

@@ -5,6 +5,7 @@ const fs = require('node:fs')
 const path = require('node:path')
 const zlib = require('node:zlib')
 const answer = require('./answer.cjs')
+const { APP, LAYER } = require('./project.cjs')
 
 /** Sends facts, and what is below a folder but for `without`. */
 async function pack (facts, folder, { without = [], followed = false }) {
@@ -22,18 +23,36 @@ async function pack (facts, folder, { without = [], followed = false }) {
   return 0
 }
 
+/** Sends the folders of packages as they are now, as an installation does. */
+async function packModules (folders) {
+  const connection = await answer.send({ installed: true, folders })
+  connection.on('error', (error) => { throw error })
+  const put = (piece) => connection.write(piece) || new Promise((resolve) => connection.once('drain', resolve))
+  for (const folder of folders) {
+    await put(header(`${folder}/`, '5', 0, 0o755))
+    for (const piece of tarball(APP, folder, folders.map((one) => path.join(one, '.cache')), 'layer')) await put(piece)
+  }
+  await put(Buffer.alloc(1024))
+  await answer.finish(connection)
+  return 0
+}
+
 /** The pieces of a tarball of what is below `folder`, in order, the same for the same files; `followed`: links are what
- * they lead to. */
-function * tarball (folder, at, without, followed) {
+ * they lead to; `layer`: those that lead into the layer are. `as`: the name of `at` in it. */
+function * tarball (folder, at, without, followed, as = at) {
   for (const name of fs.readdirSync(path.join(folder, at)).sort()) {
-    const inside = path.posix.join(at, name)
-    const whole = path.join(folder, inside)
+    const inside = path.posix.join(as, name)
+    let whole = path.join(folder, at, name)
     if (without.includes(inside)) continue
     let found
-    try { found = followed ? fs.statSync(whole) : fs.lstatSync(whole) } catch { continue } // a link that leads nowhere
+    try { found = followed === true ? fs.statSync(whole) : fs.lstatSync(whole) } catch { continue } // a link that leads nowhere
+    if (followed === 'layer' && found.isSymbolicLink() && fs.readlinkSync(whole).startsWith(`${LAYER}/`)) {
+      whole = fs.readlinkSync(whole)
+      try { found = fs.lstatSync(whole) } catch { continue }
+    }
     if (found.isDirectory()) {
       yield header(`${inside}/`, '5', 0, 0o755)
-      yield * tarball(folder, inside, without, followed)
+      yield * tarball(whole, '', without, followed, inside)
     } else if (found.isSymbolicLink()) {
       yield header(inside, '2', 0, 0o777, fs.readlinkSync(whole))
     } else if (found.isFile()) {
@@ -85,4 +104,4 @@ function block (name, type, size, mode, target) {
   return bytes
 }
 
-module.exports = { pack }
+module.exports = { pack, packModules }

@@ -23,7 +23,7 @@ const MADE = '.wrangler/deploy/config.json'
 
 async function main () {
   const request = answer.request()
-  packages(request.copied)
+  packages(request)
   programs()
   fs.mkdirSync(path.join(PLACE, 'worker'), { recursive: true })
   if (request.script) {

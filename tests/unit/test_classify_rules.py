@@ -193,6 +193,7 @@ ROWS = [
     Row("Express 4 with what is no route of it", {"package.json": pkg(dependencies={"express": "^4.18.2"}, scripts={"start": "node a.js"}), "a.js": EXPRESS + "db.all('SELECT count(*) FROM x')\n"}, "node-start"),
     Row("Express 4 with the patterns of 5", {"package.json": pkg(dependencies={"express": "^4.18.2"}, scripts={"start": "node a.js"}), "a.js": EXPRESS + "app.get('/{*path}', f); app.get('/u{/:id}', f)\n"}, "node-start"),
     # --- Go and programs
+    Row("one app among the packages of a workspace", {"package.json": '{"workspaces": ["*"]}', "web/package.json": pkg(scripts={"start": "node s.js"}, dependencies={"lib": "*"}), "web/s.js": HTTP, "lib/package.json": pkg(name="lib")}, "workspace", {"shell": "cd web && exec node s.js"}),
     Row("Go", {"go.mod": "module x\n\ngo 1.22\n", "main.go": GO}, "go-server", {"kind": "go", "argv": ("/app/.vibed/app",), "build": (("go", "build", "-o", "/app/.vibed/app", "."),)}),
     Row("Go with embedded pages", {"go.mod": "module x\n", "main.go": GO, "index.html": PAGE, "package.json": pkg(scripts={"build": "x"})}, "go-server"),
     Row("main.go alone", {"main.go": GO}, "go-server", {"build": (("go", "mod", "init", "app"), ("go", "build", "-o", "/app/.vibed/app", "."))}),

@@ -71,6 +71,12 @@ class Install:
     then belongs to this source of this owner alone."""
     development: bool = False
     """Whether what is only for development is wanted too: for a build."""
+    folder: str = ""
+    """Node: where the package.json lies that is installed, below `Runtime.strip`; empty for the root."""
+    by_files: bool = False
+    """Of a private one: whether `files` alone decide it, so that its installer sees nothing else of the source and
+    another source of this owner with the same files has the same. What it leads to beside them (the packages of a
+    workspace) is found where the source is."""
 
 
 @dataclass(frozen=True, slots=True)

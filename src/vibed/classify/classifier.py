@@ -16,6 +16,7 @@ from vibed.classify import (
     ports,
     started,
     table_scripts,
+    workspace_rules,
 )
 from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
@@ -130,6 +131,7 @@ def _decided(project: Project, override: Override | None) -> Decision:
     else:
         decision = first(project, kinds)
         decision = replace(decision, otherwise=following(project, kinds, decision))
+    decision = workspace_rules.prepared(project, decision)
     template = template or TEMPLATES[decision.kind]
     return replace(decision, template=template, strip=project.tree.strip, port=project.port)
 

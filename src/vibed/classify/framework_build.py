@@ -34,7 +34,7 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
         return None
     why = f"It is a {name} app: it is built ({made.script}), and started by {quoted(' '.join(command.argv))}."
     # Turbopack refuses packages behind links that lead out of the app's folder
-    made = replace(made, copied=package == "next")
+    made = replace(made, copied=made.copied or package == "next")
     if package == "@sveltejs/kit" and _chooses_adapter(p):
         made = replace(made, env=_CHOOSES_NODE, packages=(f"@sveltejs/adapter-node@{_node_adapter(p)}",))
     return replace(decision(command, why), made=made)

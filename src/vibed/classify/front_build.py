@@ -30,6 +30,10 @@ _ELSEWHERE = re.compile(r"""\b(?:base|baseHref)\b["']?\s{0,9}[:=]\s{0,9}[^\n,]{0
 _SETTINGS = ("vite.config.js", "vite.config.ts", "vite.config.mjs", "vite.config.mts", "angular.json")
 
 
+_WRITE = {"prisma", "@prisma/client", "zenstack", "patch-package"}
+"""Packages that write among the others when a project is built."""
+
+
 def script_of(node: NodeApp, tool: str) -> str | None:
     """The line for the shell that builds; None where nothing does."""
     for name in _SCRIPTS:
@@ -75,4 +79,6 @@ def whole(p: Project, tool: str) -> Build | None:
     if not p.builds or p.tree.package is None:
         return None
     script = script_of(p.node, tool)
-    return Build(tool, script, TEMPLATES["node"], site=False) if script else None
+    # as good a way to know it as its failure, and sooner
+    copied = bool(_WRITE & p.node.all_dependencies.keys())
+    return Build(tool, script, TEMPLATES["node"], site=False, copied=copied) if script else None

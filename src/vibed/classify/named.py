@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vibed.classify import command_line, foreign, given_command, go_build
+from vibed.classify import command_line, foreign, given_command, go_build, workspace_rules
 from vibed.classify.decision import GENERAL, Decision
 from vibed.classify.errors import BadOverride, ClassifyError
 from vibed.classify.project import Project
@@ -25,6 +25,8 @@ def decide(project: Project, entrypoint: str, kinds: frozenset[str] | None) -> D
         return replace(project.site.decide(folder, why, page=file), rule="named")
     if file in tree.paths and kinds == frozenset({"worker"}):
         return replace(project.worker._decide(file, "The entrypoint was named by the user"), rule="named")
+    if file and (package := workspace_rules.named(project, file)) is not None:
+        return replace(package, rule="workspace")
     command, kind = entrypoint, None
     argv: tuple[str, ...] | None = None
     env: Mapping[str, str] = {}

@@ -14,6 +14,7 @@ from vibed.classify.evidence import favoured
 from vibed.classify.node_tools import BUILD_TOOLS, FRAMEWORKS, FRONT_ENDS, SERVERS
 from vibed.classify.tree import Tree, strings
 from vibed.classify.typescript import Runner
+from vibed.classify.workspaces import Workspaces
 from vibed.sources.errors import quoted
 
 _ENTRIES = (
@@ -94,6 +95,10 @@ class NodeApp:
     def all_dependencies(self) -> dict[str, str]:
         """What is needed at run time or while building."""
         return {**strings(self.package.get("devDependencies")), **self.dependencies}
+
+    @cached_property
+    def workspaces(self) -> Workspaces:
+        return Workspaces(self.tree)
 
     def framework(self) -> tuple[str, str, str] | None:
         """A server framework with a build: (package, name, folder of a static export)."""
@@ -194,10 +199,20 @@ class NodeApp:
     def _imported(self, path: str) -> tuple[str, ...]:
         """The files of the app that one file imports itself."""
         if path not in self._neighbours:
-            relative = [name for name in self.imports(path) if name[0] == "."][:_MOST_IMPORTS]
-            files = (self.file(posixpath.join(posixpath.dirname(path), name)) for name in relative)
+            ours = self.workspaces.by_name
+            names = [name for name in self.imports(path) if name[0] == "." or _package(name) in ours][:_MOST_IMPORTS]
+            files = (self._found(path, name) for name in names)
             self._neighbours[path] = tuple(dict.fromkeys(file for file in files if file))
         return self._neighbours[path]
+
+    def _found(self, path: str, name: str) -> str | None:
+        """The file of the app that `path` means by `name`."""
+        if name[0] == ".":
+            return self.file(posixpath.join(posixpath.dirname(path), name))
+        member = self.workspaces.by_name[_package(name)]
+        inner = name[len(member.name) + 1 :]
+        named = [inner] if inner else [*member.entries, "src/index", "index"]
+        return next((found for one in named if (found := self.file(posixpath.join(member.folder, one)))), None)
 
     def imports(self, path: str) -> list[str]:
         """What the file imports; types, which vanish, left out."""

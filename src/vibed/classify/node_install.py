@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vibed.apps.app import Build, Install
 from vibed.classify import node_locks, node_sharing, npm_ranges
@@ -16,6 +17,7 @@ from vibed.classify.needs import OWN, Needs
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_dependencies import NOT_NEEDED, mentioned, package_name
 from vibed.classify.tree import strings
+from vibed.classify.workspaces import Member
 
 _NAMED = 12
 """So many packages are named in a note."""
@@ -29,6 +31,8 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
     """What is declared, or else imported from `entries` on, and what of it has to be installed; `packages` are the
     template's. `imported_only`: what a bundler does not reach is not needed.
     """
+    if (several := _several(node, entries)) is not None:
+        return _of_several(node, *several, entries, packages)
     beside = _beside(node, entries)
     declared = dict(beside or node.dependencies)
     files = list(dict.fromkeys(file for start in entries or node.entries() for file in node.reached(start)))
@@ -76,7 +80,10 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
         ),
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
         private=by_files and node_sharing.belongs_to_source(node),
-        development=bool(misplaced or (by_files and undeclared)),
+        # the project's own scripts call what is there for development
+        development=bool(
+            misplaced or (by_files and (undeclared or node_sharing.own_scripts(node.scripts)))
+        ),
     )
     found.notes.append(_told(lacking, known, inferred=inferred))
     return found
@@ -109,6 +116,92 @@ def _runs_typescript(node: NodeApp, entries: Sequence[str]) -> dict[str, str]:
     return {name: node.all_dependencies.get(name, "*") for name in names}
 
 
+def _several(node: NodeApp, entries: Sequence[str]) -> tuple[str, list[Member]] | None:
+    """Of a project of several packages: the folder whose package.json is installed, and the packages that are needed,
+    its own first. None where what is started needs no other package of the project.
+    """
+    spaces = node.workspaces
+    start = next((one for entry in entries if (one := spaces.of(entry)) is not None), None)
+    if start is not None:
+        return "", list(dict.fromkeys([spaces.at(""), start, *spaces.needed(start)]))
+    for entry in entries:
+        folder = posixpath.dirname(entry)
+        while folder and not node.tree.has(f"{folder}/package.json"):
+            folder = posixpath.dirname(folder)
+        one = spaces.at(folder)
+        if ours := spaces.needed(one):
+            return folder, [one, *ours]
+    return None
+
+
+def _of_several(
+    node: NodeApp, folder: str, needed: Sequence[Member], entries: Sequence[str], packages: Mapping[str, str]
+) -> Needs:
+    """The same of such a project."""
+    files = list(dict.fromkeys(file for start in entries for file in node.reached(start)))
+    imported = {name for file in files for name in map(package_name, node.imports(file)) if name}
+    runs = _runs_typescript(node, entries)
+    imported |= set(runs)
+    target = node.workspaces.target
+    declared: dict[str, str] = {}
+    misplaced: dict[str, str] = {}
+    linked = False
+    for one in needed:
+        for name, spec in one.wanted.items():
+            if target(one.folder, name, spec) is not None:
+                linked = True
+            elif name in one.kinds["dependencies"]:
+                declared[name] = spec
+            elif name in imported:
+                misplaced[name] = spec
+    asked = {**misplaced, **declared}
+    found = Needs(names=sorted(asked))
+    lacking = [
+        name
+        for name, spec in asked.items()
+        if (name in imported or not NOT_NEEDED.match(name)) and not _has(node, name, spec, packages.get(name))
+    ]
+    undeclared = tuple(name for name in runs if name not in asked)
+    if lacking or linked or undeclared:
+        whole = _whole(node, folder, needed, development=bool(misplaced.keys() - declared.keys()))
+        found.install = replace(whole, wanted=(*whole.wanted, *undeclared))
+        what = _told(lacking, asked, inferred=False) if lacking else "installed before it starts"
+        count = len([one for one in needed if one.folder != folder])
+        linked_ = f"{count} package{' of the project is' if count == 1 else 's of the project are'} linked where "
+        found.notes.append(f"{what}; {linked_}{'it lies' if count == 1 else 'they lie'}")
+    return found
+
+
+def _whole(node: NodeApp, folder: str, needed: Sequence[Member], *, development: bool) -> Install:
+    """A project with all of its packages, as its manager installs it."""
+    members = dict.fromkeys([*needed, *(node.workspaces.members.values() if not folder else ())])
+    manager, lock = _manager(node, folder)
+    # managers install nothing for folders beside the one that they install, but links lead to them
+    apart = [one for one in needed[1:] if folder and not one.folder.startswith(f"{folder}/")]
+    asked = needed[0].wanted
+    more = {
+        name: spec
+        for one in apart
+        for name, spec in one.kinds["dependencies"].items()
+        if name not in asked and node.workspaces.target(one.folder, name, spec) is None
+    }
+    copies = manager in ("pnpm", "yarn") and any(
+        spec.startswith(("file:", ".")) for one in members for spec in one.wanted.values()
+    )
+    beside = [posixpath.join(folder, name) for name in (*_BESIDE, lock) if name]
+    manifests = [posixpath.join(one.folder, "package.json") for one in members]
+    return Install(
+        kind="node",
+        manager=manager,
+        files=tuple(dict.fromkeys(path for path in (*beside, *manifests) if node.tree.has(path))),
+        wanted=tuple(_spec(name, spec) for name, spec in sorted(more.items())),
+        private=True,
+        development=development or any(node_sharing.own_scripts(one.scripts) for one in members),
+        folder=folder,
+        by_files=not copies and node_sharing.decided_by_files(node, members),
+    )
+
+
 def _beside(node: NodeApp, entries: Sequence[str]) -> dict[str, str] | None:
     """What the package.json declares that lies below the root and nearest to what is started; None where there is none
     that declares anything. Its packages are found from the root too.
@@ -132,6 +225,11 @@ def for_build(node: NodeApp, build: Build, entries: Sequence[str] = ()) -> Insta
     """
     runs = [name for name in _runs_typescript(node, entries) if name not in node.all_dependencies]
     packages = (*build.packages, *runs)
+    spaces = node.workspaces
+    if spaces.members or spaces.needed(spaces.at("")):
+        whole = _whole(node, "", [spaces.at(""), *spaces.needed(spaces.at(""))], development=True)
+        declared = {name for one in (spaces.at(""), *spaces.members.values()) for name in one.wanted}
+        return replace(whole, wanted=(*build.packages, *(name for name in runs if name not in declared)))
     if not node.all_dependencies and not packages:
         return None
     manager, lock = _manager(node)
@@ -170,13 +268,16 @@ def _is_used(node: NodeApp, name: str, imported: set[str], files: Sequence[str])
     return name in imported or (not NOT_NEEDED.match(name) and mentioned(node, name, files))
 
 
-def _manager(node: NodeApp) -> tuple[str, str]:
-    """Who installs, and by which lock file (empty: none)."""
-    asked = _MANAGER.match(str(node.package.get("packageManager", "")))
-    locks = [path for path in node_locks.MANAGERS if node.tree.has(path)]
+def _manager(node: NodeApp, folder: str = "") -> tuple[str, str]:
+    """Who installs, and by which lock file (empty: none) of the folder."""
+    manifest = node.workspaces.at(folder).manifest
+    asked = _MANAGER.match(str(manifest.get("packageManager", "")))
+    locks = [name for name in node_locks.MANAGERS if node.tree.has(posixpath.join(folder, name))]
     if asked is not None:
         return asked[1], next((path for path in locks if node_locks.MANAGERS[path] == asked[1]), "")
-    return (node_locks.MANAGERS[locks[0]], locks[0]) if locks else ("npm", "")
+    if locks:
+        return node_locks.MANAGERS[locks[0]], locks[0]
+    return ("pnpm" if node.tree.has(posixpath.join(folder, "pnpm-workspace.yaml")) else "npm"), ""
 
 
 def _told(lacking: Sequence[str], declared: Mapping[str, str], *, inferred: bool) -> str:

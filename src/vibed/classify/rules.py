@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from vibed.classify import refusals, server_rules, site_rules
+from vibed.classify import refusals, server_rules, site_rules, workspace_rules
 from vibed.classify.decision import GENERAL, Decision
 from vibed.classify.errors import ClassifyError, NoEntrypoint
 from vibed.classify.project import Project
@@ -128,6 +128,13 @@ RULES: tuple[Rule, ...] = (
         "main, server.js, index.js, app.js … listens, or scripts.dev runs such a file",
         "node FILE",
         server_rules.node_entry,
+    ),
+    Rule(
+        "workspace",
+        None,
+        "a project of several packages (workspaces), whose root starts none of them",
+        "the package that no other one needs, with those that it needs; of several: refused: AmbiguousProject",
+        workspace_rules.member,
     ),
     Rule(
         "go-server",

@@ -31,6 +31,11 @@ class Built(Protocol):
     def archive(self) -> Path: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def packages(self) -> Layer | None:
+        """What it runs with instead of what was installed for it."""
+        ...
+
     def runtime(self, runtime: Runtime) -> Runtime:
         """How it is run."""
         ...
@@ -120,5 +125,5 @@ async def built(
         run.building = ""
     runtime = made.runtime(version.runtime)
     # a compiled program needs nothing of what compiled it, nor does a bundle
-    needed = None if build.site or build.kind in ("go", "worker") else layer
+    needed = None if build.site or build.kind in ("go", "worker") else made.packages or layer
     return Material(made.archive, replace(version, runtime=runtime), needed)

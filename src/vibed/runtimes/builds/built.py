@@ -10,8 +10,9 @@ from pathlib import Path
 from vibed.apps.app import Build, Runtime
 from vibed.classify.tree import table
 from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.layer import Layer
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised when the same build is kept in another way than before."""
 
 
@@ -32,6 +33,8 @@ class Built:
     """Of a worker."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Of a worker: what the build says of it."""
+    packages: Layer | None = None
+    """Those that it runs with, where the build wrote among what was installed for it."""
 
     def runtime(self, runtime: Runtime) -> Runtime:
         """How it is run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,6 +37,11 @@ log = records.logger("vibed.builds")
 MOST_BYTES = 5 << 30
 """Of all that was built together."""
 UNUSED_S = 30 * 86_400.0
+_READ_ONLY = re.compile(
+    r"\bEROFS\b|[Rr]ead-only file ?system"
+    # what Node makes of it for folders in folders
+    r"|\b(?:ENOENT|EACCES|EPERM)\b[^\n]{0,200}\b(?:mkdir|open|copyfile|rename|unlink|symlink)\b[^\n]{0,20}/layers/node/"
+)
 _OTHERWISE = 3
 """How often a build is tried with what it turned out to need."""
 
@@ -114,7 +120,9 @@ class Builds:
             return found
         mounts = (layer.mount,) if layer is not None else ()
         told = layer.env if layer is not None and build.kind == "go" else {}
-        order = Order(_PROGRAMS[build.kind], build.template, _request(build, env), source, strip, mounts, env=told)
+        order = Order(
+            _PROGRAMS[build.kind], build.template, _request(build, env, layer), source, strip, mounts, env=told
+        )
 
         async def make(say: Callable[[str], None]) -> Built:
             doing, left = order, _OTHERWISE
@@ -122,10 +130,13 @@ class Builds:
                 try:
                     async with self._turn(owner=owner, app_id=app_id):
                         say(build.doing)
-                        return await self._make(key, build, doing, log_dir)
+                        return await self._make(key, build, doing, layer, log_dir)
                 except StepFailed as error:
                     # beyond the turn: what it needs may be made in one
-                    other = await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say)
+                    if build.kind == "go":
+                        other = await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say)
+                    else:
+                        other = _writable(doing, error)
                     if other is None or not left:
                         raise _FAILURES[build.kind](build, error) from error
                     doing, left = other, left - 1
@@ -141,7 +152,7 @@ class Builds:
         """End what is in the making."""
         await self._once.close()
 
-    async def _make(self, key: str, build: Build, order: Order, log_dir: Path) -> Built:
+    async def _make(self, key: str, build: Build, order: Order, layer: Layer | None, log_dir: Path) -> Built:
         began = time.monotonic()
         with self._store.making() as place:
             try:
@@ -153,8 +164,13 @@ class Builds:
                 raise RunFailed(
                     f"what the build made cannot be used: {error.message}", code=go.FAILED, hint=error.hint
                 ) from error
+            took_s = time.monotonic() - began
             try:
-                kept = await asyncio.to_thread(self._store.keep, made, took_s=time.monotonic() - began)
+                if done.image is not None and layer is not None:
+                    made = await asyncio.to_thread(
+                        self._store.keep_packages, made, done.image, layer, template=build.template, took_s=took_s
+                    )
+                kept = await asyncio.to_thread(self._store.keep, made, took_s=took_s)
             except OSError as error:
                 raise BuildUnavailable(f"what was built could not be kept: {error}") from error
         with contextlib.suppress(OSError):
@@ -177,6 +193,13 @@ class Builds:
         return replace(
             made, index=decision.index, spa=decision.spa, base=decision.base, notes=tuple(decision.notes)
         )  # fmt: skip
+
+
+def _writable(order: Order, error: StepFailed) -> Order | None:
+    """The same with packages that can be written to, where the build failed since they could not; it is slower."""
+    if order.request.get("copied") or not _READ_ONLY.search(error.said):
+        return None
+    return replace(order, request={**order.request, "copied": True})
 
 
 def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:

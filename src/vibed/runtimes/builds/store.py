@@ -11,6 +11,7 @@ process gives it out, and its size each time: one that was damaged is as good as
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from typing import Any, NamedTuple
 
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.keeping import clear, doomed, making
+from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.tool import sha256_of
 from vibed.runtimes.trees import sync
 
@@ -40,8 +43,10 @@ class _Archive(NamedTuple):
 class BuiltStore:
     """Of one VIBED_HOME. All methods block, and may be called from any thread."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, layers: LayerStore | None = None) -> None:
+        """`layers`: where packages are kept among which builds wrote."""
         self._folder = home / "built"
+        self._layers = layers
         self._compared: set[str] = set()
         self._lock = threading.Lock()
 
@@ -68,12 +73,15 @@ class BuiltStore:
             return None
         if not whole:
             return None
+        packages: Layer | None = None
+        if of := entry.get("packages"):
+            packages = self._layers.find(of) if self._layers is not None else None
+            if packages is None:
+                return None
         with contextlib.suppress(OSError):
             os.utime(self._beside(key))
-        return Built(
-            key, archive, entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"]),
-            entry.get("entrypoint", ""), entry.get("options", {}),
-        )  # fmt: skip
+        told = (entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"]))
+        return Built(key, archive, *told, entry.get("entrypoint", ""), entry.get("options", {}), packages)
 
     def keep(self, made: Built, *, took_s: float) -> Built:
         """Take over a finished archive. Raises OSError; it is then as if nothing had been made."""
@@ -87,6 +95,7 @@ class BuiltStore:
             "notes": list(made.notes),
             "entrypoint": made.entrypoint,
             "options": dict(made.options),
+            "packages": made.packages.key if made.packages is not None else "",
             "bytes": made.archive.stat().st_size,
             "sha256": digest,
             "made_at": time.time(),
@@ -104,6 +113,23 @@ class BuiltStore:
             text.replace(self._beside(made.key))
             self._compared.add(made.key)
         return replace(made, archive=final)
+
+    def keep_packages(self, made: Built, image: Path, layer: Layer, *, template: str, took_s: float) -> Built:
+        """What was built with the packages as the build left them, an image; `layer`: as they were. Raises OSError."""
+        if self._layers is None:
+            return made
+        key = hashlib.sha256(f"packages of {made.key}".encode()).hexdigest()
+        kept = self._layers.keep(
+            key,
+            layer.kind,
+            image,
+            template=template,
+            packages=layer.packages,
+            took_s=took_s,
+            private=True,
+            folders=layer.folders,
+        )
+        return replace(made, packages=kept)
 
     def tidy(self, *, most_bytes: int, unused_s: float) -> list[str]:
         """Remove what has not been used for long, and the longest unused beyond `most_bytes`; returns their keys. What

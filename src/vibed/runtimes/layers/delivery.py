@@ -1,6 +1,7 @@
-"""What a builder sandbox sends: one connection to a socket that it finds below a claim's mount.
+"""What a builder sandbox sends: a connection to a socket that it finds below a claim's mount.
 
-Eight bytes (big-endian) with the length of a JSON object, the object, and after it, of an installation, a tarball. So
+Eight bytes (big-endian) with the length of a JSON object, the object, and after it, of an installation, a tarball. A
+build that wrote among its packages sends those by a second one, as an installation does. So
 nothing on the host's disk is writable to a builder, and what it sends is bounded while it is read. The connection
 itself becomes the standard input of the program that unpacks the tarball, which is confined: no byte of it passes
 through this process.
@@ -30,15 +31,17 @@ class Undelivered(Exception):
 
 
 class Delivery:
-    """One builder's only connection."""
+    """One builder's connections, one after the other."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
         self._connection: socket.socket | None = None
 
     async def answer(self) -> dict[str, Any]:
-        """Wait for the connection and the object. Raises Undelivered. Without a deadline: who waits has one."""
+        """Wait for the next connection and its object. Raises Undelivered. Without a deadline: who waits has one."""
         loop = asyncio.get_running_loop()
+        if self._connection is not None:
+            self._connection.close()
         self._connection, _ = await loop.sock_accept(self._listening)
         length = int.from_bytes(await self._exactly(8), "big")
         if length > _ANSWER_BYTES:

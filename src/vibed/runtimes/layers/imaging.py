@@ -28,8 +28,9 @@ class ImageFailed(Exception):
     code = "ImageFailed"
 
 
-async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int) -> Path:
+async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int, beyond: str = "") -> Path:
     """`place/layer.erofs` of what the descriptor gives; `place` is a folder of ours that the program gets for itself.
+    `beyond`: a folder of the sandbox into which links may lead as well.
 
     Raises ImageFailed, OSError.
     """
@@ -44,7 +45,7 @@ async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int) 
         if host.privileged:
             os.chown(work, uid, uid)
         spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs])))
-        await _run(host, spec, tarball, most_bytes)
+        await _run(host, spec, tarball, most_bytes, beyond)
         image = work / "layer.erofs"
         if not image.is_file() or image.is_symlink():
             raise ImageFailed("no image came of it")
@@ -80,8 +81,9 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
     return confine
 
 
-async def _run(host: Host, spec: Path, tarball: int, most_bytes: int) -> None:
+async def _run(host: Host, spec: Path, tarball: int, most_bytes: int, beyond: str) -> None:
     argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "image", "/made/layer.erofs"]
+    argv += ["--beyond", beyond] if beyond else []
     argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES)]
     process = await asyncio.create_subprocess_exec(
         *argv,

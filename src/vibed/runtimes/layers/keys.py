@@ -46,7 +46,7 @@ class Owner:
 
     owner: str
     source: str
-    """The source's digest."""
+    """The source's digest; empty where the files that the install names decide it."""
 
 
 def request_key(install: Install, files: Mapping[str, bytes], base: Base, installer: str, owner: Owner | None) -> str:
@@ -55,7 +55,11 @@ def request_key(install: Install, files: Mapping[str, bytes], base: Base, instal
     facts += [f"wanted {line}" for line in sorted(install.wanted)]
     facts += [f"constraint {line}" for line in sorted(install.constraints)]
     facts += [f"optional {name}" for name in sorted(install.optional)]
-    facts += [f"file {path} {_digest([normalised(path, content)])}" for path, content in sorted(files.items())]
+    facts += [f"folder {install.folder}"] if install.private and install.folder else []
+    facts += [
+        f"file {path} {_digest([normalised(path, content, named=install.by_files)])}"
+        for path, content in sorted(files.items())
+    ]
     return _digest(facts)
 
 
@@ -83,11 +87,13 @@ _INSTALLED_BY = (
     "engines",
 )
 """Keys of package.json that decide what is installed."""
+_MEMBERS = ("name", "version", "bin", "directories", "private")
+"""What else does where others ask for the package by its name."""
 
 
-def normalised(path: str, content: bytes) -> str:
-    """A file without what installs nothing: in package.json, the app's own name, version and scripts (an app whose
-    scripts run at install time is private, and its source is part of its key).
+def normalised(path: str, content: bytes, *, named: bool = False) -> str:
+    """A file without what installs nothing: in package.json, the app's scripts (an app whose scripts run at install
+    time is private, and its source is part of its key), and but for `named` its own name and version.
     """
     name = path.rpartition("/")[2]
     text = content.decode("utf-8-sig", "surrogateescape")
@@ -99,11 +105,11 @@ def normalised(path: str, content: bytes) -> str:
         return text
     if not isinstance(data, dict):
         return text
-    return json.dumps(_manifest(data) if name == "package.json" else _lock(data), sort_keys=True)
+    return json.dumps(_manifest(data, named=named) if name == "package.json" else _lock(data), sort_keys=True)
 
 
-def _manifest(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: data[key] for key in _INSTALLED_BY if key in data}
+def _manifest(data: Mapping[str, Any], *, named: bool = False) -> dict[str, Any]:
+    return {key: data[key] for key in (*_INSTALLED_BY, *(_MEMBERS if named else ())) if key in data}
 
 
 def _lock(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from vibed.sandboxes.driver import Mount
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What the agent gives every app."""
+MODULES = "node_modules"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -28,6 +29,8 @@ class Layer:
     """Name -> version of what is in it."""
     notes: tuple[str, ...] = ()
     """What an app's owner should know: what was left out."""
+    folders: tuple[str, ...] = (MODULES,)
+    """Node: where the app finds its packages, below its root; in the image they have the same names."""
 
     @property
     def mount(self) -> Mount:
@@ -43,12 +46,17 @@ class Layer:
             return {"PYTHONUSERBASE": "/layers/python", "PATH": f"/layers/python/bin:{_PATH}"}
         if self.kind == "go":
             return {"GOROOT": "/layers/go", "PATH": f"/layers/go/bin:{_PATH}"}
-        return {"PATH": f"/layers/node/node_modules/.bin:{_PATH}"}
+        return {"PATH": ":".join([*(f"/layers/node/{folder}/.bin" for folder in self.folders), _PATH])}
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Links in the app's folder, by name, where nothing of that name is there."""
-        return {"node_modules": "/layers/node/node_modules"} if self.kind == "node" else {}
+        """Links in the app's folder, by name, where nothing of that name is there. What lies beside a folder whose
+        packages they are finds them from the root.
+        """
+        if self.kind != "node":
+            return {}
+        found = {folder: f"/layers/node/{folder}" for folder in self.folders}
+        return {MODULES: found[self.folders[0]], **found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,9 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from vibed.runtimes.layers.ask import Ask
-from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.layer import MODULES, Layer
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.work import Done, Order
+
+_MOST_FOLDERS = 300
+_FOLDER = re.compile(r"(?:(?!\.{1,2}/|node_modules/)[^/\x00-\x1f:]{1,100}/){0,12}node_modules")
+"""One in which packages lie; a colon would part it in two on PATH."""
 
 
 class Steps(Protocol):
@@ -60,14 +65,16 @@ class Making:
                     packages=packages,
                     took_s=time.monotonic() - began,
                     private=ask.owner is not None,
+                    folders=_folders(done.answer.get("folders")),
                 )
                 return replace(layer, notes=tuple(_lacking(done.answer.get("lacking"))))
 
     def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool) -> Order:
         # what the source does not decide must not see it
-        source = ask.source if ask.owner is not None else None
+        own = ask.owner is not None
+        source = ask.source if own and not ask.install.by_files else None
         request = {**request, "compilers": compilers}
-        return Order(ask.install.kind, ask.base.template, request, source, ask.strip, compilers=compilers)
+        return Order(ask.install.kind, ask.base.template, request, source, ask.strip, compilers=compilers, own=own)
 
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
@@ -77,6 +84,12 @@ class Making:
             yield
         if not lock.locked():
             self._locks.pop(key, None)
+
+
+def _folders(said: object) -> tuple[str, ...]:
+    """Where an app finds its packages, as the builder's program says, which may be anything."""
+    names = [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
+    return tuple(name for name in names[:_MOST_FOLDERS] if _FOLDER.fullmatch(name)) or (MODULES,)
 
 
 def _lacking(libraries: object) -> Iterator[str]:

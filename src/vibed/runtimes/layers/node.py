@@ -8,6 +8,8 @@ scripts of packages run, whatever managers do by default: a builder is the place
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,12 +24,14 @@ from vibed.runtimes.layers.managers import choice
 from vibed.runtimes.layers.managers.manager import Manager, Wish
 from vibed.runtimes.layers.work import StepFailed
 
+_WORKSPACE = re.compile(r'"workspace:[^"\n]{0,60}"')
+
 
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
-    chosen = choice.of(ask.install.manager, _decoded(ask.files))
+    chosen = choice.of(ask.install.manager, _decoded(ask.install, ask.files))
     manager, lock = chosen.manager, chosen.lock
-    files = texts(ask.install, ask.files, private=ask.owner is not None)
+    files = texts(ask.install, ask.files, tool=manager.tool)
     wish = Wish(ask.install.development)
     notes = [chosen.note] if chosen.note else []
     if ask.install.wanted:
@@ -64,15 +68,20 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
 
 def tool(install: Install, files: Mapping[str, bytes]) -> str:
     """The name, in the toolbox, of what installs. `files`: those that the install names, by path."""
-    return choice.of(install.manager, _decoded(files)).manager.tool
+    return choice.of(install.manager, _decoded(install, files)).manager.tool
 
 
 async def _resolve(
     ask: Ask, making: Making, manager: Manager, files: Mapping[str, str], given: str | None, wish: Wish
 ) -> str:
     """`given`: the app's own lock, which holds where it fits."""
-    request = {"files": manager.placed(files, given), "lock": manager.lock, "inPlace": ask.owner is not None}
+    request = {"files": manager.placed(files, given), "lock": manager.lock, **_place(ask)}
     return await making.resolve(ask, {**request, **manager.resolving(wish)})
+
+
+def _place(ask: Ask) -> dict[str, Any]:
+    """Where it is made: for what belongs to one owner's app, as that has it."""
+    return {"inPlace": ask.owner is not None, "folder": ask.install.folder}
 
 
 async def _install(
@@ -87,10 +96,11 @@ async def _install(
     compilers: bool,
 ) -> Layer:
     step = manager.installing(wish)
+    named = ask.install.by_files
     others = {name: text for name, text in files.items() if name not in node_locks.MANAGERS}
     facts = [
         f"lock {normalised(manager.lock, lock.encode())}",
-        *(f"file {name} {normalised(name, text.encode())}" for name, text in others.items()),
+        *(f"file {name} {normalised(name, text.encode(), named=named)}" for name, text in others.items()),
         *(f"command {json.dumps(command)}" for command in step["commands"]),
     ]
     key = layer_key("node", ask.base, installer, facts, ask.owner)
@@ -98,13 +108,18 @@ async def _install(
         return found
     packages = manager.pinned(lock, development=wish.development)
     ask.say(f"installing {len(packages)} packages")
-    request = {"files": manager.placed(files, lock), "inPlace": ask.owner is not None, **step}
+    request = {"files": manager.placed(files, lock), **_place(ask), **step}
     return await making.layer(ask, key, request, packages, compilers=compilers)
 
 
-def texts(install: Install, files: Mapping[str, bytes], *, private: bool) -> dict[str, str]:
-    """The files that the manager reads, by name; a package.json of what is wanted where the source has none."""
-    found = _decoded(files)
+def texts(install: Install, files: Mapping[str, bytes], *, tool: str = "npm") -> dict[str, str]:
+    """The files that the manager reads, by their paths from the install's folder on; a package.json of what is wanted
+    where the source has none. `tool`: who reads them.
+    """
+    found = _decoded(install, files)
+    if tool == "npm":  # which knows the packages of a workspace by their names alone
+        manifests = [path for path in found if path.endswith("package.json")]
+        found |= {path: _WORKSPACE.sub('"*"', found[path]) for path in manifests}
     if "package.json" not in found:
         wanted = dict(spec_of(line) for line in install.wanted)
         optional = {name: spec for name, spec in wanted.items() if name in install.optional}
@@ -116,18 +131,20 @@ def texts(install: Install, files: Mapping[str, bytes], *, private: bool) -> dic
         }
         found["package.json"] = json.dumps(manifest)
     elif install.wanted:
-        found["package.json"] = _with(found["package.json"], install.wanted)
-    if not private:
+        kind = "devDependencies" if install.development else "dependencies"
+        found["package.json"] = _with(found["package.json"], install.wanted, kind)
+    if not install.private or install.by_files:
         # its own scripts belong to who wrote them: an app whose scripts run at install time is private
-        found["package.json"] = normalised("package.json", found["package.json"].encode())
+        for path in [path for path in found if path.endswith("package.json")]:
+            found[path] = normalised(path, found[path].encode(), named=install.by_files)
     found["package.json"] = _of_no_manager(found["package.json"])
     return found
 
 
-def _with(manifest: str, wanted: Sequence[str]) -> str:
-    """A package.json that names more: what only its build needs."""
+def _with(manifest: str, wanted: Sequence[str], kind: str) -> str:
+    """A package.json that names more: what only its build needs, or what it links to."""
     data = json.loads(manifest)
-    data["devDependencies"] = {**(data.get("devDependencies") or {}), **dict(spec_of(line) for line in wanted)}
+    data[kind] = {**(data.get(kind) or {}), **dict(spec_of(line) for line in wanted)}
     return json.dumps(data)
 
 
@@ -152,5 +169,8 @@ def _of_no_manager(manifest: str) -> str:
     return json.dumps(kept) if kept != data else manifest
 
 
-def _decoded(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {path.rpartition("/")[2]: content.decode("utf-8-sig", "replace") for path, content in files.items()}
+def _decoded(install: Install, files: Mapping[str, bytes]) -> dict[str, str]:
+    return {
+        posixpath.relpath(path, install.folder or "."): content.decode("utf-8-sig", "replace")
+        for path, content in files.items()
+    }

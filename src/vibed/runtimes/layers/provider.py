@@ -168,7 +168,7 @@ class Layers:
     def _asked(self, install: Install, base: Base, asker: Asker) -> tuple[str, Mapping[str, bytes], Owner | None]:
         """The request's key, the files that it names, and whose alone it is. Blocking."""
         files = self._files(install, asker.source, asker.strip)
-        whose = Owner(asker.owner, asker.source_digest) if install.private else None
+        whose = Owner(asker.owner, "" if install.by_files else asker.source_digest) if install.private else None
         return request_key(install, files, base, self._installer(install, files), whose), files, whose
 
     def _remembered(self, request: str) -> Layer | None:

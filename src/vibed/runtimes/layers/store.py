@@ -20,13 +20,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from vibed.runtimes.keeping import clear, doomed, making
-from vibed.runtimes.layers.layer import Layer, LayerFacts
+from vibed.runtimes.layers.layer import MODULES, Layer, LayerFacts
 from vibed.runtimes.tool import sha256_of
 
 _KEY = re.compile("[0-9a-f]{64}")
@@ -74,7 +74,7 @@ class LayerStore:
             return None
         with contextlib.suppress(OSError):
             os.utime(self._index / f"{key}.json")
-        return Layer(key, entry["kind"], image, entry["bytes"], entry["packages"])
+        return _layer(key, entry, image)
 
     def keep(
         self,
@@ -86,6 +86,7 @@ class LayerStore:
         packages: Mapping[str, str],
         took_s: float,
         private: bool,
+        folders: Sequence[str] = (MODULES,),
     ) -> Layer:
         """Take over a finished image. Raises OSError; it is then as if nothing had been made."""
         digest = sha256_of(image)
@@ -99,21 +100,20 @@ class LayerStore:
             image.replace(final)
             self._compared.add(digest)
             before = self._entry(key)
-            self._write(
-                self._index / f"{key}.json",
-                {
-                    "kind": kind,
-                    "template": template,
-                    "image": digest,
-                    "bytes": size,
-                    "packages": dict(packages),
-                    "made_at": time.time(),
-                    "took_s": round(took_s, 2),
-                    "private": private,
-                    "builds": (before or {}).get("builds", 0) + 1,
-                },
-            )
-        return Layer(key, kind, final, size, dict(packages))
+            entry = {
+                "kind": kind,
+                "template": template,
+                "image": digest,
+                "bytes": size,
+                "packages": dict(packages),
+                "made_at": time.time(),
+                "took_s": round(took_s, 2),
+                "private": private,
+                "folders": list(folders),
+                "builds": (before or {}).get("builds", 0) + 1,
+            }
+            self._write(self._index / f"{key}.json", entry)
+        return _layer(key, entry, final)
 
     def remember(self, request: str, key: str, notes: Iterable[str]) -> None:
         """The layer that a request led to. Raises OSError."""
@@ -223,6 +223,11 @@ class LayerStore:
         except BaseException:
             Path(new).unlink(missing_ok=True)
             raise
+
+
+def _layer(key: str, entry: Mapping[str, Any], image: Path) -> Layer:
+    folders = tuple(entry.get("folders") or (MODULES,))
+    return Layer(key, entry["kind"], image, entry["bytes"], entry["packages"], folders=folders)
 
 
 def _facts(key: str, entry: Mapping[str, Any], used_at: float) -> LayerFacts:

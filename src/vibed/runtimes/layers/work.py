@@ -32,6 +32,8 @@ from vibed.supervision.host import Host
 
 APP = "_build"
 """The app that a build runs as: a name that no app can have."""
+_APP_FOLDER = "/app"
+"""Where a sandbox has a source."""
 _PROGRAMS = {
     "python": ("/usr/bin/python3", "-I", "/layers/out/python.py"),
     "node": ("node", "/layers/out/node.cjs"),
@@ -65,6 +67,8 @@ class Order:
     compilers: bool = False
     """Whether it gets what packages are compiled with."""
     env: Mapping[str, str] = field(default_factory=dict)
+    own: bool = False
+    """Whether what comes of it belongs to one owner's app: links of it may then lead into the app's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +161,17 @@ class Workshop:
                 start_timeout_s=self.timeout_s,
             )
             try:
-                return await self._attend(sandbox, run, one, place, log_dir)
+                return await self._attend(sandbox, run, one, place, log_dir, own=order.own)
             except StepFailed as error:
                 error.denied = dict(gate.denied())
                 error.unreachable = gate.trouble()
                 raise
 
-    async def _attend(self, sandbox: Sandbox, run: Run, one: Delivery, place: Path, log_dir: Path) -> Done:
+    async def _attend(
+        self, sandbox: Sandbox, run: Run, one: Delivery, place: Path, log_dir: Path, *, own: bool
+    ) -> Done:
         """Wait for the program's end and for what it sends, which may come in any order."""
-        taking = asyncio.create_task(self._take(one, place))
+        taking = asyncio.create_task(self._take(one, place, beyond=_APP_FOLDER if own else ""))
         running = asyncio.create_task(
             sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
         )
@@ -201,21 +207,24 @@ class Workshop:
             raise StepFailed(failed.message, exit=failed.exit)
         return done
 
-    async def _take(self, one: Delivery, place: Path) -> Done:
+    async def _take(self, one: Delivery, place: Path, *, beyond: str) -> Done:
         answer = await one.answer()
+        archive: Path | None = None
+        if answer.get("built"):
+            archive = place / "built.tar.gz"
+            await one.save(archive, most_bytes=self.most_bytes)
+            if not answer.get("carried"):
+                return Done(answer, archive=archive)
+            answer = {**await one.answer(), **answer}
         image: Path | None = None
         if answer.get("installed"):
 
             async def take(descriptor: int) -> None:
                 nonlocal image
-                image = await make_image(self.host, place, descriptor, most_bytes=self.most_bytes)
+                image = await make_image(self.host, place, descriptor, most_bytes=self.most_bytes, beyond=beyond)
 
             await one.hand_on(take)
-        if not answer.get("built"):
-            return Done(answer, image)
-        archive = place / "built.tar.gz"
-        await one.save(archive, most_bytes=self.most_bytes)
-        return Done(answer, archive=archive)
+        return Done(answer, image, archive)
 
 
 def _fault(failure: BaseException) -> BaseException:
