@@ -325,8 +325,6 @@ def test_fastapi_with_extras_is_served_without_them() -> None:
 @pytest.mark.parametrize(
     ("line", "files", "rule"),
     [
-        ("bin/hello", GO, "go-server"),
-        ("hello -port=$PORT", GO, "go-server"),
         ("./target/release/app", {"app.py": FLASK}, "python-server"),
         ("alembic upgrade head && gunicorn app:app", {"app.py": FLASK}, "python-server"),
     ],

@@ -78,6 +78,26 @@ def test_of_several_programs_the_one_that_the_user_names_is_compiled() -> None:
         assert found.package == "cmd/club"
 
 
+@pytest.mark.parametrize(
+    ("line", "argv", "shell"),
+    [
+        ("bin/app serve --http 0.0.0.0:$PORT", (BINARY, "serve", "--http", "0.0.0.0:8080"), None),
+        ("./myapp", (BINARY,), None),
+        ("admin -v", (BINARY, "-v"), None),
+        ("./myapp migrate && ./myapp serve", (), f"{BINARY} migrate && {BINARY} serve"),
+    ],
+)
+def test_a_program_that_is_compiled_here_gets_the_arguments_of_the_projects_command(
+    line: str, argv: tuple[str, ...], shell: str | None
+) -> None:
+    server = SERVER.replace("8080", "8090")
+    files = {"Procfile": f"web: {line}\n", "go.mod": "module x\n", "main.go": server, "cmd/admin/main.go": server}
+    found = runtime({**files})
+    assert (found.start.argv, found.start.shell) == (argv, shell)
+    assert found.build is not None
+    assert found.build.package == ("cmd/admin" if "admin" in line else "")
+
+
 def test_go_run_of_a_procfile_is_compiled_and_keeps_its_arguments() -> None:
     found = runtime({"Procfile": "web: go run . -verbose serve\n", "go.mod": "module x\n", "main.go": SERVER})
     assert found.build is not None

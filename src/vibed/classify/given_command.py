@@ -54,6 +54,8 @@ def decide(p: Project, command: str, where: str, depth: int = 0) -> Decision | N
     absent = next(
         (word for part, folder in zip(parts or (), at, strict=True) if (word := _absent(p, part, folder))), None
     )
+    if absent and (compiled := go_build.started(p, command, parts or (), absent)) is not None:
+        return replace(compiled, why=f"It is started by {where}, whose program is compiled first.")
     if absent:
         p.passed_over.append(f"{where} names {quoted(absent)}, which is not there, and was passed over")
         return None

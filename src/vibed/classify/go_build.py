@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vibed.apps.app import Build, Install
+from vibed.classify import command_line, shell_text
 from vibed.classify.decision import TEMPLATES, Decision
 from vibed.classify.go_app import BINARY
 from vibed.classify.project import Project
@@ -66,6 +68,28 @@ def command(p: Project, text: str) -> Decision | None:
         return None
     found = decide(p, folder)
     return replace(found, argv=(*found.argv, *words[at:]), entrypoint=text)
+
+
+def started(p: Project, text: str, parts: Sequence[shell_text.Simple], program: str) -> Decision | None:
+    """What a command comes to whose program, which is not there, is what a Go project compiles: `bin/app serve`."""
+    name = program.rpartition("/")[2]
+    if not p.tree.known(".go") or "." in name:
+        return None
+    mains = p.go.mains()
+    named = [folder for folder in mains if folder.rpartition("/")[2] == name]
+    folder = named[0] if named else p.go.server()
+    if folder is None or folder not in mains:
+        return None
+    for part in reversed(parts):
+        if part.words[:1] == (program,):
+            at = part.starts[0]
+            text = text[:at] + BINARY + text[at + len(program) :]
+    if program in (part.words[0] for part in shell_text.parse(text) or () if part.words):
+        return None  # it is written with quotes
+    line = command_line.with_port(text, p.port)
+    argv = command_line.as_arguments(line)
+    found = decide(p, folder)
+    return replace(found, argv=argv or (), shell=None if argv else line, entrypoint=text)
 
 
 def newer(text: str, have: str) -> str:
