@@ -292,7 +292,9 @@ func (s *sandbox) finish(status *syscall.WaitStatus) {
 		if why != "" {
 			l.system("%s", why)
 		}
-		l.system("%s", result.describe())
+		if !s.job.Load() { // how a job ended concerns who gave it, who may have another one after it
+			l.system("%s", result.describe())
+		}
 		result.Tail = l.tail.get()
 		l.close(logPatience)
 	}
