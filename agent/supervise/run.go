@@ -30,6 +30,7 @@ const (
 type runRequest struct {
 	AppID   string          `json:"app_id"`
 	AppKey  string          `json:"app_key"`
+	Layer   string          `json:"layer"`
 	Version int             `json:"version"`
 	Run     int             `json:"run"`
 	Socket  string          `json:"socket"`
@@ -66,7 +67,7 @@ func (s *sandbox) run(req *runRequest) (*runAnswer, error) {
 	answer, err := s.runClaimed(req)
 	if err != nil {
 		f := asFault(err)
-		if l := s.log.Load(); l != nil {
+		if l := s.log.Load(); l != nil && !s.job.Load() {
 			l.system("%s: %s", f.Code, f.Message)
 		}
 		go func() {
@@ -109,7 +110,7 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 			return false
 		}
 		st.State = stateInjecting
-		st.Run = &runState{req.AppID, req.AppKey, req.Version, req.Run, req.LogDir, req.Socket}
+		st.Run = &runState{req.AppID, req.AppKey, req.Layer, req.Version, req.Run, req.LogDir, req.Socket}
 		return true
 	})
 	if !claimed {

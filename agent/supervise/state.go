@@ -45,6 +45,7 @@ type state struct {
 type runState struct {
 	AppID   string `json:"app_id"`
 	AppKey  string `json:"app_key"`
+	Layer   string `json:"layer,omitempty"`
 	Version int    `json:"version"`
 	Run     int    `json:"run"`
 	LogDir  string `json:"log_dir"`

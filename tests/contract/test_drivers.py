@@ -474,7 +474,7 @@ async def test_an_error_in_a_worker_is_a_500_with_its_stack_in_the_log(on: Bench
 @supervised
 async def test_a_later_controller_takes_over_what_runs_and_what_is_warm(on: Bench, subject: Subject) -> None:
     first = subject.driver(on)
-    app = await subject.start(on, first)
+    app = await subject.start(on, first, replace(subject.run(on), layer="ab" * 32))
     warm = await subject.boot(on, first)
     await first.close()
     assert (await app.get()).body == "hello world"
@@ -486,6 +486,8 @@ async def test_a_later_controller_takes_over_what_runs_and_what_is_warm(on: Benc
     running = found[app.sandbox.id]
     assert running.state is State.RUNNING
     assert running.claimed == app.sandbox.claimed
+    assert running.claimed is not None
+    assert running.claimed.layer == "ab" * 32
     assert running.endpoint == app.started.endpoint
     assert (await app.get()).body == "hello world"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import test_reconciler as kit
 from test_reconciler import World
 
-from vibed.apps.app import Elsewhere, Install, Phase
+from vibed.apps.app import Build, Elsewhere, Install, Phase
 from vibed.apps.standing import of_app
 from vibed.controller.fleet import Fleet
 from vibed.controller.installing import LayerFacts
@@ -46,6 +46,11 @@ class MadeLayers:
     notes: tuple[str, ...] = ()
     compiled: list[bool] = field(default_factory=list)
     aside: dict[tuple[str, Install], RunFailed] = field(default_factory=dict)
+    without: set[str] = field(default_factory=set)
+    """Templates whose images are made anew."""
+
+    def ready(self, template: str) -> bool:
+        return template not in self.without
 
     def find(self, install: Install, asker: Asker) -> MadeLayer | None:
         if (failed := self.aside.get((asker.template, install))) is not None:
@@ -90,6 +95,12 @@ def with_layers(world: World) -> tuple[MadeLayers, list[Run]]:
     world.means.layers = layers
     world.driver.script = script  # type: ignore[assignment]
     return layers, runs
+
+
+async def until(world: World, version: int, phase: Phase) -> None:
+    async with asyncio.timeout(10):
+        while (await world.settle(version)).phase is not phase:
+            await asyncio.sleep(0.05)
 
 
 async def building(world: World, name: str = "todo") -> None:
@@ -270,6 +281,36 @@ async def test_a_template_that_cannot_be_had_gives_way_to_the_nearest(world: Wor
     message = (await world.app()).status.message
     assert "it runs on python-313, since python-312 cannot be had: its archive is out of reach" in message
     assert layers.made.keys() == {NEEDS}
+
+
+async def test_what_is_to_be_installed_on_a_template_that_is_made_anew_waits_for_it(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.without.add("python-313")
+    world.means.placements.building("python-313", "unpacking")
+    version = await world.deploy(runtime=PYTHON)
+    outcome = await world.settle(version, timeout_s=0.6)
+    assert (outcome.phase, outcome.reason) == (Phase.PENDING, "TemplateBuilding")
+    assert "unpacking" in outcome.message
+    assert layers.begun == 0
+    layers.without.clear()
+    world.means.placements.built("python-313")
+    await until(world, version, Phase.READY)
+
+
+async def test_what_is_built_waits_for_the_template_that_builds_it(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    world.means.placements.rests("node-24")
+    asked: list[str] = []
+    world.means.placements.on_need = asked.append
+    build = Build("Vite", "npm run build", "node-24")
+    version = await world.deploy(runtime=replace(PYTHON, build=build))
+    outcome = await world.settle(version, timeout_s=0.6)
+    assert (outcome.reason, asked, layers.begun) == ("TemplateBuilding", ["node-24"], 0)
+    world.means.placements.broken("node-24", "no such image")
+    # what it is built on cannot be had: who builds says so
+    await until(world, version, Phase.FAILED)
 
 
 async def test_what_no_version_of_the_language_has_is_told_of_the_first(world: World) -> None:

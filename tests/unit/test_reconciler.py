@@ -595,6 +595,19 @@ async def test_a_controller_that_starts_anew_takes_its_sandboxes_over(world: Wor
     assert (await world.app()).status.phase is Phase.READY
 
 
+async def test_what_was_installed_for_a_sandbox_that_is_taken_over_is_in_use(world: World) -> None:
+    await world.settle(await world.deploy())
+    (sandbox,) = world.driver.alive
+    assert sandbox.claimed is not None
+    sandbox.claimed = replace(sandbox.claimed, layer="ab" * 32)
+    world.fleet._keepers.clear()
+    world.fleet.adopt(world.driver.alive)
+    in_use = {"ab" * 32: {"todo"}}
+    assert world.fleet.layers_in_use() == in_use
+    await world.until(lambda: world.serving() == [1])
+    assert world.fleet.layers_in_use() == in_use
+
+
 async def test_a_disk_that_refuses_the_marker_at_first_makes_no_second_run_of_a_sandbox_that_is_taken_over(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

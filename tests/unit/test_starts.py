@@ -153,6 +153,23 @@ async def test_what_hangs_holds_no_place_for_long_and_what_compiles_does() -> No
         await ended(hangs, waits)
 
 
+async def test_what_takes_long_lets_others_go_on_beside_it_up_to_a_bound_with_room_for_who_has_none() -> None:
+    now = 0.0
+    starts = Starts(1, hold_s=20, most=3, clock=lambda: now)
+    made = [Start(starts, owner="ann") for _ in range(3)]
+    assert await begun(*made) == [True, False, False]
+    now = 21.0
+    starts.look()
+    assert await begun(*made) == [True, True, False]
+    now = 42.0
+    starts.look()
+    bob, eve = Start(starts, owner="bob"), Start(starts, owner="eve")
+    assert await begun(*made, bob, eve) == [True, True, False, True, False]
+    await ended(made[0])
+    assert await begun(made[2], eve) == [False, True]
+    await ended(*made, bob, eve)
+
+
 async def test_a_place_that_is_held_too_long_is_given_on_without_anybody_asking() -> None:
     starts = Starts(1, hold_s=0.05)
     hangs, waits = Start(starts), Start(starts)

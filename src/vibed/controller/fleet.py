@@ -135,9 +135,8 @@ class Fleet:
         """The apps of which a run has a layer, or is about to, by the layer's key."""
         found: dict[str, set[str]] = {}
         for keeper in list(self._keepers.values()):
-            for run in keeper.life.runs.values():
-                if run.layer:
-                    found.setdefault(run.layer, set()).add(keeper.app_id)
+            for layer in keeper.layers:
+                found.setdefault(layer, set()).add(keeper.app_id)
         return found
 
     def in_use(self) -> Counter[str]:

@@ -58,6 +58,7 @@ class Furnishing:
         if first.template != wanted:
             why = f"{wanted} cannot be had: {self.placements.trouble(wanted)}"
             self.run.moved = f"runs on {first.template}, since {why}"
+        await self._there(first)
         placement = self.placements.place(first, self.version.resources)
         if not isinstance(placement, Placement):
             raise RunFailed(placement.message, code=placement.reason)
@@ -124,8 +125,33 @@ class Furnishing:
         )
         return Furnished(version, placement, layer)
 
+    async def _there(self, way: Runtime) -> None:
+        """Wait for the template on which it is installed or built, where that is on its way. Raises `RunFailed`."""
+        if self.layers is None or (way.install is None and way.build is None):
+            return
+        there, template = self.placements, way.build.template if way.build is not None else way.template
+        try:
+            while not (there.is_ready(template) and self.layers.ready(template)) and there.is_coming(template):
+                await _look_again(there, self.run, template, self.on_step)
+        finally:
+            self.run.building = ""
+
     async def _say(self, text: str) -> None:
         await asyncio.to_thread(append_system_line, self.log_dir, text)
+
+
+async def _look_again(placements: Placements, run: LiveRun, template: str, on_step: Callable[[], None]) -> None:
+    """Say for which template it waits, and wait a moment. Raises `RunFailed` when it is stopped."""
+    step = placements.progress(template)
+    if not run.building:
+        run.enter("preparing")
+    run.building = f"the template {template} to be prepared: {step[0] if step else 'waiting'}"
+    on_step()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_EVERY_S):
+            await run.left.wait()
+    if run.leaving:
+        raise RunFailed("it was stopped while its template was prepared", code="Stopped")
 
 
 async def _prepared(placements: Placements, run: LiveRun, version: Version, on_step: Callable[[], None]) -> Placement:
@@ -133,16 +159,7 @@ async def _prepared(placements: Placements, run: LiveRun, version: Version, on_s
     runtime = version.runtime
     try:
         while isinstance(place := placements.place(runtime, version.resources), NotYet):
-            step = placements.progress(runtime.template)
-            if not run.building:
-                run.enter("preparing")
-            run.building = f"the template {runtime.template} to be prepared: {step[0] if step else 'waiting'}"
-            on_step()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await run.left.wait()
-            if run.leaving:
-                raise RunFailed("it was stopped while its template was prepared", code="Stopped")
+            await _look_again(placements, run, runtime.template, on_step)
     finally:
         run.building = ""
     if not isinstance(place, Placement):

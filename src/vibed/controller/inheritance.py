@@ -40,7 +40,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
         assert sandbox.claimed is not None
         if sandbox.claimed.number in life.runs:
             continue  # it was taken over before the disk, for one, refused what came after it
-        run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox)
+        run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox, layer=sandbox.claimed.layer)
         another = sandbox.claimed.app_key not in ("", app_key(app)) or run.number > app.runs
         if sandbox.endpoint is None or sandbox.exit is not None or another:
             # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of

@@ -62,6 +62,10 @@ class LayerFacts(Protocol):
 class Layers(Protocol):
     """What the controller needs of what makes layers (`vibed.runtimes.layers.provider`)."""
 
+    def ready(self, template: str) -> bool:
+        """Whether something can be installed on a template, whose image may be made anew."""
+        ...
+
     def find(self, install: Install, asker: Asker) -> Layer | None:
         """The layer, if it is there. Blocks. Raises `RunFailed`, with `unmet` for what was set aside."""
         ...

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from vibed import records
@@ -62,6 +62,13 @@ class Keeper:
     def serves(self) -> bool:
         """Whether a run serves, and the name leads to one."""
         return newest_serving(self.life.runs) is not None and self.life.name.leads_somewhere()
+
+    @property
+    def layers(self) -> Collection[str]:
+        """The keys of the layers that its sandboxes have, or are about to."""
+        claims = [sandbox.claimed for sandbox in self._adopted]
+        left = [claim.layer for claim in claims if claim is not None and claim.layer]
+        return {*left, *(run.layer for run in self.life.runs.values() if run.layer)}
 
     @property
     def coming(self) -> bool:

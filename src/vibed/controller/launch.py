@@ -92,6 +92,7 @@ def _order(means: Means, app: App, run: LiveRun, material: Material, placement: 
     return Run(
         app_id=app.app_id,
         app_key=app_key(app),
+        layer=layer.key if layer is not None else "",
         version=run.version,
         number=run.number,
         source=material.source,

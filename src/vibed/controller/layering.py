@@ -24,7 +24,7 @@ from vibed.runtimes.registry_settings import of_clients
 from vibed.runtimes.templates import Template
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
-from vibed.sandboxes.driver import Driver
+from vibed.sandboxes.driver import Builder, Driver
 from vibed.sources.limits import ArchiveLimits
 from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.host import Host
@@ -34,6 +34,16 @@ log = records.logger("vibed.controller")
 _STEP_S = 600.0
 """A resolution, or an installation; what is compiled takes minutes."""
 _ASK_AGAIN_S = 600.0
+_HOLD_S = 20.0
+"""So long an installation or a build is taken for a short one, and others wait for it."""
+
+
+def most_beside(at_once: int, bounds: Builder, memory_mb: int | None = None) -> int:
+    """How many builders may be there at a time: what they may use of memory fits into half of it, as far as two do."""
+    if memory_mb is None:
+        memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    each = bounds.memory_mb + bounds.disk_mb
+    return max(at_once + 1, min(3 * at_once, memory_mb // 2 // each))
 
 
 def makers(
@@ -64,18 +74,20 @@ def makers(
         Asked(registries),
         timeout_s=max(_STEP_S, config.build_timeout_s),
     )
-    # either takes a processor or two for a while
-    turns = Starts(max(1, len(os.sched_getaffinity(0)) // 2), hold_s=None)
+    # either takes a processor or two for a while; what takes minutes keeps nobody from what takes seconds
+    at_once = max(1, len(os.sched_getaffinity(0)) // 2)
+    turns = Starts(at_once, hold_s=_HOLD_S, most=most_beside(at_once, Builder()))
     limits = ArchiveLimits.of(config)
+    store = LayerStore(config.home)
     layers = Layers(
-        LayerStore(config.home),
+        store,
         workshop,
         base=base,
         version=toolbox.version,
         turn=turns.turn,
         limits=limits,
     )
-    builds = Builds(BuiltStore(config.home), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
+    builds = Builds(BuiltStore(config.home, store), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
     return layers, builds
 
 

@@ -30,6 +30,7 @@ from vibed.controller.second_start import failed_on_both, launch_either
 from vibed.controller.starts import PLACE_S
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble, backoff
 from vibed.sandboxes.driver import Exit, RunFailed, Sandbox
+from vibed.supervision.logs import append_system_line
 from vibed.tracing import Step
 
 log = records.logger("vibed.controller")
@@ -78,6 +79,7 @@ class Life:
     async def _bring_up(self, run: LiveRun, version: Version, app: App) -> None:
         """One run from claim to switch. Ends with the run serving, or gone and its trouble noted."""
         began = time.perf_counter()
+        log_dir = self._means.layout.run_log(self._app_id, run.number)
         try:
             furnishing = Furnishing(
                 self._means.placements,
@@ -86,7 +88,7 @@ class Life:
                 version,
                 app,
                 self._means.source_path(version.source_digest),
-                self._means.layout.run_log(self._app_id, run.number),
+                log_dir,
                 self._wake,
             )
             version = await self._up(run, app, furnishing)
@@ -95,6 +97,9 @@ class Life:
             self._trace(run)
             self._wake()
         except RunFailed as error:
+            if run.sandbox is None and not run.leaving:
+                # it did not come so far that its supervisor would say so
+                await asyncio.to_thread(append_system_line, log_dir, f"{error.error_code}: {error.message}")
             await self._failed(run, error.error_code, _sentence(error), app_fault=not error.may_retry)
         except VibedError as error:
             await self._failed(run, error.error_code, _sentence(error), app_fault=not error.may_retry)
@@ -140,8 +145,8 @@ class Life:
             log_dir=furnishing.log_dir,
             on_step=self._wake,
         )
-        if material.layer is None:
-            run.layer = ""  # what only a build needed
+        # not what only a build needed
+        run.layer = material.layer.key if material.layer is not None else ""
         if placement.driver == "static":
             run.timings = await self._launch(run, material, placement, app)
             return

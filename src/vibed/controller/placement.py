@@ -89,6 +89,13 @@ class Placements:
     def is_ready(self, template: str) -> bool:
         return template in self._ready
 
+    def is_coming(self, template: str) -> bool:
+        """Whether an image of a template is on its way; one that rests is asked for."""
+        if template in self._resting:
+            self.building(template, "waiting for its turn")
+            self.on_need(template)
+        return template in self._building
+
     def progress(self, template: str) -> tuple[str, float | None] | None:
         """The build step a template is at, if it is being built or waits for it."""
         return self._building.get(template)

@@ -45,11 +45,20 @@ class Held:
 
 class Starts:
     """At most `at_once` places, as many again for owners who have none, and at most half as many (one at least) for
-    what nobody waits for. `hold_s`: for how long a start holds its place; None: to its end.
+    what nobody waits for. `hold_s`: for how long a start holds its place; None: to its end. `most`: so many under way,
+    whether or not they hold places; the last of them for an owner who has none.
     """
 
-    def __init__(self, at_once: int, *, hold_s: float | None = PLACE_S, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        at_once: int,
+        *,
+        hold_s: float | None = PLACE_S,
+        most: int | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._at_once = at_once
+        self._most = most
         self._hold_s = hold_s
         self._clock = clock
         self._for_nobody = max(1, at_once // 2)
@@ -124,6 +133,10 @@ class Starts:
         return Held(len(holding), unwanted, Counter(start.owner for start in holding))
 
     def _has_place(self, start: Start, wanted: bool, held: Held) -> bool:
+        if self._most is not None:
+            another = any(other.owner == start.owner for other in self._under_way)
+            if len(self._under_way) >= self._most - another:
+                return False
         if not wanted:
             return held.all < self._at_once and held.unwanted < self._for_nobody
         return held.all < (self._at_once if held.by_owner[start.owner] else 2 * self._at_once)

@@ -103,6 +103,8 @@ class Run:
     """Which app of that id: one that is deleted and made anew is another."""
     installed: Mapping[str, str] = field(default_factory=dict)
     """Versions of the packages that it finds, by name, for telling what does not fit."""
+    layer: str = ""
+    """The key of what was installed for it; kept with the sandbox, so that it is known to be in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ class Claimed:
     number: int
     app_key: str = ""
     """As in `Run`; empty when it was claimed by a vibeD that did not say."""
+    layer: str = ""
+    """As in `Run`."""
 
 
 @dataclass(frozen=True, slots=True)

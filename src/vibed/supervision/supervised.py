@@ -142,7 +142,7 @@ class Supervised:
         if self.state is not State.WARM:
             raise SandboxLost(f"sandbox {self.id} ended before it was given anything to run")
         self._used = True
-        self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
+        self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key, run.layer)
         self._log_dir = log_dir
         self._on_stage = on_stage
         began = time.perf_counter()
@@ -158,6 +158,7 @@ class Supervised:
                 run.start_timeout_s + 60,
                 app_id=run.app_id,
                 app_key=run.app_key,
+                layer=run.layer,
                 version=run.version,
                 run=run.number,
                 socket=str(socket),
@@ -268,7 +269,8 @@ class Supervised:
         self._state = State(state["state"])
         if run := state.get("run"):
             self._used = True
-            self._claimed = Claimed(run["app_id"], int(run["version"]), int(run["run"]), str(run.get("app_key") or ""))
+            kept = (str(run.get("app_key") or ""), str(run.get("layer") or ""))
+            self._claimed = Claimed(run["app_id"], int(run["version"]), int(run["run"]), *kept)
             self._log_dir = Path(run["log_dir"])
             if self._state in (State.RUNNING, State.DRAINING):
                 self._endpoint = Endpoint(Path(run["socket"]))

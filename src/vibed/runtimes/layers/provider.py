@@ -71,6 +71,10 @@ class Layers:
         """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
         self._store.prepare()
 
+    def ready(self, template: str) -> bool:
+        """Whether a template is there as its definition says, so that layers can be made for it."""
+        return self._base(template) is not None
+
     def find(self, install: Install, asker: Asker) -> Layer | None:
         """The layer that the same request led to before, if it is there. Blocking. Raises `RunFailed`, `unmet` where it
         was set aside.
