@@ -81,9 +81,7 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
         optional=tuple(name for name in sorted(declared) if not _is_used(node, name, imported, files)),
         private=by_files and node_sharing.belongs_to_source(node),
         # the project's own scripts call what is there for development
-        development=bool(
-            misplaced or (by_files and (undeclared or node_sharing.own_scripts(node.scripts)))
-        ),
+        development=bool(misplaced or (by_files and (undeclared or node_sharing.own_scripts(node.scripts)))),
     )
     found.notes.append(_told(lacking, known, inferred=inferred))
     return found

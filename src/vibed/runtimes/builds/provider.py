@@ -120,9 +120,8 @@ class Builds:
             return found
         mounts = (layer.mount,) if layer is not None else ()
         told = layer.env if layer is not None and build.kind == "go" else {}
-        order = Order(
-            _PROGRAMS[build.kind], build.template, _request(build, env, layer), source, strip, mounts, env=told
-        )
+        request = {**_request(build, env), "folders": list(layer.folders) if layer is not None else []}
+        order = Order(_PROGRAMS[build.kind], build.template, request, source, strip, mounts, env=told, own=True)
 
         async def make(say: Callable[[str], None]) -> Built:
             doing, left = order, _OTHERWISE
