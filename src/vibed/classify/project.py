@@ -34,6 +34,7 @@ class Project:
         self.tree = tree
         self.templates = templates
         self.port = port
+        self.installs = installs
         self.builds = "build" in installs
         self.passed_over: list[str] = []
         """What said how to start it and could not be followed, in words."""

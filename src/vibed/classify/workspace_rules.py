@@ -114,7 +114,7 @@ def _decided(p: Project, members: Sequence[Member]) -> list[tuple[Member, Decisi
 
 def _inside(p: Project, one: Member) -> Decision | None:
     """How a package is run, as the rules for a project say it, from the root on."""
-    inner = Project(p.tree.below(one.folder), p.templates, p.port, builds=p.builds)
+    inner = Project(p.tree.below(one.folder), p.templates, p.port, installs=p.installs)
     decision = next((found for rule in _INSIDE if (found := rule(inner)) is not None), None)
     if decision is None:
         return None
