@@ -252,3 +252,39 @@ async def test_what_no_other_template_has_is_built_and_its_failure_names_the_lin
     assert "humanize 4.17.0 could not be built" in failed.value.message
     assert "raise `humanize==4.17.0` to 5.0 or later, which has one" in (failed.value.hint or "")
     assert [request.get("ready_made") for request in steps.requests if request["step"] == "install"] == [False]
+
+
+@dataclass
+class Resolving(Steps):
+    """Has pandas as it is wanted, and the newest NumPy that the constraints allow."""
+
+    requests: list[Mapping[str, Any]] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        self.requests.append(order.request)
+        if order.request["step"] != "resolve":
+            return await super().perform(order, place, log_dir)
+        wanted, bound = order.request["wanted"], "numpy<2" in order.request["constraints"]
+        if bound and any(line.startswith("numpy>=2") for line in wanted):
+            raise StepFailed("failed", said="error: No solution found when resolving dependencies")
+        numpy = "1.26.4" if bound else "2.5.3"
+        return Done({"resolution": "".join(f"{pin}\n" for pin in (*wanted[:1], f"numpy=={numpy}"))})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numpy"),
+    [
+        (("pandas==2.0.3",), "1.26.4"),
+        (("opencv-python==4.9.0.80",), "1.26.4"),
+        (("pandas==2.2.3",), "2.5.3"),
+        (("pandas==2.0.3", "numpy>=2"), "2.5.3"),
+        (("humanize==4.17.0",), "2.5.3"),
+    ],
+)
+async def test_what_was_compiled_for_numpy_1_gets_numpy_1_unless_the_list_says_otherwise(
+    tmp_path: Path, wanted: tuple[str, ...], numpy: str
+) -> None:
+    asker = Asker("python-313", Path("none.tar.gz"), "d", "", "ann", "an-app")
+    told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
+    layer = await layers(tmp_path, Resolving()).provide(Install("python", "uv", wanted=wanted), asker, **told)
+    assert layer.packages["numpy"] == numpy

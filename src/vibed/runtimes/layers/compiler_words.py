@@ -23,7 +23,7 @@ _NO_COMPILER = re.compile(
     r"|gyp ERR! stack Error: \d{3} status code downloading checksum|gyp ERR! stack Error: .*headers"
 )
 _RUST = re.compile(
-    r"can't find Rust compiler|Rust toolchain"
+    r"can't find Rust compiler|Rust toolchain|static\.rust-lang\.org|\bpuccinialin\b"
     r"|\b(?:rustc|[Cc]argo)\b[^\n]{0,60}(?:not found|not installed|is not on PATH|No such)"
 )
 _FORTRAN = re.compile(r"Unknown compiler\(s\): \[\['gfortran|gfortran[^\n]{0,40}not found")

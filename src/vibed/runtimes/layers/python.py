@@ -9,11 +9,12 @@ What the template has is preferred, and only what it has not, or has in another 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vibed.runtimes.layers import ready_made
+from vibed.runtimes.layers import numpy_one, ready_made
 from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import Base, layer_key
 from vibed.runtimes.layers.layer import Layer
@@ -82,11 +83,22 @@ def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
 
 async def _resolved(ask: Ask, making: Making, left_out: Mapping[str, str], compilers: bool) -> tuple[Pin, ...]:
     ask.say("resolving")
+    constraints = without(ask.install.constraints, left_out)
+    pins = await _pins(ask, making, left_out, constraints, compilers)
+    if numpy_one.made_for(pins):
+        with contextlib.suppress(StepFailed):  # the list itself asks for another
+            return await _pins(ask, making, left_out, (*constraints, numpy_one.CONSTRAINT), compilers)
+    return pins
+
+
+async def _pins(
+    ask: Ask, making: Making, left_out: Mapping[str, str], constraints: Sequence[str], compilers: bool
+) -> tuple[Pin, ...]:
     resolution = await making.resolve(
         ask,
         {
             "wanted": without(ask.install.wanted, left_out),
-            "constraints": without(ask.install.constraints, left_out),
+            "constraints": constraints,
             "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
         },
         compilers=compilers,

@@ -132,6 +132,13 @@ _ROWS = (
         "build it statically (Go: CGO_ENABLED=0; Rust: the musl target), or on Debian 13",
     ),
     _row(
+        r"numpy\.dtype size changed|compiled using NumPy 1\.x|numpy\.core\.multiarray failed to import",
+        "has a package that was compiled for another NumPy than the one that is there",
+        "add `numpy<2` to the app's list of packages, or raise the package that imports it (pandas 2.2.2, scipy 1.13,"
+        " scikit-learn 1.5, opencv-python 4.10 and later are made for NumPy 2)",
+        anywhere=True,
+    ),
+    _row(
         r"invalid ELF header|file too short|NODE_MODULE_VERSION|mach-o|wrong architecture|not a valid Win32",
         "brings a compiled module that was built for another machine or another version",
         "build it for Linux on x86-64 and the template's version, or use a package without compiled parts",
