@@ -19,6 +19,12 @@ _EMPTY_HEADS = re.compile(r"^(?:error during build:?|Failed to compile\.?|\[?ERR
 _MISSING = re.compile(
     r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve)\s+[\"'`]([^\"'`\n]+)"
 )
+_ADVISED = re.compile(
+    r"(?:npm (?:i|install|add)|yarn add|pnpm (?:add|install)) (?:-\S+ )*[\"'`]?((?!-)@?\w[\w./-]*)"
+    r"|(@?\w[\w./-]*) not found\.[^\n]{0,200}\b[Yy]ou (?:need|have) to install it"
+    r"|\b(?:need to|must|please) install [\"'`](@?\w[\w./-]*)[\"'`]"
+)
+"""How a tool says that it wants another package: Vite of terser and sass, Tailwind of its plugin for PostCSS."""
 _MOST = 500
 
 
@@ -38,5 +44,7 @@ def cause(told: str) -> str:
 
 def missing(told: str) -> str:
     """The package or file that the build did not find; empty when it is not that."""
-    match = _MISSING.search(_COLOUR.sub("", told))
-    return match[1] if match else ""
+    if match := _MISSING.search(_COLOUR.sub("", told)):
+        return match[1]
+    advised = _ADVISED.search(cause(told).partition("npm notice")[0])
+    return next(filter(None, advised.groups()), "") if advised else ""
