@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
 from tests.e2e.load import connect
+
+BUILD_S = 300.0
 
 
 def test_a_worker_is_live_when_the_deploy_is_answered(vibed: Instance, apps: Apps) -> None:
@@ -63,20 +66,55 @@ def test_a_worker_that_throws_at_its_top_level_says_so(vibed: Instance, apps: Ap
     assert "no luck today" in deployed.message
 
 
-def test_a_package_that_is_not_there_is_named(vibed: Instance, apps: Apps) -> None:
+def test_packages_are_installed_and_bundled_once_and_what_is_not_there_fails_where_it_is_used(
+    vibed: Instance, apps: Apps
+) -> None:
     vibed.client.wait_for_template("workerd")
+    vibed.client.wait_for_template("node-24")
+    source: samples.Files = {
+        "wrangler.jsonc": json.dumps(
+            {
+                "name": "x",
+                "main": "src/index.ts",
+                "compatibility_date": "2023-05-01",
+                "assets": {"directory": "public", "run_worker_first": ["/api/*"]},
+                "kv_namespaces": [{"binding": "LINKS", "id": "x"}],
+            }
+        ),
+        "package.json": json.dumps({"name": "x", "dependencies": {"zod": "^4", "jsonwebtoken": "^9"}}),
+        "src/index.ts": """
+            import { z } from "zod";
+            import jwt from "jsonwebtoken";
+            export default { async fetch(request: Request, env: { LINKS: any }) {
+              const path = new URL(request.url).pathname;
+              if (path === "/api/kv") return new Response(await env.LINKS.get("x"));
+              const given = z.object({ id: z.coerce.number() }).parse({ id: path.slice(5) });
+              return Response.json(jwt.verify(jwt.sign(given, "secret", { noTimestamp: true }), "secret"));
+            } };
+        """,
+        "public/index.html": "<h1>page</h1>",
+    }
+    name, again = apps.name(), apps.name()
+    vibed.client.deploy_ready(name, source, settle_s=BUILD_S)
+    assert "bundling src/index.ts" in vibed.client.log_text(name)
+    assert vibed.client.visit(name, "/api/42").json() == {"id": 42}
+    assert vibed.client.visit(name).text == "<h1>page</h1>"
+    assert vibed.client.visit(name, "/api/kv").status_code == 500
+    deployed = vibed.client.deploy_ready(again, source, settle_s=BUILD_S)
+    assert "KV namespace LINKS" in str(deployed.answer["notes"])
+    assert "bundling" not in vibed.client.log_text(again), "it is bundled already"
+
+
+def test_a_package_that_no_registry_has_is_named(vibed: Instance, apps: Apps) -> None:
+    vibed.client.wait_for_template("workerd")
+    vibed.client.wait_for_template("node-24")
     source: samples.Files = {
         "wrangler.toml": 'name = "x"\nmain = "index.ts"\n',
         "index.ts": 'import x from "left-pad-of-nobody";\nexport default { fetch: () => new Response(x) };\n',
     }
-    answer = vibed.client.post_deploy(apps.name(), source)
-    if answer.status_code == 422:
-        body = answer.json()
-        assert (body["code"], "left-pad-of-nobody" in body["message"]) == ("DependenciesMissing", True)
-    else:
-        version = vibed.client.settled(answer.json()["app_id"], 1)
-        assert (version["phase"], version["reason"]) == ("Failed", "DependenciesMissing")
-        assert "left-pad-of-nobody" in version["message"]
+    deployed = vibed.client.deploy(apps.name(), source, settle_s=BUILD_S)
+    assert (deployed.phase, deployed.reason) == ("Failed", "DependencyBuildFailed")
+    assert "left-pad-of-nobody" in deployed.message
 
 
 def test_an_import_of_a_host_file_brings_nothing(vibed: Instance, apps: Apps) -> None:

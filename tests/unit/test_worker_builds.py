@@ -79,5 +79,10 @@ def test_esbuilds_errors_are_told_with_their_lines() -> None:
     assert worker.explain('✘ [ERROR] Could not resolve "./db"\n\n    a.ts:1:1:\n')[1] == "./db is not in the archive"
 
 
+def test_the_error_behind_several_headings_is_told() -> None:
+    said = "error during build:\nBuild failed with 1 error:\n\n[plugin x]\nAssertionError: no entry\n    at y\n"
+    assert worker.explain(said)[0] == "error during build: [plugin x] AssertionError: no entry"
+
+
 def test_a_scripts_own_error_is_told() -> None:
     assert worker.explain("vite v8\nerror during build:\nError: no such thing\n")[0].endswith("Error: no such thing")

@@ -15,7 +15,10 @@ _CAUSES = (
     re.compile(r".*\b(?:[Ee]rror|[Ff]ailed|[Cc]annot find|Could not resolve)\b.*"),
 )
 """How a line begins that says what is wrong, the surest first."""
-_EMPTY_HEADS = re.compile(r"^(?:error during build:?|Failed to compile\.?|\[?ERROR\]?:?|Error:?|ERROR in .{0,80})$")
+_EMPTY_HEADS = re.compile(
+    r"^(?:error during build:?|Failed to compile\.?|Build failed with \d+ errors?:|\[?ERROR\]?:?|Error:?"
+    r"|ERROR in .{0,80})$"
+)
 _MISSING = re.compile(
     r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve)\s+[\"'`]([^\"'`\n]+)"
 )
@@ -36,8 +39,9 @@ def cause(told: str) -> str:
             if not pattern.match(line):
                 continue
             said = line.strip()
-            if _EMPTY_HEADS.match(said) and at + 1 < len(lines):
-                said = f"{said} {' '.join(more.strip() for more in lines[at + 1 : at + 3])}"
+            if _EMPTY_HEADS.match(said):
+                following = (line.strip() for line in lines[at + 1 : at + 6])
+                said = " ".join([said, *[line for line in following if not _EMPTY_HEADS.match(line)][:2]])
             return said[:_MOST]
     return lines[-1].strip()[:_MOST] if lines else ""
 
