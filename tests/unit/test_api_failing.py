@@ -119,3 +119,27 @@ async def test_one_app_is_told_of_and_a_list_is_not_read_for_it(api: Running) ->
     assert app["failing"] == f"{TOLD}: ZeroDivisionError: division by zero (app.py, line 6)"
     assert app["message"].endswith(app["failing"])
     assert (await api.client.get("/v1/apps")).json()["items"][0]["failing"] is None
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        (
+            ("GET /: ReferenceError: API_KEY is not defined", "    at handle (worker.js:2:9)"),
+            "ReferenceError: API_KEY is not defined (worker.js, line 2); it needs the environment variable API_KEY.",
+        ),
+        (
+            ("GET /: TypeError: Cannot read properties of undefined (reading 'trim')", "    at fetch (worker.js:1:9)"),
+            "it may need API_KEY and DB, which its source reads and which are not set. Deploy again with them among",
+        ),
+        (
+            ("GET /: Error: KV namespace LINKS is not there: do without", "    at Object.fetch (worker.js:1:9)"),
+            f"{TOLD}: Error: KV namespace LINKS is not there: do without (worker.js, line 1)",
+        ),
+        ((), f"{TOLD}; its log may say why, or it needs API_KEY and DB, which its source reads and which are not set"),
+    ],
+    ids=["a global", "a property", "a binding", "nothing printed"],
+)
+def test_a_worker_that_fails_for_want_of_a_variable_says_which(log: Log, printed: tuple[str, ...], told: str) -> None:
+    log(*printed)(FIRST, stream="system")
+    assert told in str(failing(log.folder, About("worker", "workerd", unset=("API_KEY", "DB"))))
