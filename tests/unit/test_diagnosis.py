@@ -217,6 +217,33 @@ def test_a_server_that_an_app_expects_beside_it_is_named(line: str, service: str
     assert f"it needs {service}" in told("StartFailed", line).message
 
 
+CAUGHT = """MongooseError: The `uri` parameter to `openUri()` must be a string, got "undefined". Make sure.
+    at _createMongoClient (/layers/node/node_modules/mongoose/lib/connection.js:768:11)
+    at Mongoose.connect (/layers/node/node_modules/mongoose/lib/index.js:406:15)
+    at dbConnection (/app/database/config.js:7:24)
+    at new Server (/app/models/server.js:25:14)
+/app/database/config.js:12
+        throw new Error('Database Error on initialization')
+              ^
+
+Error: Database Error on initialization
+    at dbConnection (/app/database/config.js:12:15)
+    at process.processTicksAndRejections (node:internal/process/task_queues:104:5)
+
+Node.js v24.19.0"""
+
+
+def test_an_error_that_was_printed_before_another_was_raised_for_it_is_told_with_it() -> None:
+    error = told("StartFailed", *CAUGHT.splitlines(), kind="node")
+    assert "Database Error on initialization, after MongooseError: The `uri` parameter" in error.message
+
+
+def test_an_error_that_was_printed_long_before_is_not_taken_for_the_cause() -> None:
+    lines = CAUGHT.splitlines()
+    error = told("StartFailed", *lines[:5], "serving without a cache", *lines[5:], kind="node")
+    assert "Mongoose" not in error.message
+
+
 def test_a_file_that_a_framework_looks_for_is_named() -> None:
     lines = [
         "Traceback (most recent call last):",

@@ -42,6 +42,17 @@ def find(lines: Iterable[str]) -> Fault | None:
     return _find(prepared(list(lines)[-MOST_LINES:]))
 
 
+def written_before(lines: Iterable[str], fault: Fault) -> Fault | None:
+    """The error that was written right before one that `find` found in the same lines: whoever caught it printed it,
+    and raised another that says less."""
+    clean = prepared(list(lines)[-MOST_LINES:])
+    earlier = [other for other in _faults(clean) if other.end <= fault.start]
+    last = max(earlier, key=lambda other: (other.end, other.start), default=None)
+    if last is None or any(not _NOISE.search(line) for line in clean[last.end : fault.start]):
+        return None
+    return None if last.text in fault.text or fault.text in last.text else last
+
+
 def error_in(lines: Iterable[str]) -> str | None:
     """The app's own error in some lines of its log, in one line, with the file and line of the app's: why a request was
     answered with 500, for instance. None when nothing there is, or says that it is, an error.
@@ -64,11 +75,7 @@ def last_words(lines: Sequence[str]) -> str:
 
 
 def _find(lines: Sequence[str]) -> Fault | None:
-    faults = [
-        fault
-        for module in (python_errors, node_errors, go_errors, shell_errors, native_errors)
-        for fault in module.faults(lines)
-    ]
+    faults = _faults(lines)
     besides = [fault for fault in faults if python_errors.ends_only(fault) or _ignored(lines, fault)]
     strong = max(
         (fault for fault in faults if fault not in besides), key=lambda fault: (fault.end, fault.start), default=None
@@ -78,6 +85,14 @@ def _find(lines: Sequence[str]) -> Fault | None:
         return strong or words
     later = words.start >= strong.end and not _said_again(words, strong)
     return words if later and words.formal else strong
+
+
+def _faults(lines: Sequence[str]) -> list[Fault]:
+    return [
+        fault
+        for module in (python_errors, node_errors, go_errors, shell_errors, native_errors)
+        for fault in module.faults(lines)
+    ]
 
 
 def _said_again(words: Fault, strong: Fault) -> bool:

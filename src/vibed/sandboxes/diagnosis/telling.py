@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.causes import cause
-from vibed.sandboxes.diagnosis.fault import Fault
-from vibed.sandboxes.diagnosis.finding import fault_in, find
+from vibed.sandboxes.diagnosis.fault import Fault, one_line
+from vibed.sandboxes.diagnosis.finding import fault_in, find, written_before
 from vibed.sandboxes.diagnosis.variables import listed
 from vibed.sandboxes.driver import Exit, Run, RunFailed
 
@@ -48,8 +49,7 @@ def exit_of(wire: Mapping[str, Any] | None) -> Exit | None:
 
 def why_it_ended(ended: Exit, about: About) -> tuple[str, str]:
     """A sentence without its full stop on how an app ended and why; what to change, empty where not known."""
-    fault = find(ended.tail) if not ended.oom else None
-    found = cause(fault, about) if fault else None
+    fault, found = _explained(ended.tail, about) if not ended.oom else (None, None)
     if ended.oom:
         bound = f" ({about.memory_mb} MB)" if about.memory_mb else ""
         return (
@@ -78,10 +78,12 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     limits = run.limits
     about = About.of(run.runtime, run.env, memory_mb=limits.memory_mb, disk_mb=limits.disk_mb, installed=run.installed)
     said = ended.tail if ended else text
-    fault = find([*said, *message.splitlines()] if code not in ("StartTimeout", "StartFailed") else said)
-    # what the agent says of a program that it could not start stands in the message alone
-    fault = fault or find(message.splitlines() if ": run " in message else ())
-    found = cause(fault, about) if fault and not (ended and ended.oom) else None
+    said = [*said, *message.splitlines()] if code not in ("StartTimeout", "StartFailed") else said
+    fault, found = _explained(said, about)
+    if fault is None and ": run " in message:
+        # what the agent says of a program that it could not start stands in the message alone
+        fault, found = _explained(message.splitlines(), about)
+    found = None if ended and ended.oom else found
     if code == "DiskFull":
         return _failed(code, f"the app does not fit in its {run.limits.disk_mb} MB of disk", ended, "send less")
     if code in ("InjectFailed", "BundleFailed") and (found is None or found.code != "DependenciesMissing"):
@@ -114,6 +116,17 @@ def diagnose(code: str, message: str, details: Mapping[str, Any], run: Run) -> R
     if code == "WorkerRejected":
         return _failed(code, f"the worker does not start: {message}", ended, found.hint if found else None)
     return RunFailed(message or code, code=code, exit=ended)
+
+
+def _explained(lines: Sequence[str], about: About) -> tuple[Fault | None, Cause | None]:
+    """The error in what an app wrote, and what is behind it: behind the one that was caught, where another was raised
+    in its place."""
+    fault = find(lines)
+    found = cause(fault, about) if fault else None
+    if fault is not None and found is None and (caught := written_before(lines, fault)):
+        both = one_line([f"{fault.text}, after {caught.text}"])
+        fault, found = replace(fault, text=both, place=fault.place or caught.place), cause(caught, about)
+    return fault, found
 
 
 def _failed(
