@@ -204,6 +204,7 @@ async def test_folders_that_python_is_to_install_in_place_are_there(maker: Maker
         {"requirements.txt": "-e ./libs/odd\n"},
         {"requirements.txt": "./libs/odd\n"},
         {"pyproject.toml": member % 'path = "libs/odd", editable = true'},
+        {"pyproject.toml": member % "workspace = true" + '[tool.uv.workspace]\nmembers = ["libs/*"]\n'},
     ):
         whole = {**app, **lib, **files}
         _, layer = await decided(maker, whole)

@@ -368,3 +368,30 @@ def test_a_long_list_beside_long_files_keeps_nobody_waiting() -> None:
     found = python({"requirements.txt": listed}, source)
     assert found is not None and {"a-package-7", "a-package-9"}.isdisjoint(found.optional)
     assert "a-package-8" in found.optional
+
+
+UV_MEMBER = '[project]\nname = "x"\nversion = "1"\ndependencies = ["flask", "shared"]\n[tool.uv.sources]\nshared = { workspace = true }\n'
+UV_ROOT = '[tool.uv.workspace]\nmembers = ["libs/*", "apps/*"]\n'
+SHARED = {
+    "libs/shared/pyproject.toml": '[project]\nname = "Shared"\nversion = "1"\n',
+    "libs/shared/src/shared/__init__.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pyproject.toml": UV_MEMBER + UV_ROOT},
+        {"pyproject.toml": UV_ROOT, "apps/api/pyproject.toml": UV_MEMBER, "apps/api/app.py": FLASK + "app.run()\n", "app.py": ""},
+        {"pyproject.toml": UV_ROOT + "[tool.uv.sources]\nshared = { workspace = true }\n", "apps/api/pyproject.toml": UV_MEMBER.partition("[tool")[0], "apps/api/app.py": FLASK + "app.run()\n", "app.py": ""},
+        {"pyproject.toml": '[project]\nname = "x"\ndependencies = ["flask", "shared @ file:///${PROJECT_ROOT}/libs/shared"]\n'},
+        {"pyproject.toml": '[project]\nname = "x"\ndependencies = ["flask", "shared @ {root:uri}/libs/shared"]\n'},
+        {"requirements.txt": "flask\n-e libs/shared\n"},
+    ],
+    ids=["uv workspace", "its member", "the root says where", "PDM", "Hatch", "-e"],
+)  # fmt: skip
+def test_a_package_of_the_project_itself_is_installed_from_its_folder(files: Files) -> None:
+    found = python({**SHARED, **files})
+    assert found is not None
+    assert found.private
+    assert [line for line in found.wanted if line.startswith(".")] == ["./libs/shared"]

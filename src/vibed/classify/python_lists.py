@@ -34,6 +34,7 @@ _MOST_FILES = 10
 _LONGEST_LINE = 2000
 _ASIDE = re.compile(r"\.|(?:tests?|docs?|examples?|scripts|tools|samples?)/", re.IGNORECASE)
 """Folders whose lists are not the app's."""
+_MOST_MEMBERS = 100
 _INLINE = re.compile(r"^# /// script\s*$\n((?:#[^\n]*\n)*?)# ///\s*$", re.MULTILINE)
 _INSTALL_REQUIRES = re.compile(r"\binstall_requires\s{0,9}=\s{0,9}[\[(]([^\])]{0,20000})[\])]")
 _LITERAL = re.compile(r"""(["'])([^"'\n]{1,300})\1""")
@@ -163,7 +164,7 @@ def _pyproject(tree: Tree, lists: Lists) -> None:
         for path in [dynamic] if isinstance(dynamic, str) else _strings(dynamic):
             if tree.has(path := posixpath.normpath(lists.folder + path)):
                 _requirements(tree, path, lists)
-    lists.lines = _with_sources(lists.lines, table(table(tool.get("uv")).get("sources")))
+    lists.lines = _with_sources(lists.lines, _uv_sources(tree, lists.folder, tool), tree, lists.folder)
     for groups in (project.get("optional-dependencies"), data.get("dependency-groups")):
         for group in table(groups).values():
             lists.further += _entries(f"{own_file}: a group of dependencies", group)
@@ -249,14 +250,37 @@ def _strings(value: object) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
-def _with_sources(lines: list[Line], sources: Mapping[str, object]) -> list[Line]:
+def _uv_sources(tree: Tree, folder: str, tool: Mapping[str, object]) -> Mapping[str, object]:
+    """What [tool.uv.sources] says of a project; as a member of a workspace, what its root says too."""
+    own = table(table(tool.get("uv")).get("sources"))
+    if not folder or not tree.has("pyproject.toml"):
+        return own
+    root = table(table(tree.toml("pyproject.toml").get("tool")).get("uv"))
+    return {**table(root.get("sources")), **own} if "workspace" in root else own
+
+
+def _member(tree: Tree, name: str) -> str | None:
+    """The folder of the package of a workspace that has a name."""
+    for path in tree.known("/pyproject.toml")[:_MOST_MEMBERS]:
+        own = table(tree.toml(path).get("project")).get("name")
+        if isinstance(own, str) and _plain(own) == name:
+            return posixpath.dirname(path)
+    return None
+
+
+def _with_sources(lines: list[Line], sources: Mapping[str, object], tree: Tree, folder: str) -> list[Line]:
     """Lines of [project] as uv reads them: [tool.uv.sources] says for some where they come from."""
     if not sources:
         return lines
     at = {_plain(name): strings(source) for name, source in sources.items()}
+    members = {_plain(name) for name, source in sources.items() if table(source).get("workspace") is True}
     found = []
     for where, text in lines:
-        source = at.get(_plain(re.split(r"[^\w.-]", text.strip(), maxsplit=1)[0]), {})
+        name = _plain(re.split(r"[^\w.-]", text.strip(), maxsplit=1)[0])
+        if name in members and (at_ := _member(tree, name)) is not None:
+            found.append((where, f"./{posixpath.relpath(at_, folder or '.')}"))
+            continue
+        source = at.get(name, {})
         address = source.get("git") or source.get("url")
         if source.get("path"):
             text = f"./{posixpath.normpath(source['path'])}"

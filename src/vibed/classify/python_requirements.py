@@ -19,6 +19,8 @@ from vibed.sources.errors import quoted
 
 _ADDRESS = re.compile(r"^(?:git\+|hg\+|svn\+|https?://|file:|ssh:|\.{1,2}/|/|[\w.-]+\.(?:whl|tar\.gz|zip)$)")
 _OWN = re.compile(r"^\.{1,2}/|^\.(?:\[|$)|^[\w.-]+\.(?:whl|tar\.gz|zip)$")
+_BESIDE = re.compile(r"(?:file:/{0,3}\$\{PROJECT_ROOT\}|\{root:uri\})/([\w./-]+)$")
+"""How PDM and Hatch name a folder of the project itself."""
 _LONGEST_LINE = 2000
 
 
@@ -97,7 +99,9 @@ def _read(lines: Iterable[Line], environment: dict[str, str], wanted: list[Wante
         if not applies:
             continue
         name = canonicalize_name(parsed.name)
-        if parsed.url and parsed.url.startswith("file:///"):
+        if parsed.url and (beside := _BESIDE.match(parsed.url)):
+            _note_address(f"./{beside[1]}", found)
+        elif parsed.url and parsed.url.startswith("file:///"):
             # where it lay on the machine whose packages were listed (pip freeze, in an environment of conda)
             wanted.append(Wanted(name, name))
         elif parsed.url:
