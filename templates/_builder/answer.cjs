@@ -8,9 +8,20 @@ const path = require('node:path')
 
 const OUT = '/layers/out'
 const TOLD_BYTES = 48 << 10
+const CREDENTIALS = /^[ \t]*["']?(?:\/\/[^\s=]{1,200}:)?(?:_authToken|_auth|_password|username|email|certfile|keyfile|cert|key|tokenHelper|npmAuthToken|npmAuthIdent|always-auth|npmAlwaysAuth)["']?(?:\[\])?[ \t]*[=: ].*$\n?/gm
 
 function request () {
   return JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+}
+
+/** Takes who asks a registry out of a folder's settings: packages' code reads them, and only the gate asks registries. */
+function withoutCredentials (folder) {
+  for (const name of ['.npmrc', '.yarnrc.yml', '.yarnrc']) {
+    const file = path.join(folder, name)
+    let text = ''
+    try { text = fs.readFileSync(file, 'utf8') } catch { continue }
+    fs.writeFileSync(file, text.replace(CREDENTIALS, ''))
+  }
 }
 
 /** Puts a program's words into the log; returns what tells the end of them. */
@@ -46,4 +57,4 @@ function finish (connection) {
   return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
-module.exports = { OUT, request, heard, failed, send, finish }
+module.exports = { OUT, request, withoutCredentials, heard, failed, send, finish }

@@ -24,7 +24,7 @@ async function main () {
   programs()
   const before = pages()
   console.log(`$ ${request.script}`)
-  const { status, told } = await run(request.script, await environment(request.env))
+  const { status, told } = await run(request.script, await environment(request.env, request.compilers))
   if (status !== 0) return answer.failed(told)
   if (!request.site) {
     const carried = request.folders.some((folder) => written(folder, request.copied ? laid : 0))

@@ -10,11 +10,10 @@ const fs = require('node:fs')
 const path = require('node:path')
 const { spawn, spawnSync } = require('node:child_process')
 const answer = require('./answer.cjs')
+const { COMPILERS, compilers } = require('./compilers.cjs')
 
 const APP = '/app'
 const PLACE = '/tmp/layer'
-const COMPILERS = '/layers/compilers'
-const HEADERS = '/layers/headers'
 const MOST_LOOKED_FOR = 300
 const ABSENT = /\bE?404\b|Couldn't find package|Package not found/
 /** What managers write down for themselves, with times and places in it. */
@@ -31,6 +30,8 @@ async function main () {
     fs.mkdirSync(path.dirname(path.join(place, name)), { recursive: true })
     fs.writeFileSync(path.join(place, name), text)
   }
+  answer.withoutCredentials(APP)
+  answer.withoutCredentials(place)
   const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true', ...request.env }
   env.PATH = `/layers/tools/bin:${env.PATH}`
   // by default npm 12 refuses the registry's own tarballs of packages that bring others with them (Tailwind 4)
@@ -47,18 +48,6 @@ async function main () {
     if (request.held && grown(request, place)) return answer.failed(`${request.held.file}: it would become longer`)
   }
   return request.step === 'resolve' ? resolved(request, place) : installed(request, place)
-}
-
-/** Has gcc, what belongs to it and Python be found, with the headers of this Node. */
-function compilers (env) {
-  env.PATH = `${COMPILERS}/bin:${env.PATH}:${COMPILERS}/python`
-  env.PYTHON = env.npm_config_python = `${COMPILERS}/python/python3`
-  // node-gyp asks Python where it is, and from then on calls it there
-  env.LD_LIBRARY_PATH = `${COMPILERS}/lib`
-  env.PYTHONPYCACHEPREFIX = '/tmp/pycache'
-  // node-gyp's settings; those of npm's own, and of an older one that a package brings
-  for (const prefix of ['npm_package_config_node_gyp_', 'npm_config_']) env[`${prefix}nodedir`] = HEADERS
-  env.JOBS = '2'
 }
 
 /** Sends the lock that is then followed. */

@@ -6,6 +6,7 @@ const path = require('node:path')
 const { spawn } = require('node:child_process')
 const answer = require('./answer.cjs')
 const googleFonts = require('./google_fonts.cjs')
+const { compilers } = require('./compilers.cjs')
 
 const APP = '/app'
 const LAYER = '/layers/node'
@@ -30,6 +31,7 @@ exec "$@"`]))
 /** Lays what was installed into the app's folders; returns the time (milliseconds) from which on what is written there is
  * the app's own. */
 function packages ({ folders, copied }) {
+  answer.withoutCredentials(APP)
   for (const folder of folders) lay(folder, copied)
   const laid = Date.now() + 1
   while (Date.now() <= laid);
@@ -79,12 +81,13 @@ function programs () {
 }
 
 /** What its scripts are told; `own`: by its owner, or for its tool. */
-async function environment (own) {
+async function environment (own, compiles) {
   const env = { ...process.env, HOME: '/tmp/home', CI: 'false', NEXT_TELEMETRY_DISABLED: '1',
     ASTRO_TELEMETRY_DISABLED: '1', NG_CLI_ANALYTICS: 'false', GATSBY_TELEMETRY_DISABLED: '1', NUXT_TELEMETRY_DISABLED: '1',
     DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', WRANGLER_SEND_METRICS: 'false',
     npm_config_cache: '/tmp/cache', ...await googleFonts.environment(APP), ...own }
   env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
+  if (compiles) compilers(env)
   return env
 }
 

@@ -28,7 +28,7 @@ async function main () {
   fs.mkdirSync(path.join(PLACE, 'worker'), { recursive: true })
   if (request.script) {
     console.log(`$ ${request.script}`)
-    const { status, told } = await run(request.script, await environment(request.env))
+    const { status, told } = await run(request.script, await environment(request.env, request.compilers))
     if (status !== 0) return answer.failed(told)
   }
   const told = request.script ? taken() : null

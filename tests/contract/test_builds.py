@@ -217,6 +217,13 @@ async def test_a_server_is_the_whole_tree_without_its_packages(maker: Maker) -> 
 
 
 @one
+async def test_a_build_that_compiles_is_tried_with_compilers(maker: Maker) -> None:
+    script = "echo 'int main() { return 0; }' > a.c && gcc a.c -o a && ./a && bundle"
+    assert "index.html" in contents(await maker.build(script))
+    assert maker.steps.done.count("build") == 2
+
+
+@one
 async def test_a_build_that_fails_is_told_with_its_first_error(maker: Maker) -> None:
     script = "echo hello; echo \"src/a.ts(3,5): error TS2322: Type 'string' is no number\"; echo more; exit 2"
     with pytest.raises(RunFailed) as failed:

@@ -165,6 +165,19 @@ async def test_what_a_postinstall_script_of_the_project_makes_is_there(maker: Ma
 
 
 @one
+async def test_a_token_of_the_project_is_read_by_no_package(maker: Maker) -> None:
+    nosy = {"name": "nosy", "version": "1.0.0", "scripts": {"install": "cat /app/.npmrc /layers/out/* > seen || true"}}
+    maker.registry.packages["nosy"] = {"1.0.0": npm_package({"package.json": json.dumps(nosy)})}
+    root = {**ROOT, "dependencies": {"nosy": "*"}, "scripts": {"postinstall": "true"}}
+    npmrc = "save-exact=true\n//registry.example/:_authToken=swordfish\n"
+    files = {**FILES, "package.json": json.dumps(root), ".npmrc": npmrc}
+    _, layer = await decided(maker, files)
+    seen = await ran(maker, layer, files, "cat node_modules/nosy/seen")
+    assert "save-exact" in seen
+    assert "swordfish" not in seen
+
+
+@one
 async def test_pages_of_a_workspace_are_built_behind_what_they_need(maker: Maker) -> None:
     shared = {**SHARED, "main": "made/index.js", "scripts": {"build": "mkdir made && cp source.js made/index.js"}}
     page = "mkdir dist && node -e \"console.log('<p>' + require('@acme/shared'))\" > dist/index.html"

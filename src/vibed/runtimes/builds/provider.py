@@ -20,6 +20,7 @@ from vibed.runtimes.builds import go, worker
 from vibed.runtimes.builds.built import Built, build_key
 from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.builds.words import cause, missing
+from vibed.runtimes.layers.compiler_words import wants_compiler
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
@@ -135,7 +136,7 @@ class Builds:
                     if build.kind == "go":
                         other = await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say)
                     else:
-                        other = _writable(doing, error)
+                        other = _writable(doing, error) or _compiling(doing, error)
                     if other is None or not left:
                         raise _FAILURES[build.kind](build, error) from error
                     doing, left = other, left - 1
@@ -199,6 +200,13 @@ def _writable(order: Order, error: StepFailed) -> Order | None:
     if order.request.get("copied") or not _READ_ONLY.search(error.said):
         return None
     return replace(order, request={**order.request, "copied": True})
+
+
+def _compiling(order: Order, error: StepFailed) -> Order | None:
+    """The same with compilers, where the build failed for want of them."""
+    if order.compilers or not wants_compiler(error.said):
+        return None
+    return replace(order, compilers=True, request={**order.request, "compilers": True})
 
 
 def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:

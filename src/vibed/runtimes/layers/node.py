@@ -20,7 +20,7 @@ from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import layer_key, normalised
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
-from vibed.runtimes.layers.managers import choice
+from vibed.runtimes.layers.managers import choice, credentials
 from vibed.runtimes.layers.managers.manager import Manager, Wish
 from vibed.runtimes.layers.work import StepFailed
 
@@ -116,7 +116,7 @@ def texts(install: Install, files: Mapping[str, bytes], *, tool: str = "npm") ->
     """The files that the manager reads, by their paths from the install's folder on; a package.json of what is wanted
     where the source has none. `tool`: who reads them.
     """
-    found = _decoded(install, files)
+    found = {path: credentials.without(path, text) for path, text in _decoded(install, files).items()}
     if tool == "npm":  # which knows the packages of a workspace by their names alone
         manifests = [path for path in found if path.endswith("package.json")]
         found |= {path: _WORKSPACE.sub('"*"', found[path]) for path in manifests}

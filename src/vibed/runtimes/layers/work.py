@@ -41,10 +41,10 @@ _PROGRAMS = {
     "worker": ("node", "/layers/out/worker.cjs"),
     "go": ("/usr/lib/vibed/vibed-agent", "gobuild"),
 }
-_PROJECT = ("project.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs")
+_PROJECT = ("project.cjs", "compilers.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs")
 _FILES: Mapping[str, tuple[str, ...]] = {
     "python": ("python.py", "linked.py", "wheels.py"),
-    "node": ("node.cjs", "answer.cjs", "linked.py"),
+    "node": ("node.cjs", "answer.cjs", "compilers.cjs", "linked.py"),
     "build": ("build.cjs", *_PROJECT),
     "worker": ("worker.cjs", "bundle.cjs", *_PROJECT),
     "go": (),

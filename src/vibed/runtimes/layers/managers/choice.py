@@ -67,7 +67,9 @@ def _bun(lock: str | None, manifest: Mapping[str, Any]) -> Choice:
         return Choice(Npm(), None, f"npm installed it, and bun.lock was not followed: {error}")
     if not bun.fits(found, manifest):
         return Choice(Npm(), None, "npm installed it, and resolved it anew: bun.lock does not fit package.json")
-    return Choice(bun.Bun(), lock)
+    patched = manifest.get("patchedDependencies")
+    names = ", ".join(sorted(map(str, patched))[:5]) if isinstance(patched, dict) else ""
+    return Choice(bun.Bun(), lock, f"bun's patches are not applied: {names}" if names else "")
 
 
 def _other(name: str, named: int | None, have: tuple[int, ...]) -> str:
