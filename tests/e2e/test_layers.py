@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,22 @@ def test_what_a_list_names_is_installed_once_and_is_there_the_next_time(vibed: I
     assert third.status_code == 200, third.text
     assert "BuildingDependencies" not in reasons(vibed, third.json()["app_id"])
     assert layers(vibed, "humanize")[0]["builds"] == 1
+
+
+def test_what_was_made_beforehand_keeps_nobody_waiting_and_stays(vibed: Instance, apps: Apps, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("flask\nhumanize==4.11.0\n")
+    baked = json.loads(
+        vibed.run("layers", "bake", str(tmp_path / "requirements.txt"), "--json", timeout_s=INSTALL_S).stdout
+    )
+    assert [(item["state"], item["template"]) for item in baked["items"]] == [("ready", "python-313")]
+    key = baked["items"][0]["key"]
+    app = ready(
+        vibed, apps, flask("humanize.__version__", "import humanize", **{"requirements.txt": "flask\nhumanize==4.11\n"})
+    )
+    assert vibed.client.visit(app).json() == "4.11.0"
+    (layer,) = [one for one in layers(vibed, "humanize") if one["key"] == key]
+    assert (layer["builds"], layer["pinned"], layer["apps"]) == (1, True, [app])
+    assert vibed.client.api("DELETE", f"/v1/layers/{key}").status_code == 409
 
 
 def test_without_a_list_the_imports_are_installed_and_told(vibed: Instance, apps: Apps) -> None:

@@ -75,6 +75,7 @@ class ScriptedController:
         self.purge = True
         self.templates: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
+        self.baked: dict[str, Any] = {}
 
     async def __call__(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((op, message))
@@ -92,6 +93,14 @@ class ScriptedController:
                 return {"text": "# TYPE vibed_sandboxes gauge\nvibed_sandboxes 3\n"}
             case "layers":
                 return {"items": self.layers}
+            case "bake":
+                self.baked = {"bake_id": "b1", "kind": message["install"]["kind"], "template": message["template"],
+                              "state": "building", "message": "resolving", "key": ""}  # fmt: skip
+                return {"bake": self.baked}
+            case "baked":
+                return {"bake": {**self.baked, "state": "ready", "message": "", "key": "ab" * 32}}
+            case "pin_layer" | "remove_layer":
+                return {}
             case "templates":
                 return {"items": self.templates}
         raise AssertionError(op)

@@ -32,6 +32,11 @@ ROUTES = [
     ("GET", "/v1/apps/a/source"),
     ("GET", "/v1/templates"),
     ("GET", "/v1/layers"),
+    ("POST", "/v1/layers"),
+    ("GET", "/v1/layers/bakes/b"),
+    ("POST", "/v1/layers/k/pin"),
+    ("POST", "/v1/layers/k/unpin"),
+    ("DELETE", "/v1/layers/k"),
     ("GET", "/v1/keys"),
     ("POST", "/v1/keys"),
     ("DELETE", "/v1/keys/k"),
@@ -357,6 +362,10 @@ async def test_openapi_lists_what_is_built_and_nothing_else(api: Running) -> Non
     wanted = {(method, path.replace("/apps/a", "/apps/{app_id}")) for method, path in ROUTES}
     wanted = {
         (method, path.replace("/versions/1", "/versions/{number}").replace("/keys/k", "/keys/{key_id}"))
+        for method, path in wanted
+    }
+    wanted = {
+        (method, path.replace("/bakes/b", "/bakes/{bake_id}").replace("/layers/k", "/layers/{key}"))
         for method, path in wanted
     }
     assert routes == wanted | {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}

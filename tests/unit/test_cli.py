@@ -274,6 +274,24 @@ async def test_what_was_installed_for_apps_is_listed(cli: Cli) -> None:
     assert (await cli("layers", "00"))[0] == 2
 
 
+async def test_lists_of_packages_are_made_layers_beforehand_which_can_be_pinned_and_removed(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("humanize\n")
+    (tmp_path / "notes.md").write_text("not sent")
+    baked = await cli.json("layers", "bake", str(tmp_path))
+    assert [(item["template"], item["state"]) for item in baked["items"]] == [("python-313", "ready")]
+    (call,) = [message for op, message in cli.api.controller.calls if op == "bake"]
+    assert call["install"]["wanted"] == ["humanize"]
+    assert (await cli("layers", "bake", str(tmp_path / "nothing")))[0] == 2
+    cli.api.controller.layers = [{**LAYER, "pinned": True}]
+    assert "pinned" in (await cli("layers"))[1]
+    for command, op in (("unpin", "pin_layer"), ("pin", "pin_layer"), ("remove", "remove_layer")):
+        assert (await cli("layers", command, "abab"))[0] == 0
+        assert cli.api.controller.calls[-1][0] == op
+        assert cli.api.controller.calls[-1][1]["key"] == LAYER["key"]
+
+
 async def test_templates_fit_into_the_terminal_and_elsewhere_into_a_line_each(cli: Cli) -> None:
     await cli.api.stop_controller()
     reasons = {item["name"]: item["reason"] for item in (await cli.json("templates"))["items"]}

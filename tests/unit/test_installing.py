@@ -85,6 +85,12 @@ class MadeLayers:
     def listing(self) -> Sequence[LayerFacts]:
         return ()
 
+    def pin(self, key: str, *, pinned: bool) -> bool:
+        return False
+
+    def remove(self, key: str) -> None:
+        pass
+
 
 def with_layers(world: World) -> tuple[MadeLayers, list[Run]]:
     layers, runs = MadeLayers(), []

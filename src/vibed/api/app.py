@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Match, Route
 from vibed import __version__
 from vibed.api import routes, schema
 from vibed.api.asking import Asking
+from vibed.api.baking import Baking
 from vibed.api.catalog import Catalog
 from vibed.api.context import Context
 from vibed.api.controlling import Controller
@@ -40,7 +41,7 @@ from vibed.sources.limits import ArchiveLimits
 from vibed.sources.store import ServedStore
 from vibed.tracing import NoTracer, Tracer
 
-_STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/mcp")
+_STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/v1/layers|/mcp")
 """Paths to which more is posted than JSON of a bounded size."""
 
 
@@ -101,6 +102,7 @@ def create_app(
         readiness=Readiness(layout, store, link, stopping),
         housekeeping=housekeeping,
         asking=Asking(config, layout.front_socket),
+        baking=Baking(intake, store, link, templates),
     )
     surfaces = [make(ctx) for make in beside]
 
@@ -199,7 +201,7 @@ def _openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             shapes = document.setdefault("components", {}).setdefault("schemas", {})
-            for shape in (schema.DeployMetadata, schema.RedeployMetadata, schema.AppChange):
+            for shape in (schema.DeployMetadata, schema.RedeployMetadata, schema.AppChange, schema.BakeMetadata):
                 described = shape.model_json_schema(ref_template="#/components/schemas/{model}")
                 shapes.update(described.pop("$defs", {}))
                 shapes[shape.__name__] = described

@@ -8,6 +8,7 @@ from typing import cast
 from fastapi import Request
 
 from vibed.api.asking import Asking
+from vibed.api.baking import Baking
 from vibed.api.catalog import Catalog
 from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
@@ -40,6 +41,7 @@ class Context:
     readiness: Readiness
     housekeeping: Housekeeping
     asking: Asking
+    baking: Baking
 
 
 def context(request: Request) -> Context:

@@ -266,6 +266,11 @@ class Key(Shape):
     last_used_at: str | None = Field(description="To about a minute; null for a key that was never used")
 
 
+class BakeMetadata(Shape):
+    template: str | None = Field(None, description="For which it is made; the usual one of its language when left out")
+    development: bool = Field(False, description="npm: with what an app is built with")
+
+
 class NewKey(Shape):
     owner: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")
     label: str = Field("", max_length=200)
@@ -308,6 +313,16 @@ class Layer(Shape):
     builds: int = Field(description="How often it was made: more than once where it had gone, or was damaged")
     private: bool = Field(description="Whether it belongs to one source of one owner")
     apps: list[str] = Field(description="Those that have it now")
+    pinned: bool = Field(description="Whether it stays until it is unpinned, however long it is unused")
+
+
+class Bake(Shape):
+    bake_id: str
+    kind: str
+    template: str
+    state: Literal["building", "ready", "failed"]
+    message: str = Field(description="What it is at, or what went wrong")
+    key: str = Field(description="Of the layer, once it is there")
 
 
 class WhoAmI(Shape):
@@ -329,6 +344,11 @@ class Versions(Shape):
 
 class Layers(Shape):
     items: list[Layer]
+    total: int
+
+
+class Bakes(Shape):
+    items: list[Bake]
     total: int
 
 

@@ -11,7 +11,7 @@ from vibed.api.settling import DeployResult
 from vibed.apps.app import App, Crash, Event, Key, Runtime, Version
 from vibed.apps.standing import of_app, standing
 from vibed.config import Config
-from vibed.controller.link import LayerFigures, TemplateFigures
+from vibed.controller.link import BakeFigures, LayerFigures, TemplateFigures
 from vibed.sources.contents import Contents
 
 View = dict[str, Any]
@@ -211,4 +211,17 @@ def layer_view(layer: LayerFigures) -> View:
         "builds": layer.builds,
         "private": layer.private,
         "apps": list(layer.apps),
+        "pinned": layer.pinned,
+    }
+
+
+def bake_view(bake: BakeFigures) -> View:
+    """A layer that is made before an app asks for it."""
+    return {
+        "bake_id": bake.bake_id,
+        "kind": bake.kind,
+        "template": bake.template,
+        "state": bake.state,
+        "message": bake.message,
+        "key": bake.key,
     }

@@ -242,6 +242,13 @@ def for_build(node: NodeApp, build: Build, entries: Sequence[str] = ()) -> Insta
     )
 
 
+def alone(node: NodeApp, *, development: bool) -> Install:
+    """What package.json asks for, whatever is started."""
+    manager, lock = _manager(node)
+    files = tuple(path for path in (*_BESIDE, lock) if path and node.tree.has(path))
+    return Install(kind="node", manager=manager, files=files, development=development)
+
+
 def _has(node: NodeApp, name: str, spec: str, version: str | None) -> bool:
     """Whether the template's version is what is asked for, and not another interface than the one that is locked."""
     if version is None or node_sharing.ELSEWHERE.match(spec) or spec.startswith("npm:"):

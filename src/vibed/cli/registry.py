@@ -33,7 +33,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("redeploy", "vibed.cli.versions", "redeploy", "Deploy an app's current version again", "Apps"),
     Entry("delete", "vibed.cli.apps", "delete", "Delete an app with all it has", "Apps"),
     Entry("templates", "vibed.cli.templates", "templates", "Show the runtimes and what is in them", "Apps"),
-    Entry("layers", "vibed.cli.layers", "layers", "Show what was installed for apps", "This machine"),
+    Entry("layers", "vibed.cli.layers", "app", "Show what was installed for apps, or have it be made", "This machine"),
     Entry("keys", "vibed.cli.keys", "app", "Create, list and revoke API keys", "Access"),
     Entry("whoami", "vibed.cli.keys", "whoami", "Show whose key is used", "Access"),
     Entry("mcp", "vibed.cli.machine", "mcp", "Serve MCP on standard input and output, for AI agents", "Processes"),

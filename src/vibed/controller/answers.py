@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from vibed.apps import ids
-from vibed.apps.app import Phase
+from vibed.apps.app import Install, Phase
 from vibed.apps.errors import NotFound, VibedError
+from vibed.controller.baking import Bakes
 from vibed.controller.fleet import Fleet
-from vibed.controller.link import LayerFigures, Outcome, TemplateFigures
+from vibed.controller.link import BakeFigures, LayerFigures, Outcome, TemplateFigures
 from vibed.controller.means import Means
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import Template
@@ -42,6 +43,7 @@ class Answers:
         self._builder = builder
         self._count_sites = count_sites
         self._limitations = limitations
+        self._bakes = Bakes(means)
 
     async def answer(self, op: str, message: Message) -> Message:
         """Do one operation. Raises `VibedError`; `NotFound` for what is not one of them."""
@@ -69,6 +71,16 @@ class Answers:
                 return {"items": [asdict(self._figures(t, in_use[t.name])) for t in self._templates.values()]}
             case "layers":
                 return {"items": [asdict(layer) for layer in await self._layers()]}
+            case "bake":
+                return {"bake": asdict(await self._bake(message))}
+            case "baked":
+                return {"bake": asdict(self._bakes.figures(str(message["bake_id"])))}
+            case "pin_layer":
+                await self._bakes.pin(str(message["key"]), pinned=bool(message["pinned"]))
+                return {}
+            case "remove_layer":
+                await self._bakes.remove(str(message["key"]), self._fleet.layers_in_use())
+                return {}
             case "metrics":
                 in_use = self._fleet.in_use()
                 for (driver, template), pool in self._means.pools.figures().items():
@@ -77,6 +89,18 @@ class Answers:
             case "health":
                 return await self._health()
         raise NotFound(f"the controller has no operation {op!r}")
+
+    async def _bake(self, message: Message) -> BakeFigures:
+        # as there: this has passed through nothing that checked it
+        source = source_path(self._means.layout.sources, str(message["digest"]))
+        template = self._templates.get(str(message["template"]))
+        if template is None:
+            raise NotFound("there is no such template")
+        said: dict[str, Any] = message["install"]
+        raw: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+        return await self._bakes.begin(
+            Install(**raw), template.name, source, strip=str(message["strip"]), owner=str(message["owner"])
+        )
 
     def _prepare(self, message: Message) -> None:
         # Unlike a spec, this has passed through no store that checked it.
@@ -157,6 +181,7 @@ class Answers:
                 builds=layer.builds,
                 private=layer.private,
                 apps=sorted(apps.get(layer.key, ())),
+                pinned=layer.pinned,
             )
             for layer in await asyncio.to_thread(self._means.layers.listing)
         ]

@@ -57,6 +57,8 @@ class LayerFacts(Protocol):
     def private(self) -> bool: ...
     @property
     def builds(self) -> int: ...
+    @property
+    def pinned(self) -> bool: ...
 
 
 class Layers(Protocol):
@@ -92,6 +94,14 @@ class Layers(Protocol):
 
     def listing(self) -> Sequence[LayerFacts]:
         """All that are there. Blocks."""
+        ...
+
+    def pin(self, key: str, *, pinned: bool) -> bool:
+        """Have a layer stay, or not; whether there is one. Blocks. Raises `OSError`."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Have one go. Blocks. Raises `OSError`."""
         ...
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vibed.apps.app import Phase, Runtime
+from vibed.apps.app import Install, Phase, Runtime
 from vibed.wire import Connection, Disconnected
 
 GRACE_S = 0.3
@@ -72,6 +72,22 @@ class LayerFigures:
     private: bool
     apps: Sequence[str] = ()
     """Those whose sandboxes have it."""
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BakeFigures:
+    """A layer that is made before an app asks for it."""
+
+    bake_id: str
+    kind: str
+    template: str
+    state: str
+    """`building`, `ready` or `failed`."""
+    message: str = ""
+    """What it is at, or what went wrong."""
+    key: str = ""
+    """Of the layer, once it is there."""
 
 
 class ControllerLink:
@@ -137,6 +153,23 @@ class ControllerLink:
         """What was installed for apps, the last used first."""
         answer = await self._call("layers", timeout=10.0)
         return [LayerFigures(**item) for item in answer["items"]]
+
+    async def bake(self, digest: str, strip: str, template: str, install: Install, owner: str) -> BakeFigures:
+        """Have a layer made of a source's lists, out of band. Raises `VibedError` where nothing is installed here."""
+        wanted = {"digest": digest, "strip": strip, "template": template, "install": asdict(install), "owner": owner}
+        return BakeFigures(**(await self._call("bake", timeout=20.0, **wanted))["bake"])
+
+    async def baked(self, bake_id: str) -> BakeFigures:
+        """How that stands. Raises `NotFound`."""
+        return BakeFigures(**(await self._call("baked", timeout=5.0, bake_id=bake_id))["bake"])
+
+    async def pin_layer(self, key: str, *, pinned: bool) -> None:
+        """Have a layer stay, or go when it is not used any more. Raises `NotFound`."""
+        await self._call("pin_layer", timeout=10.0, key=key, pinned=pinned)
+
+    async def remove_layer(self, key: str) -> None:
+        """Have a layer go. Raises `NotFound`, and `LayerInUse` where apps have it."""
+        await self._call("remove_layer", timeout=10.0, key=key)
 
     async def metrics(self) -> str:
         """The controller's metrics in Prometheus' text format."""

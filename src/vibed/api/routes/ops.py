@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from vibed import __version__
 from vibed.api import schema
-from vibed.api.context import caller, context
+from vibed.api.context import context
 from vibed.api.errors import NotReady
 from vibed.api.routes.deploys import ERRORS
-from vibed.api.views import layer_view, template_view
+from vibed.api.views import template_view
 from vibed.apps.errors import VibedError
 
 router = APIRouter()
@@ -21,14 +21,6 @@ async def list_templates(request: Request) -> JSONResponse:
     """Every template with the pool's and the probe's own figures."""
     found = await context(request).catalog.list()
     return JSONResponse({"items": [template_view(figures) for figures in found], "total": len(found)})
-
-
-@router.get("/v1/layers", response_model=None, responses={200: {"model": schema.Layers}, **ERRORS})
-async def list_layers(request: Request) -> JSONResponse:
-    """Admin only. What was installed for apps, the last used first."""
-    caller(request).must_be_admin()
-    found = await context(request).link.layers()
-    return JSONResponse({"items": [layer_view(layer) for layer in found], "total": len(found)})
 
 
 @router.get("/healthz", response_model=None)

@@ -77,3 +77,5 @@ class LayerFacts:
     """Whether it belongs to one source of one owner."""
     builds: int = 1
     """How often it was made: more than once where it had gone, or was damaged."""
+    pinned: bool = False
+    """Whether it stays until the operator says otherwise."""

@@ -137,6 +137,14 @@ class Layers:
         """Those that are there, the last used first. Blocking."""
         return self._store.listing()
 
+    def pin(self, key: str, *, pinned: bool) -> bool:
+        """Have a layer stay, or go when nothing uses it any more; whether there is one. Blocking. Raises OSError."""
+        return self._store.pin(key, pinned=pinned)
+
+    def remove(self, key: str) -> None:
+        """Have a layer go that nothing uses. Blocking. Raises OSError."""
+        self._store.remove(key)
+
     def building(self) -> Mapping[str, str]:
         """What is in the making, by request, and what it is at."""
         return self._once.under_way()

@@ -111,6 +111,7 @@ class LayerStore:
                 "private": private,
                 "folders": list(folders),
                 "builds": (before or {}).get("builds", 0) + 1,
+                "pinned": bool((before or {}).get("pinned")),
             }
             self._write(self._index / f"{key}.json", entry)
         return _layer(key, entry, final)
@@ -158,7 +159,9 @@ class LayerStore:
 
     def tidy(self, in_use: Collection[str], *, most_bytes: int, unused_s: float) -> list[str]:
         """Remove what is not worth its place; returns the keys. `in_use`: keys of layers that sandboxes have."""
-        gone = doomed(self.listing(), in_use, most_bytes=most_bytes, unused_s=unused_s, now=time.time())
+        listed = self.listing()
+        in_use = {*in_use, *(facts.key for facts in listed if facts.pinned)}
+        gone = doomed(listed, in_use, most_bytes=most_bytes, unused_s=unused_s, now=time.time())
         for key in gone:
             self.remove(key)
         known = set(self._entries())
@@ -167,6 +170,18 @@ class LayerStore:
             if said is None or (said[0] not in known and time.time() - request.stat().st_mtime > unused_s):
                 request.unlink(missing_ok=True)
         return gone
+
+    def pin(self, key: str, *, pinned: bool) -> bool:
+        """Have a layer stay, or go when it is not used any more; whether there is one. Raises OSError."""
+        with self._lock:
+            entry = self._entry(key)
+            if entry is None:
+                return False
+            place = self._index / f"{key}.json"
+            used = place.stat().st_mtime
+            self._write(place, {**entry, "pinned": pinned})
+            os.utime(place, (used, used))
+        return True
 
     def free(self) -> int:
         """Bytes that are left on the disk."""
@@ -242,6 +257,7 @@ def _facts(key: str, entry: Mapping[str, Any], used_at: float) -> LayerFacts:
         float(entry.get("took_s", 0.0)),
         bool(entry.get("private")),
         int(entry.get("builds", 1)),
+        bool(entry.get("pinned")),
     )
 
 
