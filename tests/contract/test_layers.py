@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -300,6 +301,21 @@ async def test_what_nothing_imports_and_cannot_be_had_is_left_out_with_a_note(ma
     assert (await maker.python("tiny", "odd", "nosuchthing", optional=("odd", "nosuchthing"))).notes == layer.notes
     with pytest.raises(RunFailed, match=r"odd 1\.0 could not be built: RuntimeError: needs a compiler"):
         await maker.python("tiny", "odd")
+
+
+@one
+async def test_what_another_python_has_ready_made_is_built_only_where_no_other_may_be_tried(maker: Maker) -> None:
+    files, ready = maker.registry.files, f"cp311-cp311-manylinux1_{os.uname().machine}"
+    files["odd-1.0.tar.gz"] = odd("pass")
+    files[f"odd-1.0-{ready}.whl"] = wheel("odd", "1.0", {"odd.py": ""})
+    files["odd-1.2-py3-none-any.whl"] = wheel("odd", "1.2", {"odd.py": ""})
+    needs = Install("python", "uv", wanted=("odd==1.0",))
+    with pytest.raises(RunFailed, match=r"odd 1\.0 has no wheel for Python 3\.13, but for 3\.11") as failed:
+        await maker.provide(needs, compiles=False)
+    assert (failed.value.unmet, failed.value.fits) == (True, {11})
+    assert "raise `odd==1.0` to 1.2 or later" in (failed.value.hint or "")
+    assert not any(path.endswith("odd-1.0.tar.gz") for path in maker.registry.paths())
+    assert await maker.run(await maker.provide(needs), "import odd; print(odd.WORD)") == "odd"
 
 
 @every
