@@ -69,7 +69,7 @@ function beside (folder) {
 
 /** Makes the module; what went wrong in esbuild's words, null where nothing did. */
 async function bundled (entry) {
-  if (!fs.existsSync(path.join(APP, entry))) return `error: ${entry} is not there`
+  if (!fs.existsSync(path.join(APP, entry))) return `[ERROR] the build ended well, and made no ${entry}\n`
   console.log(`bundling ${entry}`)
   const { failed, warned, bytes } = await bundle(APP, entry, path.join(PLACE, 'worker'))
   for (const words of warned) process.stderr.write(words)

@@ -128,6 +128,27 @@ def test_a_worker_that_vite_builds_is_built(settings: dict[str, object], files: 
     assert decision.install.development
 
 
+def test_sveltekits_adapter_for_cloudflare_makes_a_worker_whether_wranglers_file_says_so_or_not() -> None:
+    place = ".svelte-kit/cloudflare"
+    kit = {"@sveltejs/kit": "^2", "@sveltejs/adapter-cloudflare": "^7", "vite": "^7"}
+    package = pkg(scripts={"build": "vite build"}, devDependencies=kit)
+    settings = json.dumps({"main": f"{place}/_worker.js", "assets": {"directory": place, "binding": "ASSETS"}})
+    for more in ({}, {"wrangler.jsonc": settings}):
+        decision = decided({"package.json": package, "src/app.html": PAGE, **more})
+        assert decision.made is not None
+        assert (decision.kind, decision.made.package) == ("worker", f"{place}/_worker.js")
+        assert (decision.made.script, decision.made.outputs) == ("npm run build", (place,))
+
+
+def test_a_next_app_that_opennext_would_make_a_worker_of_runs_on_node() -> None:
+    package = pkg(scripts={"build": "next build"}, dependencies={"next": "16", "@opennextjs/cloudflare": "^1"})
+    decision = decided(
+        {"package.json": package, "wrangler.jsonc": '{"main": ".open-next/worker.js"}', "app/page.tsx": ""}
+    )
+    assert (decision.kind, decision.rule) == ("node", "node-framework")
+    assert decision.made is not None
+
+
 @pytest.mark.parametrize(
     ("settings", "script", "outputs"),
     [

@@ -79,6 +79,12 @@ def test_esbuilds_errors_are_told_with_their_lines() -> None:
     assert worker.explain('✘ [ERROR] Could not resolve "./db"\n\n    a.ts:1:1:\n')[1] == "./db is not in the archive"
 
 
+def test_a_build_that_does_not_make_the_entry_is_told() -> None:
+    told, hint = worker.explain("vite built\n[ERROR] the build ended well, and made no dist/worker.js\n")
+    assert told == "the build ended well, and made no dist/worker.js"
+    assert hint == "name in main of wrangler's file what the build makes"
+
+
 def test_the_error_behind_several_headings_is_told() -> None:
     said = "error during build:\nBuild failed with 1 error:\n\n[plugin x]\nAssertionError: no entry\n    at y\n"
     assert worker.explain(said)[0] == "error during build: [plugin x] AssertionError: no entry"

@@ -6,8 +6,9 @@ import posixpath
 import re
 from dataclasses import replace
 
+from vibed.apps.app import Build
 from vibed.classify import front_build
-from vibed.classify.decision import Decision
+from vibed.classify.decision import TEMPLATES, Decision
 from vibed.classify.node_command import Command, decision
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
@@ -28,6 +29,8 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
     if _makes_pages(p, package):
         site = front_build.site(p, name, folder, f"It is a {name} app that is exported as pages")
         return replace(site, made=replace(site.made, copied=package == "next")) if site and site.made else site
+    if package == "@sveltejs/kit" and "@sveltejs/adapter-cloudflare" in p.node.all_dependencies:
+        return _worker(p, name)
     command = _command(p, package)
     made = front_build.whole(p, name)
     if command is None or made is None:
@@ -38,6 +41,22 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
     if package == "@sveltejs/kit" and _chooses_adapter(p):
         made = replace(made, env=_CHOOSES_NODE, packages=(f"@sveltejs/adapter-node@{_node_adapter(p)}",))
     return replace(decision(command, why), made=made)
+
+
+def _worker(p: Project, name: str) -> Decision | None:
+    """The worker that SvelteKit's adapter for Cloudflare makes, beside its pages, where no wrangler file says so."""
+    script = front_build.script_of(p.node, name)
+    if script is None:
+        return None
+    place = ".svelte-kit/cloudflare"
+    entry = f"{place}/_worker.js"
+    return Decision(
+        kind="worker",
+        entrypoint=entry,
+        why=f"It is a {name} app for Cloudflare: it is built ({script}), and what that makes is a worker.",
+        made=Build(name, script, TEMPLATES["node"], site=False, kind="worker", package=entry, outputs=(place,)),
+        options={"assets": {"directory": place}},
+    )
 
 
 def _makes_pages(p: Project, package: str) -> bool:

@@ -82,6 +82,8 @@ class WorkerApp:
                     "it is a worker in Python, which needs a runtime that is not here",
                     hint="write it as a FastAPI app (app.py), or in JavaScript",
                 )
+            if self._is_of_node(path):
+                return None
             if made := self._own_build(path):
                 return self._decide(
                     path, f"{self.file} makes it a worker, which its build ({made.script}) makes", made=made
@@ -111,6 +113,10 @@ class WorkerApp:
                 hint='add main = "src/index.ts" with the path of the module that exports fetch',
             )
         return self._decide(entry, f"{self.file} makes it a worker, and {quoted(entry)} is its entry")
+
+    def _is_of_node(self, path: str) -> bool:
+        """Whether it is a Next.js app that OpenNext would make a worker of: what Next.js builds runs on Node."""
+        return self.builds and path not in self.tree.paths and "@opennextjs/cloudflare" in self.node.all_dependencies
 
     def _own_build(self, path: str) -> Build | None:
         """What makes the worker whose entry wrangler's file names, where more does than bundling it: a command of that

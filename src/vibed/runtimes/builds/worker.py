@@ -28,6 +28,7 @@ SETTINGS = "wrangler.json"
 """Where these are in what the builder sends."""
 _ERROR = re.compile(r"\[ERROR\] (.+)\n(?:\s*\n\s+(\S+?):(\d+):(\d+):)?")
 _UNRESOLVED = re.compile(r'Could not resolve "([^"]+)"')
+_NOT_MADE = "ended well, and made no "
 _MOST = 500
 
 
@@ -93,4 +94,6 @@ def explain(said: str) -> tuple[str, str]:
         told += f"; and {len(found) - 3} more"
     hints = [f"add {', '.join(packages[:5])} to the dependencies of package.json"] if packages else []
     hints += [f"{', '.join(own[:5])} is not in the archive"] if own else []
+    if any(_NOT_MADE in text for text, *_ in found):
+        hints.append("name in main of wrangler's file what the build makes")
     return told[:_MOST] or cause(said), "; ".join(hints)
