@@ -178,3 +178,27 @@ def test_for_want_of_a_table_the_script_that_makes_it_is_named_with_the_line_tha
     error = diagnose("StartFailed", "", {"exit": {"code": 1, "at": 1.0, "tail": tail}}, run)
     assert "no such table: item (app.py, line 3)" in error.message
     assert "the entrypoint `python init_db.py && gunicorn app:app`" in (error.hint or "")
+
+
+def test_a_file_that_a_package_of_node_does_not_have_is_a_matter_of_versions_and_who_requires_it_is_named() -> None:
+    modules = "/layers/node/node_modules"
+    lines = [
+        "node:internal/modules/cjs/loader:1520",
+        "  throw err;",
+        "  ^",
+        "",
+        "Error: Cannot find module 'mongodb/node_modules/bson'",
+        "Require stack:",
+        f"- {modules}/mongoose/lib/drivers/objectid.js",
+        f"- {modules}/mongoose/index.js",
+        "- /app/config/database.js",
+        "    at Module._resolveFilename (node:internal/modules/cjs/loader:1517:15)",
+        f"    at Object.<anonymous> ({modules}/mongoose/lib/drivers/objectid.js:8:16) {{",
+        "  code: 'MODULE_NOT_FOUND',",
+        "}",
+        "",
+        "Node.js v24.19.0",
+    ]
+    error = told(*lines, kind="node", template="node-24", installed={"mongodb": "1.4.38", "mongoose": "3.8.40"})
+    assert "mongodb is there in version 1.4.38, which has no file `node_modules/bson`" in error.message
+    assert "or raise `mongoose`, which imports it" in (error.hint or "")

@@ -22,6 +22,8 @@ _NAMESPACES = frozenset({
 _NODE_PATH = re.compile(
     r"Package subpath '\./([^']+)' is not defined by \"exports\" in \S*?node_modules/((?:@[\w.-]+/)?[\w.-]+)/"
 )
+_NODE_FILE = re.compile(r"Cannot find module '((?:@[\w.-]+/)?[\w.-]+)/([^']+)'")
+_REQUIRED_BY = re.compile(r"^- \S*node_modules/((?:@[\w.-]+/)?[\w.-]+)/")
 _NODE_MAIN = re.compile(r"No \"exports\" main defined in \S*?node_modules/((?:@[\w.-]+/)?[\w.-]+)/")
 _NODE_EXPORT = re.compile(r"The requested module '([^'./][^']*)' does not provide an export named '(\S+?)'")
 _NODE_NAMED = re.compile(r"Named export '(\S+?)' not found\. The requested module '([^'./][^']*)' is a CommonJS module")
@@ -83,6 +85,10 @@ def _node(fault: Fault, about: About) -> Cause | None:
     text = "\n".join((fault.text, *fault.context))
     if match := _NODE_PATH.search(text):
         name, what = match[2], f"no `{match[1]}` that can be imported"
+    elif (match := _NODE_FILE.search(text)) and match[1] in about.installed:
+        name, what = match[1], f"no file `{match[2]}`"
+        if by := next((by[1] for line in fault.context if (by := _REQUIRED_BY.search(line))), ""):
+            return _another(name, about.installed[name], what, by, about)
     elif match := _NODE_MAIN.search(text):
         name, what = match[1], "nothing that can be loaded in this way (`import` and `require` are two)"
     elif match := _NODE_EXPORT.search(text):
