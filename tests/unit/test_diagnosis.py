@@ -238,6 +238,15 @@ def test_an_error_that_was_printed_before_another_was_raised_for_it_is_told_with
     assert "Database Error on initialization, after MongooseError: The `uri` parameter" in error.message
 
 
+def test_of_two_errors_of_python_in_a_row_the_second_is_told_after_the_first() -> None:
+    lines = ["Traceback (most recent call last):", '  File "/app/db.py", line 3, in <module>', "    open('x.toml')"]
+    lines += ["FileNotFoundError: [Errno 2] No such file or directory: 'x.toml'", "Traceback (most recent call last):"]
+    lines += ['  File "/app/db.py", line 6, in <module>', "    raise RuntimeError('no settings') from None"]
+    assert "looks for x.toml" in told("StartFailed", *lines, "RuntimeError: no settings").message
+    # the second is still being written
+    assert error_in(lines) == "FileNotFoundError: [Errno 2] No such file or directory: 'x.toml' (db.py, line 3)"
+
+
 def test_an_error_that_was_printed_long_before_is_not_taken_for_the_cause() -> None:
     lines = CAUGHT.splitlines()
     error = told("StartFailed", *lines[:5], "serving without a cache", *lines[5:], kind="node")

@@ -37,6 +37,7 @@ _USAGE = re.compile(r"^\s*[Uu]sage: ")
 _CLICK = re.compile(r"^Error: (.+)|^[│|] (.+?) *[│|]$")
 _USAGE_LINES = 30
 _ADVICE = re.compile(r"^\(Background on this error|^\s+For further information visit")
+_UNFINISHED = "an exception"
 _LONGEST_MESSAGE = 12
 """Lines."""
 
@@ -56,7 +57,7 @@ def ends_only(fault: Fault) -> bool:
 
 def _tracebacks(lines: Sequence[str]) -> Iterator[Fault]:
     chain: Fault | None = None
-    at = 0
+    at, seen = 0, False
     while at < len(lines):
         if not _HEADER.search(lines[at]):
             if chain is not None and not _LINK.match(_bare(lines[at])) and lines[at].strip():
@@ -65,9 +66,13 @@ def _tracebacks(lines: Sequence[str]) -> Iterator[Fault]:
             at += 1
             continue
         fault, direct = _one(lines, at), at > 1 and _links_directly(lines[:at])
-        if chain is not None:
+        if fault.text == _UNFINISHED and fault.end == len(lines) and (chain is not None or seen):
+            break  # it is being written: what it will say is not known, and what came before it is
+        if chain is not None and any(_LINK.match(_bare(line)) for line in lines[chain.end : at]):
             fault = _joined(chain, fault, direct)
-        chain, at = fault, max(fault.end, at + 1)
+        elif chain is not None:
+            yield chain
+        chain, at, seen = fault, max(fault.end, at + 1), True
     if chain is not None:
         yield chain
 
@@ -93,7 +98,7 @@ def _one(lines: Sequence[str], start: int) -> Fault:
     return Fault(
         start,
         at,
-        one_line(line for line in message if not _ADVICE.match(line)) or "an exception",
+        one_line(line for line in message if not _ADVICE.match(line)) or _UNFINISHED,
         places[-1] if places else None,
         (*body, *message),
         library=last is None and deepest is not None and own(deepest[1], deepest[2]) is None,
