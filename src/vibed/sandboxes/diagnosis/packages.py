@@ -87,8 +87,9 @@ def _node(fault: Fault, about: About) -> Cause | None:
         name, what = match[2], f"no `{match[1]}` that can be imported"
     elif (match := _NODE_FILE.search(text)) and match[1] in about.installed:
         name, what = match[1], f"no file `{match[2]}`"
-        if by := next((by[1] for line in fault.context if (by := _REQUIRED_BY.search(line))), ""):
-            return _another(name, about.installed[name], what, by, about)
+        importers = [found[1] for line in fault.context if (found := _REQUIRED_BY.search(line))]
+        if importers:
+            return _another(name, about.installed[name], what, importers[0], about)
     elif match := _NODE_MAIN.search(text):
         name, what = match[1], "nothing that can be loaded in this way (`import` and `require` are two)"
     elif match := _NODE_EXPORT.search(text):
