@@ -75,7 +75,9 @@ class NodeApp:
     installs: bool = False
     """Whether what the template does not bring can be installed."""
     _neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _imports: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _reached: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _runners: dict[str, Runner | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def package(self) -> dict[str, Any]:
@@ -216,10 +218,12 @@ class NodeApp:
 
     def imports(self, path: str) -> list[str]:
         """What the file imports; types, which vanish, left out."""
-        text = self.tree.text(path)
-        if path.endswith("ts"):
-            text = _TYPE_IMPORT.sub("", text)
-        return sorted(set(_IMPORT.findall(text)))
+        if path not in self._imports:
+            text = self.tree.text(path)
+            if path.endswith("ts"):
+                text = _TYPE_IMPORT.sub("", text)
+            self._imports[path] = sorted(set(_IMPORT.findall(text)))
+        return self._imports[path]
 
     def file(self, name: str) -> str | None:
         """The file that Node's `require` would find under a name."""
@@ -263,6 +267,11 @@ class NodeApp:
 
     def runner(self, path: str) -> Runner | None:
         """What has to run a TypeScript file in Node's place, where that is there or can be installed."""
+        if path not in self._runners:
+            self._runners[path] = self._runner(path)
+        return self._runners[path]
+
+    def _runner(self, path: str) -> Runner | None:
         if not path.endswith(("ts", "tsx")) or not (self.has_tsx or self.installs):
             return None
         modules = self.package.get("type") == "module" or path.endswith("mts")

@@ -21,7 +21,8 @@ _OF_COMMONJS = re.compile(r"\b__dirname\b|\b__filename\b|(?<![.\w])require\(")
 _JSON = re.compile(r"\bfrom[ \t]{1,9}['\"]\.[^'\"\n]{1,200}\.json['\"](?![ \t]{0,9}(?:with|assert)\b)")
 _NAMED = re.compile(r"^[ \t]*import[ \t]+(?!type\b)(?:\w+[ \t]*,[ \t]*)?\{([^{}]{1,1000})\}[ \t\n]*from", re.MULTILINE)
 _AS_TYPE = re.compile(r"(?:[:<|&]|\b(?:as|extends|implements|keyof|satisfies|is|readonly))\s{0,9}$")
-_MOST_NAMES = 60
+_WORD = re.compile(r"(?<![\w.$])[A-Za-z_$][\w$]*")
+_BEFORE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +81,16 @@ def only_compiled(tree: Tree, texts: Mapping[str, str], imports: Sequence[str], 
 
 def _unmarked_type(text: str) -> str:
     """A name that is imported as a value and only used as a type."""
-    rest = _NAMED.sub("", text)
-    names = [part for group in _NAMED.findall(text) for part in group.split(",")][:_MOST_NAMES]
-    for part in names:
+    names = {}
+    for part in (part for group in _NAMED.findall(text) for part in group.split(",")):
         words = part.split()
-        if not words or words[0] == "type":
-            continue
-        if (uses := _uses(rest, words[-1])) and all(map(_AS_TYPE.search, uses)):
-            return str(words[0])
-    return ""
-
-
-def _uses(text: str, name: str) -> list[str]:
-    """What stands before each use of a name."""
-    return [text[max(0, m.start() - 24) : m.start()] for m in re.finditer(rf"(?<![\w.$]){re.escape(name)}\b", text)]
+        if words and words[0] != "type":
+            names[words[-1]] = words[0]
+    rest = _NAMED.sub("", text) if names else ""
+    as_type: set[str] = set()
+    as_value: set[str] = set()
+    for use in _WORD.finditer(rest):
+        if use[0] in names:
+            before = rest[max(0, use.start() - _BEFORE) : use.start()]
+            (as_type if _AS_TYPE.search(before) else as_value).add(use[0])
+    return next((names[name] for name in names if name in as_type - as_value), "")

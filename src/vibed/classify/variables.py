@@ -32,17 +32,17 @@ _READ = {
     "go": (re.compile(rf"""\bos\.(?:Getenv|LookupEnv)\("({_NAME})"\)"""),),
 }
 _EMPTY = r"(?:''|\"\"|``|null|undefined|None)"
-_FILLED = {
+_FILLS = {
     "python": re.compile(
-        rf"""([A-Za-z_]\w{{1,60}})["']?\]?\s{{0,9}}[=:(]\s{{0,9}}(?:os\.)?(?:environ\[|getenv\(|environ\.get\()\s{{0,9}}"""
-        rf"""["']({_NAME})["']\s{{0,9}}(?:,\s{{0,9}}{_EMPTY}\s{{0,9}})?[\])](?!\s{{0,9}}or\b(?!\s{{0,9}}{_EMPTY}))"""
+        rf"""(?:\bos\.)?\b(?:environ\[|getenv\(|environ\.get\()\s{{0,9}}["']({_NAME})["']\s{{0,9}}"""
+        rf"""(?:,\s{{0,9}}{_EMPTY}\s{{0,9}})?[\])](?!\s{{0,9}}or\b(?!\s{{0,9}}{_EMPTY}))"""
     ),
-    "node": re.compile(
-        rf"""([A-Za-z_]\w{{1,60}})["']?(?:\s{{0,9}}:\s{{0,9}}string)?\s{{0,9}}[=:(]\s{{0,9}}process\.env\.({_NAME})\b"""
-        rf"""(?!\s{{0,9}}(?:(?:\?\?|\|\|)(?!\s{{0,9}}{_EMPTY})|=[^=]))"""
-    ),
+    "node": re.compile(rf"""\bprocess\.env\.({_NAME})\b(?!\s{{0,9}}(?:(?:\?\?|\|\|)(?!\s{{0,9}}{_EMPTY})|=[^=]))"""),
 }
-"""An option, an argument, a variable of its own or what is called, and the variable whose value it gets."""
+_FILLED = re.compile(r"""([A-Za-z_]\w{1,60})["']?\]?(?:\s{0,9}:\s{0,9}string)?\s{0,9}[=:(]\s{0,9}$""")
+_BEFORE = 100
+"""Where the value of a variable is used as it is, and what stands before that: an option, an argument, a variable of
+its own, or what is called."""
 _TAKEN_APART = {
     "node": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}process\.env\b"),
     "worker": re.compile(r"\{([^{}]{1,400})\}\s{0,9}=\s{0,9}(?:\w{1,20}\s{0,3}\.\s{0,3}){0,2}(?<!meta\.)env\b(?!\.)"),
@@ -75,11 +75,12 @@ def filled(project: Project, decision: Decision) -> dict[str, str]:
 
 def filled_in(texts: Iterable[str], kind: str, given: Collection[str] = ()) -> dict[str, str]:
     """As `filled`, of sources of a kind of app."""
-    pattern = _FILLED.get(kind)
     found: dict[str, str] = {}
-    for option, name in (pair for text in texts for pair in (pattern.findall(text) if pattern else ())):
-        if name not in _USUAL and name not in given:
-            found.setdefault(option, name)
+    for text in texts if kind in _FILLS else ():
+        for use in _FILLS[kind].finditer(text):
+            option = _FILLED.search(text, max(0, use.start() - _BEFORE), use.start())
+            if option and use[1] not in _USUAL and use[1] not in given:
+                found.setdefault(option[1], use[1])
     return dict(list(found.items())[:_MOST_FILLED])
 
 

@@ -92,7 +92,8 @@ def gone(fault: Fault, about: About) -> Cause | None:
     python = f"Python 3.{here or minor}"
     if not fault.library:
         # of a module of its own the place says all; the words of another error are worth quoting
-        return Cause(told.format(what=what, python=python), f"use {instead}" if instead else "", complete=bool(instead))
+        hint = f"use {instead}" if instead else f"write that line for {python}"
+        return Cause(told.format(what=what, python=python), hint, complete=bool(instead))
     name, there = packages.blamed(fault, about)
     whose = f"has {name}{f' {there}' if there else ''}, and that " if name else ""
     return Cause(
