@@ -10,6 +10,10 @@ const OUT = '/layers/out'
 const TOLD_BYTES = 48 << 10
 const CREDENTIALS = /^[ \t]*["']?(?:\/\/[^\s=]{1,200}:)?(?:_authToken|_auth|_password|username|email|certfile|keyfile|cert|key|tokenHelper|npmAuthToken|npmAuthIdent|always-auth|npmAlwaysAuth)["']?(?:\[\])?[ \t]*[=: ].*$\n?/gm
 
+/** What packages are told that ask another host for what they do not need here: Prisma's command fetches an engine for
+ * migrations whatever it is called for, unless it is told of one. */
+const TOLD = { PRISMA_SCHEMA_ENGINE_BINARY: '/bin/false' }
+
 function request () {
   return JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
 }
@@ -57,4 +61,4 @@ function finish (connection) {
   return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
-module.exports = { OUT, request, withoutCredentials, heard, failed, send, finish }
+module.exports = { OUT, TOLD, request, withoutCredentials, heard, failed, send, finish }

@@ -85,7 +85,7 @@ async function environment (own, compiles) {
   const env = { ...process.env, HOME: '/tmp/home', CI: 'false', NEXT_TELEMETRY_DISABLED: '1',
     ASTRO_TELEMETRY_DISABLED: '1', NG_CLI_ANALYTICS: 'false', GATSBY_TELEMETRY_DISABLED: '1', NUXT_TELEMETRY_DISABLED: '1',
     DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', WRANGLER_SEND_METRICS: 'false',
-    npm_config_cache: '/tmp/cache', ...await googleFonts.environment(APP), ...own }
+    npm_config_cache: '/tmp/cache', ...answer.TOLD, ...await googleFonts.environment(APP), ...own }
   env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
   if (compiles) compilers(env)
   return env

@@ -49,6 +49,11 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "worker": ("worker.cjs", "bundle.cjs", *_PROJECT),
     "go": (),
 }
+_CURES = {
+    ".prisma.sh": 'Prisma 7 needs no engine from there, nor do 6.16 and newer with engineType = "client" in the'
+    " generator, each with a driver adapter",
+}
+"""By how hosts end that packages ask for what no registry has: what does without."""
 _numbers = itertools.count(1)
 
 
@@ -112,7 +117,12 @@ class StepFailed(Exception):
         if not self.denied:
             return ""
         hosts = ", ".join(sorted(self.denied)[:5])
-        return f"the build asked for {hosts}: only the package registries can be reached while {while_}"
+        cures = [
+            cure for host, cure in _CURES.items() if any(one.rpartition(":")[0].endswith(host) for one in self.denied)
+        ]
+        return "; ".join(
+            [f"the build asked for {hosts}: only the package registries can be reached while {while_}", *cures]
+        )
 
 
 class Boots(Protocol):
