@@ -77,3 +77,23 @@ def test_a_server_in_typescript_is_built_and_then_run(vibed: Instance, apps: App
     name = apps.name()
     vibed.client.deploy_ready(name, source, settle_s=BUILD_S)
     assert vibed.client.visit(name).text == "compiled"
+
+
+def test_a_server_of_a_workspace_serves_the_pages_of_another_package_that_share_a_third(
+    vibed: Instance, apps: Apps
+) -> None:
+    source: dict[str, str | bytes] = {
+        "package.json": json.dumps({"private": True, "workspaces": ["apps/*", "packages/*"], "scripts": {"build": "turbo build"}}),
+        "packages/shared/package.json": json.dumps({"name": "@acme/shared", "version": "1.0.0", "type": "module", "main": "dist/index.js", "scripts": {"build": "mkdir -p dist && cp src/index.js dist/"}, "dependencies": {"dayjs": "1.11.13"}}),
+        "packages/shared/src/index.js": "import dayjs from 'dayjs'\nexport const year = dayjs('2026-11-30').format('YYYY')\n",
+        "apps/web/package.json": json.dumps({"name": "web", "version": "1.0.0", "type": "module", "scripts": {"build": "vite build"}, "dependencies": {"@acme/shared": "*"}, "devDependencies": {"vite": "^7"}}),
+        "apps/web/index.html": '<script type="module" src="/main.js"></script>',
+        "apps/web/main.js": "import { year } from '@acme/shared'\ndocument.title = `pages of ${year}`\n",
+        "apps/api/package.json": json.dumps({"name": "api", "version": "1.0.0", "type": "module", "scripts": {"start": "node index.js"}, "dependencies": {"@acme/shared": "*", "express": "^4.21.0"}}),
+        "apps/api/index.js": "import express from 'express'\nimport { year } from '@acme/shared'\nconst app = express()\napp.get('/api', (q, r) => r.json({ year }))\napp.use(express.static(new URL('../web/dist', import.meta.url).pathname))\napp.listen(process.env.PORT)\n",
+    }  # fmt: skip
+    name = apps.name()
+    vibed.client.deploy_ready(name, source, settle_s=BUILD_S)
+    assert vibed.client.visit(name, "/api").json() == {"year": "2026"}
+    page = vibed.client.visit(name).text
+    assert "pages of" in vibed.client.visit(name, page.partition('src="')[2].partition('"')[0]).text
