@@ -1,4 +1,4 @@
-// Package erofs writes EROFS images, uncompressed, in one pass over what is in them.
+// Package erofs writes EROFS images, uncompressed, in one pass over what is in them, and finds files in those it wrote.
 //
 // The format is the kernel's (fs/erofs/erofs_fs.h; Documentation/filesystems/erofs.rst). Blocks have 4096 bytes. Block 0
 // holds the superblock, then come the contents in the order in which they were written, then directories and targets of
@@ -179,10 +179,7 @@ func (w *Writer) place(name string, n *node) error {
 	if _, ok := w.nodes[name]; ok {
 		return ErrExists
 	}
-	above, base := path.Dir(name), path.Base(name)
-	if above == "." {
-		above = ""
-	}
+	above, base := dir(name), path.Base(name)
 	if len(base) > maxName {
 		return syscall.ENAMETOOLONG
 	}

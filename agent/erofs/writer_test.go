@@ -248,6 +248,44 @@ func TestWhatCannotBeReadEndsIt(t *testing.T) {
 	}
 }
 
+func TestADamagedImageIsReadWithoutHarm(t *testing.T) {
+	image := written(t, func(w *Writer) error {
+		for n := range 300 {
+			if err := w.File(fmt.Sprintf("a/%d/%d", n%7, n), strings.NewReader("text"), n%2 == 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	whole, err := NewReader(bytes.NewReader(image), int64(len(image)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, program, err := whole.Open("a/0/294"); err != nil || !program || content.Size() != 4 {
+		t.Fatal(content, program, err)
+	}
+	if _, _, err := whole.Open("a/0"); !errors.Is(err, ErrNotThere) {
+		t.Errorf("a folder was opened: %v", err)
+	}
+	for at := superblockAt; at < len(image); at++ {
+		if at > superblockAt+superblockBytes && image[at] == 0 {
+			continue
+		}
+		damaged := slices.Clone(image)
+		damaged[at] ^= 0xff
+		if r, err := NewReader(bytes.NewReader(damaged), int64(len(damaged))); err == nil {
+			if content, _, err := r.Open("a/0/294"); err == nil {
+				_, _ = io.ReadAll(content)
+			}
+		}
+	}
+	for _, size := range []int{0, 1024, 2000, 4096, len(image) / 2} {
+		if r, err := NewReader(bytes.NewReader(image[:size]), int64(size)); err == nil {
+			_, _, _ = r.Open("a/0/294")
+		}
+	}
+}
+
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

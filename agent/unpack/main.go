@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 
 const (
 	usage      = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] -- argv…"
-	imageUsage = "usage: vibed-agent image FILE [--beyond FOLDER] [--max-bytes N] [--max-files N]"
+	imageUsage = "usage: vibed-agent image FILE TAKEN [--beyond FOLDER] [--max-bytes N] [--max-files N]"
 )
 
 // layerUUID marks file systems that vibeD made of a tarball: it is fixed, so that the same content is the same image.
@@ -27,7 +28,10 @@ func fail(mode string, code int, err any) int {
 // code is how both modes tell what they failed in.
 func code(err error) int {
 	var e *Error
-	if errors.As(err, &e) && e.Code == DiskFull {
+	switch {
+	case errors.Is(err, ErrClash):
+		return 121
+	case errors.As(err, &e) && e.Code == DiskFull:
 		return 122
 	}
 	return 123
@@ -62,22 +66,29 @@ func options(args []string) (o Options, rest []string, ok bool) {
 }
 
 // ImageMain is the mode "image": of a tarball on standard input it writes an EROFS image into FILE, which must not be
-// there. Exit codes of its own are those of Main.
+// there, beside what it takes over from others (TAKEN: a file with a JSON list of Taken). Exit codes of its own are those of Main,
+// and 121 for ErrClash.
 func ImageMain(args []string) int {
 	const mode = "image"
-	if len(args) < 1 {
+	if len(args) < 2 {
 		return fail(mode, launch.Failed, imageUsage)
 	}
-	o, rest, ok := options(args[1:])
+	o, rest, ok := options(args[2:])
 	if !ok || len(rest) != 0 {
 		return fail(mode, launch.Failed, imageUsage)
+	}
+	var take []Taken
+	if list, err := os.ReadFile(args[1]); err != nil {
+		return fail(mode, launch.Failed, err)
+	} else if err := json.Unmarshal(list, &take); err != nil {
+		return fail(mode, launch.Failed, err)
 	}
 	o.Plain = true
 	out, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return fail(mode, launch.Failed, err)
 	}
-	if _, err := Image(os.Stdin, out, layerUUID, o); err != nil {
+	if _, err := Image(os.Stdin, out, layerUUID, take, o); err != nil {
 		return fail(mode, code(err), err)
 	}
 	if err := out.Close(); err != nil {

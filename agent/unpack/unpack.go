@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
-
-	"vibed.dev/agent/erofs"
 )
 
 // Code is a stable, machine-readable reason.
@@ -76,19 +74,6 @@ func Extract(r io.Reader, dir string, o Options) (Result, error) {
 	x := &extraction{sink: t, o: o, files: map[string]struct{}{}}
 	err = x.run(r)
 	return x.result, err
-}
-
-// Image reads a tar.gz (or, with o.Plain, a tar) from r into an EROFS image, which is written to out.
-func Image(r io.Reader, out io.WriteSeeker, uuid [16]byte, o Options) (Result, error) {
-	w, err := erofs.NewWriter(out, uuid)
-	if err != nil {
-		return Result{}, err
-	}
-	x := &extraction{sink: image{w}, o: o, files: map[string]struct{}{}}
-	if err := x.run(r); err != nil {
-		return x.result, err
-	}
-	return x.result, full(w.Close(), "")
 }
 
 // sink takes in what an archive holds. Names are below its root; none may lead through a link, or be there already.
@@ -181,6 +166,8 @@ func full(err error, member string) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &Error{DiskFull, member, "no space left on the sandbox's disk"}
+	case errors.Is(err, ErrClash):
+		return err
 	}
 	return &Error{InjectFailed, member, err.Error()}
 }

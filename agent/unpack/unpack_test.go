@@ -81,7 +81,7 @@ func refused(t *testing.T, data []byte, o Options, want Code, words string) stri
 		t.Fatal(err)
 	}
 	defer func() { _ = out.Close() }()
-	_, err = Image(bytes.NewReader(data), out, [16]byte{}, o)
+	_, err = Image(bytes.NewReader(data), out, [16]byte{}, nil, o)
 	if !errors.As(err, &e) || e.Code != want || !strings.Contains(e.Error(), words) {
 		t.Errorf("as an image: got %v, want %s … %s", err, want, words)
 	}
@@ -203,7 +203,7 @@ func TestAFullDiskIsToldFromADamagedArchive(t *testing.T) {
 	}
 	defer func() { _ = out.Close() }()
 	var e *Error
-	if _, err = Image(bytes.NewReader(archive(t, member{name: "a", body: "x"})), out, [16]byte{}, Options{}); !errors.As(err, &e) || e.Code != DiskFull {
+	if _, err = Image(bytes.NewReader(archive(t, member{name: "a", body: "x"})), out, [16]byte{}, nil, Options{}); !errors.As(err, &e) || e.Code != DiskFull {
 		t.Errorf("%v", err)
 	}
 }

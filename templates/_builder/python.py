@@ -23,9 +23,13 @@ import urllib.error
 import urllib.request
 
 OUT = "/layers/out"
+sys.path.insert(0, OUT)
+import pieces  # noqa: E402  beside this file, where an isolated Python does not look
+
 UV = "/layers/tools/uv"
 PYTHON = "/usr/bin/python3"
 LAYER = "/tmp/layer"
+CACHE = "/tmp/cache"
 COMPILERS = "/layers/compilers"
 UNSOLVED = "No solution found"
 UNBUILT = "has no usable wheels"
@@ -49,7 +53,7 @@ def main():
 def prepare():
     os.environ.update(
         HOME="/tmp/home",
-        UV_CACHE_DIR="/tmp/cache",
+        UV_CACHE_DIR=CACHE,
         UV_LINK_MODE="hardlink",
         UV_NO_CONFIG="1",
         UV_NO_PROGRESS="1",
@@ -91,34 +95,54 @@ def resolve(request):
 def install(request):
     """What is pinned, nothing else, laid out as Python's user base is."""
     os.mkdir(LAYER)
+    whose = {}
     if request["pins"]:
-        pins = "/tmp/pins.txt"
-        write(pins, request["pins"])
-        argv = ["pip", "install", "--no-deps", "--prefix", LAYER, "--python", PYTHON, "--requirements", pins]
-        status, told = 1, UNBUILT
-        if request["verified"]:
-            argv.append("--require-hashes")
-            # nothing is built before it is known that another Python has none of it ready-made either
-            status, told = run([UV, *argv, "--no-build"], cwd="/app", until=UNSOLVED)
-        if status != 0 and UNBUILT in told:
-            elsewhere = wheels(request["pins"]) if request["verified"] else {}
-            if elsewhere and request["ready_made"]:
-                return failed(told, wheels=elsewhere)
-            status, told = run([UV, *argv], cwd="/app")
-            if status != 0:
-                return failed(told, wheels=elsewhere)
-        if status != 0:
-            return failed(told)
-    with_lock = os.path.join(LAYER, ".lock")
-    if os.path.exists(with_lock):
-        os.unlink(with_lock)
+        fault = build(request) if request["builds"] else unpack(request)
+        if fault is not None:
+            return failed(**fault)
+        if not request["builds"]:
+            whose = pieces.found(LAYER, CACHE, request["pins"])
     compile_modules()
-    connection = send({"installed": True, "lacking": lacking() if request.get("compilers") else {}})
+    if whose:
+        pieces.keep(LAYER, whose)
+    told = {"installed": True, "packages": sorted(whose), "lacking": lacking() if request.get("compilers") else {}}
+    connection = send(told)
     # its own tar: as quick as a copy
     packed = subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno())
     connection.close()
     shutil.rmtree(LAYER, ignore_errors=True)
     return packed.returncode
+
+
+def unpack(request):
+    """Have ready-made files installed, without anything of a package being run. Returns what to say of a failure: that
+    there is none of some package (`unbuilt`), and for which Pythons there is.
+    """
+    status, told = run(uv(request), cwd="/app", until=UNSOLVED)
+    if status == 0:
+        return clear_lock()
+    return {"told": told, "unbuilt": True, "wheels": wheels(request["pins"])} if UNBUILT in told else {"told": told}
+
+
+def build(request):
+    """The same, and have built what has to be. Returns what to say of a failure."""
+    status, told = run(uv(request), cwd="/app")
+    return clear_lock() if status == 0 else {"told": told}
+
+
+def uv(request):
+    pins = "/tmp/pins.txt"
+    write(pins, request["pins"])
+    argv = [UV, "pip", "install", "--no-deps", "--prefix", LAYER, "--python", PYTHON, "--requirements", pins]
+    if request["verified"]:
+        argv.append("--require-hashes")
+    return argv if request["builds"] else [*argv, "--no-build"]
+
+
+def clear_lock():
+    with_lock = os.path.join(LAYER, ".lock")
+    if os.path.exists(with_lock):
+        os.unlink(with_lock)
 
 
 def compile_modules():

@@ -19,6 +19,7 @@ from vibed.apps.app import Install, Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.compilers import Compilers
+from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
@@ -37,6 +38,7 @@ every = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.ge
 one = pytest.mark.parametrize("subject", [SUBJECTS["process"]], ids=lambda s: s.name)
 
 COMPILERS = Compilers(shared_home(), Tools(shared_home()), load_templates())
+SCRIPT = "[console_scripts]\nprog = prog:main\n"
 TINY = '{"name": "tiny", "version": "1.0.0"}'
 BACKEND = """
 import os, zipfile
@@ -83,6 +85,10 @@ class Counting:
     async def perform(self, order: Order, place: Path, log_dir: Path) -> Any:
         self.done.append(str(order.request["step"]))
         return await self.workshop.perform(order, place, log_dir)
+
+    async def compose(self, take: tuple[Taken, ...], place: Path) -> Any:
+        self.done.append("compose")
+        return await self.workshop.compose(take, place)
 
 
 def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries) -> Counting:
@@ -220,6 +226,66 @@ async def test_however_many_ask_at_once_it_is_built_once(maker: Maker) -> None:
     layers = await asyncio.gather(*(maker.python("tiny") for _ in range(5)))
     assert len({layer.key for layer in layers}) == 1
     assert maker.steps.done == ["resolve", "install"]
+
+
+@every
+async def test_what_another_layer_has_is_taken_over_from_it(maker: Maker) -> None:
+    program = {"prog.py": "def main(): print('ran')", "prog-1.0.dist-info/entry_points.txt": SCRIPT}
+    maker.registry.files["prog-1.0-py3-none-any.whl"] = wheel("prog", "1.0", program)
+    maker.registry.files["more-1.0-py3-none-any.whl"] = wheel("more", "1.0", {"more.py": "WORD = 'and'"})
+    said: list[str] = []
+    await maker.python("tiny", "prog")
+    await maker.provide(Install("python", "uv", wanted=("more", "tiny")), on_step=said.append)
+    assert "2 of 3 packages are taken over from earlier layers" in said
+    assert maker.steps.done == ["resolve", "install"] * 2
+    both = await maker.python("more", "prog")
+    assert maker.steps.done[4:] == ["resolve", "compose"], "nothing is left to be installed"
+    again = "import more, prog, subprocess; print(more.WORD, prog.__cached__, subprocess.getoutput('prog'))"
+    compiled = "/layers/python/lib/python3.13/site-packages/__pycache__/prog.cpython-313.pyc"
+    assert await maker.run(both, f"{again}; open(prog.__cached__).close()") == f"and {compiled} ran"
+
+
+@one
+async def test_nothing_is_taken_over_from_a_layer_in_which_one_package_changed_another(maker: Maker) -> None:
+    evil = wheel("evil", "1.0", {"evil.py": "", "tiny.py": "WORD = 'PLANTED'\n"})
+    maker.registry.files["evil-1.0-py3-none-any.whl"] = evil
+    await maker.python("evil", "tiny")
+    clean = await maker.python("tiny")
+    assert "compose" not in maker.steps.done
+    assert await maker.run(clean, "import tiny; print(tiny.WORD)") == "small"
+
+
+@one
+async def test_what_was_built_says_nothing_that_anybody_else_believes(maker: Maker) -> None:
+    """The build sends its own answer, as the program would: that what it changed may be taken over."""
+    lie = (
+        "import glob, io, json, os, socket, tarfile\n"
+        "    pins = json.load(open('/layers/out/request.json'))['pins']\n"
+        "    tiny = next(pin for pin in pins if pin.startswith('tiny'))\n"
+        "    path = 'lib/python3.13/site-packages/tiny.py'\n"
+        "    out = io.BytesIO()\n"
+        "    with tarfile.open(fileobj=out, mode='w') as tar:\n"
+        "        for name, text in ((path, b'WORD = 1'), ('.packages.json', json.dumps({tiny: [path]}).encode())):\n"
+        "            member = tarfile.TarInfo(name); member.size = len(text); tar.addfile(member, io.BytesIO(text))\n"
+        "    body = json.dumps({'installed': True, 'packages': pins}).encode()\n"
+        "    to = socket.socket(socket.AF_UNIX); to.connect('/layers/out/out.sock')\n"
+        "    to.sendall(len(body).to_bytes(8, 'big') + body + out.getvalue()); to.close()"
+    )
+    maker.registry.files["odd-1.0.tar.gz"] = odd(lie)
+    await maker.python("tiny", "odd")
+    clean = await maker.python("tiny")
+    assert "compose" not in maker.steps.done
+    assert await maker.run(clean, "import tiny; print(tiny.WORD)") == "small"
+
+
+@one
+async def test_packages_that_do_not_go_together_are_all_installed(maker: Maker) -> None:
+    maker.registry.files["rival-1.0-py3-none-any.whl"] = wheel("rival", "1.0", {"other/__init__.py": "WORD = 'rival'"})
+    await maker.python("other")
+    layer = await maker.python("other", "rival")
+    assert maker.steps.done == ["resolve", "install", "resolve", "install", "install"]
+    assert layer.packages == {"other": "1.1", "rival": "1.0"}
+    assert await maker.run(layer, "import other; print(other.WORD)") in ("more", "rival")
 
 
 @one
@@ -361,7 +427,7 @@ async def test_a_build_that_never_ends_is_ended_when_nobody_wants_it_any_more(ma
     maker.registry.files["odd-1.0.tar.gz"] = odd("import time; print('sleeping', flush=True); time.sleep(3600)")
     wanted = True
     asking = asyncio.create_task(maker.provide(Install("python", "uv", wanted=("odd",)), wanted=lambda: wanted))
-    while not (maker.steps.done and maker.steps.done[-1] == "install"):
+    while maker.steps.done.count("install") < 2:
         await asyncio.sleep(0.05)
     wanted = False
     with pytest.raises(RunFailed) as failed:
@@ -473,7 +539,9 @@ async def test_a_package_in_c_is_compiled_against_the_templates_own_python(maker
     layer = await maker.python("odd")
     assert await maker.run(layer, "import odd; print(odd.seven())") == "7"
     assert layer.notes == ()
-    assert maker.steps.done == ["resolve", "install", "resolve", "install"], "first without compilers"
+    assert maker.steps.done == ["resolve", "install", "install", "resolve", "install"], (
+        "unpacked, built, with compilers"
+    )
     assert "it is compiled" in maker.log()
 
 

@@ -13,6 +13,7 @@ import pytest
 from vibed.apps.app import Install
 from vibed.controller.starts import Starts
 from vibed.runtimes.layers.asker import Asker
+from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
@@ -39,6 +40,9 @@ class Steps:
             await self.hang.wait()
         if order.request["step"] == "resolve":
             return Done({"resolution": "humanize==4.17.0 --hash=sha256:aa\n"})
+        return await self.compose((), place)
+
+    async def compose(self, take: tuple[Taken, ...], place: Path) -> Done:
         image = place / "layer.erofs"
         image.write_bytes(b"image")
         return Done({"installed": True}, image)
@@ -213,7 +217,7 @@ async def test_what_no_compiler_would_help_is_not_tried_with_one(tmp_path: Path)
     assert steps.compilers == [False, False]
 
 
-LACKS = {"wheels": {"humanize": {"version": "4.17.0", "fits": [8, 11], "made": ["5.0"]}}}
+LACKS = {"unbuilt": True, "wheels": {"humanize": {"version": "4.17.0", "fits": [8, 11], "made": ["5.0"]}}}
 
 
 def without_wheel() -> StepFailed:
@@ -229,7 +233,7 @@ async def test_what_another_python_has_ready_made_is_not_built_where_another_may
     assert "humanize 4.17.0 has no wheel for Python 3.13, but for 3.8, 3.11" in failed.value.message
     assert "raise `humanize==4.17.0` to 5.0 or later" in (failed.value.hint or "")
     assert (failed.value.unmet, failed.value.fits) == (True, {8, 11})
-    assert [request.get("ready_made") for request in steps.requests if request["step"] == "install"] == [True]
+    assert [request.get("builds") for request in steps.requests if request["step"] == "install"] == [False]
 
 
 async def test_what_can_be_done_without_is_left_out_before_another_python_is_thought_of(tmp_path: Path) -> None:
@@ -251,7 +255,7 @@ async def test_what_no_other_template_has_is_built_and_its_failure_names_the_lin
         await provide(layers(tmp_path, steps), "humanize==4.17.0")
     assert "humanize 4.17.0 could not be built" in failed.value.message
     assert "raise `humanize==4.17.0` to 5.0 or later, which has one" in (failed.value.hint or "")
-    assert [request.get("ready_made") for request in steps.requests if request["step"] == "install"] == [False]
+    assert [request.get("builds") for request in steps.requests if request["step"] == "install"] == [False, True]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,12 @@ KEY, OTHER = "a" * 64, "b" * 64
 DAY = 86_400.0
 
 
-def made(store: LayerStore, key: str = KEY, content: bytes = b"image") -> Layer:
+def made(store: LayerStore, key: str = KEY, content: bytes = b"image", **more: Any) -> Layer:
+    told: dict[str, Any] = {"template": "python-313", "base": "one", "packages": {"humanize": "4.17.0"}, **more}
     with store.making() as place:
         image = place / "layer.erofs"
         image.write_bytes(content)
-        packages = {"humanize": "4.17.0"}
-        return store.keep(key, "python", image, template="python-313", packages=packages, took_s=1.5, private=False)
+        return store.keep(key, "python", image, took_s=1.5, **{"private": False, **told})
 
 
 def facts(key: str, size: int, used_at: float) -> LayerFacts:
@@ -47,6 +48,22 @@ def test_a_python_layer_is_pythons_user_base_and_a_node_layer_a_link_in_the_app(
     assert node.links == {"node_modules": "/layers/node/node_modules"}
     assert node.env["PATH"].startswith("/layers/node/node_modules/.bin:")
     assert not python.links
+
+
+def test_what_other_layers_hold_is_found_in_as_few_of_them_as_will_do(tmp_path: Path) -> None:
+    store = LayerStore(tmp_path)
+    made(store, "1" * 64, b"1", pieces=["a==1", "b==1"])
+    made(store, "2" * 64, b"2", pieces=["b==1", "c==1", "d==1"])
+    made(store, "3" * 64, b"3", pieces=["c==1"])
+    made(store, "4" * 64, b"4", pieces=["a==1", "b==1", "c==1", "d==1"], base="another")
+    made(store, "5" * 64, b"5", pieces=["a==1", "b==1", "c==1", "d==1"], private=True)
+    found = store.holding("one", ["a==1", "c==1", "d==1", "e==1"])
+    assert [(image.read_bytes(), pins) for image, pins in found] == [(b"2", ("c==1", "d==1")), (b"1", ("a==1",))]
+    assert store.holding("one", ["e==1"]) == []
+    assert store.holding("nothing", ["a==1"]) == []
+    found[0][0].write_bytes(b"damaged")
+    left = LayerStore(tmp_path).holding("one", ["c==1", "d==1"])
+    assert [(image.read_bytes(), pins) for image, pins in left] == [(b"3", ("c==1",))]
 
 
 @pytest.mark.parametrize("damage", [b"imagE", b"imag", b""])

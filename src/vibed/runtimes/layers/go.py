@@ -8,6 +8,7 @@ Nothing of an app decides what is in it but that version, and so all apps share 
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from vibed.runtimes.layers.ask import Ask, failure
 from vibed.runtimes.layers.keys import layer_key
@@ -33,7 +34,8 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
         if (found := making.store.find(key)) is not None:
             return found, ()
         ask.say(f"fetching Go {version}, and compiling its standard library")
-        return await making.layer(ask, key, {"toolchain": version}, {"go": version}), ()
+        install = partial(making.install, ask, {"toolchain": version})
+        return await making.layer(ask, key, {"go": version}, install), ()
     except StepFailed as error:
         raise failure(error, _trouble(wanted, error)) from error
 

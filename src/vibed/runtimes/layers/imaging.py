@@ -12,6 +12,8 @@ import json
 import os
 import secrets
 import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vibed.supervision.cgroups import Bounds
@@ -28,9 +30,30 @@ class ImageFailed(Exception):
     code = "ImageFailed"
 
 
-async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int, beyond: str = "") -> Path:
-    """`place/layer.erofs` of what the descriptor gives; `place` is a folder of ours that the program gets for itself.
-    `beyond`: a folder of the sandbox into which links may lead as well.
+class Clash(ImageFailed):
+    """What is to be taken over and what came do not go together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an image takes over from an earlier layer's."""
+
+    image: Path
+    packages: tuple[str, ...]
+    """Lines that pin them."""
+
+
+async def make_image(
+    host: Host,
+    place: Path,
+    tarball: int | None,
+    *,
+    most_bytes: int,
+    take: Sequence[Taken] = (),
+    beyond: str = "",
+) -> Path:
+    """`place/layer.erofs` of what the descriptor gives (None: nothing), beside what it takes over; `place` is a folder
+    of ours that the program gets for itself. `beyond`: a folder of the sandbox into which links may lead as well.
 
     Raises ImageFailed, OSError.
     """
@@ -38,13 +61,17 @@ async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int, 
     uid = host.uids.take()
     group = host.cgroups.get(id)
     work = place / "work"
-    spec = place / "confine.json"
+    spec, taken = place / "confine.json", place / "taken.json"
     try:
         host.cgroups.make(id, Bounds(_MEMORY, 2.0, 32))
         work.mkdir(mode=0o755)
         if host.privileged:
             os.chown(work, uid, uid)
-        spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs])))
+        held = {f"/held-{number}": one for number, one in enumerate(take)}
+        taken.write_text(json.dumps([{"image": at, "packages": one.packages} for at, one in held.items()]))
+        taken.chmod(0o644)
+        binds = {"/taken.json": taken, **{at: one.image for at, one in held.items()}}
+        spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs], binds)))
         await _run(host, spec, tarball, most_bytes, beyond)
         image = work / "layer.erofs"
         if not image.is_file() or image.is_symlink():
@@ -55,11 +82,12 @@ async def make_image(host: Host, place: Path, tarball: int, *, most_bytes: int, 
             host.uids.give_back(uid)  # otherwise somebody else's processes would be under it
 
 
-def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, object]:
+def _confine(host: Host, work: Path, uid: int, procs: list[str], binds: Mapping[str, Path]) -> dict[str, object]:
     entries: list[dict[str, object]] = [
         {"type": "tmpfs", "target": "/", "size": 1 << 20, "mode": "0755"},
         {"type": "bind", "source": str(host.agent), "target": "/vibed-agent", "ro": True},
         {"type": "bind", "source": str(work), "target": "/made"},
+        *({"type": "bind", "source": str(source), "target": at, "ro": True} for at, source in binds.items()),
     ]
     confine: dict[str, object] = {
         "userns": True,
@@ -81,13 +109,13 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str]) -> dict[str, ob
     return confine
 
 
-async def _run(host: Host, spec: Path, tarball: int, most_bytes: int, beyond: str) -> None:
-    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "image", "/made/layer.erofs"]
+async def _run(host: Host, spec: Path, tarball: int | None, most_bytes: int, beyond: str) -> None:
+    argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "image", "/made/layer.erofs", "/taken.json"]
     argv += ["--beyond", beyond] if beyond else []
     argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES)]
     process = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=tarball,
+        stdin=asyncio.subprocess.DEVNULL if tarball is None else tarball,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.defpath},
@@ -105,6 +133,8 @@ async def _run(host: Host, spec: Path, tarball: int, most_bytes: int, beyond: st
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     text = errors.decode("utf-8", "replace").strip()
+    if code == 121:
+        raise Clash(text[-500:])
     if code == 122:
         if "no space left" in text:
             raise OSError(28, "no space left for a layer")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from vibed.runtimes.layers.ask import Ask
+from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.layer import MODULES, Layer
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.work import Done, Order
@@ -24,6 +26,7 @@ class Steps(Protocol):
     """Who performs steps (`vibed.runtimes.layers.work.Workshop`)."""
 
     async def perform(self, order: Order, place: Any, log_dir: Any) -> Done: ...
+    async def compose(self, take: tuple[Taken, ...], place: Any) -> Done: ...
 
 
 @dataclass(eq=False)
@@ -43,16 +46,17 @@ class Making:
         return str(done.answer.get("resolution", ""))
 
     async def layer(
-        self, ask: Ask, key: str, request: Mapping[str, Any], packages: Mapping[str, str], *, compilers: bool = False
+        self, ask: Ask, key: str, packages: Mapping[str, str], install: Callable[[Path], Awaitable[Done]]
     ) -> Layer:
-        """The layer of that key, installed if it is not there. Raises StepFailed, VibedError, OSError."""
+        """The layer of that key; if it is not there, `install` makes it in a folder that is its own. Raises StepFailed,
+        VibedError, OSError.
+        """
         async with self._alone(key):
             if (found := await asyncio.to_thread(self.store.find, key)) is not None:
                 return found
             began = time.monotonic()
             with self.store.making() as place:
-                order = self._order(ask, {"step": "install", **request}, compilers)
-                done = await self.steps.perform(order, place, ask.log_dir)
+                done = await install(place)
                 if done.image is None:
                     raise OSError(f"no image came of layer {key[:12]}")
                 ask.say("keeping the layer")
@@ -62,12 +66,27 @@ class Making:
                     ask.install.kind,
                     done.image,
                     template=ask.base.template,
+                    base=ask.base.digest,
                     packages=packages,
                     took_s=time.monotonic() - began,
                     private=ask.owner is not None,
                     folders=_folders(done.answer.get("folders")),
+                    pieces=done.pieces,
                 )
                 return replace(layer, notes=tuple(_lacking(done.answer.get("lacking"))))
+
+    async def install(
+        self,
+        ask: Ask,
+        request: Mapping[str, Any],
+        place: Path,
+        *,
+        compilers: bool = False,
+        take: tuple[Taken, ...] = (),
+    ) -> Done:
+        """What a step installs, in an empty folder of its own. Raises StepFailed, VibedError, OSError."""
+        order = self._order(ask, {"step": "install", **request}, compilers)
+        return await self.steps.perform(replace(order, take=take), place, ask.log_dir)
 
     def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool) -> Order:
         # what the source does not decide must not see it

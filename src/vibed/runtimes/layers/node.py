@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vibed.apps.app import Install
@@ -109,7 +110,7 @@ async def _install(
     packages = manager.pinned(lock, development=wish.development)
     ask.say(f"installing {len(packages)} packages")
     request = {"files": manager.placed(files, lock), **_place(ask), **step}
-    return await making.layer(ask, key, request, packages, compilers=compilers)
+    return await making.layer(ask, key, packages, partial(making.install, ask, request, compilers=compilers))
 
 
 def texts(install: Install, files: Mapping[str, bytes], *, tool: str = "npm") -> dict[str, str]:

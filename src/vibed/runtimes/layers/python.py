@@ -4,7 +4,9 @@ Two steps in two sandboxes. Resolving may run code of packages (to learn what an
 resolving sandbox says is only believed for the request that it was for. Installing starts anew from the pinned list
 alone, each file verified by its hash, and the list is the layer's key: nobody can put anything else under it.
 
-What the template has is preferred, and only what it has not, or has in another version, is in the layer.
+What the template has is preferred, and only what it has not, or has in another version, is in the layer. Packages that
+another layer has are taken over from it, compiled as they are there (`templates/_builder/pieces.py` says of which they
+can be): most lists have something in common with one that was installed before.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from vibed.runtimes.layers.keys import Base, layer_key
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
 from vibed.runtimes.layers.pins import Pin, bound, hashes_of, missing, parse, without
+from vibed.runtimes.layers.python_install import Installation
 from vibed.runtimes.layers.trouble import Trouble
 from vibed.runtimes.layers.uv_words import explain
 from vibed.runtimes.layers.work import StepFailed
@@ -112,17 +115,9 @@ async def _installed(ask: Ask, making: Making, installer: str, resolution: Seque
     if (found := making.store.find(key)) is not None:
         return found
     ask.say(f"installing {_counted(pins)}")
-    return await making.layer(
-        ask,
-        key,
-        {
-            "pins": [pin.text for pin in pins],
-            "verified": all(pin.of_registry for pin in pins),
-            "ready_made": not ask.compiles,
-        },
-        {pin.name or pin.text: pin.version for pin in pins},
-        compilers=compilers,
-    )
+    verified = all(pin.of_registry for pin in pins)
+    install = Installation(ask, making, [pin.text for pin in pins], verified, compilers)
+    return await making.layer(ask, key, {pin.name or pin.text: pin.version for pin in pins}, install)
 
 
 def _counted(pins: tuple[Pin, ...]) -> str:

@@ -30,6 +30,8 @@ from vibed.runtimes.layers.layer import MODULES, Layer, LayerFacts
 from vibed.runtimes.tool import sha256_of
 
 _KEY = re.compile("[0-9a-f]{64}")
+_SOURCES = 4
+"""Layers that a new one is taken from: each is a mount more in its builder."""
 
 
 class LayerStore:
@@ -86,9 +88,13 @@ class LayerStore:
         packages: Mapping[str, str],
         took_s: float,
         private: bool,
+        base: str = "",
         folders: Sequence[str] = (MODULES,),
+        pieces: Collection[str] = (),
     ) -> Layer:
-        """Take over a finished image. Raises OSError; it is then as if nothing had been made."""
+        """Take over a finished image. `base`: the digest of what it was made for; `pieces`: what another layer may take
+        over from it, by the lines that pin it. Raises OSError; it is then as if nothing had been made.
+        """
         digest = sha256_of(image)
         size = image.stat().st_size
         final = self._images / f"{digest}.erofs"
@@ -103,6 +109,7 @@ class LayerStore:
             entry = {
                 "kind": kind,
                 "template": template,
+                "base": base,
                 "image": digest,
                 "bytes": size,
                 "packages": dict(packages),
@@ -110,11 +117,33 @@ class LayerStore:
                 "took_s": round(took_s, 2),
                 "private": private,
                 "folders": list(folders),
+                "pieces": [] if private else sorted(pieces),
                 "builds": (before or {}).get("builds", 0) + 1,
                 "pinned": bool((before or {}).get("pinned")),
             }
             self._write(self._index / f"{key}.json", entry)
         return _layer(key, entry, final)
+
+    def holding(self, base: str, pieces: Collection[str]) -> list[tuple[Path, tuple[str, ...]]]:
+        """Images from which some of the pieces can be taken over, and which from each: those with the most first, a few
+        at most.
+        """
+        held = {
+            key: frozenset(map(str, entry.get("pieces") or ())) & frozenset(pieces)
+            for key, entry in self._entries().items()
+            if entry.get("base") == base
+        }
+        found: list[tuple[Path, tuple[str, ...]]] = []
+        wanted = set(pieces)
+        while len(found) < _SOURCES and held:
+            key = max(held, key=lambda one: (len(held[one] & wanted), one))
+            theirs = held.pop(key) & wanted
+            if not theirs:
+                break
+            if (layer := self.find(key)) is not None:
+                found.append((layer.image, tuple(sorted(theirs))))
+                wanted -= theirs
+        return found
 
     def remember(self, request: str, key: str, notes: Iterable[str]) -> None:
         """The layer that a request led to. Raises OSError."""

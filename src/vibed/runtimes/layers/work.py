@@ -23,7 +23,7 @@ from vibed.apps.errors import VibedError
 from vibed.runtimes.gate import registry_gate
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.delivery import Delivery, Undelivered, delivery
-from vibed.runtimes.layers.imaging import ImageFailed, make_image
+from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken, make_image
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.shipped import shipped
@@ -43,7 +43,7 @@ _PROGRAMS = {
 }
 _PROJECT = ("project.cjs", "compilers.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs")
 _FILES: Mapping[str, tuple[str, ...]] = {
-    "python": ("python.py", "linked.py", "wheels.py"),
+    "python": ("python.py", "pieces.py", "linked.py", "wheels.py"),
     "node": ("node.cjs", "answer.cjs", "compilers.cjs", "linked.py"),
     "build": ("build.cjs", *_PROJECT),
     "worker": ("worker.cjs", "bundle.cjs", *_PROJECT),
@@ -71,6 +71,8 @@ class Order:
     """What it needs beside the tools."""
     compilers: bool = False
     """Whether it gets what packages are compiled with."""
+    take: tuple[Taken, ...] = ()
+    """What the image has beside what is installed."""
     env: Mapping[str, str] = field(default_factory=dict)
     own: bool = False
     """Whether what comes of it belongs to one owner's app: links of it may then lead into the app's folder."""
@@ -83,6 +85,8 @@ class Done:
     answer: Mapping[str, Any]
     image: Path | None = None
     """In the place that the step had for itself; gone with it."""
+    pieces: tuple[str, ...] = ()
+    """Which packages another layer may take over from the image, by the lines that pin them."""
     archive: Path | None = None
     """So too: what an app's own build made."""
 
@@ -123,6 +127,10 @@ class StepFailed(Exception):
         return "; ".join(
             [f"the build asked for {hosts}: only the package registries can be reached while {while_}", *cures]
         )
+
+
+class Clashed(StepFailed):
+    """What was installed, and what is taken over, do not go together."""
 
 
 class Boots(Protocol):
@@ -171,17 +179,25 @@ class Workshop:
                 start_timeout_s=self.timeout_s,
             )
             try:
-                return await self._attend(sandbox, run, one, place, log_dir, own=order.own)
+                return await self._attend(sandbox, run, one, order, place, log_dir)
             except StepFailed as error:
                 error.denied = dict(gate.denied())
                 error.unreachable = gate.trouble()
                 raise
 
+    async def compose(self, take: tuple[Taken, ...], place: Path) -> Done:
+        """An image of what is taken over, without anything being installed. Raises StepFailed, OSError."""
+        try:
+            image = await make_image(self.host, place, None, most_bytes=self.most_bytes, take=take)
+        except ImageFailed as error:
+            raise _fault(error) from error
+        return Done({"installed": True}, image)
+
     async def _attend(
-        self, sandbox: Sandbox, run: Run, one: Delivery, place: Path, log_dir: Path, *, own: bool
+        self, sandbox: Sandbox, run: Run, one: Delivery, order: Order, place: Path, log_dir: Path
     ) -> Done:
         """Wait for the program's end and for what it sends, which may come in any order."""
-        taking = asyncio.create_task(self._take(one, place, beyond=_APP_FOLDER if own else ""))
+        taking = asyncio.create_task(self._take(one, order, place))
         running = asyncio.create_task(
             sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
         )
@@ -217,7 +233,7 @@ class Workshop:
             raise StepFailed(failed.message, exit=failed.exit)
         return done
 
-    async def _take(self, one: Delivery, place: Path, *, beyond: str) -> Done:
+    async def _take(self, one: Delivery, order: Order, place: Path) -> Done:
         answer = await one.answer()
         archive: Path | None = None
         if answer.get("built"):
@@ -231,13 +247,22 @@ class Workshop:
 
             async def take(descriptor: int) -> None:
                 nonlocal image
-                image = await make_image(self.host, place, descriptor, most_bytes=self.most_bytes, beyond=beyond)
+                image = await make_image(
+                    self.host,
+                    place,
+                    descriptor,
+                    most_bytes=self.most_bytes,
+                    take=order.take,
+                    beyond=_APP_FOLDER if order.own else "",
+                )
 
             await one.hand_on(take)
-        return Done(answer, image, archive)
+        return Done(answer, image, archive=archive)
 
 
 def _fault(failure: BaseException) -> BaseException:
+    if isinstance(failure, Clash):
+        return Clashed(str(failure))
     if isinstance(failure, (Undelivered, ImageFailed)):
         return StepFailed(str(failure))
     return failure
