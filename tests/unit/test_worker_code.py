@@ -10,6 +10,7 @@ import pytest
 
 from vibed.apps.app import Runtime
 from vibed.drivers.workerd import code as worker_code
+from vibed.drivers.workerd import compatibility
 from vibed.sandboxes.driver import RunFailed
 
 HELLO = "export default { fetch() { return new Response('hi') } }"
@@ -105,9 +106,9 @@ class TestCode:
     @pytest.mark.parametrize(
         ("asked", "given"),
         [
-            (None, worker_code.DEFAULT_DATE),
+            (None, compatibility.DEFAULT_DATE),
             ("2024-09-23", "2024-09-23"),
-            ("2031-01-01", worker_code.NEWEST_DATE),
+            ("2031-01-01", compatibility.NEWEST_DATE),
             ("2019-01-01", "2021-11-02"),
         ],
     )

@@ -18,7 +18,7 @@ from vibed.classify import (
     python_version,
     started,
     versions,
-    worker_app,
+    worker_build,
 )
 from vibed.classify.decision import Decision
 from vibed.classify.errors import DependenciesMissing, UnsupportedRuntime
@@ -107,7 +107,7 @@ def _on(
             _refuse(decision, found)
         found.notes += filter(None, [calls_out.note(_texts(project, decision))])
         if worker and found.install is not None:
-            decision = replace(decision, bundle=False, made=worker_app.bundled(decision))
+            decision = replace(decision, bundle=False, made=worker_build.bundled(decision))
         return replace(
             decision,
             dependencies=tuple(found.names),

@@ -6,9 +6,8 @@ import posixpath
 import re
 from dataclasses import replace
 
-from vibed.apps.app import Build
-from vibed.classify import front_build
-from vibed.classify.decision import TEMPLATES, Decision
+from vibed.classify import front_build, worker_build
+from vibed.classify.decision import Decision
 from vibed.classify.node_command import Command, decision
 from vibed.classify.project import Project
 from vibed.sources.errors import quoted
@@ -54,7 +53,7 @@ def _worker(p: Project, name: str) -> Decision | None:
         kind="worker",
         entrypoint=entry,
         why=f"It is a {name} app for Cloudflare: it is built ({script}), and what that makes is a worker.",
-        made=Build(name, script, TEMPLATES["node"], site=False, kind="worker", package=entry, outputs=(place,)),
+        made=worker_build.made_by(name, script, entry, place),
         options={"assets": {"directory": place}},
     )
 

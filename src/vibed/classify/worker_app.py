@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from vibed.apps.app import Build
-from vibed.classify.decision import TEMPLATES, Decision
+from vibed.classify import worker_build
+from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired, NoEntrypoint, UnsupportedRuntime
 from vibed.classify.host_rules import host_rules
 from vibed.classify.node_app import NodeApp
@@ -19,7 +20,6 @@ from vibed.classify.tree import Tree, table
 from vibed.classify.worker_bindings import declared, note
 from vibed.sources.errors import quoted
 
-NODE = TEMPLATES["node"]
 WRANGLER = ("wrangler.jsonc", "wrangler.json", "wrangler.toml")
 _NAMES = (
     "worker", "_worker", "src/worker", "src/index", "index", "src/main", "main", "worker/index", "workers/index",
@@ -84,7 +84,7 @@ class WorkerApp:
                 )
             if self._is_of_node(path):
                 return None
-            if made := self._own_build(path):
+            if made := self._made(path):
                 return self._decide(
                     path, f"{self.file} makes it a worker, which its build ({made.script}) makes", made=made
                 )
@@ -118,21 +118,10 @@ class WorkerApp:
         """Whether it is a Next.js app that OpenNext would make a worker of: what Next.js builds runs on Node."""
         return self.builds and path not in self.tree.paths and "@opennextjs/cloudflare" in self.node.all_dependencies
 
-    def _own_build(self, path: str) -> Build | None:
-        """What makes the worker whose entry wrangler's file names, where more does than bundling it: a command of that
-        file, or a build script of which the entry or the static files are made, by Vite or by hand.
-        """
-        command = table(self.settings.get("build")).get("command")
-        with_vite = "@cloudflare/vite-plugin" in self.node.all_dependencies
-        there = path in self.tree.paths
-        script = "npm run build" if "build" in self.node.scripts else "vite build" if with_vite else ""
-        if isinstance(command, str) and command and not there:
-            script = command
-        folder = _folder(self._assets() or self._sites())
-        complete = there and (not folder or folder in self.tree.folders)
-        if not self.builds or not script or self.tree.package is None or (complete and not with_vite):
+    def _made(self, path: str) -> Build | None:
+        if not self.builds:
             return None
-        return _build("Vite" if with_vite else "", script, path, folder)
+        return worker_build.own(self.tree, self.node, self.settings, path, self._assets() or self._sites())
 
     def _of_sites(self) -> str | None:
         """The entry of Workers Sites as Wrangler 1 laid them out: a folder with a package of its own."""
@@ -302,25 +291,6 @@ class WorkerApp:
                 elif not name.startswith(("node:", "cloudflare:", "workerd:")):
                     return True
         return False
-
-
-def bundled(decision: Decision) -> Build:
-    """What makes one module of a worker that needs more packages than the template has."""
-    return _build("esbuild", "", decision.entrypoint, _folder(table(decision.options.get("assets"))))
-
-
-def _build(tool: str, script: str, entry: str, assets: str | None) -> Build:
-    outputs = () if assets is None else (assets,)
-    return Build(tool, script, NODE, site=False, kind="worker", package=entry, outputs=outputs)
-
-
-def _folder(assets: Mapping[str, Any]) -> str | None:
-    """Of static files: empty for the root, None where there is none."""
-    folder = assets.get("directory")
-    if not isinstance(folder, str):
-        return None
-    clean = posixpath.normpath(folder)
-    return "" if clean == "." else clean
 
 
 def _has(settings: Mapping[str, Any], key: str, inner: str) -> bool:

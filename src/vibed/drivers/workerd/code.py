@@ -8,11 +8,10 @@ its import statements.
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from vibed.apps.app import Runtime
 from vibed.classify.host_rules import Rules
 from vibed.drivers.media_types import TYPES, UNKNOWN
+from vibed.drivers.workerd.compatibility import NODE_MODULES, date_of, flags_of
 from vibed.sandboxes.driver import RunFailed
 
 MAIN = "__vibed_main__.js"
@@ -29,21 +29,6 @@ CACHE = "__vibed_cache__.js"
 BINDINGS = "__vibed_bindings__.js"
 MANIFEST = "__STATIC_CONTENT_MANIFEST"
 """What a worker of Workers Sites imports, or has as a variable: keys of its files by their paths."""
-NEWEST_DATE = "2026-11-17"
-"""The latest compatibility date that the pinned workerd knows."""
-DEFAULT_DATE = "2026-11-01"
-_OLDEST_DATE = "2021-11-02"
-_PROCESS_ENV = "nodejs_compat_populate_process_env"
-_NODE_FLAGS = (
-    "nodejs_compat_v2", "enable_nodejs_process_v2", "enable_nodejs_http_modules", "enable_nodejs_http_server_modules",
-    *(f"enable_nodejs_{name}_module" for name in (
-        "child_process", "cluster", "console", "dgram", "domain", "fs", "http2", "inspector", "os", "perf_hooks",
-        "punycode", "readline", "repl", "sqlite", "stream_wrap", "trace_events", "tty", "v8", "vm", "wasi",
-        "worker_threads",
-    )),
-)  # fmt: skip
-"""What packages for Node look for and workerd has, whatever the worker's compatibility date: Wrangler fills it in when
-it bundles. Not the timers of Node, which change what `setTimeout` answers."""
 _SHIM = Path(__file__).parent / "shim"
 
 # Sources are hostile, `re` keeps the whole process waiting while it looks, and what tries the same text again from each
@@ -202,8 +187,8 @@ def build(
     """
     options = runtime.options
     code: dict[str, Any] = {
-        "compatibilityDate": _date(options.get("compatibility_date")),
-        "compatibilityFlags": _flags(options.get("compatibility_flags")),
+        "compatibilityDate": date_of(options.get("compatibility_date")),
+        "compatibilityFlags": flags_of(options.get("compatibility_flags")),
         "env": {**_vars(options.get("vars")), **env},
         "modules": {},
         "mainModule": "",
@@ -259,7 +244,7 @@ def esbuild_arguments(entry: str, runtime: Runtime) -> list[str]:
         "--color=false",
         "--charset=utf8",
     ]
-    return [*arguments, *(f"--alias:{name}=node:{name}" for name in _NODE_MODULES)]
+    return [*arguments, *(f"--alias:{name}=node:{name}" for name in NODE_MODULES)]
 
 
 def bundled(output: bytes) -> dict[str, object]:
@@ -289,33 +274,6 @@ def _main(entry: str, modules: Mapping[str, object]) -> dict[str, object]:
     return {MAIN: {"js": main.replace("@PRELUDE@", "").replace("@HANDLER@", "app.default")}, **cache}
 
 
-def _date(value: object) -> str:
-    if value is None or value == "":
-        return DEFAULT_DATE
-    try:
-        date = datetime.date.fromisoformat(str(value))
-    except ValueError:
-        raise RunFailed(
-            f"compatibility_date {value!r} is not a date", code="WorkerRejected", hint="write it as YYYY-MM-DD"
-        ) from None
-    return min(max(date.isoformat(), _OLDEST_DATE), NEWEST_DATE)
-
-
-def _flags(value: object) -> list[str]:
-    flags = [str(flag) for flag in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
-    flags = [flag for flag in flags if flag != "experimental"]
-    if "no_nodejs_compat" not in flags:
-        wanted = ("nodejs_compat", *_NODE_FLAGS)
-        flags += [flag for flag in wanted if flag not in flags and not {_opposite(flag), f"no_{flag}"} & set(flags)]
-    if not any("populate_process_env" in flag for flag in flags):
-        flags.append(_PROCESS_ENV)
-    return flags
-
-
-def _opposite(flag: str) -> str:
-    return flag.replace("enable_", "disable_", 1)
-
-
 def _bindings(value: object) -> str:
     """The module that puts what wrangler's file binds into `env`."""
     return _shipped("bindings.js").replace("@BINDINGS@", json.dumps(value if isinstance(value, list) else []))
@@ -324,47 +282,3 @@ def _bindings(value: object) -> str:
 def _vars(value: object) -> dict[str, object]:
     """`[vars]` of wrangler.toml: strings, or JSON values."""
     return json.loads(json.dumps(dict(value))) if isinstance(value, Mapping) else {}
-
-
-_NODE_MODULES = (
-    "assert",
-    "async_hooks",
-    "buffer",
-    "console",
-    "constants",
-    "crypto",
-    "diagnostics_channel",
-    "dns",
-    "events",
-    "fs",
-    "fs/promises",
-    "http",
-    "https",
-    "module",
-    "net",
-    "os",
-    "path",
-    "perf_hooks",
-    "process",
-    "punycode",
-    "querystring",
-    "stream",
-    "stream/promises",
-    "stream/web",
-    "string_decoder",
-    "timers",
-    "timers/promises",
-    "tls",
-    "tty",
-    "url",
-    "util",
-    "util/types",
-    "worker_threads",
-    "zlib",
-    "child_process",
-    "cluster",
-    "http2",
-    "readline",
-    "vm",
-    "v8",
-)
