@@ -211,6 +211,11 @@ def test_what_is_no_variable_is_not_told_to_be_one(line: str) -> None:
             "Redis",
         ),
         ("Error: getaddrinfo EAI_AGAIN mongo", "MongoDB"),
+        (
+            "MongoError: failed to connect to server [undefined:27017] on first connect [Error: getaddrinfo EAI_AGAIN"
+            " undefined",
+            "MongoDB",
+        ),
     ],
 )
 def test_a_server_that_an_app_expects_beside_it_is_named(line: str, service: str) -> None:

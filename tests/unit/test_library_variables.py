@@ -120,3 +120,11 @@ def test_one_that_is_set_is_not_said_to_be_missing() -> None:
 def test_an_error_of_the_apps_own_is_not_laid_on_an_option_of_that_name() -> None:
     lines = ["Error: a name is required", "    at Object.<anonymous> (/app/auth.js:3:14)", "Node.js v24.19.0"]
     assert "environment" not in told(lines, "node", ("FIRST_NAME",), {"name": "FIRST_NAME"}).message
+
+
+def test_where_only_the_words_of_an_error_are_printed_what_the_source_reads_is_named() -> None:
+    line = 'MongoDB connection error: The `uri` parameter to `openUri()` must be a string, got "undefined". Make sure.'
+    error = told([line], "node", ("MONGO_URI",), {})
+    assert "may need MONGO_URI, which its source reads and which is not set" in error.message
+    assert "deploy again with it" in (error.hint or "")
+    assert "may need" not in told([line], "node", (), {}).message

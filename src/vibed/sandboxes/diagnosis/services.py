@@ -91,6 +91,8 @@ def unreachable(fault: Fault, about: About) -> Cause | None:
     host = next((str(m[1]) for m in _HOST.finditer(fault.text + "\n" + text) if not _is_address(m[1])), "")
     if host.lower() in _NAMES:
         return _no_server(_NAMES[host.lower()])
+    if "." not in host and (port := _PORT.search(fault.text)):
+        return _no_server(_PORTS[int(port[1])])
     called = f"called {host}" if "." in host else "called another machine"
     return Cause(f"{called} when it started, and apps have no network here", _OFFLINE, complete=True)
 

@@ -41,11 +41,13 @@ _NO_WORD = frozenset({
     "UUID", "NULL", "TRUE", "FALSE", "NONE", "GET", "POST",
 })  # fmt: skip
 _NO_VARIABLE = re.compile(
-    r"^(?:ERR_|E[A-Z]+$|GLIBC|GLIBCXX|CXXABI)|_(?:ERROR|FAILED|NOT_FOUND|EXCEPTION|SYNTAX|REJECTION|ASSERTION)$|^(?:MODULE|ALLOWED_HOSTS"
+    r"^(?:ERR_|EAI_|E[A-Z]+$|GLIBC|GLIBCXX|CXXABI)|_(?:ERROR|FAILED|NOT_FOUND|EXCEPTION|SYNTAX|REJECTION|ASSERTION)$|^(?:MODULE|ALLOWED_HOSTS"
     r"|INSTALLED_APPS|ROOT_URLCONF|DJANGO_SETTINGS_MODULE|STATIC_ROOT|LC_[A-Z]+|LD_LIBRARY_PATH|HTTP_HOST)"
 )
 _READS = re.compile(rf"(?:os\.getenv\(|os\.environ\.get\(|process\.env\.|process\.env\[|os\.Getenv\()[\"'`]?({_NAME})")
 _ABSENT = re.compile(r"NoneType|None\b|undefined|null|Invalid URL|must have a value|is required|Received an instance")
+_GIVEN_NOTHING = re.compile(r"\b(?:got|received|was given)\s{1,3}[\"'`]?(?:undefined|null|None)\b", re.IGNORECASE)
+"""What is said of a value that nobody set, also where only the words of an error are printed."""
 _PYDANTIC = re.compile(r"validation errors? for (\w+)")
 _FIELD = re.compile(rf"^({_NAME})$")
 _ZOD = re.compile(r"\"path\": \[\s*\"([A-Z][A-Z0-9_]+)\"\s*\][^}]*received undefined")
@@ -76,6 +78,11 @@ def variable(fault: Fault, about: About) -> Cause | None:
         return Cause(
             f"probably needs the environment variable {name}, which is not set",
             "deploy again with it among the app's environment variables, or give it a default",
+        )
+    if about.unset and _GIVEN_NOTHING.search(fault.text):
+        return Cause(
+            f"may need {unset(about)}",
+            f"deploy again with {_them(about)} among the app's environment variables, or give {_them(about)} a default",
         )
     return None
 
