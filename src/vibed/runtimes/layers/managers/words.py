@@ -27,6 +27,10 @@ _ABSENT = (
     re.compile(r"YN0035: │ (@?[^@\s]+)@\S+: Package not found"),
     re.compile(r"Request \"?\S+?/npm/(\S+?)\"? returned a 404"),
 )
+_GONE = re.compile(
+    r"/npm/((?:@[^/\s]+(?:/|%2[fF]))?[^/\s]+)/-/[^/\s]+?-(\d[^/\s]*?)\.tgz: (?:Request failed \"404|Not Found)"
+)
+"""A file that a lock names and no registry has any more: its package and version."""
 _NO_VERSION = (
     re.compile(r"ERR_PNPM_NO_MATCHING_VERSION\]?\s+No matching version found for (@?[^@\s]+)@(.+?) while"),
     re.compile(r"ERR_PNPM_NO_MATCHING_VERSION\]?\s+No matching version found for (@?[^@\s]+)@(\S+)"),
@@ -59,6 +63,12 @@ def _explain(said: str, node: str, unknown: Collection[str], manager: str) -> Tr
     lock = {"pnpm": "pnpm-lock.yaml", "yarn": "yarn.lock"}[manager]
     if _STALE.search(said):
         return Trouble(f"{lock} does not fit package.json", f"run {manager} install", stale_lock=True)
+    if match := _GONE.search(said):
+        name = re.sub("%2[fF]", "/", match[1])
+        told = f"the registry does not have {name} {match[2]}, which {lock} names"
+        return Trouble(
+            told, f"ask for a version that there is, and make {lock} anew: {manager} install", frozenset({name})
+        )
     if match := _first(_ABSENT, said):
         name = match[1].replace("%2f", "/").replace("%2F", "/")
         hint = "correct the name, or remove it from package.json"
