@@ -395,3 +395,16 @@ def test_a_package_of_the_project_itself_is_installed_from_its_folder(files: Fil
     assert found is not None
     assert found.private
     assert [line for line in found.wanted if line.startswith(".")] == ["./libs/shared"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "module"),
+    [("gunicorn==20.0.4", "gunicorn.app.wsgiapp"), ("gunicorn==19.9.0", "gunicorn.app.wsgiapp"), ("gunicorn==20.1.0", "gunicorn"), ("gunicorn", "gunicorn")],
+)  # fmt: skip
+def test_a_gunicorn_that_is_no_module_that_runs_is_started_by_its_command_line(listed: str, module: str) -> None:
+    files: Files = {
+        "Procfile": "web: gunicorn app:app",
+        "app.py": FLASK,
+        "requirements.txt": f"flask==1.1.2\n{listed}\n",
+    }
+    assert decided(files).argv == ("python3", "-m", module, "app:app")

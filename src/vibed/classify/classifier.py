@@ -22,6 +22,7 @@ from vibed.classify import variables as environment
 from vibed.classify.decision import FAST, GENERAL, PORT, TEMPLATES, Decision, Override, TemplateFacts
 from vibed.classify.errors import BadOverride, NoEntrypoint, ProjectBelow
 from vibed.classify.project import Project
+from vibed.classify.python_command import as_it_is_installed
 from vibed.classify.python_frameworks import best
 from vibed.classify.rules import first, following
 from vibed.classify.tree import Tree
@@ -104,6 +105,7 @@ def _with_second(project: Project, decision: Decision, *, asked: bool) -> Decisi
         return decision
     second = replace(
         second,
+        argv=as_it_is_installed(second.argv, decision.install),
         template=decision.template,
         strip=decision.strip,
         port=decision.port,

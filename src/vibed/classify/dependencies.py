@@ -24,6 +24,7 @@ from vibed.classify.decision import Decision
 from vibed.classify.errors import DependenciesMissing, UnsupportedRuntime
 from vibed.classify.needs import Needs
 from vibed.classify.project import Project
+from vibed.classify.python_command import as_it_is_installed
 
 _PYTHON = re.compile(r"python-(\d)(\d+)")
 
@@ -86,6 +87,7 @@ def _on(
             env["PYTHONPATH"] = ":".join(filter(None, [env.get("PYTHONPATH"), *(f"/app/{f}" for f in found.vendored)]))
         return replace(
             decision,
+            argv=as_it_is_installed(decision.argv, found.install),
             dependencies=tuple(found.names),
             packages=tuple(found.packages),
             install=found.install,

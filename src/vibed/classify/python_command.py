@@ -8,12 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from vibed.apps.app import Install
 from vibed.classify.command_line import AS_MODULES
 from vibed.classify.python_app import PythonApp
 from vibed.classify.tree import strings, table
 
 _SERVERS = {"waitress-serve": "waitress", "hypercorn": "hypercorn", "daphne": "daphne", "granian": "granian"}
 """Servers of Python's whose place gunicorn or uvicorn takes, by command: the package."""
+_GUNICORN = ("python3", "-m", "gunicorn")
+_OLD_GUNICORN = re.compile(r"gunicorn(?:\[[\w,]*\])?==(?:1\d|20\.0)\b")
 _TARGET = re.compile(r"[\w.]+:[\w.]+(?:\(\))?")
 _BOUND = re.compile(r"(?:[\w.*\[\]]{0,60}:)?(\d{2,5})")
 _FASTAPI = ("main.py", "app.py", "api.py", "app/main.py", "app/app.py", "app/api.py")
@@ -32,6 +35,14 @@ def module_call(
     if re.fullmatch(r"python(?:3(?:\.\d+)?)?", name):
         return ("python3", *words[1:])
     return tuple(words)
+
+
+def as_it_is_installed(argv: tuple[str, ...], install: Install | None) -> tuple[str, ...]:
+    """A command as what is installed for it can be started: gunicorn before 20.1 is no module that runs, its command
+    line is."""
+    listed = (*install.wanted, *install.constraints) if install is not None else ()
+    old = any(_OLD_GUNICORN.match(line) for line in listed)
+    return ("python3", "-m", "gunicorn.app.wsgiapp", *argv[3:]) if old and argv[:3] == _GUNICORN else argv
 
 
 def another_server(
