@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,34 @@ async def test_what_can_be_done_without_is_left_out_before_another_python_is_tho
     told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
     layer = await layers(tmp_path, steps).provide(install, asker, **told, compiles=False)
     assert "left out: humanize (humanize 4.17.0 has no wheel for Python 3.13" in layer.notes[0]
+
+
+@dataclass
+class Wanting(Steps):
+    """A package of the list wants humanize in any version, and 5.0 is the newest; 4.17.0 cannot be had."""
+
+    installed: list[Sequence[str]] = field(default_factory=list)
+
+    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+        if order.request["step"] == "resolve":
+            listed = "humanize==4.17.0" in order.request["wanted"]
+            return Done({"resolution": f"shop==1.0\nhumanize=={'4.17.0' if listed else '5.0'}\n"})
+        self.installed.append(order.request["pins"])
+        if any("humanize==4.17.0" in pin for pin in order.request["pins"]):
+            raise without_wheel()
+        return await super().perform(order, place, log_dir)
+
+
+async def test_what_another_package_wants_is_there_in_another_version_than_the_one_that_cannot_be_had(
+    tmp_path: Path,
+) -> None:
+    steps = Wanting()
+    asker = Asker("python-313", Path("none.tar.gz"), "d", "", "ann", "an-app")
+    install = Install("python", "uv", wanted=("shop==1.0", "humanize==4.17.0"), optional=("humanize",))
+    told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
+    layer = await layers(tmp_path, steps).provide(install, asker, **told, compiles=False)
+    assert any("humanize==5.0" in pin for pin in steps.installed[-1])
+    assert not any("left out" in note for note in layer.notes)
 
 
 async def test_what_no_other_template_has_is_built_and_its_failure_names_the_line_and_what_has_a_wheel(

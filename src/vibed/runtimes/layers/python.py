@@ -35,16 +35,20 @@ _TRIES = 12
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
     left_out: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    """The version of each that could not be had: another package may want it in another one. Empty: in none."""
     compilers = False
     for _ in range(_TRIES):
         pins: tuple[Pin, ...] = ()
         try:
-            pins = await _resolved(ask, making, left_out, compilers)
+            pins = await _resolved(ask, making, failed, compilers)
             layer = await _installed(ask, making, installer, pins, compilers)
-            return layer, (*layer.notes, *(f"left out: {name} ({why})" for name, why in sorted(left_out.items())))
+            there = {pin.name for pin in pins}
+            told = (f"left out: {name} ({why})" for name, why in sorted(left_out.items()) if name not in there)
+            return layer, (*layer.notes, *told)
         except StepFailed as error:
             trouble = _trouble(error, ask, pins) if error.said else None
-            more = dispensable(trouble, ask, left_out)
+            more = dispensable(trouble, ask, {name: "" for name, version in failed.items() if not version})
             if not more and trouble is not None and trouble.compiler and ask.compiles and not compilers:
                 compilers = True
                 ask.say(COMPILING)
@@ -52,6 +56,10 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             if not more:
                 raise failure(error, trouble) from error
             assert trouble is not None
+            # where it did not come to a resolution, the list says which
+            versions = dict(line.split("==", 1) for line in ask.install.wanted if line.count("==") == 1)
+            versions |= {pin.name: pin.version for pin in pins}
+            failed |= {name: "" if name in failed else versions.get(name, "") for name in more}
             left_out |= dict.fromkeys(more, trouble.message)
             ask.say(f"left out: {', '.join(sorted(more))}")
     raise failure(StepFailed("too many of the packages cannot be had"), None)
@@ -84,29 +92,34 @@ def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
     return trouble
 
 
-async def _resolved(ask: Ask, making: Making, left_out: Mapping[str, str], compilers: bool) -> tuple[Pin, ...]:
+async def _resolved(ask: Ask, making: Making, failed: Mapping[str, str], compilers: bool) -> tuple[Pin, ...]:
     ask.say("resolving")
-    constraints = without(ask.install.constraints, left_out)
-    pins = await _pins(ask, making, left_out, constraints, compilers)
+    constraints = without(ask.install.constraints, failed)
+    pins = await _pins(ask, making, failed, constraints, compilers)
     if numpy_one.made_for(pins):
         with contextlib.suppress(StepFailed):  # the list itself asks for another
-            return await _pins(ask, making, left_out, (*constraints, numpy_one.CONSTRAINT), compilers)
+            return await _pins(ask, making, failed, (*constraints, numpy_one.CONSTRAINT), compilers)
     return pins
 
 
 async def _pins(
-    ask: Ask, making: Making, left_out: Mapping[str, str], constraints: Sequence[str], compilers: bool
+    ask: Ask, making: Making, failed: Mapping[str, str], constraints: Sequence[str], compilers: bool
 ) -> tuple[Pin, ...]:
     resolution = await making.resolve(
         ask,
         {
-            "wanted": without(ask.install.wanted, left_out),
+            "wanted": without(ask.install.wanted, failed),
             "constraints": constraints,
             "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
         },
         compilers=compilers,
     )
-    return tuple(pin for pin in parse(resolution) if pin.name not in left_out)
+    return tuple(pin for pin in parse(resolution) if pin.name not in failed or _another(pin, failed[pin.name]))
+
+
+def _another(pin: Pin, failed: str) -> bool:
+    """Whether it is another version than the one that could not be had (empty: none could): some package wants it."""
+    return failed not in ("", pin.version)
 
 
 async def _installed(ask: Ask, making: Making, installer: str, resolution: Sequence[Pin], compilers: bool) -> Layer:
