@@ -32,6 +32,11 @@ LAYER = "/tmp/layer"
 CACHE = "/tmp/cache"
 COMPILERS = "/layers/compilers"
 UNSOLVED = "No solution found"
+OLD_SETUPTOOLS = re.compile(
+    r"cannot import name '\w+' from 'setuptools|No module named '(?:pkg_resources|setuptools\.\w+)'"
+    r"|module 'setuptools(?:\.\w+)*' has no attribute"
+)
+WITH_SETUPTOOLS = "setuptools<81"
 UNBUILT = "has no usable wheels"
 MOST_LOOKED_FOR = 300
 TOLD_BYTES = 48 << 10
@@ -127,6 +132,11 @@ def unpack(request):
 def build(request):
     """The same, and have built what has to be. Returns what to say of a failure."""
     status, told = run(uv(request), cwd="/app")
+    if status != 0 and OLD_SETUPTOOLS.search(told):
+        say(f"a package is built with what setuptools has dropped: once more with {WITH_SETUPTOOLS}")
+        constraints = "/tmp/build-constraints.txt"
+        write(constraints, [WITH_SETUPTOOLS])
+        status, told = run([*uv(request), "--build-constraints", constraints], cwd="/app")
     return clear_lock() if status == 0 else {"told": told}
 
 

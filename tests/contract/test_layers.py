@@ -423,6 +423,31 @@ async def test_a_build_that_plants_files_beside_the_packages_it_came_with_is_not
 
 
 @one
+async def test_a_package_that_is_built_with_what_setuptools_has_dropped_gets_an_earlier_one(maker: Maker) -> None:
+    backend = """
+import zipfile
+def build_wheel(folder, settings=None, metadata=None):
+    exec(open("setup.py").read(), {})
+    with zipfile.ZipFile(f"{folder}/odd-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("odd.py", "WORD = 'odd'")
+        wheel.writestr("odd-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: odd\\nVersion: 1.0\\n")
+        wheel.writestr("odd-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("odd-1.0.dist-info/RECORD", "")
+    return "odd-1.0-py3-none-any.whl"
+"""
+    for version, has in {"80.9.0": "convert_path = str", "82.0.0": ""}.items():
+        files = {"setuptools/__init__.py": f"{has}\n", "setuptools/build_meta.py": backend}
+        maker.registry.files[f"setuptools-{version}-py3-none-any.whl"] = wheel("setuptools", version, files)
+    project = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+    info = "Metadata-Version: 2.2\nName: odd\nVersion: 1.0\n"
+    source = {"pyproject.toml": project, "setup.py": "from setuptools import convert_path\n", "PKG-INFO": info}
+    maker.registry.files["odd-1.0.tar.gz"] = sdist("odd", "1.0", source)
+    layer = await maker.python("odd")
+    assert "once more with setuptools<81" in maker.log()
+    assert await maker.run(layer, "import odd; print(odd.WORD)") == "odd"
+
+
+@one
 async def test_a_build_that_never_ends_is_ended_when_nobody_wants_it_any_more(maker: Maker) -> None:
     maker.registry.files["odd-1.0.tar.gz"] = odd("import time; print('sleeping', flush=True); time.sleep(3600)")
     wanted = True

@@ -44,6 +44,7 @@ CAUSES = [
     ("py-django-secret-env", "StartFailed", "variable DJANGO_SECRET_KEY (settings.py, line 2)", "variables"),
     ("py-pydantic-settings", "StartFailed", "variables DATABASE_URL and API_KEY (app.py, line 5)", "variables"),
     ("py-getenv-none", "StartFailed", "probably needs the environment variable APP_PORT", "default"),
+    ("py-get-of-values", "StartFailed", "probably needs the environment variable POSTGRES_PORT", "default"),
     ("py-getenv-concat", "StartFailed", "probably needs the environment variable API_HOST", "default"),
     ("py-sysexit", "StartFailed", "needs the environment variable API_KEY", "variables"),
     ("node-env-len", "StartFailed", "probably needs the environment variable SECRET_KEY", "default"),

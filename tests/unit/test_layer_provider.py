@@ -247,29 +247,39 @@ async def test_what_can_be_done_without_is_left_out_before_another_python_is_tho
 
 @dataclass
 class Wanting(Steps):
-    """A package of the list wants humanize in any version, and 5.0 is the newest; 4.17.0 cannot be had."""
+    """A package of the list wants humanize; 6.0 is the newest, 5.0 the first one that has a wheel, and 4.17.0 cannot be
+    had. `not_nearest`: and it may not be 5.0.
+    """
 
+    not_nearest: bool = False
     installed: list[Sequence[str]] = field(default_factory=list)
 
     async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
         if order.request["step"] == "resolve":
-            listed = "humanize==4.17.0" in order.request["wanted"]
-            return Done({"resolution": f"shop==1.0\nhumanize=={'4.17.0' if listed else '5.0'}\n"})
+            listed, nearest = (
+                "humanize==4.17.0" in order.request["wanted"],
+                "humanize==5.0" in order.request["constraints"],
+            )
+            if nearest and self.not_nearest:
+                raise StepFailed("failed", said="error: No solution found when resolving dependencies")
+            version = "4.17.0" if listed else "5.0" if nearest else "6.0"
+            return Done({"resolution": f"shop==1.0\nhumanize=={version}\n"})
         self.installed.append(order.request["pins"])
         if any("humanize==4.17.0" in pin for pin in order.request["pins"]):
             raise without_wheel()
         return await super().perform(order, place, log_dir)
 
 
-async def test_what_another_package_wants_is_there_in_another_version_than_the_one_that_cannot_be_had(
-    tmp_path: Path,
+@pytest.mark.parametrize(("not_nearest", "version"), [(False, "5.0"), (True, "6.0")])
+async def test_what_another_package_wants_is_there_in_the_nearest_version_that_can_be_had(
+    tmp_path: Path, not_nearest: bool, version: str
 ) -> None:
-    steps = Wanting()
+    steps = Wanting(not_nearest=not_nearest)
     asker = Asker("python-313", Path("none.tar.gz"), "d", "", "ann", "an-app")
     install = Install("python", "uv", wanted=("shop==1.0", "humanize==4.17.0"), optional=("humanize",))
     told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
     layer = await layers(tmp_path, steps).provide(install, asker, **told, compiles=False)
-    assert any("humanize==5.0" in pin for pin in steps.installed[-1])
+    assert f"humanize=={version}" in steps.installed[-1]
     assert not any("left out" in note for note in layer.notes)
 
 

@@ -60,6 +60,7 @@ def test_what_a_pinned_package_misses_of_python_may_be_had_on_an_older_one_and_t
             " has additional attributes {'__firstlineno__', '__static_attributes__'}.",
             12,
         ),
+        ("AttributeError: module 'eventlet.green.thread' has no attribute 'start_joinable_thread'", 12),
         ("AttributeError: module 'inspect' has no attribute 'getargspec'", 10),
     ],
 )
@@ -171,12 +172,25 @@ def test_a_commonjs_package_that_is_imported_by_names_is_told_how() -> None:
     assert "import pkg from 'express'" in (error.hint or "")
 
 
-def test_for_want_of_a_table_the_script_that_makes_it_is_named_with_the_line_that_runs_it_first() -> None:
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        (traceback("sqlite3.OperationalError: no such table: item"), "no such table: item (app.py, line 3)"),
+        (
+            traceback(
+                "TypeError: 'NoneType' object is not subscriptable", "/app/db.py", line="sql = cursor.fetchone()['sql']"
+            ),
+            "(db.py, line 7); it does not find something in its database",
+        ),
+    ],
+)
+def test_for_want_of_a_table_the_script_that_makes_it_is_named_with_the_line_that_runs_it_first(
+    tail: list[str], words: str
+) -> None:
     runtime = Runtime("general", "python-313", "python", "gunicorn app:app", "test", prepares="python init_db.py")
-    tail = traceback("sqlite3.OperationalError: no such table: item")
     run = Run("a", 1, 1, Path("/x"), runtime, {}, Limits())
     error = diagnose("StartFailed", "", {"exit": {"code": 1, "at": 1.0, "tail": tail}}, run)
-    assert "no such table: item (app.py, line 3)" in error.message
+    assert words in error.message
     assert "the entrypoint `python init_db.py && gunicorn app:app`" in (error.hint or "")
 
 

@@ -37,11 +37,13 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
     left_out: dict[str, str] = {}
     failed: dict[str, str] = {}
     """The version of each that could not be had: another package may want it in another one. Empty: in none."""
+    nearest: dict[str, str] = {}
+    """The first later version of each that has a ready-made file: what asks for it was made for one of its time."""
     compilers = False
     for _ in range(_TRIES):
         pins: tuple[Pin, ...] = ()
         try:
-            pins = await _resolved(ask, making, failed, compilers)
+            pins = await _resolved(ask, making, failed, nearest, compilers)
             layer = await _installed(ask, making, installer, pins, compilers)
             there = {pin.name for pin in pins}
             told = (f"left out: {name} ({why})" for name, why in sorted(left_out.items()) if name not in there)
@@ -60,6 +62,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             versions = dict(line.split("==", 1) for line in ask.install.wanted if line.count("==") == 1)
             versions |= {pin.name: pin.version for pin in pins}
             failed |= {name: "" if name in failed else versions.get(name, "") for name in more}
+            nearest |= {one.name: one.newer for one in ready_made.read(error.answer) if one.name in more and one.newer}
             left_out |= dict.fromkeys(more, trouble.message)
             ask.say(f"left out: {', '.join(sorted(more))}")
     raise failure(StepFailed("too many of the packages cannot be had"), None)
@@ -92,9 +95,15 @@ def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
     return trouble
 
 
-async def _resolved(ask: Ask, making: Making, failed: Mapping[str, str], compilers: bool) -> tuple[Pin, ...]:
+async def _resolved(
+    ask: Ask, making: Making, failed: Mapping[str, str], nearest: Mapping[str, str], compilers: bool
+) -> tuple[Pin, ...]:
     ask.say("resolving")
     constraints = without(ask.install.constraints, failed)
+    if nearest:
+        with contextlib.suppress(StepFailed):  # what wants it wants a later one still
+            bounds = (f"{name}=={version}" for name, version in nearest.items())
+            return await _pins(ask, making, failed, (*constraints, *bounds), compilers)
     pins = await _pins(ask, making, failed, constraints, compilers)
     if numpy_one.made_for(pins):
         with contextlib.suppress(StepFailed):  # the list itself asks for another

@@ -187,6 +187,9 @@ _ROWS = (
     ),
 )
 _NO_TABLE = re.compile(r"no such table: (\S+)|relation \"([^\"]+)\" does not exist")
+_NOTHING_THERE = re.compile(r"'NoneType' object (?:is not|has no)")
+_ASKED = re.compile(r"\.(?:fetchone|first|one_or_none|scalar_one_or_none)\(")
+"""What finds nothing in an empty database, where the source has what would fill it."""
 _NO_FILE = re.compile(
     r"can't open file '([^']+)'|No such file or directory\)?: '([^']+)'|no such file or directory, \w+ '([^']+)'"
     r"|open (\S+): no such file or directory|File does not exist: (\S+)|pattern (\S+): no matching files found"
@@ -231,8 +234,12 @@ def _table(fault: Fault, about: About) -> Cause | None:
 
 
 def _no_table(fault: Fault, about: About) -> Cause | None:
+    told = ""
     if _NO_TABLE.search(fault.text) is None:
-        return None
+        asked = _NOTHING_THERE.search(fault.text) and any(_ASKED.search(line) for line in fault.context)
+        if not (about.prepares and asked):
+            return None
+        told = "does not find something in its database"
     if about.prepares:
         hint = (
             f"a database is empty in each new sandbox, and the source has what makes it: run `{about.prepares}` before"
@@ -244,7 +251,7 @@ def _no_table(fault: Fault, about: About) -> Cause | None:
             "create it when the app starts (`CREATE TABLE IF NOT EXISTS …`, `db.create_all()`, `python manage.py"
             " migrate` before the server): a database is empty in each new sandbox"
         )
-    return Cause("", hint)
+    return Cause(told, hint)
 
 
 def _file(fault: Fault, about: About) -> Cause | None:

@@ -60,6 +60,7 @@ _CHANGES = tuple((re.compile(pattern), minor, named) for pattern, minor, named i
     (r"'EntryPoints' object has no attribute 'get'", 12, "entry points as a dictionary"),
     (r"module 'locale' has no attribute 'format'", 12, "`locale.format`"),
     (r"ForwardRef\._evaluate\(\) missing 1 required keyword-only argument", 12, "`typing`"),
+    (r"has no attribute '_?start_joinable_thread'", 13, "threads as they were before 3.13"),
     (r"directly inherits TypingOnly but has additional attributes", 13, "attributes of classes"),
     (r"module 'ast' has no attribute '(?:Str|Num|Bytes|NameConstant|Ellipsis)'", 14, "the old nodes in `ast`"),
     (r"There is no current event loop in thread 'MainThread'", 14, "event loops"),
@@ -72,7 +73,7 @@ _FITS = {
     "pydantic": "2.8, or to 1.10.19",
     "fastapi": "0.112",
     "gevent": "24.10.1",
-    "eventlet": "0.37",
+    "eventlet": "0.38",
     "setuptools": "70",
     "webob": "1.8.9",
 }

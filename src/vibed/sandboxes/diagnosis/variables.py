@@ -45,6 +45,8 @@ _NO_VARIABLE = re.compile(
     r"|INSTALLED_APPS|ROOT_URLCONF|DJANGO_SETTINGS_MODULE|STATIC_ROOT|LC_[A-Z]+|LD_LIBRARY_PATH|HTTP_HOST)"
 )
 _READS = re.compile(rf"(?:os\.getenv\(|os\.environ\.get\(|process\.env\.|process\.env\[|os\.Getenv\()[\"'`]?({_NAME})")
+_READS_SOME = re.compile(r"\.get\(\s?[\"']([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[\"']\s?\)")
+"""From what may be the environment, or a copy of it: by a name as variables are written."""
 _ABSENT = re.compile(r"NoneType|None\b|undefined|null|Invalid URL|must have a value|is required|Received an instance")
 _GIVEN_NOTHING = re.compile(r"\b(?:got|received|was given)\s{1,3}[\"'`]?(?:undefined|null|None)\b", re.IGNORECASE)
 """What is said of a value that nobody set, also where only the words of an error are printed."""
@@ -179,7 +181,7 @@ def _perhaps(fault: Fault) -> str | None:
     """A variable that the line reads in which something absent was used."""
     if not _ABSENT.search(fault.text) and "'undefined'" not in "\n".join(fault.context):
         return None
-    reads = [match[1] for line in fault.context if (match := _READS.search(line))]
+    reads = [match[1] for line in fault.context if (match := _READS.search(line) or _READS_SOME.search(line))]
     return reads[-1] if reads else None
 
 
