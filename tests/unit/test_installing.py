@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 import test_reconciler as kit
 from test_reconciler import World
 
@@ -14,8 +15,9 @@ from vibed.apps.app import Build, Elsewhere, Install, Phase
 from vibed.apps.standing import of_app
 from vibed.controller.fleet import Fleet
 from vibed.controller.installing import LayerFacts
+from vibed.controller.layering import most_beside
 from vibed.runtimes.layers.asker import Asker
-from vibed.sandboxes.driver import Mount, Run, RunFailed
+from vibed.sandboxes.driver import Builder, Mount, Run, RunFailed
 
 world = kit.world
 NEEDS = Install("python", "uv", wanted=("flask", "humanize"))
@@ -396,3 +398,13 @@ async def test_one_that_fails_on_the_older_version_too_says_both(world: World) -
     assert "on python-313 the app has django 4.0" in outcome.message
     assert "on python-312, which was tried next, the app has django 4.0" in outcome.message
     assert not layers.aside
+
+
+@pytest.mark.parametrize(
+    ("processors_half", "memory_mb", "most"),
+    [(1, 4_000, 2), (1, 8_000, 2), (1, 16_500, 3), (1, 64_000, 3), (4, 64_000, 11)],
+)
+def test_as_many_builders_go_on_as_memory_has_room_for_and_at_least_one_beside_the_first(
+    processors_half: int, memory_mb: int, most: int
+) -> None:
+    assert most_beside(processors_half, Builder(), memory_mb) == most

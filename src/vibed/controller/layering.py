@@ -39,11 +39,13 @@ _HOLD_S = 20.0
 
 
 def most_beside(at_once: int, bounds: Builder, memory_mb: int | None = None) -> int:
-    """How many builders may be there at a time: what they may use of memory fits into half of it, as far as two do."""
+    """How many builders may be there at a time: what they may use of memory, which few do, fits into three quarters of
+    it, as far as two do. The last place is for an owner who has none, so that two are one for everybody alone.
+    """
     if memory_mb is None:
         memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     each = bounds.memory_mb + bounds.disk_mb
-    return max(at_once + 1, min(3 * at_once, memory_mb // 2 // each))
+    return max(at_once + 1, min(3 * at_once, memory_mb * 3 // 4 // each))
 
 
 def makers(
