@@ -176,6 +176,7 @@ def test_a_site_is_built_by(name: str, files: dict[str, str | bytes], script: st
         ("Next.js", {"package.json": package(scripts={"build": "next build", "start": "next start"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
         ("Nuxt", {"package.json": package(scripts={"build": "nuxt build"}, dependencies={"nuxt": "4"}), "app.vue": ""}, "node .output/server/index.mjs"),
         ("SvelteKit", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>"}, "node build/index.js"),
+        ("TanStack Start by Nitro", {"package.json": package(scripts={"build": "vite build"}, dependencies={"@tanstack/react-start": "1"}, devDependencies={"nitro": "3", "vite": "8"}), "src/server.ts": "export default { fetch(request: Request) { return new Response() } }", "src/router.tsx": "export {}"}, "node .output/server/index.mjs"),
         ("SvelteKit into another folder", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>", "svelte.config.js": "export default { kit: { adapter: adapter({ out: './made' }) } }"}, "node made/index.js"),
         ("Next.js that stands alone", {"package.json": package(scripts={"build": "next build", "start": "node .next/standalone/server.js"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
         ("React Router", {"package.json": package(scripts={"build": "react-router build", "start": "react-router-serve ./build/server/index.js"}, dependencies={"@react-router/node": "8", "@react-router/serve": "8"}), "app/root.tsx": ""}, "node_modules/.bin/react-router-serve build/server/index.js"),
@@ -191,6 +192,20 @@ def test_a_server_is_built_and_then_started(name: str, files: dict[str, str | by
     assert found.entrypoint == started
     assert found.install is not None
     assert found.install.development
+
+
+def test_nitro_is_told_that_what_it_builds_runs_on_node() -> None:
+    files = {
+        "package.json": package(
+            scripts={"build": "vite build"},
+            dependencies={"@tanstack/react-start": "^1.168"},
+            devDependencies={"nitro": "3.0.260603-beta", "vite": "^8"},
+        ),
+        "src/server.ts": "export default { fetch(request: Request) { return new Response() } }",
+    }
+    found = runtime({**files})
+    assert found.build is not None
+    assert (found.build.env, found.entrypoint) == ({"NITRO_PRESET": "node-server"}, "node .output/server/index.mjs")
 
 
 def test_where_sveltekit_chooses_its_adapter_it_is_nodes() -> None:

@@ -16,6 +16,10 @@ _NITRO = ("node", ".output/server/index.mjs")
 _EXPORT = re.compile(r"\boutput\s{0,9}:\s{0,9}[\"'`]export[\"'`]")
 _NO_SERVER = re.compile(r"\bssr\s{0,9}:\s{0,9}false\b")
 _OUT = re.compile(r"""\badapter\(\s{0,9}\{[^{}]{0,400}?\bout\s{0,9}:\s{0,9}["'`]([\w./-]{1,100})["'`]""")
+_TANSTACK = ("@tanstack/react-start", "@tanstack/start")
+_NITROS = {"nitro", "nitropack", "@tanstack/nitro-v2-vite-plugin"}
+_NODE_PRESET = {"NITRO_PRESET": "node-server"}
+"""What comes before a default that a project's own tools set, such as Cloudflare's."""
 _CHOOSES_NODE = {"GCP_BUILDPACKS": "1"}
 """By this adapter-auto knows a host that runs Node."""
 _ENDINGS = ("js", "mjs", "cjs", "ts", "mts")
@@ -39,6 +43,8 @@ def framework(p: Project, package: str, name: str, folder: str) -> Decision | No
     made = replace(made, copied=made.copied or package == "next")
     if package == "@sveltejs/kit" and _chooses_adapter(p):
         made = replace(made, env=_CHOOSES_NODE, packages=(f"@sveltejs/adapter-node@{_node_adapter(p)}",))
+    if _takes_presets(p, package):
+        made = replace(made, env=_NODE_PRESET)
     return replace(decision(command, why), made=made)
 
 
@@ -82,7 +88,7 @@ def _command(p: Project, package: str) -> Command | None:
     if package == "next":
         next_ = ("node", "node_modules/next/dist/bin/next", "start", "-H", "0.0.0.0", "-p", str(p.port))
         return Command(next_, env={"NODE_ENV": "production"})
-    if package in ("nuxt", "@solidjs/start"):
+    if package in ("nuxt", "@solidjs/start") or _takes_presets(p, package):
         return Command(_NITRO, env=env)
     if package == "@sveltejs/kit" and ("@sveltejs/adapter-node" in p.node.all_dependencies or _chooses_adapter(p)):
         told = _OUT.search(_settings(p, "svelte.config") + _settings(p, "vite.config"))
@@ -93,6 +99,11 @@ def _command(p: Project, package: str) -> Command | None:
         if server in p.node.all_dependencies:
             return Command((f"node_modules/.bin/{program}", "build/server/index.js"), env=env)
     return None
+
+
+def _takes_presets(p: Project, package: str) -> bool:
+    """Whether TanStack Start is built by Nitro, which makes what runs where its preset says."""
+    return package in _TANSTACK and not _NITROS.isdisjoint(p.node.all_dependencies)
 
 
 def _own(p: Project) -> Command | None:

@@ -180,6 +180,8 @@ class WorkerApp:
         """A worker module without wrangler's file: `worker.js`, or a module whose default export has `fetch`."""
         if decision := self._pages_worker(("", *BUILT)):
             return decision
+        if self.node.framework() is not None and "build" in self.node.scripts:
+            return None  # the entry of what the framework builds
         for name in _NAMES:
             for extension in _EXTENSIONS:
                 path = f"{name}.{extension}"
