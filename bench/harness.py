@@ -191,3 +191,19 @@ def tell(row: Row, name: str, samples: Samples) -> None:
             f"{part} {number(spent)}" for part, spent in samples.cpu_ms.items()
         )
     row.notes += samples.trouble
+
+
+def live_once(row: Row, instance: Instance, name: str, packed: bytes, mark: str, *, wait_s: float) -> float | None:
+    """Milliseconds from the POST to the app's own page, by connections of its own; its trouble is told in the row. The
+    app is deleted.
+    """
+    with instance.connect() as api, instance.connect() as visitor:
+        api.open()
+        visitor.open()
+        try:
+            return instance.deploy(api, visitor, name, packed, mark, wait_s=wait_s).live_ms
+        except (NotLive, OSError, web.Broken, ValueError) as error:
+            row.notes.append(f"{type(error).__name__}: {error}"[:400])
+            return None
+        finally:
+            instance.delete(api, name)

@@ -8,6 +8,7 @@ package erofs
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -150,7 +151,7 @@ func (w *Writer) Close() error {
 	for _, n := range order {
 		table = n.append(table)
 	}
-	if _, err := w.data(strings.NewReader(string(table))); err != nil {
+	if _, err := w.data(bytes.NewReader(table)); err != nil {
 		return err
 	}
 	if err := w.buffered.Flush(); err != nil {

@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,7 +136,9 @@ func (i *image) list() error {
 	if len(i.packages) == 0 || (i.others && !i.listed) {
 		return nil
 	}
-	read, write := io.Pipe()
-	go func() { _ = write.CloseWithError(json.NewEncoder(write).Encode(i.packages)) }()
-	return i.File(listName, read, false)
+	var list bytes.Buffer
+	if err := json.NewEncoder(&list).Encode(i.packages); err != nil {
+		return err
+	}
+	return i.File(listName, &list, false)
 }

@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import sources, web
-from bench.harness import Bench
-from bench.instance import Instance, NotLive
+from bench import sources
+from bench.harness import Bench, live_once
+from bench.instance import Instance
 from bench.report import Row
 
 OTHERS = ("3.3.1", "3.3.2", "3.3.3", "3.3.4", "3.3.6", "3.3.7", "3.3.8")
@@ -32,8 +32,6 @@ COLD_ALONE = "npm ci && npm run build, alone"
 CHANGED = "one line changed: POST ▸ 200"
 CHANGED_ALONE = "npm run build, alone"
 
-Files = Mapping[str, str]
-
 
 def measure(bench: Bench) -> Row:
     row = bench.begin("fronts", "front ends: first deploy, and one line changed, beside npm alone")
@@ -43,15 +41,14 @@ def measure(bench: Bench) -> Row:
         instance.wait_warm()
         for place, other in enumerate(OTHERS[: bench.count(len(OTHERS) - 1, 1) + 1]):
             folder = _laid_out(bench.folder / f"front-{place}", other, npm)
-            took = {COLD_ALONE: _alone(folder, npm, "ci") + _alone(folder, npm, "run", "build")}
-            name, mark = sources.name_and_mark()
-            took[COLD] = _deployed(row, instance, name, folder, mark)
-            for series, one in took.items():
-                if place and one is not None:  # the first fills the caches of both
-                    found[series].append(one)
+            name, mark = _marked(folder)
+            alone = _alone(folder, npm, "ci") + _alone(folder, npm, "run", "build")
+            deployed = _deployed(row, instance, name, folder, mark)
+            if place and deployed is not None:  # the first fills the caches of both
+                found[COLD_ALONE].append(alone)
+                found[COLD].append(deployed)
         for _ in range(bench.count(10, 2)):
-            name, mark = sources.name_and_mark()
-            (folder / "src" / "App.jsx").write_text(_APP.replace("MARK", mark))
+            name, mark = _marked(folder)
             found[CHANGED_ALONE].append(_alone(folder, npm, "run", "build"))
             if (changed := _deployed(row, instance, name, folder, mark)) is not None:
                 found[CHANGED].append(changed)
@@ -62,7 +59,10 @@ def measure(bench: Bench) -> Row:
     return row
 
 
-_APP = "export default function App() {\n  return <h1>MARK</h1>;\n}\n"
+_PAGE = (
+    '<!doctype html>\n<title>MARK</title>\n<div id="root"></div>\n<script type="module" src="/src/main.jsx"></script>\n'
+)
+_APP = "export default function App() {\n  return <h1>bench</h1>;\n}\n"
 _MAIN = (
     "import { createRoot } from 'react-dom/client';\n"
     "import { nanoid } from 'nanoid';\n"
@@ -86,7 +86,7 @@ def _laid_out(folder: Path, other: str, npm: Mapping[str, str]) -> Path:
     files = {
         "package.json": json.dumps(project),
         "vite.config.js": _CONFIG,
-        "index.html": '<!doctype html><div id="root"></div><script type="module" src="/src/main.jsx"></script>',
+        "index.html": _PAGE,
         "src/main.jsx": _MAIN,
         "src/App.jsx": _APP,
     }
@@ -104,25 +104,19 @@ def _alone(folder: Path, npm: Mapping[str, str], *arguments: str) -> float:
     return (time.perf_counter() - began) * 1000
 
 
+def _marked(folder: Path) -> tuple[str, str]:
+    """A name and a mark, which the project has from now on in its page's title: one line of it."""
+    name, mark = sources.name_and_mark()
+    (folder / "index.html").write_text(_PAGE.replace("MARK", mark))
+    return name, mark
+
+
 def _deployed(row: Row, instance: Instance, name: str, folder: Path, mark: str) -> float | None:
-    """Milliseconds from the POST to the page whose script has the mark; its trouble is told in the row."""
-    (folder / "src" / "App.jsx").write_text(_APP.replace("MARK", mark))
-    (folder / "index.html").write_text(
-        f'<!doctype html><title>{mark}</title><div id="root"></div><script type="module" src="/src/main.jsx"></script>'
-    )
+    """Milliseconds from the POST to the page with the mark; its trouble is told in the row."""
+    shutil.rmtree(folder / "dist", ignore_errors=True)
     files = {
         str(path.relative_to(folder)): path.read_text()
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_relative_to(folder / "node_modules") and "dist" not in path.parts
+        if path.is_file() and not path.is_relative_to(folder / "node_modules")
     }
-    with instance.connect() as api, instance.connect() as visitor:
-        api.open()
-        visitor.open()
-        try:
-            return instance.deploy(api, visitor, name, sources.packed(files), mark, wait_s=_WAIT_S).live_ms
-        except (NotLive, OSError, web.Broken, ValueError) as error:
-            row.notes.append(f"{type(error).__name__}: {error}"[:400])
-            return None
-        finally:
-            instance.delete(api, name)
-            shutil.rmtree(folder / "dist", ignore_errors=True)
+    return live_once(row, instance, name, sources.packed(files), mark, wait_s=_WAIT_S)

@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from bench import memory, sources, web
-from bench.harness import Bench
-from bench.instance import Instance, NotLive
+from bench import memory, sources
+from bench.harness import Bench, live_once
+from bench.instance import Instance
 from bench.report import Row, at_most, not_measurable
 
 OTHERS = ("4.6.0", "4.7.0", "4.8.0", "4.9.0", "4.10.0", "4.11.0", "4.12.0", "4.12.1", "4.12.2", "4.12.3")
@@ -239,15 +239,5 @@ def _built(instance: Instance) -> int:
 
 
 def _deployed(row: Row, instance: Instance, files: Callable[[str], Files]) -> float | None:
-    """Milliseconds from the POST to the app's own page; its trouble is told in the row. The app is deleted."""
     name, mark = sources.name_and_mark()
-    with instance.connect() as api, instance.connect() as visitor:
-        api.open()
-        visitor.open()
-        try:
-            return instance.deploy(api, visitor, name, sources.packed(files(mark)), mark, wait_s=_WAIT_S).live_ms
-        except (NotLive, OSError, web.Broken, ValueError) as error:
-            row.notes.append(f"{type(error).__name__}: {error}"[:400])
-            return None
-        finally:
-            instance.delete(api, name)
+    return live_once(row, instance, name, sources.packed(files(mark)), mark, wait_s=_WAIT_S)

@@ -10,6 +10,7 @@ tarball of the layer. All that uv prints is in the log; its end is in the object
 # ruff: noqa: PTH100, PTH109, PTH110, PTH113, PTH118, PTH120, PTH123, PTH103
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -105,6 +106,8 @@ def install(request):
         fault = build(request) if request["builds"] else unpack(request)
         if fault is not None:
             return failed(**fault)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(LAYER, ".lock"))
         if not request["builds"]:
             whose = pieces.found(LAYER, CACHE, request["pins"])
     compile_modules()
@@ -125,7 +128,7 @@ def unpack(request):
     """
     status, told = run(uv(request), cwd="/app", until=UNSOLVED)
     if status == 0:
-        return clear_lock()
+        return None
     return {"told": told, "unbuilt": True, "wheels": wheels(request["pins"])} if UNBUILT in told else {"told": told}
 
 
@@ -137,7 +140,7 @@ def build(request):
         constraints = "/tmp/build-constraints.txt"
         write(constraints, [WITH_SETUPTOOLS])
         status, told = run([*uv(request), "--build-constraints", constraints], cwd="/app")
-    return clear_lock() if status == 0 else {"told": told}
+    return None if status == 0 else {"told": told}
 
 
 def uv(request):
@@ -147,12 +150,6 @@ def uv(request):
     if request["verified"]:
         argv.append("--require-hashes")
     return argv if request["builds"] else [*argv, "--no-build"]
-
-
-def clear_lock():
-    with_lock = os.path.join(LAYER, ".lock")
-    if os.path.exists(with_lock):
-        os.unlink(with_lock)
 
 
 def compile_modules():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.driver_kit import Subject, bench
+from tests.contract.driver_kit import Subject
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package
-from tests.contract.test_layers import Maker, every, one
+from tests.contract.test_layers import Maker, every, making, one
 from tests.contract.test_workspaces import ran
 from vibed.apps.app import Build, Install
 from vibed.runtimes.builds.built import Built
@@ -51,10 +51,8 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture
 async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
-    async with bench(tmp_path) as on:
-        it = Maker(on, subject, registry)
+    async with making(tmp_path, registry, subject) as it:
         yield it
-        await it.layers.close()
 
 
 async def built(maker: Maker, files: dict[str, str], script: str, *, copied: bool = False) -> tuple[Built, Layer]:

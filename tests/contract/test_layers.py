@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,15 +146,18 @@ class Maker:
 
     async def run(self, layer: Layer, code: str) -> str:
         """What a program with the layer prints."""
-        python = layer.kind == "python"
-        template = "python-313" if python else "node-24"
-        argv = ("python3", "-c", code) if python else ("node", "-e", code)
+        argv = ("python3", "-c", code) if layer.kind == "python" else ("node", "-e", code)
+        return await self.job(layer, argv, {"x": ""})
+
+    async def job(self, layer: Layer, argv: tuple[str, ...], files: Mapping[str, str]) -> str:
+        """What a command with the layer prints in an app's folder."""
+        template = "python-313" if layer.kind == "python" else "node-24"
         sandbox = await self.driver.boot(template, urgent=True, builder=Builder(memory_mb=256, disk_mb=64))
         self.on.sandboxes.append(sandbox)
         runtime = Runtime("general", template, "build", "", "test", start=Start(build=(argv,)))
         run = replace(
             self.subject.run(self.on), runtime=runtime, env=dict(layer.env), mounts=(layer.mount,),
-            source=self.on.archive({"x": ""}),
+            links=layer.links, source=self.on.archive(files),
         )  # fmt: skip
         log = self.on.scratch / f"log-{sandbox.id}"
         try:
@@ -176,14 +180,21 @@ def base(template: str) -> Base:
     return Base(template, template.partition("-")[0], built["packages"], built["debian"])
 
 
-@pytest.fixture
-async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
+@asynccontextmanager
+async def making(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
+    """A maker, which leaves nothing half made."""
     async with bench(tmp_path) as on:
         it = Maker(on, subject, registry)
         yield it
         await it.layers.close()
         left = [path.name for path in (on.layout.home / "layers").glob(".making-*")]
         assert left == []
+
+
+@pytest.fixture
+async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
+    async with making(tmp_path, registry, subject) as it:
+        yield it
 
 
 @every

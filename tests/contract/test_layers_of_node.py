@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.driver_kit import SUBJECTS, Subject, bench
+from tests.contract.driver_kit import SUBJECTS, Subject
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package
-from tests.contract.test_layers import Maker
+from tests.contract.test_layers import Maker, making
 from vibed.apps.app import Install
 from vibed.sandboxes.driver import RunFailed
 
@@ -30,10 +30,8 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture
 async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
-    async with bench(tmp_path) as on:
-        it = Maker(on, subject, registry)
+    async with making(tmp_path, registry, subject) as it:
         yield it
-        await it.layers.close()
 
 
 def package(name: str, version: str, **more: object) -> bytes:

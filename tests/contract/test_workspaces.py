@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.driver_kit import Subject, bench
+from tests.contract.driver_kit import Subject
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package
-from tests.contract.test_layers import BACKEND, Maker, _texts, every, one
-from vibed.apps.app import Runtime, Start
+from tests.contract.test_layers import BACKEND, Maker, every, making, one
 from vibed.classify.classifier import classify
 from vibed.classify.decision import Decision
 from vibed.runtimes.builds.provider import Builds
 from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.layers.layer import Layer
-from vibed.sandboxes.driver import Builder
 from vibed.sources.reader import read_table
 
 from .test_builds import contents
@@ -59,10 +56,8 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture
 async def maker(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> AsyncIterator[Maker]:
-    async with bench(tmp_path) as on:
-        it = Maker(on, subject, registry)
+    async with making(tmp_path, registry, subject) as it:
         yield it
-        await it.layers.close()
 
 
 async def decided(maker: Maker, files: dict[str, str]) -> tuple[Decision, Layer]:
@@ -90,20 +85,7 @@ def maker_templates() -> dict[str, Any]:
 
 async def ran(maker: Maker, layer: Layer, files: dict[str, str], line: str) -> str:
     """What a line of the shell prints in the app's folder."""
-    template = "python-313" if layer.kind == "python" else "node-24"
-    sandbox = await maker.driver.boot(template, urgent=True, builder=Builder(memory_mb=256, disk_mb=64))
-    maker.on.sandboxes.append(sandbox)
-    runtime = Runtime("general", template, "build", "", "test", start=Start(build=(("sh", "-c", line),)))
-    run = replace(
-        maker.subject.run(maker.on), runtime=runtime, env=dict(layer.env), mounts=(layer.mount,),
-        links=layer.links, source=maker.on.archive(files),
-    )  # fmt: skip
-    log = maker.on.scratch / f"log-{sandbox.id}"
-    try:
-        await sandbox.run(run, socket=maker.on.scratch / "no.sock", log_dir=log, on_stage=lambda stage: None)
-    finally:
-        await sandbox.destroy(0)
-    return "\n".join(_texts(log, "build"))
+    return await maker.job(layer, ("sh", "-c", line), files)
 
 
 def scenario(tool: str) -> dict[str, str]:

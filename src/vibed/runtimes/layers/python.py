@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from vibed.runtimes.layers import numpy_one, ready_made
 from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
@@ -32,25 +32,32 @@ _TRIES = 12
 """Each without a package more that nothing imports."""
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A package that could not be had as the list asks for it."""
+
+    why: str
+    version: str
+    """In which version: another package may want it in another one. Empty: in none."""
+    nearest: str
+    """The first later version that has a ready-made file: what asks for it was made for one of its time; or empty."""
+
+
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
-    left_out: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    """The version of each that could not be had: another package may want it in another one. Empty: in none."""
-    nearest: dict[str, str] = {}
-    """The first later version of each that has a ready-made file: what asks for it was made for one of its time."""
+    gone: dict[str, Gone] = {}
     compilers = False
     for _ in range(_TRIES):
         pins: tuple[Pin, ...] = ()
         try:
-            pins = await _resolved(ask, making, failed, nearest, compilers)
+            pins = await _resolved(ask, making, gone, compilers)
             layer = await _installed(ask, making, installer, pins, compilers)
             there = {pin.name for pin in pins}
-            told = (f"left out: {name} ({why})" for name, why in sorted(left_out.items()) if name not in there)
+            told = (f"left out: {name} ({one.why})" for name, one in sorted(gone.items()) if name not in there)
             return layer, (*layer.notes, *told)
         except StepFailed as error:
             trouble = _trouble(error, ask, pins) if error.said else None
-            more = dispensable(trouble, ask, {name: "" for name, version in failed.items() if not version})
+            more = dispensable(trouble, ask, [name for name, one in gone.items() if not one.version])
             if not more and trouble is not None and trouble.compiler and ask.compiles and not compilers:
                 compilers = True
                 ask.say(COMPILING)
@@ -61,9 +68,11 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             # where it did not come to a resolution, the list says which
             versions = dict(line.split("==", 1) for line in ask.install.wanted if line.count("==") == 1)
             versions |= {pin.name: pin.version for pin in pins}
-            failed |= {name: "" if name in failed else versions.get(name, "") for name in more}
-            nearest |= {one.name: one.newer for one in ready_made.read(error.answer) if one.name in more and one.newer}
-            left_out |= dict.fromkeys(more, trouble.message)
+            newer = {one.name: one.newer for one in ready_made.read(error.answer)}
+            for name in more:
+                before = gone.get(name)
+                version, nearest = ("", before.nearest) if before else (versions.get(name, ""), "")
+                gone[name] = Gone(trouble.message, version, newer.get(name) or nearest)
             ask.say(f"left out: {', '.join(sorted(more))}")
     raise failure(StepFailed("too many of the packages cannot be had"), None)
 
@@ -76,7 +85,7 @@ def version_of(base: Base) -> str:
     return names[0] if names else "3"
 
 
-def dispensable(trouble: Trouble | None, ask: Ask, left_out: Mapping[str, str]) -> frozenset[str]:
+def dispensable(trouble: Trouble | None, ask: Ask, left_out: Collection[str]) -> frozenset[str]:
     """Which packages are to blame and can be done without; nothing when that is of no use."""
     if trouble is None or trouble.retryable:
         return frozenset()
@@ -95,40 +104,35 @@ def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
     return trouble
 
 
-async def _resolved(
-    ask: Ask, making: Making, failed: Mapping[str, str], nearest: Mapping[str, str], compilers: bool
-) -> tuple[Pin, ...]:
+async def _resolved(ask: Ask, making: Making, gone: Mapping[str, Gone], compilers: bool) -> tuple[Pin, ...]:
     ask.say("resolving")
-    constraints = without(ask.install.constraints, failed)
-    if nearest:
+    constraints = without(ask.install.constraints, gone)
+    if nearest := [f"{name}=={one.nearest}" for name, one in gone.items() if one.nearest]:
         with contextlib.suppress(StepFailed):  # what wants it wants a later one still
-            bounds = (f"{name}=={version}" for name, version in nearest.items())
-            return await _pins(ask, making, failed, (*constraints, *bounds), compilers)
-    pins = await _pins(ask, making, failed, constraints, compilers)
+            return await _pins(ask, making, gone, (*constraints, *nearest), compilers)
+    pins = await _pins(ask, making, gone, constraints, compilers)
     if numpy_one.made_for(pins):
         with contextlib.suppress(StepFailed):  # the list itself asks for another
-            return await _pins(ask, making, failed, (*constraints, numpy_one.CONSTRAINT), compilers)
+            return await _pins(ask, making, gone, (*constraints, numpy_one.CONSTRAINT), compilers)
     return pins
 
 
 async def _pins(
-    ask: Ask, making: Making, failed: Mapping[str, str], constraints: Sequence[str], compilers: bool
+    ask: Ask, making: Making, gone: Mapping[str, Gone], constraints: Sequence[str], compilers: bool
 ) -> tuple[Pin, ...]:
     resolution = await making.resolve(
         ask,
         {
-            "wanted": without(ask.install.wanted, failed),
+            "wanted": without(ask.install.wanted, gone),
             "constraints": constraints,
             "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
         },
         compilers=compilers,
     )
-    return tuple(pin for pin in parse(resolution) if pin.name not in failed or _another(pin, failed[pin.name]))
-
-
-def _another(pin: Pin, failed: str) -> bool:
-    """Whether it is another version than the one that could not be had (empty: none could): some package wants it."""
-    return failed not in ("", pin.version)
+    # in another version than the one that could not be had, some package wants it
+    return tuple(
+        pin for pin in parse(resolution) if pin.name not in gone or gone[pin.name].version not in ("", pin.version)
+    )
 
 
 async def _installed(ask: Ask, making: Making, installer: str, resolution: Sequence[Pin], compilers: bool) -> Layer:

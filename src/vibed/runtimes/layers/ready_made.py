@@ -1,6 +1,6 @@
 """Packages that have no ready-made file for a template's Python, while they have some for others: which, and the cure.
 
-What a builder says of it (templates/_builder/wheels.py) may be anything, since code of packages ran beside it.
+What a builder says of it (templates/_builder/wheels.py) is an index' words, and may be anything.
 """
 
 from __future__ import annotations
