@@ -224,6 +224,13 @@ async def test_a_build_that_compiles_is_tried_with_compilers(maker: Maker) -> No
 
 
 @one
+async def test_a_build_that_wants_hashes_of_the_past_gets_them(maker: Maker) -> None:
+    script = "node -e \"require('crypto').createHash('md4')\" && bundle"
+    assert "index.html" in contents(await maker.build(script, env={"NODE_OPTIONS": "--max-old-space-size=300"}))
+    assert maker.steps.done.count("build") == 2
+
+
+@one
 async def test_a_build_that_fails_is_told_with_its_first_error(maker: Maker) -> None:
     script = "echo hello; echo \"src/a.ts(3,5): error TS2322: Type 'string' is no number\"; echo more; exit 2"
     with pytest.raises(RunFailed) as failed:

@@ -18,6 +18,7 @@ TEMPLATES = load_templates()
 CAN = frozenset({"python", "node", "build"})
 PAGE = '<div id="root"></div><script type="module" src="/src/main.js"></script>'
 LISTENS = "import { createServer } from 'node:http'\ncreateServer((q, r) => r.end('x')).listen(process.env.PORT)\n"
+NEST = "import { Module } from '@nestjs/common'\n@Module({})\nexport class App {}\n" + LISTENS
 
 
 def package(**keys: Any) -> str:
@@ -175,6 +176,9 @@ def test_a_site_is_built_by(name: str, files: dict[str, str | bytes], script: st
         ("a server of pages", {"package.json": package(scripts={"build": "vite build", "start": "node server.js"}, devDependencies={"vite": "7"}), "server.js": LISTENS + "serve('dist')", "index.html": PAGE}, "node server.js"),
         ("Next.js", {"package.json": package(scripts={"build": "next build", "start": "next start"}, dependencies={"next": "15"}), "app/page.js": ""}, "node node_modules/next/dist/bin/next start -H 0.0.0.0 -p 8080"),
         ("Nuxt", {"package.json": package(scripts={"build": "nuxt build"}, dependencies={"nuxt": "4"}), "app.vue": ""}, "node .output/server/index.mjs"),
+        ("Nuxt 2", {"package.json": package(scripts={"build": "nuxt build", "start": "nuxt start"}, dependencies={"nuxt": "^2.15.8"}), "pages/index.vue": ""}, "node_modules/.bin/nuxt start"),
+        ("Nest", {"package.json": package(scripts={"build": "nest build", "start": "nest start", "start:prod": "node dist/src/main"}, dependencies={"@nestjs/core": "11"}, devDependencies={"@nestjs/cli": "11"}), "src/main.ts": NEST}, "node dist/src/main"),
+        ("Nest that says no more", {"package.json": package(scripts={"build": "nest build", "start": "nest start"}, dependencies={"@nestjs/core": "11"}, devDependencies={"@nestjs/cli": "11"}), "src/main.ts": NEST}, "node dist/main.js"),
         ("SvelteKit", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>"}, "node build/index.js"),
         ("TanStack Start by Nitro", {"package.json": package(scripts={"build": "vite build"}, dependencies={"@tanstack/react-start": "1"}, devDependencies={"nitro": "3", "vite": "8"}), "src/server.ts": "export default { fetch(request: Request) { return new Response() } }", "src/router.tsx": "export {}"}, "node .output/server/index.mjs"),
         ("SvelteKit into another folder", {"package.json": package(scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "7"}), "src/app.html": "<p>", "svelte.config.js": "export default { kit: { adapter: adapter({ out: './made' }) } }"}, "node made/index.js"),

@@ -8,7 +8,7 @@ from classify_trees import TEMPLATES, table_of
 
 from vibed.classify.classifier import classify
 from vibed.classify.decision import Decision
-from vibed.classify.errors import AmbiguousProject
+from vibed.classify.errors import AmbiguousProject, NotAWebApp
 
 Files = dict[str, str | bytes]
 FLASK = "from flask import Flask\nsite = Flask(__name__)\n"
@@ -103,6 +103,17 @@ def test_of_several_go_programs_the_one_that_is_built_is_taken() -> None:
         assert decided({**files, file: text}).entrypoint == "go build ./cmd/club"
 
 
+def test_below_the_root_a_file_of_any_name_that_starts_a_server_is_one() -> None:
+    server = "class Web:\n    def __init__(self): self.app = Flask(__name__)\n\ndef main(): Web().app.run()\n"
+    web = f"from flask import Flask\nfrom src import client\n{server}if __name__ == '__main__':\n    main()\n"
+    files: Files = {"src/weather_web.py": web, "src/__init__.py": "", "src/client.py": "", "debug.py": "print(input())"}
+    assert "‘src/weather_web.py’ is a Python server (Flask)" in decided(files).why
+    # a part of one that nobody starts, and a test, are none
+    part = "from flask import Flask\napp = Flask(__name__)\n"
+    with pytest.raises(NotAWebApp):
+        decided({"src/parts.py": part, "tests/web.py": web, "debug.py": "print(input())"})
+
+
 def test_a_folder_deep_inside_is_no_server_by_its_name_alone() -> None:
     files: Files = {"go.mod": "module x/y\n", "basic/main.go": GO, "websocket/server/main.go": GO, "upload/main.go": GO}
     with pytest.raises(AmbiguousProject):
@@ -129,8 +140,9 @@ VITE = {
         ({"app/bin/www": NODE, "app/package.json": '{"scripts": {"start": "node bin/www"}}', "compose.yml": "", "default.env": "", "docs/plan.md": ""}, "app/", "node"),
         ({"site/pages/index.html": "<p>", "site/pages/more.html": "<p>", "notes.txt": "", "tests/main.py": "print(1)"}, "site/pages/", "static"),
         ({**{f"client/{path}": text for path, text in VITE.items()}, "notes.txt": "", "tools/app.py": "print(1)"}, "client/", "static"),
+        ({**{f"front/{path}": text for path, text in VITE.items()}, "back/package.json": '{"scripts": {"start": "node server.js"}}', "back/yarn.lock": ""}, "front/", "static"),
     ],
-    ids=["pages", "a server of Node’s", "two deep, beside tests", "pages that are built"],
+    ids=["pages", "a server of Node’s", "two deep, beside tests", "pages that are built", "beside a list alone"],
 )  # fmt: skip
 def test_the_only_folder_that_holds_an_app_is_the_app(files: Files, folder: str, kind: str) -> None:
     decision = classify(table_of(files), None, TEMPLATES, installs=("python", "node", "build"))

@@ -22,6 +22,8 @@ from vibed.classify.conda_environment import requirement
         ("dask[complete]", "dask"),
         ("scipy 1.10|1.11", "scipy"),
         ("librosa", "librosa"),
+        ("uvicorn=0.27.0.post1", "uvicorn==0.27.0.post1"),
+        ("black=24.1a1", "black==24.1a1"),
     ],
 )
 def test_a_package_is_asked_for_as_the_registry_names_it(conda: str, python: str) -> None:
@@ -30,7 +32,8 @@ def test_a_package_is_asked_for_as_the_registry_names_it(conda: str, python: str
 
 @pytest.mark.parametrize(
     "conda",
-    ["python=3.11", "pip", "openssl=3.0", "_openmp_mutex", "libgcc-ng", "gcc_linux-64", "r-base", "mkl=2023", "nodejs"],
+    ["python=3.11", "pip", "openssl=3.0", "_openmp_mutex", "libgcc-ng", "gcc_linux-64", "r-base", "mkl=2023", "nodejs",
+     "tzcode=2022g", "libjpeg=9e", "hdf5=1.14.3_4"],
 )  # fmt: skip
 def test_what_is_no_package_of_python_is_passed_over(conda: str) -> None:
     assert requirement(conda) == ""

@@ -18,6 +18,7 @@ _MARKS = frozenset(
 """Files of which each says that its folder holds a project, of whatever language."""
 LISTS = ("package.json", "requirements.txt", "pyproject.toml", "Pipfile")
 """Files that say what a project needs."""
+_BESIDE_LISTS = {"package-lock.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "uv.lock", "poetry.lock"}
 _ASIDE = re.compile(r"\.|(?:tests?|e2e|docs?|examples?|samples?|scripts?|tools?|infra|deploy|skills)$", re.IGNORECASE)
 """Folders that are no app where another one may be."""
 _DEEPEST = 3
@@ -34,7 +35,21 @@ def projects(tree: Tree) -> list[str]:
         if not any(folder == other or folder.startswith(f"{other}/") for other in found):
             found.append(folder)
     apps = [folder for folder in found if not any(_ASIDE.match(part) for part in folder.split("/"))]
-    return apps or found
+    filled = _with_more_than_lists(tree)
+    return [folder for folder in apps if folder in filled] or apps or found
+
+
+def _with_more_than_lists(tree: Tree) -> set[str]:
+    """The folders that hold anything, at any depth, but what says what is needed: nothing runs in others."""
+    found: set[str] = set()
+    for path in tree.paths:
+        folder, _, name = path.rpartition("/")
+        if name in LISTS or name in _BESIDE_LISTS or name.startswith(".") or name.lower().endswith(".md"):
+            continue
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 def holds_page(tree: Tree, page: str, lists: Sequence[str] = ("package.json",)) -> bool:

@@ -44,6 +44,9 @@ _NO_PYTHON = re.compile(
 )
 """What of Conda is no package of Python, or none that an app is installed with."""
 
+_VERSION = re.compile(r"\d[\d.!]*(?:\.?\*|[._-]?(?:a|b|c|rc|alpha|beta|dev|post|pre)[._-]?\d*)*(?:\+[\w.]+)?")
+"""How Python's packages are counted; `9e`, `2022g` and `1.1.1s` are versions of what is none."""
+
 
 def lines(tree: Tree, folder: str) -> tuple[str, list[tuple[str, str]]]:
     """The file's path and, each with where it stands, its requirements; ("", []) where there is none."""
@@ -81,6 +84,8 @@ def requirement(text: str) -> str:
     if "|" in version:
         return name
     parts = [part.strip() for part in version.split(",") if part.strip()]
+    if any(not _VERSION.fullmatch(part.lstrip("=<>!~ ")) for part in parts):
+        return ""
     return name + ",".join(_bound(part) for part in parts)
 
 
@@ -89,5 +94,5 @@ def _bound(part: str) -> str:
     if exact is None:
         return part
     # one `=` is a prefix, as is a star; two and none are a version
-    whole = exact[1] != "=" or exact[2].count(".") > 1
+    whole = exact[1] != "=" or exact[2].count(".") > 1 or not exact[2].replace(".", "").isdigit()
     return f"=={exact[2]}" if whole and not exact[3] else f"=={exact[2]}.*"

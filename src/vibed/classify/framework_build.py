@@ -88,6 +88,8 @@ def _command(p: Project, package: str) -> Command | None:
     if package == "next":
         next_ = ("node", "node_modules/next/dist/bin/next", "start", "-H", "0.0.0.0", "-p", str(p.port))
         return Command(next_, env={"NODE_ENV": "production"})
+    if package == "nuxt" and _before_nitro(p):
+        return Command(("node_modules/.bin/nuxt", "start"), env=env)
     if package in ("nuxt", "@solidjs/start") or _takes_presets(p, package):
         return Command(_NITRO, env=env)
     if package == "@sveltejs/kit" and ("@sveltejs/adapter-node" in p.node.all_dependencies or _chooses_adapter(p)):
@@ -99,6 +101,12 @@ def _command(p: Project, package: str) -> Command | None:
         if server in p.node.all_dependencies:
             return Command((f"node_modules/.bin/{program}", "build/server/index.js"), env=env)
     return None
+
+
+def _before_nitro(p: Project) -> bool:
+    """Whether its Nuxt is of before 3, which has a server of its own."""
+    major = re.match(r"\D{0,3}(\d+)", p.node.all_dependencies.get("nuxt", ""))
+    return major is not None and int(major[1]) < 3
 
 
 def _takes_presets(p: Project, package: str) -> bool:

@@ -21,6 +21,10 @@ USUAL = (
 _TELLING = ("Dockerfile", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", "startup.txt")
 _SERVER_FOLDERS = frozenset({"backend", "back-end", "server", "api", "app", "web", "service", "src", "webapp"})
 """What the folder of a server is called."""
+_ASIDE = frozenset(
+    {"tests", "test", "docs", "scripts", "examples", "migrations", "node_modules", "vendor", "notebooks"}
+)
+"""Folders whose files are no app."""
 _NONE = re.compile(r"(?:tests?_|tests?\.|setup\.|conftest|gunicorn\.|rxconfig\.)|.*_tests?\.py$")
 _LIBRARIES = frozenset(
     {"wsgiref", "websockets", "gevent", "eventlet", "twisted", "grpc", "tornado", "socketio", "werkzeug"}
@@ -65,14 +69,17 @@ class PythonServers:
 
     def candidates(self) -> list[str]:
         """The files that could be the server, the likeliest first: those at the root by their names, then the others
-        there that no other one imports; where there are none, those below."""
+        there that no other one imports; where there are none, those below, whose names say it or that start one."""
         usual = [f"{name}.py" for name in USUAL if f"{name}.py" in self.tree.paths]
         named = [path for path in usual if self.serves(path) and not self._is_djangos(path)]
         rest = [path for path in self.tree.root if path.endswith(".py") and path not in named and not _NONE.match(path)]
         rest = [path for path in rest if not self._is_djangos(path)]
         found = [path for path in rest if self.sources.own_frameworks(path) and self.serves(path)]
         found = [path for path in found if not self._is_imported(path, [*named, *found])]
-        return [*named, *found] or [path for path in self._nested() if self.serves(path) and not self._is_djangos(path)]
+        if named or found:
+            return [*named, *found]
+        usual = [path for path in self._nested() if self.serves(path) and not self._is_djangos(path)]
+        return usual or self._starting_below()
 
     def _is_djangos(self, path: str) -> bool:
         """Whether it is Django's manage.py, which only does what it is told."""
@@ -105,16 +112,29 @@ class PythonServers:
         source = self.sources[path]
         return source.has_main or source.calls_at_top
 
+    def _below(self) -> list[str]:
+        """The files one or two folders down that may belong to an app, the highest first."""
+        found = [path for path in self.tree.known(".py") if 1 <= path.count("/") <= 2]
+        return sorted(
+            (path for path in found if not _ASIDE & set(path.split("/")[:-1])), key=lambda path: (path.count("/"), path)
+        )
+
     def _nested(self) -> list[str]:
         """Conventional entry files one or two folders down, the likeliest first."""
         names = {f"{name}.py": place for place, name in enumerate((*USUAL, "__main__", "__init__"))}
-        skip = {"tests", "test", "docs", "scripts", "examples", "migrations", "node_modules", "vendor", "notebooks"}
+        found = [path for path in self._below() if path.rpartition("/")[2] in names]
+        return sorted(found, key=lambda path: (path.count("/"), names[path.rpartition("/")[2]], path))
+
+    def _starting_below(self) -> list[str]:
+        """Files of any name one or two folders down that start a server when they are run."""
         found = []
-        for path in self.tree.known(".py"):
-            parts = path.split("/")
-            if 2 <= len(parts) <= 3 and parts[-1] in names and not skip & set(parts[:-1]):
-                found.append((len(parts), names[parts[-1]], path))
-        return [path for _, _, path in sorted(found)]
+        for path in self._below():
+            if "__main__" not in self.tree.text(path) or _NONE.match(path.rpartition("/")[2]):
+                continue
+            source = self.sources[path]
+            if self.sources.own_frameworks(path) and source.has_main and source.main_serves and self.serves(path):
+                found.append(path)
+        return [path for path in found if not self._is_imported(path, found)]
 
     def serves(self, path: str) -> bool:
         """Whether starting this file, or serving an object in it, gives a web server."""

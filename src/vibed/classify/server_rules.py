@@ -125,9 +125,23 @@ def node_start(p: Project) -> Decision | None:
     command, script = found
     if p.node.only_builds(command.file):
         return None
+    if (compiled := _compiled_once(p, command)) is not None:
+        return compiled
     made = _unbuilt(p, command.file)
     why = f"It is a Node app: the script {quoted(script)} of package.json starts it."
     return replace(decision(command, why), made=made)
+
+
+def _compiled_once(p: Project, command: Command) -> Decision | None:
+    """What `nest start`, which compiles whenever it starts, comes to where the build script does that once."""
+    made = front_build.whole(p, "") if command.argv[:2] == ("nest", "start") else None
+    if made is None:
+        return None
+    scripts = replace(p.scripts, built=True)
+    texts = [text for name in ("start:prod", "prod", "serve") if (text := p.node.scripts.get(name))]
+    ready = [found for text in texts if (found := scripts.command(text)) and found.argv[:1] == ("node",)]
+    why = f"It is a Nest app: it is built ({made.script}), and what that makes is started."
+    return replace(decision(ready[0] if ready else Command(("node", "dist/main.js")), why), made=made)
 
 
 def _built_start(p: Project) -> Decision | None:

@@ -43,6 +43,10 @@ _READ_ONLY = re.compile(
     # what Node makes of it for folders in folders
     r"|\b(?:ENOENT|EACCES|EPERM)\b[^\n]{0,200}\b(?:mkdir|open|copyfile|rename|unlink|symlink)\b[^\n]{0,20}/layers/node/"
 )
+_OLD_HASHES = re.compile(r"\bERR_OSSL_EVP_UNSUPPORTED\b|digital envelope routines::unsupported")
+"""What webpack 4 and before (Create React App 4, Vue CLI 4, Nuxt 2 …) ends with on Node 17 and newer, whose OpenSSL has
+MD4 only where it is asked for."""
+_LEGACY = "--openssl-legacy-provider"
 _OTHERWISE = 3
 """How often a build is tried with what it turned out to need."""
 
@@ -136,7 +140,7 @@ class Builds:
                     if build.kind == "go":
                         other = await go.otherwise(self._layers, doing, error, owner, app_id, log_dir, say)
                     else:
-                        other = _writable(doing, error) or _compiling(doing, error)
+                        other = _writable(doing, error) or _compiling(doing, error) or _with_old_hashes(doing, error)
                     if other is None or not left:
                         raise _FAILURES[build.kind](build, error) from error
                     doing, left = other, left - 1
@@ -207,6 +211,15 @@ def _compiling(order: Order, error: StepFailed) -> Order | None:
     if order.compilers or not wants_compiler(error.said):
         return None
     return replace(order, compilers=True, request={**order.request, "compilers": True})
+
+
+def _with_old_hashes(order: Order, error: StepFailed) -> Order | None:
+    """The same with hashes of OpenSSL's past, where the build failed for want of one."""
+    env = order.request.get("env", {})
+    options = str(env.get("NODE_OPTIONS", ""))
+    if _LEGACY in options or not _OLD_HASHES.search(error.said):
+        return None
+    return replace(order, request={**order.request, "env": {**env, "NODE_OPTIONS": f"{options} {_LEGACY}".strip()}})
 
 
 def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:
