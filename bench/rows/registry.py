@@ -6,7 +6,21 @@ from collections.abc import Callable, Mapping
 
 from bench.harness import Bench
 from bench.report import Row
-from bench.rows import burst, fronts, general, healing, idle, layers, many, redeploy, restart, router, static, workers
+from bench.rows import (
+    burst,
+    fronts,
+    general,
+    healing,
+    idle,
+    layers,
+    many,
+    piku,
+    redeploy,
+    restart,
+    router,
+    static,
+    workers,
+)
 
 ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "static": static.measure,
@@ -20,6 +34,7 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "express": general.measure_express,
     "layers": layers.measure,
     "fronts": fronts.measure,
+    "piku": piku.measure,
     "burst": burst.measure,
     "router": router.measure,
     "redeploy": redeploy.measure,

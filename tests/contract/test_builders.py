@@ -24,6 +24,7 @@ from vibed.runtimes.gate import Gate, registry_gate
 from vibed.runtimes.registries import Proxy, Registries
 from vibed.sandboxes.driver import BootFailed, Builder, Mount, Run, RunFailed
 from vibed.supervision.base import SupervisedDriver
+from vibed.supervision.cgroups import BUILDING
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -178,6 +179,21 @@ async def test_a_job_is_bounded_in_time_with_all_of_its_steps(on: Bench, subject
     assert failed.value.error_code == "BuildFailed"
     assert "was not done within 6s" in str(failed.value)
     assert await gone(on) == []
+
+
+@one
+async def test_a_build_leaves_the_processors_to_what_serves(on: Bench, subject: Subject) -> None:
+    job = asyncio.create_task(shop(on, subject).run(["/bin/sleep", "60"]))
+    try:
+        while not on.sandboxes or on.sandboxes[-1].claimed is None:
+            assert not job.done(), await job
+            await asyncio.sleep(0.01)
+        group = on.host().cgroups.get(on.sandboxes[-1].id)
+        file, factor = ("cpu.weight", 1) if group.unified else ("cpu.shares", 1024 / 100)
+        assert int((group.folders["cpu"] / file).read_text()) == int(BUILDING * factor)
+    finally:
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
 
 
 @builders

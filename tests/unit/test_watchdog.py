@@ -97,6 +97,16 @@ def test_state_that_a_full_disk_had_no_room_for_is_written_later(tmp_path: Path)
         assert watchdog.running(state)["it"].pid == int((tmp_path / "pid").read_text())
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group sessions")
+@pytest.mark.usefixtures("log")
+def test_what_everybody_waits_for_goes_before_other_sessions_where_root_may_say_so(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with _watching(tmp_path, f"cat /proc/self/autogroup > {started}; exec sleep 60", tmp_path / "log" / "watchdog.log"):
+        _until(lambda: started.exists() and started.read_text().endswith("\n"))
+        wanted = watchdog.PRECEDENCE if os.geteuid() == 0 else 0
+        assert started.read_text().split()[-2:] == ["nice", str(wanted)]
+
+
 def test_a_process_whose_log_cannot_be_made_is_started_without(tmp_path: Path) -> None:
     """The folder of its log is missing."""
     with _watching(tmp_path, f"echo said; touch {tmp_path}/began; exec sleep 60", tmp_path / "out"):

@@ -28,6 +28,8 @@ STOP_GRACE_S = 17.0
 """A little more than the API gives the requests that are under way (`vibed.api.serve.GRACE_S`)."""
 HAND_OVER = signal.SIGUSR1
 """Has a watchdog go and leave its processes to the next one."""
+PRECEDENCE = -10
+"""Nice value of the sessions of what it starts."""
 LOG_LIMIT = 8 << 20
 LOOKED_AT_S = 1.0
 """For how long a lock that is held may be held by somebody who only looks whether it is (`holder`)."""
@@ -326,6 +328,7 @@ def _become(command: Command, wait: int, tell: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, HAND_OVER):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
+        _go_first()
         try:
             output = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         except OSError:  # a process without a log is better than none
@@ -339,6 +342,15 @@ def _become(command: Command, wait: int, tell: int) -> NoReturn:
         os.write(tell, str(error.errno).encode())
     finally:
         os._exit(127)
+
+
+def _go_first() -> None:
+    """What every deploy and every visitor passes through is given the processors before what works for one of them: the
+    kernel shares them out by session first (sched(7), autogroup). It takes root; in a unit of systemd, the unit's own
+    weight counts instead.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(PRECEDENCE))
 
 
 def main(arguments: Sequence[str]) -> int:

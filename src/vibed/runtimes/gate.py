@@ -22,7 +22,7 @@ from pathlib import Path
 from vibed import records
 from vibed.runtimes.registries import Registries
 from vibed.sandboxes.driver import Mount, SandboxError
-from vibed.supervision.cgroups import Bounds
+from vibed.supervision.cgroups import BUILDING, Bounds
 from vibed.supervision.host import Host
 
 ADDRESS = "http://127.0.0.1:3128"
@@ -122,7 +122,7 @@ async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tu
         folder.mkdir(mode=0o755)
         os.chown(folder, uid, uid)
         await asyncio.to_thread(_own_cache, host.layout.downloads, uid)
-        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128))
+        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128, BUILDING))
         spec = host.layout.gates / f"{id}.json"
         spec.write_text(json.dumps(_confine(host, registries, id, folder)))
         config = json.dumps(_config(registries)).encode() + b"\n"

@@ -23,21 +23,20 @@ from vibed.apps.errors import VibedError
 from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Probe, Prospect, Run, Sandbox, State
 from vibed.supervision import mounts
 from vibed.supervision.adoption import adopt
-from vibed.supervision.cgroups import Bounds, Group
+from vibed.supervision.cgroups import AHEAD, SERVING, Bounds, Group
 from vibed.supervision.death import Death
 from vibed.supervision.host import Host
 from vibed.supervision.place import Place
 from vibed.supervision.removal import remove
 from vibed.supervision.roots import Root
 from vibed.supervision.spawning import spawn
-from vibed.supervision.supervised import WEIGHT, Supervised
+from vibed.supervision.supervised import Supervised
 from vibed.supervision.sweep import sweep
 
 _BOOT_S = 60.0
 _PIDS_OVERHEAD = 64
 _SLOT_BYTES = 64 << 10
 """Mount points only."""
-_WEIGHT_OF_BOOTS = 25
 
 
 class SupervisedDriver(ABC):
@@ -148,7 +147,7 @@ class SupervisedDriver(ABC):
         try:
             self._lay_out(place, root, group, urgent=urgent, builder=builder)
             # boots ahead of demand leave the CPU to deploys and to apps
-            weight = WEIGHT if urgent else _WEIGHT_OF_BOOTS
+            weight = SERVING if urgent else AHEAD
             bounds = replace(self.bounds(self.default_limits(root)), weight=weight)
             self.host.cgroups.make(place.id, bounds)
             if self.takes_mounts:

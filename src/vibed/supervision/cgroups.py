@@ -20,6 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTROLLERS = ("memory", "cpu", "pids")
+SERVING = 100
+"""Weight of a sandbox that an app runs in, or that is booted for somebody who waits; each of these has its even share
+of the CPU."""
+BUILDING = 30
+"""Of what installs and builds: whoever waits for that waits for seconds, and lets those go first who wait for less."""
+AHEAD = 20
+"""Of what nobody waits for yet."""
 _PERIOD_US = 100_000
 _REMOVE_S = 3.0
 _DELEGATED = "systemd-run --user --scope -p Delegate=yes vibed up"
@@ -34,7 +41,7 @@ class Bounds:
     cpus: float | None = None
     pids: int | None = None
     weight: int | None = None
-    """Share of the CPU where it is short; 100 is what everyone else has."""
+    """Share of the CPU where it is short: `SERVING`, `BUILDING` or `AHEAD`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from vibed import wire
 from vibed.apps.errors import VibedError
 from vibed.sandboxes.diagnosis import diagnose, exit_of
 from vibed.sandboxes.driver import (
+    Builder,
     Claimed,
     Endpoint,
     Exit,
@@ -32,15 +33,13 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.supervision import logs, mounts
-from vibed.supervision.cgroups import Bounds, Group
+from vibed.supervision.cgroups import BUILDING, SERVING, Bounds, Group
 from vibed.supervision.death import Death
 from vibed.supervision.host import Host
 from vibed.supervision.line import Line
 from vibed.supervision.place import Place, read_json
 from vibed.supervision.roots import Root
 
-WEIGHT = 100
-"""Of a sandbox that an app runs in, or that somebody waits for; of 100 each has its even share of the CPU."""
 _CLEANUP_S = 10.0
 _LAST_WORDS_S = 5.0
 _HAND_OVER_S = 5.0
@@ -148,7 +147,8 @@ class Supervised:
         began = time.perf_counter()
         try:
             logs.make_folder(log_dir, self._owner.host.layout.uids.serve if self._owner.host.privileged else -1)
-            self.group.bound(replace(self._owner.bounds(run.limits), weight=WEIGHT))
+            weight = BUILDING if isinstance(run.limits, Builder) else SERVING
+            self.group.bound(replace(self._owner.bounds(run.limits), weight=weight))
             for mount in run.mounts:
                 await self._add(mount)
             order = await self._owner.order(self, run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from vibed.apps.errors import VibedError
 from vibed.runtimes import commands
 from vibed.runtimes.exclusive import exclusive
 from vibed.runtimes.tool import ToolError
-from vibed.runtimes.trees import normalise, remove
+from vibed.runtimes.trees import normalise, remove, sync
 
 _UUID = "76696265-4400-4000-8000-000000000003"
 
@@ -64,8 +63,9 @@ async def _make(image: Path, fill: Callable[[Path], Awaitable[None]], deadline_s
         argv = ["mkfs.erofs", "-E", "noinline_data", "-T0", "-U", _UUID, "-x-1", "--all-root", "--quiet"]
         await commands.run([*argv, str(fresh), str(root)], log=log_of(image), deadline_s=deadline_s)
         fresh.chmod(0o644)
-        await asyncio.to_thread(os.sync)
+        await asyncio.to_thread(sync, fresh)
         fresh.rename(image)
+        await asyncio.to_thread(sync, folder)
         for earlier in folder.glob("*.erofs"):
             if earlier != image:  # whoever has it mounted keeps it
                 earlier.unlink()

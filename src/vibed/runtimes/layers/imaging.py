@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vibed.supervision.cgroups import Bounds
+from vibed.supervision.cgroups import BUILDING, Bounds
 from vibed.supervision.host import Host
 
 _DEADLINE_S = 300.0
@@ -63,7 +63,7 @@ async def make_image(
     work = place / "work"
     spec, taken = place / "confine.json", place / "taken.json"
     try:
-        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 32))
+        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 32, BUILDING))
         work.mkdir(mode=0o755)
         if host.privileged:
             os.chown(work, uid, uid)
