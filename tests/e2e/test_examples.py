@@ -71,6 +71,13 @@ def _worker_assets(ask: Ask) -> None:
     assert ask("/ws").status_code == 426
 
 
+def _worker_zod(ask: Ask) -> None:
+    assert "What does this meeting cost?" in ask("/").text
+    assert ask("/cost?title=Plans&people=6").json() == {"title": "Plans", "personHours": 3}
+    refused = ask("/cost?title=&people=1")
+    assert (refused.status_code, refused.json()["people"]) == (400, ["one person needs no meeting"])
+
+
 def _python_http(ask: Ask) -> None:
     assert ask("/", "POST", data={"name": "Grace", "text": "Second!"}).status_code == 303
     assert "Second!" in ask("/").text
@@ -161,6 +168,7 @@ CHECKS: dict[str, Callable[[Ask], None]] = {
     "worker-hono-ts": _worker_hono,
     "worker-itty": _worker_itty,
     "worker-assets": _worker_assets,
+    "worker-zod": _worker_zod,
     "python-http": _python_http,
     "flask-todo": _flask_todo,
     "fastapi-notes": _fastapi_notes,
@@ -175,6 +183,8 @@ CHECKS: dict[str, Callable[[Ask], None]] = {
     "go-hello": _go_hello,
     "procfile-shell": _procfile_shell,
 }
+INSTALLED = {"worker-zod"}
+"""Workers whose packages are installed, which Node does."""
 SOCKETS = {"worker-assets": "/ws", "python-websocket": "/ws?name=Ada", "node-ws-chat": "/chat?name=Ada"}
 
 
@@ -199,6 +209,8 @@ def test_it_is_the_same_without_a_warm_process(vibed: Instance, apps: Apps, exam
 
 def _live(vibed: Instance, apps: Apps, example: Example, **metadata: object) -> None:
     vibed.client.wait_for_template(example.template)
+    if example.folder in INSTALLED:
+        vibed.client.wait_for_template("node-24")
     deployed = vibed.client.deploy_ready(apps.name(), EXAMPLES / example.folder, settle_s=400, **metadata)
     runtime = vibed.client.app(deployed.app_id)["runtime"]
     assert (runtime["lane"], runtime["template"]) == (example.lane, example.template), runtime["why"]
