@@ -6,6 +6,7 @@ const path = require('node:path')
 const { spawn } = require('node:child_process')
 const answer = require('./answer.cjs')
 const googleFonts = require('./google_fonts.cjs')
+const angularFonts = require('./angular_fonts.cjs')
 const { compilers } = require('./compilers.cjs')
 
 const APP = '/app'
@@ -33,6 +34,7 @@ exec "$@"`]))
 function packages ({ folders, copied }) {
   answer.withoutCredentials(APP)
   for (const folder of folders) lay(folder, copied)
+  angularFonts.left(APP)
   const laid = Date.now() + 1
   while (Date.now() <= laid);
   return laid

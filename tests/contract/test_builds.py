@@ -224,6 +224,27 @@ async def test_a_build_that_compiles_is_tried_with_compilers(maker: Maker) -> No
 
 
 @one
+@pytest.mark.parametrize("version", ["19.2.0", "11.2.0"])
+async def test_angular_leaves_fonts_of_elsewhere_where_they_are(maker: Maker, version: str) -> None:
+    cli = {"package.json": json.dumps({"name": "@angular/cli", "version": version})}
+    maker.registry.packages["@angular/cli"] = {version: npm_package(cli)}
+    built = {"builder": "@angular/build:application", "configurations": {"development": {"optimization": False}}}
+    other = {"builder": "@angular/build:unit-test"}
+    settings = {"projects": {"x": {"architect": {"build": built, "test": other}}}}
+    package = {"name": "app", "scripts": {"build": "mkdir dist && cp angular.json dist && echo x > dist/index.html"}}
+    package |= {"devDependencies": {"@angular/cli": version}}
+    files = {"package.json": json.dumps(package), "angular.json": json.dumps(settings)}
+    used = json.loads(contents(await maker.build("", files))["angular.json"])["projects"]["x"]["architect"]
+    if version.startswith("11"):
+        assert used == {"build": built, "test": other}
+    else:
+        assert used["build"]["options"]["optimization"]["fonts"] is False
+        assert used["build"]["options"]["optimization"]["scripts"] is True
+        assert used["build"]["configurations"] == built["configurations"]
+        assert used["test"] == other
+
+
+@one
 async def test_a_build_that_wants_hashes_of_the_past_gets_them(maker: Maker) -> None:
     script = "node -e \"require('crypto').createHash('md4')\" && bundle"
     assert "index.html" in contents(await maker.build(script, env={"NODE_OPTIONS": "--max-old-space-size=300"}))

@@ -259,7 +259,7 @@ REFUSED = [
     ("one text", {"README.md": "# hi"}, "NoEntrypoint", "app.py"),
     ("two Python servers", {"one.py": FLASK + MAIN, "two.py": FLASK + MAIN}, "AmbiguousProject", "one.py"),
     ("Python and Node", {"app.py": FLASK + MAIN, "server.js": HTTP}, "AmbiguousProject", "python-313"),
-    ("two folders", {"backend/app.py": "x = 1", "frontend/package.json": pkg(devDependencies={"vite": "7"}), "backend/requirements.txt": ""}, "AmbiguousProject", "vibed deploy backend"),
+    ("two folders", {"backend/app.py": "x = 1", "frontend/package.json": pkg(devDependencies={"vite": "7"}), "frontend/x.js": "", "backend/requirements.txt": ""}, "AmbiguousProject", "vibed deploy backend"),
     ("two Go programs", {"go.mod": "module x", "cmd/a/main.go": GO, "cmd/b/main.go": GO}, "AmbiguousProject", "cmd/a"),
     ("two programs", {"a": ELF, "b": ELF}, "AmbiguousProject", "Procfile"),
     ("missing Python packages", {"app.py": FLASK + "import cv2, torch\n", "requirements.txt": "flask\nopencv-python\ntorch==2.5\n"}, "DependenciesMissing", "opencv-python, torch==2.5"),

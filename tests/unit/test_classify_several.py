@@ -150,6 +150,32 @@ def test_the_only_folder_that_holds_an_app_is_the_app(files: Files, folder: str,
     assert f"the app is in ‘{folder.rstrip('/')}’, the only folder that holds one" in decision.notes[0]
 
 
+EXPRESS: Files = {
+    "package.json": '{"scripts": {"start": "node src/index.js"}, "dependencies": {"express": "5"}}',
+    "src/index.js": "require('express')().listen(3001)\n",
+}
+
+
+@pytest.mark.parametrize("pages", [VITE, {"index.html": "<p>Hello"}], ids=["a front end", "a page"])
+def test_beside_pages_the_only_folder_that_holds_a_server_is_the_app(pages: Files) -> None:
+    server: Files = {f"one/{path}": text for path, text in EXPRESS.items()}
+    files: Files = {
+        **server,
+        **{f"two/{path}": text for path, text in pages.items()},
+        "README.md": "",
+        "run.sh": "echo",
+    }
+    decision = classify(table_of(files), None, TEMPLATES, installs=("python", "node", "build"))
+    assert (decision.kind, decision.strip, decision.entrypoint) == ("node", "one/", "node src/index.js")
+    assert "the only folder that holds a server" in decision.notes[0]
+    assert "vibed deploy two" in decision.notes[0]
+    # one that serves the other's pages needs the whole, and of two servers none is the one
+    serves = {**files, "one/src/index.js": f"{EXPRESS['src/index.js']!s}use('../../two/dist')\n"}
+    for other in (serves, files | {f"three/{path}": text for path, text in EXPRESS.items()}):
+        with pytest.raises(AmbiguousProject):
+            classify(table_of(other), None, TEMPLATES, installs=("python", "node", "build"))
+
+
 def test_of_several_folders_or_one_that_says_nothing_none_is_taken() -> None:
     client: Files = {f"client/{path}": text for path, text in VITE.items()}
     with pytest.raises(AmbiguousProject, match="‘server’, ‘client/web’ look like several"):

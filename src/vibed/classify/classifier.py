@@ -50,8 +50,18 @@ def classify(
             inside = _classified(table, tree.below(found.folder), override, templates, installs)
         except NoEntrypoint:
             raise found from None
-        note = f"the app is in {quoted(found.folder)}, the only folder that holds one: what lies beside it is not there"
-        return replace(inside, notes=(note, *inside.notes))
+        return replace(inside, notes=(_where(found), *inside.notes))
+
+
+def _where(found: ProjectBelow) -> str:
+    """In which folder the app is, and what becomes of the others."""
+    if not found.beside:
+        return f"the app is in {quoted(found.folder)}, the only folder that holds one: what lies beside it is not there"
+    pages = ", ".join(map(quoted, found.beside))
+    return (
+        f"the app is in {quoted(found.folder)}, the only folder that holds a server. The pages in {pages} are not"
+        f" there: deploy them under a name of their own (vibed deploy {found.beside[0]}), or have the server serve them"
+    )
 
 
 def _classified(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vibed.apps.errors import VibedError
 
 
@@ -47,6 +49,8 @@ class ProjectBelow(AmbiguousProject):
 
     folder: str = ""
     """From the root, without a slash at its end."""
+    beside: Sequence[str] = ()
+    """Folders of pages that belong to it, and that it does not serve."""
 
 
 class DependenciesMissing(ClassifyError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vibed.classify import below, foreign, unpublished
+from vibed.classify import below, foreign, halves, unpublished
 from vibed.classify.decision import Decision
 from vibed.classify.errors import (
     AmbiguousProject,
@@ -131,6 +131,10 @@ def subfolder(p: Project) -> Decision | None:
     # a server's own package.json with a folder of pages beside it is no collection
     if not found or (len(found) < _COLLECTION and p.tree.package is not None and SERVERS & p.node.dependencies.keys()):
         return None
+    if (half := halves.of(p)) is not None and half.apart:
+        server = ProjectBelow("the app is not at the root", hint=f"deploy one folder: vibed deploy {half.folder}")
+        server.folder, server.beside = half.folder, half.others
+        raise server
     one = len(found) == 1
     refused = (ProjectBelow if one else AmbiguousProject)(
         f"the app is not at the root; {', '.join(map(quoted, found[:5]))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from vibed.classify import below, front_build
+from vibed.classify import below, front_build, halves
 from vibed.classify.build_output import configured
 from vibed.classify.decision import Decision
 from vibed.classify.errors import BuildRequired
@@ -138,7 +138,7 @@ def index_page(p: Project) -> Decision | None:
 
 def site_folder(p: Project) -> Decision | None:
     folder = p.site.somewhere()
-    if folder is None:
+    if folder is None or _beside_a_server(p):
         return None
     page = p.site.page(folder)
     unbuilt = reason(p.node, page) if page else None
@@ -158,6 +158,8 @@ def single_page(p: Project) -> Decision | None:
     root = [page for page in pages if "/" not in page]
     if len(root) == 1 and len(pages) < 20:
         pages = root
+    if _beside_a_server(p):
+        return None
     if len(pages) == 1:
         folder, _, name = pages[0].rpartition("/")
         if (p.site.is_source(pages[0]) or reason(p.node, pages[0])) and below.holds_page(p.tree, pages[0]):
@@ -168,6 +170,11 @@ def single_page(p: Project) -> Decision | None:
         folder = folders.pop() if len(folders) == 1 else ""
         return p.site.listed(folder, f"It is a static site: it has {len(pages)} pages, and none is called index.html.")
     return None
+
+
+def _beside_a_server(p: Project) -> bool:
+    """Whether a folder holds a server and the pages lie in another: code comes before pages."""
+    return p.tree.package is None and bool(p.tree.pages) and halves.holds_server(p)
 
 
 def _has_code(p: Project) -> bool:
