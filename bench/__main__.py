@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if os.geteuid() != 0:
         parser.error("the floors boot sandboxes under uids of their own: run it as root")
     # ended by a signal it still takes away what it brought up
+    machine.go_first()  # its clients stand for other machines, which have processors of their own
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     report = Report(quick=given.quick)
     shared = prepared(lambda text: print(f"  ..  {text}", file=sys.stderr, flush=True))

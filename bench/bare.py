@@ -23,6 +23,7 @@ from vibed.drivers.gvisor import GVisorDriver
 from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Limits, Run, Sandbox
@@ -93,9 +94,13 @@ class BareSandboxes:
         path.write_bytes(source)
         return self._decide(read_table(path, ArchiveLimits()), Override())
 
-    def start(self, driver: str, source: bytes, runtime: Runtime, mark: str, *, warm: bool = True) -> Start:
-        """Boot a sandbox, then time claim ▸ 200. `warm`: whether it may start in a process that is there already."""
-        return self._runner.run(self._start(driver, source, runtime, mark, warm))
+    def start(
+        self, driver: str, source: bytes, runtime: Runtime, mark: str, *, warm: bool = True, layer: Layer | None = None
+    ) -> Start:
+        """Boot a sandbox, then time claim ▸ 200. `warm`: whether it may start in a process that is there already;
+        `layer`: what is mounted for the app.
+        """
+        return self._runner.run(self._start(driver, source, runtime, mark, warm, layer=layer))
 
     def start_cold(self, driver: str, source: bytes, runtime: Runtime, mark: str) -> Start:
         """The same with the boot in the time, as for somebody who waits."""
@@ -118,7 +123,15 @@ class BareSandboxes:
             await driver.close()
 
     async def _start(
-        self, driver: str, source: bytes, runtime: Runtime, mark: str, warm: bool, *, cold: bool = False
+        self,
+        driver: str,
+        source: bytes,
+        runtime: Runtime,
+        mark: str,
+        warm: bool,
+        *,
+        cold: bool = False,
+        layer: Layer | None = None,
     ) -> Start:
         self._number += 1
         folder = self._layout.runtime / f"r{self._number}"
@@ -131,7 +144,9 @@ class BareSandboxes:
             number=self._number,
             source=archive,
             runtime=runtime if warm else replace(runtime, start=replace(runtime.start, warm=False)),
-            env={},
+            env=layer.env if layer is not None else {},
+            mounts=(layer.mount,) if layer is not None else (),
+            links=layer.links if layer is not None else {},
             limits=self._limits(runtime.template),
         )
         began = time.perf_counter()

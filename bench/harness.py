@@ -126,8 +126,10 @@ class Bench:
         templates: Sequence[str] = (),
         between: Callable[[int], None] = lambda place: None,
         keep: bool = False,
+        mark: str = "",
     ) -> Samples:
-        """Deploy `count` new apps, each when the pools of `templates` are full; `between` is the floor's sample.
+        """Deploy `count` new apps, each when the pools of `templates` are full; `between` is the floor's sample; `mark`
+        is what all of them answer with (empty: each with its own).
 
         The connections to API and app are kept, as an agent's and a browser's are.
         """
@@ -138,13 +140,13 @@ class Bench:
         with instance.connect() as api, instance.connect() as visitor:
             for place in range(-1, count):
                 name = f"b{run}-{place + 1}"
-                mark = f"mark-{secrets.token_hex(6)}"
-                packed = sources.packed(source(mark))
+                wanted = mark or f"mark-{secrets.token_hex(6)}"
+                packed = sources.packed(source(wanted))
                 if templates:
                     instance.wait_warm(*templates)
                     time.sleep(_PAUSE_S)
                 try:
-                    one = instance.deploy(api, visitor, name, packed, mark)
+                    one = instance.deploy(api, visitor, name, packed, wanted)
                 except (NotLive, OSError, web.Broken, ValueError) as error:
                     samples.trouble.append(f"{type(error).__name__}: {error}")
                     if len(samples.trouble) >= 3:

@@ -81,7 +81,7 @@ class Piku:
         """A command in its environment. Raises CalledProcessError, with what was said in its `output`."""
         subprocess.run(
             arguments, cwd=cwd or self._home, env=self._env, check=True, timeout=_PUSH_S,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
     def command(self, *arguments: str) -> None:

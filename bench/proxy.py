@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import machine
 from bench.web import Address, Connection
 
 _OPTIONS = """\
@@ -44,6 +45,7 @@ def caddy(program: Path, folder: Path, site: str, *, listen: Address) -> Iterato
             [str(program), "run", "--config", str(config), "--adapter", "caddyfile"],
             stdout=log, stderr=log, env=env, start_new_session=True,
         )  # fmt: skip
+    machine.go_first(process.pid)
     try:
         _wait(process, listen, folder / "caddy.log")
         yield process

@@ -95,7 +95,7 @@ def _uv(instance: Instance, folder: Path, caches: Path) -> None:
     subprocess.run(
         [uv, "pip", "install", "--quiet", "--target", folder / "installed", "--python-version", "3.13",
          "--only-binary", ":all:", "-r", folder / "requirements.txt"],
-        check=True, env={**os.environ, "UV_CACHE_DIR": str(caches / "uv")},
+        check=True, env={**os.environ, "UV_CACHE_DIR": str(caches / "uv")}, start_new_session=True,
     )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _npm(instance: Instance, folder: Path, caches: Path) -> None:
     del instance
     subprocess.run(
         ["npm", "install", "--silent", "--no-audit", "--no-fund"],
-        cwd=folder, check=True, env={**os.environ, "NPM_CONFIG_CACHE": str(caches / "npm")},
+        cwd=folder, check=True, env={**os.environ, "NPM_CONFIG_CACHE": str(caches / "npm")}, start_new_session=True,
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def _deployed(
         return []
 
 
-_PROCFILES = {"flask": "wsgi: app:app\n", "express": "web: node index.js\n"}
+_PROCFILES = {"flask": "web: flask --app app run --port $PORT\n", "express": "web: node index.js\n"}
 
 
 def _flask(mark: str, other: str) -> Files:

@@ -9,6 +9,7 @@ from bench.report import Row
 from bench.rows import (
     burst,
     fronts,
+    furnished,
     general,
     healing,
     idle,
@@ -32,6 +33,7 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "gunicorn": general.measure_gunicorn,
     "fastapi": general.measure_fastapi,
     "express": general.measure_express,
+    **{name: furnished.row_of(name) for name in furnished.KINDS},
     "layers": layers.measure,
     "fronts": fronts.measure,
     "piku": piku.measure,
