@@ -333,6 +333,19 @@ async def test_what_no_version_of_the_language_has_is_told_of_the_first(world: W
     assert layers.compiled == [False, False, True], "only what no other one has is compiled"
 
 
+async def test_packages_of_node_are_compiled_before_another_version_is_tried(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails += [UNMET, UNMET]
+    world.placements.broken("python-312", "its archive is out of reach")
+    world.placements.built("python-311")
+    needs = Install("node", "npm", wanted=("bcrypt",))
+    elsewhere = tuple(replace(way, install=needs) for way in BESIDE.elsewhere)
+    version = await world.deploy(runtime=replace(BESIDE, install=needs, elsewhere=elsewhere))
+    assert (await world.settle(version)).phase is Phase.FAILED
+    assert layers.compiled == [True, True], "each is tried once"
+
+
 async def test_what_fails_for_another_reason_is_tried_nowhere_else(world: World) -> None:
     layers, _ = with_layers(world)
     layers.go_on.set()

@@ -128,3 +128,17 @@ def test_where_only_the_words_of_an_error_are_printed_what_the_source_reads_is_n
     assert "may need MONGO_URI, which its source reads and which is not set" in error.message
     assert "deploy again with it" in (error.hint or "")
     assert "may need" not in told([line], "node", (), {}).message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026/11/30 13:47:06 dial tcp :0: connect: connection refused",
+        "Error: getaddrinfo ENOTFOUND undefined",
+        'sqlalchemy.exc.OperationalError: could not translate host name "None" to address: Name or service not known',
+    ],
+)
+def test_an_address_made_of_variables_that_are_not_set_is_told_with_these(line: str) -> None:
+    message = told([line], "go", ("JWT_KEY", "DB_HOST", "DB_PORT"), {}).message
+    assert "needs a server whose address it reads from DB_HOST and DB_PORT, which it was not given" in message
+    assert "its address" not in told([line], "go", (), {}).message

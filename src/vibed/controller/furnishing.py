@@ -1,10 +1,12 @@
 """The template that a run gets, and what is installed on it.
 
-Where the first choice cannot have what is to be installed, since it is not for that version of the language or would
-have to be compiled for it, the next one is tried; that may have to be prepared first. Only what no other one has
-ready-made is compiled, for the first. So too where it starts there, and something that it installed wants an older
-version of the language. What worked is remembered (`Layers.set_aside`), so that the app is not kept waiting for the
-failure of the first every time that it starts.
+Where the first choice cannot have what is to be installed, since it is not for that version of the language or
+would have to be compiled for it, the next one is tried; that may have to be prepared first. Only what no other one
+has ready-made is compiled, for the first. Packages of Node are compiled at once: what a registry has ready-made of
+them is for every version, and the rest of their ready-made files lies elsewhere, where no builder gets. So too
+where it starts there, and something that it installed wants an older version of the language. What worked is
+remembered (`Layers.set_aside`), so that the app is not kept waiting for the failure of the first every time that it
+starts.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Furnishing:
         if not isinstance(placement, Placement):
             raise RunFailed(placement.message, code=placement.reason)
         try:
-            return await self._on(first, placement, compiles=not others)
+            return await self._on(first, placement, compiles=not others or self._at_once)
         except RunFailed as error:
             if not error.unmet or self.layers is None:
                 raise
@@ -71,7 +73,7 @@ class Furnishing:
         if (found := await self._elsewhere(first.template, others, failed)) is not None:
             await self.remember(failed)
             return found
-        if not others:
+        if not others or self._at_once:
             raise failed
         return await self._on(first, placement, compiles=True)
 
@@ -101,7 +103,7 @@ class Furnishing:
             await self._say(f"{first} cannot have what it needs ({failed.message}): {way.template} is tried")
             try:
                 place = await _prepared(self.placements, self.run, replace(self.version, runtime=way), self.on_step)
-                found = await self._on(way, place, compiles=False)
+                found = await self._on(way, place, compiles=self._at_once)
             except RunFailed as error:
                 if error.error_code == "Stopped" or error.may_retry:
                     raise
@@ -110,6 +112,12 @@ class Furnishing:
             self.run.moved = f"runs on {way.template}, since on {first} {failed.message}"
             return found
         return None
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether what has to be compiled is compiled before another template is tried."""
+        install = self.version.runtime.install
+        return install is not None and install.kind == "node"
 
     async def _on(self, way: Runtime, placement: Placement, *, compiles: bool) -> Furnished:
         version = replace(self.version, runtime=way)

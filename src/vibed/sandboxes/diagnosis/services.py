@@ -6,6 +6,7 @@ import re
 
 from vibed.sandboxes.diagnosis.about import About, Cause
 from vibed.sandboxes.diagnosis.fault import Fault
+from vibed.sandboxes.diagnosis.variables import listed
 
 _PORTS = {
     5432: "PostgreSQL",
@@ -65,6 +66,11 @@ _HOST = re.compile(
     r"|host name \"|hostname: '|connecting to |https?://)((?:[\w-]+\.)*[\w-]+)",
     re.IGNORECASE,
 )
+_NO_ADDRESS = re.compile(
+    r"dial tcp (?:\[::\]|0\.0\.0\.0)?:0: |ENOTFOUND undefined|host(?: ?name)?:? [\"']?(?:undefined|None|null)\b"
+)
+"""An address that was made of what is not there."""
+_ADDRESS = re.compile(r"HOST|PORT|URL|URI|ADDR|SERVER|DSN")
 _OWN_NAME = re.compile(r"gethostbyname\(\s*(?:socket\.)?gethostname|lookup\(os\.hostname|getfqdn")
 _OFFLINE = "let it start without the answer (catch the error), or do without the call: trying again does not help"
 _USE = {
@@ -77,6 +83,13 @@ _USE = {
 def unreachable(fault: Fault, about: About) -> Cause | None:
     """The cause, when the error is about something on the network."""
     text = "\n".join((*fault.context, fault.text))
+    if _NO_ADDRESS.search(fault.text) and about.unset:
+        told = [name for name in about.unset if _ADDRESS.search(name)] or about.unset
+        return Cause(
+            f"needs a server whose address it reads from {listed(told[:5])}, which it was not given, and no server runs"
+            " beside an app or can be reached from it",
+            "use SQLite, in a file of the app's own, where it is a database, or do without",
+        )
     if _REFUSED.search(text) and (service := _service(text)):
         return _no_server(service)
     if not _NO_NETWORK.search(text):
