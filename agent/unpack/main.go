@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 
 const (
 	usage      = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] -- argv…"
-	imageUsage = "usage: vibed-agent image FILE TAKEN [--beyond FOLDER] [--max-bytes N] [--max-files N]"
+	imageUsage = "usage: vibed-agent image FILE TAKEN [--handed] [--beyond FOLDER] [--max-bytes N] [--max-files N]"
 )
 
 // layerUUID marks file systems that vibeD made of a tarball: it is fixed, so that the same content is the same image.
@@ -66,14 +67,20 @@ func options(args []string) (o Options, rest []string, ok bool) {
 }
 
 // ImageMain is the mode "image": of a tarball on standard input it writes an EROFS image into FILE, which must not be
-// there, beside what it takes over from others (TAKEN: a file with a JSON list of Taken). Exit codes of its own are those of Main,
-// and 121 for ErrClash.
+// there, beside what it takes over from others (TAKEN: a file with a JSON list of Taken). With --handed standard input is a
+// Unix socket by which the descriptor of the tarball comes, when there is one: what is taken over need not wait for it. Exit
+// codes of its own are those of Main, and 121 for ErrClash.
 func ImageMain(args []string) int {
 	const mode = "image"
 	if len(args) < 2 {
 		return fail(mode, launch.Failed, imageUsage)
 	}
-	o, rest, ok := options(args[2:])
+	var in io.Reader = os.Stdin
+	more := args[2:]
+	if len(more) > 0 && more[0] == "--handed" {
+		in, more = &handed{}, more[1:]
+	}
+	o, rest, ok := options(more)
 	if !ok || len(rest) != 0 {
 		return fail(mode, launch.Failed, imageUsage)
 	}
@@ -88,7 +95,7 @@ func ImageMain(args []string) int {
 	if err != nil {
 		return fail(mode, launch.Failed, err)
 	}
-	if _, err := Image(os.Stdin, out, layerUUID, take, o); err != nil {
+	if _, err := Image(in, out, layerUUID, take, o); err != nil {
 		return fail(mode, code(err), err)
 	}
 	if err := out.Close(); err != nil {

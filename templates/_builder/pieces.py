@@ -23,18 +23,22 @@ _INFO = re.compile(r"([^-/]+)-([^-/]+)\.dist-info")
 
 def found(layer, cache, pins):
     """Of a layer that was just installed from wheels alone, and not compiled: the files of each pin, by its line; {}
-    where it cannot be said of every file whose it is. `cache`: uv's, of this installation alone.
+    where it cannot be said of every file whose it is. `cache`: uv's, which nothing but this installation and the
+    resolution before it has used.
     """
     wanted = {}
     for pin in pins:
         name, version = _PIN.match(pin).groups()
         wanted[_canonical(name), version] = pin
+    installed = set(wanted)
     owners, infos = {LIST: None}, {}
     archives = os.path.join(cache, "archive-v0")
     for archive in sorted(os.listdir(archives)):
         unpacked = os.path.join(archives, archive)
         info = [name for name in os.listdir(unpacked) if name.endswith(".dist-info")]
         match = _INFO.fullmatch(info[0]) if len(info) == 1 else None
+        if match and (_canonical(match[1]), match[2]) not in installed:
+            continue  # it was only looked at
         pin = wanted.pop((_canonical(match[1]), match[2]), None) if match else None
         if pin is None:
             return {}

@@ -3,16 +3,19 @@
     python3 -I python.py        orders in /layers/out/request.json, what comes of it to the socket beside it
 
 What is sent: eight bytes (big-endian) with the length of a JSON object, the object, and then, of an installation, a
-tarball of the layer. All that uv prints is in the log; its end is in the object where it failed.
+tarball of the layer. All that uv prints is in the log; its end is in the object where it failed. As long as nothing of
+a package can have been run, another order may follow, in the same form, by the connection of an answer that `waits`.
 """
 
 # It is handed over as it is, without vibeD around it.
 # ruff: noqa: PTH100, PTH109, PTH110, PTH113, PTH118, PTH120, PTH123, PTH103
 
+import compileall
 import concurrent.futures
 import contextlib
 import json
 import os
+import py_compile
 import re
 import shutil
 import socket
@@ -22,10 +25,12 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
+import warnings
 
 OUT = "/layers/out"
 sys.path.insert(0, OUT)
-import pieces  # noqa: E402  beside this file, where an isolated Python does not look
+import alone  # noqa: E402  beside this file, where an isolated Python does not look
+import pieces  # noqa: E402
 
 UV = "/layers/tools/uv"
 PYTHON = "/usr/bin/python3"
@@ -40,6 +45,7 @@ OLD_SETUPTOOLS = re.compile(
 WITH_SETUPTOOLS = "setuptools<81"
 UNBUILT = "has no usable wheels"
 MOST_LOOKED_FOR = 300
+FEW = 64  # modules: they are compiled in the time that programs take to start
 TOLD_BYTES = 48 << 10
 SENT_BYTES = 1 << 20
 
@@ -51,9 +57,17 @@ def main():
     if request.get("compilers"):
         say("a package has no ready-made file for this machine: it is compiled")
         compilers()
-    if request["step"] == "resolve":
-        return resolve(request)
-    return install(request)
+    while True:
+        answer = resolve(request) if request["step"] == "resolve" else install(request)
+        waits = not request["builds"] and ("resolution" in answer or "barred" in answer or "unbuilt" in answer)
+        connection = send({**answer, "waits": waits})
+        if answer.get("installed"):
+            # its own tar: as quick as a copy
+            return subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno()).returncode
+        request = ordered(connection) if waits else None
+        connection.close()
+        if request is None:
+            return 1 if "failed" in answer else 0
 
 
 def prepare():
@@ -86,26 +100,35 @@ def resolve(request):
     write(limits, request["constraints"])
     # uv takes over the versions of an output file that is there, as far as the requirements allow
     write(pinned, [f"{name}=={version}" for name, version in sorted(request["have"].items())])
-    argv = ["pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--python", PYTHON]
+    argv = [UV, "pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--python", PYTHON]
     argv += ["--output-file", pinned, "--constraints", limits, wanted]
     say(f"resolving {len(request['wanted'])} requirements")
-    status, told = run([UV, *argv], quiet=True, cwd="/app")
+    if request["builds"]:
+        status, told = run(argv, silent=True, cwd="/app")
+    else:
+        # uv asks the interpreter what it is, and remembers that
+        run([UV, "python", "find", PYTHON], silent=True, cwd="/app")
+        status, told = run(argv, silent=True, cwd="/app", start=alone.start)
+        if status != 0 and (alone.REFUSED in told or not told):
+            say("a package has to be built to tell what it needs")
+            return {"failed": told, "barred": True}
     if status != 0:
+        say(told.rstrip())
         # uv names one that does not exist at a time, and says of some that a version of it does not
-        return failed(told, unknown=unknown(request["wanted"]) if UNSOLVED in told else [])
+        return {"failed": told, "unknown": unknown(request["wanted"]) if UNSOLVED in told else []}
     with open(pinned) as file:
-        send({"resolution": file.read()}).close()
-    return 0
+        return {"resolution": file.read()}
 
 
 def install(request):
     """What is pinned, nothing else, laid out as Python's user base is."""
+    shutil.rmtree(LAYER, ignore_errors=True)
     os.mkdir(LAYER)
     whose = {}
     if request["pins"]:
         fault = build(request) if request["builds"] else unpack(request)
         if fault is not None:
-            return failed(**fault)
+            return fault
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(LAYER, ".lock"))
         if not request["builds"]:
@@ -113,13 +136,7 @@ def install(request):
     compile_modules()
     if whose:
         pieces.keep(LAYER, whose)
-    told = {"installed": True, "packages": sorted(whose), "lacking": lacking() if request.get("compilers") else {}}
-    connection = send(told)
-    # its own tar: as quick as a copy
-    packed = subprocess.run(["tar", "-C", LAYER, "-cf", "-", "."], stdout=connection.fileno())
-    connection.close()
-    shutil.rmtree(LAYER, ignore_errors=True)
-    return packed.returncode
+    return {"installed": True, "packages": sorted(whose), "lacking": lacking() if request.get("compilers") else {}}
 
 
 def unpack(request):
@@ -129,7 +146,7 @@ def unpack(request):
     status, told = run(uv(request), cwd="/app", until=UNSOLVED)
     if status == 0:
         return None
-    return {"told": told, "unbuilt": True, "wheels": wheels(request["pins"])} if UNBUILT in told else {"told": told}
+    return {"failed": told, **({"unbuilt": True, "wheels": wheels(request["pins"])} if UNBUILT in told else {})}
 
 
 def build(request):
@@ -140,7 +157,7 @@ def build(request):
         constraints = "/tmp/build-constraints.txt"
         write(constraints, [WITH_SETUPTOOLS])
         status, told = run([*uv(request), "--build-constraints", constraints], cwd="/app")
-    return None if status == 0 else {"told": told}
+    return None if status == 0 else {"failed": told}
 
 
 def uv(request):
@@ -164,6 +181,11 @@ def compile_modules():
         for name in names
         if name.endswith(".py")
     ]
+    if len(found) <= FEW:
+        warnings.simplefilter("ignore")
+        for path in found:
+            compileall.compile_file(path, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        return say(f"compiled {len(found)} modules in {time.monotonic() - began:.1f} s")
     found.sort(key=os.path.getsize, reverse=True)
     argv = [PYTHON, "-I", "-m", "compileall", "-qq", "--invalidation-mode", "unchecked-hash", "-i", "-"]
     workers = max(1, min(os.cpu_count() or 1, len(found)))
@@ -211,28 +233,20 @@ def unknown(wanted):
         return [name for name, gone in zip(looked, pool.map(absent, looked)) if gone]
 
 
-def run(argv, *, cwd, quiet=False, until=None):
-    """Run a program, its words in the log (with `quiet`, only those of a failure; not from a line with `until` on);
-    returns its status and their end.
+def run(argv, *, cwd, silent=False, until=None, start=subprocess.Popen):
+    """Run a program, its words in the log (not with `silent`, nor from a line with `until` on); returns its status and
+    their end.
     """
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
+    process = start(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd)
     told = b""
     for line in process.stdout:
         told = (told + line)[-TOLD_BYTES:]
-        quiet = quiet or (until is not None and until.encode() in line)
-        if not quiet:
+        silent = silent or (until is not None and until.encode() in line)
+        if not silent:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
     status = process.wait()
-    if quiet and status != 0 and until is None:
-        sys.stdout.buffer.write(told)
-        sys.stdout.buffer.flush()
     return status, told.decode("utf-8", "replace")
-
-
-def failed(told, **more):
-    send({"failed": told, **more}).close()
-    return 1
 
 
 def send(answer):
@@ -241,6 +255,13 @@ def send(answer):
     body = json.dumps(answer).encode()
     connection.sendall(len(body).to_bytes(8, "big") + body)
     return connection
+
+
+def ordered(connection):
+    """The next order; None where none comes."""
+    with connection.makefile("rb") as told:
+        length = told.read(8)
+        return json.loads(told.read(int.from_bytes(length, "big"))) if length else None
 
 
 def write(path, lines):

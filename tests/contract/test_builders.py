@@ -144,6 +144,18 @@ async def open_shop(on: Bench, subject: Subject, registry: FakeRegistry) -> Asyn
 
 
 @builders
+async def test_a_builder_that_an_earlier_controller_booted_is_ended_and_never_an_apps(
+    on: Bench, subject: Subject
+) -> None:
+    first, later = subject.driver(on), subject.driver(on)
+    await first.boot("python-313", builder=Builder())
+    await first.close()
+    assert list(await later.adopt()) == []
+    assert list(on.layout.sandboxes.iterdir()) == []
+    await later.close()
+
+
+@builders
 async def test_a_job_runs_its_steps_and_ends(on: Bench, subject: Subject) -> None:
     steps = (("python3", "-c", "open('made', 'w').write('x'); print('first')"), ("sh", "-c", "ls; echo $NAME >&2"))
     job = await shop(on, subject).run(*steps, files={"given": "y"})

@@ -24,9 +24,11 @@ from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.steps import Order
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.toolbox import Toolbox
-from vibed.runtimes.layers.work import Order, Workshop
+from vibed.runtimes.layers.work import Workshop
+from vibed.runtimes.layers.workbench import Workbench
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
@@ -56,9 +58,10 @@ def build_wheel(folder, settings=None, metadata=None):
 """Of a source distribution that needs nothing to be built: what `{code}` does is done by the build."""
 
 
-def odd(code: str) -> bytes:
+def odd(code: str, *, told: bool = True) -> bytes:
+    """`told`: whether it says without being built what it needs."""
     project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    project += '[project]\nname = "odd"\nversion = "1.0"\n'
+    project += '[project]\nname = "odd"\nversion = "1.0"\n' if told else ""
     info = "Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n"
     return sdist("odd", "1.0", {"pyproject.toml": project, "backend.py": BACKEND.format(code=code), "PKG-INFO": info})
 
@@ -83,9 +86,9 @@ class Counting:
     workshop: Workshop
     done: list[str] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Any:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Any:
         self.done.append(str(order.request["step"]))
-        return await self.workshop.perform(order, place, log_dir)
+        return await self.workshop.perform(order, place, log_dir, bench)
 
     async def compose(self, take: tuple[Taken, ...], place: Path) -> Any:
         self.done.append("compose")
@@ -112,6 +115,7 @@ class Maker:
     driver: SupervisedDriver = field(init=False)
     steps: Counting = field(init=False)
     layers: Layers = field(init=False)
+    told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         driver = self.subject.driver(self.on)
@@ -136,7 +140,7 @@ class Maker:
         asker = Asker(kind, self.on.archive(files or {"app.py": ""}), "d", "", owner, "an-app")
         told: dict[str, Any] = {
             "log_dir": self.on.scratch / "log",
-            "on_step": lambda step: None,
+            "on_step": self.told.append,
             "wanted": lambda: True,
         }
         return await self.layers.provide(install, asker, **{**told, **more})
@@ -189,6 +193,19 @@ async def making(tmp_path: Path, registry: FakeRegistry, subject: Subject) -> As
         await it.layers.close()
         left = [path.name for path in (on.layout.home / "layers").glob(".making-*")]
         assert left == []
+
+
+def booted(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by a template with each sandbox that is booted from now on."""
+    boots: list[str] = []
+    boot = maker.driver.boot
+
+    async def counted(template: str, **how: Any) -> Any:
+        boots.append(template)
+        return await boot(template, **how)
+
+    monkeypatch.setattr(maker.driver, "boot", counted)
+    return boots
 
 
 @pytest.fixture
@@ -271,7 +288,7 @@ async def test_what_was_built_says_nothing_that_anybody_else_believes(maker: Mak
     """The build sends its own answer, as the program would: that what it changed may be taken over."""
     lie = (
         "import glob, io, json, os, socket, tarfile\n"
-        "    pins = json.load(open('/layers/out/request.json'))['pins']\n"
+        "    pins = open('/tmp/pins.txt').read().splitlines()\n"
         "    tiny = next(pin for pin in pins if pin.startswith('tiny'))\n"
         "    path = 'lib/python3.13/site-packages/tiny.py'\n"
         "    out = io.BytesIO()\n"
@@ -431,6 +448,53 @@ async def test_a_build_that_plants_files_beside_the_packages_it_came_with_is_not
     clean = await maker.python("tiny")
     assert clean.key != tainted.key
     assert await maker.run(clean, "import tiny; print(tiny.WORD)") == "small"
+
+
+@every
+async def test_wheels_are_resolved_and_unpacked_in_one_sandbox(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    boots = booted(maker, monkeypatch)
+    layer = await maker.python("tiny")
+    assert (maker.steps.done, len(boots)) == (["resolve", "install"], 1)
+    assert await maker.run(layer, "import other, tiny; print(tiny.WORD, other.WORD)") == "small more"
+
+
+@every
+async def test_what_is_installed_finds_nothing_of_code_that_was_run_to_resolve_it(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build fails where it was before, and leaves what would change how Python and uv work."""
+    code = (
+        "if os.path.exists('/tmp/planted'): raise SystemExit('PLANTED')\n"
+        "    for place in ('/tmp/planted', '/tmp/cache/planted', '/app/uv.toml', '/tmp/home/sitecustomize.py'):\n"
+        "        open(place, 'w').close()"
+    )
+    maker.registry.files["odd-1.0.tar.gz"] = odd(code, told=False)
+    boots = booted(maker, monkeypatch)
+    layer = await maker.python("odd")
+    assert maker.steps.done == ["resolve", "resolve", "install", "install"]
+    assert len(boots) == 2
+    assert await maker.run(layer, "import odd; print(odd.WORD)") == "odd"
+
+
+@one
+async def test_the_newest_release_is_taken_though_it_has_to_be_built_to_tell_what_it_needs(maker: Maker) -> None:
+    maker.registry.files["odd-0.9-py3-none-any.whl"] = wheel("odd", "0.9", {"odd.py": "WORD = 'old'"})
+    maker.registry.files["odd-1.0.tar.gz"] = odd("pass", told=False)
+    layer = await maker.python("odd")
+    assert layer.packages == {"odd": "1.0"}
+    assert await maker.run(layer, "import odd; print(odd.WORD)") == "odd"
+
+
+@one
+async def test_a_package_that_was_looked_at_and_not_taken_keeps_nothing_from_being_taken_over(maker: Maker) -> None:
+    """As registries without metadata files make installers do, both versions of other are fetched to be read."""
+    files = maker.registry.files
+    files["other-1.2-py3-none-any.whl"] = wheel("other", "1.2", {"other/__init__.py": ""}, ("tiny<1",))
+    await maker.python("tiny")
+    files["prog-1.0-py3-none-any.whl"] = wheel("prog", "1.0", {"prog.py": "WORD = 'and'\n"})
+    both = await maker.python("tiny", "prog")
+    assert await maker.run(both, "import tiny, prog; print(tiny.WORD, prog.WORD)") == "small and"
+    assert "taken over" in " ".join(maker.told)
 
 
 @one

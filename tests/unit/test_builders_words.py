@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.steps import StepFailed
 
 
 def test_hosts_that_were_asked_for_are_named_with_what_does_without_them() -> None:

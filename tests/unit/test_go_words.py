@@ -7,7 +7,7 @@ import pytest
 from vibed.apps.app import Build
 from vibed.runtimes.builds.go import explain, failure
 from vibed.runtimes.layers.go import newest
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.steps import StepFailed
 
 CASES = {
     "a compile error": (

@@ -17,8 +17,9 @@ from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.steps import Done, Order, StepFailed
 from vibed.runtimes.layers.store import LayerStore
-from vibed.runtimes.layers.work import Done, Order, StepFailed
+from vibed.runtimes.layers.workbench import Workbench
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.turn import Turn
 from vibed.sandboxes.driver import RunFailed
@@ -32,7 +33,7 @@ class Steps:
     hang: asyncio.Event | None = None
     done: list[str] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         self.done.append(str(order.request["step"]))
         if self.failure is not None:
             raise self.failure
@@ -55,13 +56,13 @@ class Failing(Steps):
     install: StepFailed = field(default_factory=lambda: StepFailed("failed"))
     requests: list[Mapping[str, Any]] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         self.requests.append(order.request)
         if any("humanize" in pin for pin in order.request.get("pins", ())):
             raise self.install
         if order.request["step"] == "resolve" and not order.request["wanted"]:
             return Done({"resolution": ""})
-        return await super().perform(order, place, log_dir)
+        return await super().perform(order, place, log_dir, bench)
 
 
 def layers(home: Path, steps: Steps, have: Mapping[str, str] | None = None, turn: Turn | None = None) -> Layers:
@@ -182,11 +183,11 @@ class WithoutCompilers(Steps):
     late: str = ""
     compilers: list[bool] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         self.compilers.append(order.compilers)
         if order.request["step"] == "install" and (said := self.late if order.compilers else self.words):
             raise StepFailed("the installer failed", said=said)
-        return await super().perform(order, place, log_dir)
+        return await super().perform(order, place, log_dir, bench)
 
 
 UNBUILT = "error: Failed to build `humanize==4.17.0`\n  cause: The build backend returned an error\n\n         {}\n"
@@ -254,7 +255,7 @@ class Wanting(Steps):
     not_nearest: bool = False
     installed: list[Sequence[str]] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         if order.request["step"] == "resolve":
             listed, nearest = (
                 "humanize==4.17.0" in order.request["wanted"],
@@ -267,7 +268,7 @@ class Wanting(Steps):
         self.installed.append(order.request["pins"])
         if any("humanize==4.17.0" in pin for pin in order.request["pins"]):
             raise without_wheel()
-        return await super().perform(order, place, log_dir)
+        return await super().perform(order, place, log_dir, bench)
 
 
 @pytest.mark.parametrize(("not_nearest", "version"), [(False, "5.0"), (True, "6.0")])
@@ -302,10 +303,10 @@ class Resolving(Steps):
 
     requests: list[Mapping[str, Any]] = field(default_factory=list)
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         self.requests.append(order.request)
         if order.request["step"] != "resolve":
-            return await super().perform(order, place, log_dir)
+            return await super().perform(order, place, log_dir, bench)
         wanted, bound = order.request["wanted"], "numpy<2" in order.request["constraints"]
         if bound and any(line.startswith("numpy>=2") for line in wanted):
             raise StepFailed("failed", said="error: No solution found when resolving dependencies")

@@ -11,7 +11,7 @@ from vibed.apps.app import Build, Runtime
 from vibed.classify.tree import Tree
 from vibed.runtimes.builds import worker
 from vibed.runtimes.builds.built import Built
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.steps import StepFailed
 from vibed.sources.errors import ArchiveError
 
 BUILD = Build("esbuild", "", "node-24", site=False, kind="worker", package="src/index.ts", outputs=("public",))

@@ -13,6 +13,7 @@ from vibed.controller.starts import Starts
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.builds.provider import Builds
 from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.layers.ahead import Ahead
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.provider import Layers
@@ -68,9 +69,10 @@ def makers(
         return pinned(await of_clients(tools), config.registries)
 
     toolbox = Toolbox(config.home, tools)
+    ahead = Ahead(driver, Builder(), lambda template: host.roots.root(template).digest)
     workshop = Workshop(
         host,
-        driver,
+        ahead,
         toolbox,
         Compilers(config.home, tools, templates),
         Asked(registries),
@@ -88,6 +90,7 @@ def makers(
         version=toolbox.version,
         turn=turns.turn,
         limits=limits,
+        closing=ahead.close,
     )
     builds = Builds(BuiltStore(config.home, store), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
     return layers, builds

@@ -76,6 +76,11 @@ class Gate:
         """What registries refused, a sentence each: the operator's credentials are missing or do not fit."""
         return tuple(self._refused)
 
+    def forget(self) -> None:
+        """Begin anew with what was denied, and what failed: the next step is not to be told of the one before."""
+        self._denied.clear()
+        self._trouble.clear()
+
     def _hear(self, line: bytes) -> bool:
         """Take in what the gate says; whether it says that it is open."""
         with contextlib.suppress(ValueError, AttributeError):

@@ -60,7 +60,8 @@ async def _take_over(
         death.kill()
         await sandbox.wait()
         return None
-    if sandbox.state in (State.WARM, State.RUNNING, State.DRAINING):
+    # who waited for what a builder does is gone, and no app may ever get one
+    if sandbox.state in (State.WARM, State.RUNNING, State.DRAINING) and not spec.get("builder"):
         return sandbox
     await sandbox.destroy(0)
     return None

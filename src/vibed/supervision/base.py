@@ -179,6 +179,7 @@ class SupervisedDriver(ABC):
                 "cgroup_oom": str(group.oom or ""),
                 "cleanup": [],
                 "boot_timeout_s": _BOOT_S,
+                "builder": builder,
                 "log_owner": {"uid": os.geteuid(), "gid": uids.serve if self.host.privileged else os.getegid()},
                 "socket_owner": (
                     {"uid": uids.serve, "gid": uids.caddy}

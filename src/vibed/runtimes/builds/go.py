@@ -16,7 +16,7 @@ from vibed.classify.go_app import BINARY
 from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.compiler_words import lack
 from vibed.runtimes.layers.provider import Layers
-from vibed.runtimes.layers.work import Order, StepFailed
+from vibed.runtimes.layers.steps import Order, StepFailed
 from vibed.sandboxes.driver import RunFailed
 
 FAILED = "BuildFailed"

@@ -24,7 +24,7 @@ from vibed.runtimes.layers.compiler_words import wants_compiler
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.provider import Layers
-from vibed.runtimes.layers.work import Done, Order, StepFailed
+from vibed.runtimes.layers.steps import Done, Order, StepFailed
 from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.turn import Turn, one_after_another
 from vibed.sandboxes.driver import RunFailed

@@ -18,7 +18,7 @@ from vibed.classify.tree import Tree
 from vibed.classify.worker_app import WorkerApp
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.words import cause
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.steps import StepFailed
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.errors import ArchiveError
 

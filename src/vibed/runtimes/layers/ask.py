@@ -8,8 +8,9 @@ from pathlib import Path
 
 from vibed.apps.app import Install
 from vibed.runtimes.layers.keys import Base, Owner
+from vibed.runtimes.layers.steps import StepFailed
 from vibed.runtimes.layers.trouble import Trouble
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.workbench import Workbench
 from vibed.sandboxes.driver import RunFailed
 
 FAILED = "DependencyBuildFailed"
@@ -32,6 +33,8 @@ class Ask:
     log_dir: Path
     say: Callable[[str], None]
     """Hears each step as it begins."""
+    bench: Workbench | None = None
+    """Where its steps are done, one after another."""
     compiles: bool = True
     """Whether what has to be compiled is; else it fails, since another template may have it without."""
 

@@ -1,7 +1,8 @@
 """What a builder sandbox sends: a connection to a socket that it finds below a claim's mount.
 
 Eight bytes (big-endian) with the length of a JSON object, the object, and after it, of an installation, a tarball. A
-build that wrote among its packages sends those by a second one, as an installation does. So
+build that wrote among its packages sends those by a second one, as an installation does; who waits for an order gets it
+by the connection of its answer, and sends the next answer by a new one. So
 nothing on the host's disk is writable to a builder, and what it sends is bounded while it is read. The connection
 itself becomes the standard input of the program that unpacks the tarball, which is confined: no byte of it passes
 through this process.
@@ -16,11 +17,12 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _ANSWER_BYTES = 16 << 20
 
 
@@ -54,11 +56,25 @@ class Delivery:
             raise Undelivered("the builder's answer is no object")
         return answer
 
-    async def hand_on(self, take: Callable[[int], Awaitable[None]]) -> None:
+    async def order(self, request: Mapping[str, Any]) -> None:
+        """Send the next order, in the same form, to who has answered and waits for one. Raises Undelivered."""
+        assert self._connection is not None
+        body = json.dumps(request).encode()
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._connection, len(body).to_bytes(8, "big") + body)
+        except OSError as error:
+            raise Undelivered(f"the builder takes no order: {error}") from error
+
+    def no_more(self) -> None:
+        """Tell who waits for an order that none comes."""
+        if self._connection is not None:
+            self._connection.close()
+
+    async def hand_on(self, take: Callable[[int], Awaitable[T]]) -> T:
         """Have `take` read the rest from a descriptor, which is blocking and closed afterwards."""
         assert self._connection is not None
         self._connection.setblocking(True)
-        await take(self._connection.fileno())
+        return await take(self._connection.fileno())
 
     async def save(self, path: Path, *, most_bytes: int) -> None:
         """Write the rest to a file. Raises Undelivered, OSError."""

@@ -14,8 +14,8 @@ from vibed.runtimes.layers.ask import Ask, failure
 from vibed.runtimes.layers.keys import layer_key
 from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
+from vibed.runtimes.layers.steps import StepFailed
 from vibed.runtimes.layers.trouble import Trouble
-from vibed.runtimes.layers.work import StepFailed
 
 _RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,4}))?")
 _WANTED = re.compile(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,4})|(?:rc|beta)\d{1,3})?")

@@ -12,7 +12,9 @@ import json
 import os
 import secrets
 import signal
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from vibed.supervision.cgroups import BUILDING, Bounds
 from vibed.supervision.host import Host
 
 _DEADLINE_S = 300.0
+_TOO_LONG = f"the image was not made within {_DEADLINE_S:g} s"
 _MEMORY = 1 << 30
 _FILES = 400_000
 
@@ -43,6 +46,37 @@ class Taken:
     """Lines that pin them."""
 
 
+@asynccontextmanager
+async def image_beside(
+    host: Host, place: Path, *, most_bytes: int, take: Sequence[Taken], beyond: str
+) -> AsyncIterator[Callable[[int], Awaitable[Path]]]:
+    """As `make_image`, for a tarball that comes later, by its descriptor: what is taken over is written meanwhile."""
+    if not take:
+        yield lambda tarball: make_image(host, place, tarball, most_bytes=most_bytes, beyond=beyond)
+        return
+    ours, theirs = socket.socketpair()
+    early = asyncio.create_task(
+        make_image(host, place, theirs.fileno(), most_bytes=most_bytes, take=take, beyond=beyond, handed=True)
+    )
+
+    async def made(tarball: int) -> Path:
+        with contextlib.suppress(OSError):  # it has ended, and says why
+            socket.send_fds(ours, [b"\0"], [tarball])
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                return await asyncio.shield(early)
+        except TimeoutError:
+            raise ImageFailed(_TOO_LONG) from None
+
+    try:
+        yield made
+    finally:
+        early.cancel()
+        await asyncio.gather(early, return_exceptions=True)
+        ours.close()
+        theirs.close()
+
+
 async def make_image(
     host: Host,
     place: Path,
@@ -51,9 +85,11 @@ async def make_image(
     most_bytes: int,
     take: Sequence[Taken] = (),
     beyond: str = "",
+    handed: bool = False,
 ) -> Path:
     """`place/layer.erofs` of what the descriptor gives (None: nothing), beside what it takes over; `place` is a folder
-    of ours that the program gets for itself. `beyond`: a folder of the sandbox into which links may lead as well.
+    of ours that the program gets for itself. `beyond`: a folder of the sandbox into which links may lead as well;
+    `handed`: whether the descriptor is a socket by which that of the tarball comes.
 
     Raises ImageFailed, OSError.
     """
@@ -72,7 +108,7 @@ async def make_image(
         taken.chmod(0o644)
         binds = {"/taken.json": taken, **{at: one.image for at, one in held.items()}}
         spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs], binds)))
-        await _run(host, spec, tarball, most_bytes, beyond)
+        await _run(host, spec, tarball, most_bytes, beyond, handed=handed)
         image = work / "layer.erofs"
         if not image.is_file() or image.is_symlink():
             raise ImageFailed("no image came of it")
@@ -109,8 +145,9 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str], binds: Mapping[
     return confine
 
 
-async def _run(host: Host, spec: Path, tarball: int | None, most_bytes: int, beyond: str) -> None:
+async def _run(host: Host, spec: Path, tarball: int | None, most_bytes: int, beyond: str, *, handed: bool) -> None:
     argv = [str(host.agent), "confine", str(spec), "--", "/vibed-agent", "image", "/made/layer.erofs", "/taken.json"]
+    argv += ["--handed"] if handed else []
     argv += ["--beyond", beyond] if beyond else []
     argv += ["--max-bytes", str(most_bytes), "--max-files", str(_FILES)]
     process = await asyncio.create_subprocess_exec(
@@ -123,11 +160,12 @@ async def _run(host: Host, spec: Path, tarball: int | None, most_bytes: int, bey
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        # one that is to be handed over may take as long as what makes it
+        async with asyncio.timeout(None if handed else _DEADLINE_S):
             errors = await process.stderr.read(64 << 10)
             code = await process.wait()
     except TimeoutError:
-        raise ImageFailed(f"the image was not made within {_DEADLINE_S:g} s") from None
+        raise ImageFailed(_TOO_LONG) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from vibed.runtimes.layers.ask import Ask
 from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.layer import MODULES, Layer
+from vibed.runtimes.layers.steps import Done, Order
 from vibed.runtimes.layers.store import LayerStore
-from vibed.runtimes.layers.work import Done, Order
+from vibed.runtimes.layers.workbench import Workbench
 
 _MOST_FOLDERS = 300
 _FOLDER = re.compile(r"(?:(?!\.{1,2}/|node_modules/)[^/\x00-\x1f:]{1,100}/){0,12}node_modules")
@@ -25,7 +26,7 @@ _FOLDER = re.compile(r"(?:(?!\.{1,2}/|node_modules/)[^/\x00-\x1f:]{1,100}/){0,12
 class Steps(Protocol):
     """Who performs steps (`vibed.runtimes.layers.work.Workshop`)."""
 
-    async def perform(self, order: Order, place: Any, log_dir: Any) -> Done: ...
+    async def perform(self, order: Order, place: Any, log_dir: Any, bench: Workbench | None = None) -> Done: ...
     async def compose(self, take: tuple[Taken, ...], place: Any) -> Done: ...
 
 
@@ -37,12 +38,18 @@ class Making:
     steps: Steps
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def resolve(self, ask: Ask, request: Mapping[str, Any], *, compilers: bool = False) -> str:
+    def bench(self) -> Workbench:
+        """Where the steps of one layer are done; to be closed."""
+        stack = ExitStack()
+        return Workbench(stack.enter_context(self.store.making()), stack)
+
+    async def resolve(
+        self, ask: Ask, request: Mapping[str, Any], *, compilers: bool = False, builds: bool = True
+    ) -> str:
         """The resolution that a step answers with. Raises StepFailed, VibedError, OSError."""
+        order = self._order(ask, {"step": "resolve", **request}, compilers, builds)
         with self.store.making() as place:
-            done = await self.steps.perform(
-                self._order(ask, {"step": "resolve", **request}, compilers), place, ask.log_dir
-            )
+            done = await self.steps.perform(order, place, ask.log_dir, ask.bench)
         return str(done.answer.get("resolution", ""))
 
     async def layer(
@@ -82,18 +89,28 @@ class Making:
         place: Path,
         *,
         compilers: bool = False,
+        builds: bool = True,
         take: tuple[Taken, ...] = (),
     ) -> Done:
         """What a step installs, in an empty folder of its own. Raises StepFailed, VibedError, OSError."""
-        order = self._order(ask, {"step": "install", **request}, compilers)
-        return await self.steps.perform(replace(order, take=take), place, ask.log_dir)
+        order = self._order(ask, {"step": "install", **request}, compilers, builds)
+        return await self.steps.perform(replace(order, take=take), place, ask.log_dir, ask.bench)
 
-    def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool) -> Order:
+    def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool, builds: bool) -> Order:
         # what the source does not decide must not see it
         own = ask.owner is not None
         source = ask.source if own and not ask.install.by_files else None
-        request = {**request, "compilers": compilers}
-        return Order(ask.install.kind, ask.base.template, request, source, ask.strip, compilers=compilers, own=own)
+        request = {**request, "compilers": compilers, "builds": builds}
+        return Order(
+            ask.install.kind,
+            ask.base.template,
+            request,
+            source,
+            ask.strip,
+            compilers=compilers,
+            own=own,
+            builds=builds,
+        )
 
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:

@@ -23,7 +23,7 @@ from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
 from vibed.runtimes.layers.managers import choice, credentials
 from vibed.runtimes.layers.managers.manager import Manager, Wish
-from vibed.runtimes.layers.work import StepFailed
+from vibed.runtimes.layers.steps import StepFailed
 
 _WORKSPACE = re.compile(r'"workspace:[^"\n]{0,60}"')
 

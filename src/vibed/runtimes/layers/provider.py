@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.layers.making import Making, Steps
 from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.layers.workbench import Workbench
 from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.turn import Turn, one_after_another
@@ -53,10 +54,12 @@ class Layers:
         version: Callable[[str], str],
         turn: Turn | None = None,
         limits: ArchiveLimits = DEFAULT_LIMITS,
+        closing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`base`: what layers for a template are made for, None while it is not built; `version` of an installer;
-        `turn`: of each installation, one after another if None.
+        `turn`: of each installation, one after another if None; `closing`: what is called at the end.
         """
+        self._closing = closing
         self._store = store
         self._making = Making(store, steps)
         self._base = base
@@ -66,6 +69,7 @@ class Layers:
         self._turn = turn or one_after_another()
         self._limits = limits
         self._once: Once[tuple[Layer, tuple[str, ...]]] = Once()
+        self._clearing: set[asyncio.Task[None]] = set()
 
     def prepare(self) -> None:
         """Blocking: make the folders, and clear what an earlier vibeD left. Raises OSError."""
@@ -120,9 +124,19 @@ class Layers:
             return found
 
         async def make(say: Callable[[str], None]) -> tuple[Layer, tuple[str, ...]]:
-            ask = Ask(install, base, files, whose, asker.source, asker.strip, log_dir, say, compiles)
             async with self._turn(owner=asker.owner, app_id=asker.app_id):
-                return await self._make(request, ask)
+                bench = self._making.bench()
+                ask = Ask(install, base, files, whose, asker.source, asker.strip, log_dir, say, bench, compiles)
+                try:
+                    made = await self._make(request, ask)
+                except BaseException:
+                    await bench.close()
+                    raise
+                # the app need not wait for that
+                clearing = asyncio.create_task(self._clear_up(bench), name="clearing up after an installation")
+                self._clearing.add(clearing)
+                clearing.add_done_callback(self._clearing.discard)
+                return made
 
         try:
             which = request if compiles else f"{request} uncompiled"
@@ -152,6 +166,9 @@ class Layers:
     async def close(self) -> None:
         """End what is in the making."""
         await self._once.close()
+        await asyncio.gather(*self._clearing, return_exceptions=True)
+        if self._closing is not None:
+            await self._closing()
 
     async def tidy(self) -> None:
         """Have what is not worth its place go. Raises OSError."""
@@ -173,9 +190,12 @@ class Layers:
             raise _not_now(error.message, error.hint) from error
         with contextlib.suppress(OSError):  # it is only resolved again then
             await asyncio.to_thread(self._store.remember, request, layer.key, notes)
+        return layer, notes
+
+    async def _clear_up(self, bench: Workbench) -> None:
+        await bench.close()
         with contextlib.suppress(OSError):
             await self.tidy()
-        return layer, notes
 
     def _asked(self, install: Install, base: Base, asker: Asker) -> tuple[str, Mapping[str, bytes], Owner | None]:
         """The request's key, the files that it names, and whose alone it is. Blocking."""

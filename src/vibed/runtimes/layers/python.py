@@ -1,8 +1,12 @@
 """A layer of Python packages: resolved and installed by uv.
 
-Two steps in two sandboxes. Resolving may run code of packages (to learn what an old one depends on), so what a
-resolving sandbox says is only believed for the request that it was for. Installing starts anew from the pinned list
-alone, each file verified by its hash, and the list is the layer's key: nobody can put anything else under it.
+Two steps. What resolving comes to is only believed for the request that it was for; installing begins with the pinned
+list alone, each file verified by its hash, and the list, as this process read it, is the layer's key: nobody can put
+anything else under it.
+
+Few resolutions have to run code of packages (to learn what an old one depends on), so that is refused at first:
+installing then goes on in the sandbox of resolving, in which no code of anybody has run. Where a resolution cannot do
+without, it is made with it, and installing has a sandbox of its own (`vibed.runtimes.layers.workbench`).
 
 What the template has is preferred, and only what it has not, or has in another version, is in the layer. Packages that
 another layer has are taken over from it, compiled as they are there (`templates/_builder/pieces.py` says of which they
@@ -23,9 +27,9 @@ from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
 from vibed.runtimes.layers.pins import Pin, bound, hashes_of, missing, parse, without
 from vibed.runtimes.layers.python_install import Installation
+from vibed.runtimes.layers.steps import StepFailed
 from vibed.runtimes.layers.trouble import Trouble
 from vibed.runtimes.layers.uv_words import explain
-from vibed.runtimes.layers.work import StepFailed
 from vibed.runtimes.templates import INTERPRETER
 
 _TRIES = 12
@@ -120,15 +124,18 @@ async def _resolved(ask: Ask, making: Making, gone: Mapping[str, Gone], compiler
 async def _pins(
     ask: Ask, making: Making, gone: Mapping[str, Gone], constraints: Sequence[str], compilers: bool
 ) -> tuple[Pin, ...]:
-    resolution = await making.resolve(
-        ask,
-        {
-            "wanted": without(ask.install.wanted, gone),
-            "constraints": constraints,
-            "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
-        },
-        compilers=compilers,
-    )
+    request = {
+        "wanted": without(ask.install.wanted, gone),
+        "constraints": constraints,
+        "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
+    }
+    own = ask.owner is not None
+    try:
+        resolution = await making.resolve(ask, request, compilers=compilers, builds=own)
+    except StepFailed as error:
+        if own or not error.answer.get("barred"):
+            raise
+        resolution = await making.resolve(ask, request, compilers=compilers)
     # in another version than the one that could not be had, some package wants it
     return tuple(
         pin for pin in parse(resolution) if pin.name not in gone or gone[pin.name].version not in ("", pin.version)

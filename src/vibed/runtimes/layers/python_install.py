@@ -16,7 +16,7 @@ from pathlib import Path
 from vibed.runtimes.layers.ask import Ask
 from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.making import Making
-from vibed.runtimes.layers.work import Clashed, Done, StepFailed
+from vibed.runtimes.layers.steps import Clashed, Done, StepFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class Installation:
         return replace(done, pieces=tuple(self.pins) if whole else ())
 
     async def _step(self, take: tuple[Taken, ...], pins: Collection[str], place: Path, *, builds: bool) -> Done:
-        request = {"pins": list(pins), "verified": self.verified, "builds": builds}
-        return await self.making.install(self.ask, request, place, compilers=self.compilers, take=take)
+        request = {"pins": list(pins), "verified": self.verified}
+        return await self.making.install(self.ask, request, place, compilers=self.compilers, builds=builds, take=take)
 
 
 def _folder(place: Path, name: str) -> Path:

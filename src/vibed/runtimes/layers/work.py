@@ -1,4 +1,5 @@
-"""One step of a build: a builder sandbox is booted, does it, and is destroyed.
+"""Steps of builds: for each a builder sandbox is booted, does it, and is destroyed; where that is safe it may wait for
+the next one instead (`workbench`).
 
 A step gets the source (or an empty folder), the program and its orders, the tools and a way to the registries. What
 comes of it is an answer and, of an installation, an image.
@@ -16,24 +17,25 @@ import tarfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.runtimes.gate import registry_gate
+from vibed.runtimes.layers.ahead import Boots
 from vibed.runtimes.layers.compilers import Compilers
-from vibed.runtimes.layers.delivery import Delivery, Undelivered, delivery
+from vibed.runtimes.layers.delivery import delivery
 from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken, make_image
+from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
 from vibed.runtimes.layers.toolbox import Toolbox
+from vibed.runtimes.layers.workbench import Opened, Workbench
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.shipped import shipped
-from vibed.sandboxes.driver import Builder, Exit, Mount, Run, RunFailed, Sandbox
+from vibed.sandboxes.driver import Builder, Mount, Run, Sandbox
 from vibed.supervision.host import Host
 
 APP = "_build"
 """The app that a build runs as: a name that no app can have."""
-_APP_FOLDER = "/app"
-"""Where a sandbox has a source."""
 _PROGRAMS = {
     "python": ("/usr/bin/python3", "-I", "/layers/out/python.py"),
     "node": ("node", "/layers/out/node.cjs"),
@@ -43,100 +45,13 @@ _PROGRAMS = {
 }
 _PROJECT = ("project.cjs", "compilers.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs", "angular_fonts.cjs")
 _FILES: Mapping[str, tuple[str, ...]] = {
-    "python": ("python.py", "pieces.py", "linked.py", "wheels.py"),
+    "python": ("python.py", "alone.py", "pieces.py", "linked.py", "wheels.py"),
     "node": ("node.cjs", "answer.cjs", "compilers.cjs", "linked.py"),
     "build": ("build.cjs", *_PROJECT),
     "worker": ("worker.cjs", "bundle.cjs", *_PROJECT),
     "go": (),
 }
-_CURES = {
-    ".prisma.sh": 'Prisma 7 needs no engine from there, nor do 6.16 and newer with engineType = "client" in the'
-    " generator, each with a driver adapter",
-}
-"""By how hosts end that packages ask for what no registry has: what does without."""
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a step is to do."""
-
-    kind: str
-    template: str
-    request: Mapping[str, Any]
-    source: Path | None = None
-    """The app's, where it decides what comes of it; else the step sees none of it."""
-    strip: str = ""
-    mounts: tuple[Mount, ...] = ()
-    """What it needs beside the tools."""
-    compilers: bool = False
-    """Whether it gets what packages are compiled with."""
-    take: tuple[Taken, ...] = ()
-    """What the image has beside what is installed."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    own: bool = False
-    """Whether what comes of it belongs to one owner's app: links of it may then lead into the app's folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of a step."""
-
-    answer: Mapping[str, Any]
-    image: Path | None = None
-    """In the place that the step had for itself; gone with it."""
-    pieces: tuple[str, ...] = ()
-    """Which packages another layer may take over from the image, by the lines that pin them."""
-    archive: Path | None = None
-    """So too: what an app's own build made."""
-
-
-class StepFailed(Exception):
-    """An installer failed, or what it ran. The message says how where it did not say so itself."""
-
-    code = "StepFailed"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        said: str = "",
-        exit: Exit | None = None,
-        denied: Mapping[str, int] | None = None,
-        unreachable: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.said = said
-        """The installer's own words; empty when it came to none."""
-        self.exit = exit
-        self.answer: Mapping[str, Any] = {}
-        """What the step's program sent."""
-        self.denied = dict(denied or {})
-        """Hosts that were asked for and refused, and how often."""
-        self.unreachable = unreachable
-        """What the registries failed in."""
-
-    def elsewhere(self, while_: str) -> str:
-        """What was asked for that is no registry, in words; empty when nothing was. `while_`: what was done then."""
-        if not self.denied:
-            return ""
-        hosts = ", ".join(sorted(self.denied)[:5])
-        cures = [
-            cure for host, cure in _CURES.items() if any(one.rpartition(":")[0].endswith(host) for one in self.denied)
-        ]
-        return "; ".join(
-            [f"the build asked for {hosts}: only the package registries can be reached while {while_}", *cures]
-        )
-
-
-class Clashed(StepFailed):
-    """What was installed, and what is taken over, do not go together."""
-
-
-class Boots(Protocol):
-    """The part of a driver that is needed here."""
-
-    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox: ...
 
 
 @dataclass(eq=False)
@@ -149,24 +64,52 @@ class Workshop:
     compilers: Compilers
     registries: Callable[[], Awaitable[Registries]]
     timeout_s: float
-    """For one step."""
+    """For all that is done in one sandbox."""
     limits: Builder = field(default_factory=Builder)
     most_bytes: int = 2 << 30
     """Of one layer."""
 
-    async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
-        """`place`: an empty folder for this step alone. Raises StepFailed, VibedError (what is no fault of the app),
+    async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
+        """`place`: an empty folder for this step alone; `bench`: where it is done, else in a sandbox of its own. Raises
+        StepFailed, VibedError (what is no fault of the app), OSError.
+        """
+        if bench is None:
+            one = await self._open(order, place, log_dir)
+            try:
+                return await one.perform(order, place)
+            finally:
+                await one.stack.aclose()
+        one = bench.opened(order) or await self._open(order, bench.folder(), log_dir, more=True)
+        try:
+            return await one.perform(order, place)
+        finally:
+            bench.leave(one)
+
+    async def compose(self, take: tuple[Taken, ...], place: Path) -> Done:
+        """An image of what is taken over, without anything being installed. Raises StepFailed, OSError."""
+        try:
+            image = await make_image(self.host, place, None, most_bytes=self.most_bytes, take=take)
+        except Clash as error:
+            raise Clashed(str(error)) from error
+        except ImageFailed as error:
+            raise StepFailed(str(error)) from error
+        return Done({"installed": True}, image)
+
+    async def _open(self, order: Order, place: Path, log_dir: Path, *, more: bool = False) -> Opened:
+        """A sandbox with an order. `place`: an empty folder, there for as long as the sandbox. Raises VibedError,
         OSError.
         """
         mounts = [Mount(await self.toolbox.image(), "/layers/tools"), *order.mounts]
         if order.compilers:
             mounts += await self.compilers.mounts(order.template)
-        out = await asyncio.to_thread(_lay_out, place, order)
+        registries = await self.registries()
         async with contextlib.AsyncExitStack() as stack:
-            gate = await stack.enter_async_context(registry_gate(self.host, await self.registries()))
+            booting = asyncio.create_task(self.driver.boot(order.template, urgent=True, builder=self.limits))
+            stack.push_async_callback(_destroyed, booting)
+            gate = await stack.enter_async_context(registry_gate(self.host, registries))
+            out = await asyncio.to_thread(_lay_out, place, order)
             one = await stack.enter_async_context(delivery(out))
-            sandbox = await self.driver.boot(order.template, urgent=True, builder=self.limits)
-            stack.push_async_callback(_destroy, sandbox)
+            sandbox = await booting
             run = Run(
                 app_id=APP,
                 version=1,
@@ -178,99 +121,24 @@ class Workshop:
                 mounts=(*mounts, Mount(out, "/layers/out"), gate.mount),
                 start_timeout_s=self.timeout_s,
             )
-            try:
-                return await self._attend(sandbox, run, one, order, place, log_dir)
-            except StepFailed as error:
-                error.denied = dict(gate.denied())
-                error.unreachable = gate.trouble()
-                raise
-
-    async def compose(self, take: tuple[Taken, ...], place: Path) -> Done:
-        """An image of what is taken over, without anything being installed. Raises StepFailed, OSError."""
-        try:
-            image = await make_image(self.host, place, None, most_bytes=self.most_bytes, take=take)
-        except ImageFailed as error:
-            raise _fault(error) from error
-        return Done({"installed": True}, image)
-
-    async def _attend(
-        self, sandbox: Sandbox, run: Run, one: Delivery, order: Order, place: Path, log_dir: Path
-    ) -> Done:
-        """Wait for the program's end and for what it sends, which may come in any order."""
-        taking = asyncio.create_task(self._take(one, order, place))
-        running = asyncio.create_task(
-            sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
-        )
-        try:
-            await asyncio.wait((taking, running), return_when=asyncio.FIRST_COMPLETED)
-            if taking.done() and (failure := taking.exception()) is not None:
-                raise _fault(failure)
-            failed: RunFailed | None = None
-            try:
-                await running
-            except RunFailed as error:
-                failed = error
-            # what was sent before the end is there
-            try:
-                async with asyncio.timeout(30 if failed else None):
-                    done = await taking
-            except TimeoutError:
-                done = Done({})
-            except (Undelivered, ImageFailed) as error:
-                if failed is None:
-                    raise _fault(error) from error
-                done = Done({})
-        finally:
-            for task in (taking, running):
-                task.cancel()
-            await asyncio.gather(taking, running, return_exceptions=True)
-        said = done.answer.get("failed")
-        if isinstance(said, str):
-            fault = StepFailed("the installer failed", said=said, exit=failed.exit if failed else None)
-            fault.answer = done.answer
-            raise fault
-        if failed is not None:
-            raise StepFailed(failed.message, exit=failed.exit)
-        return done
-
-    async def _take(self, one: Delivery, order: Order, place: Path) -> Done:
-        answer = await one.answer()
-        archive: Path | None = None
-        if answer.get("built"):
-            archive = place / "built.tar.gz"
-            await one.save(archive, most_bytes=self.most_bytes)
-            if not answer.get("carried"):
-                return Done(answer, archive=archive)
-            answer = {**await one.answer(), **answer}
-        image: Path | None = None
-        if answer.get("installed"):
-
-            async def take(descriptor: int) -> None:
-                nonlocal image
-                image = await make_image(
-                    self.host,
-                    place,
-                    descriptor,
-                    most_bytes=self.most_bytes,
-                    take=order.take,
-                    beyond=_APP_FOLDER if order.own else "",
-                )
-
-            await one.hand_on(take)
-        return Done(answer, image, archive=archive)
+            running = asyncio.create_task(
+                sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
+            )
+            stack.push_async_callback(_cancelled, running)
+            return Opened(order, running, one, gate, self.host, self.most_bytes, stack.pop_all(), more)
 
 
-def _fault(failure: BaseException) -> BaseException:
-    if isinstance(failure, Clash):
-        return Clashed(str(failure))
-    if isinstance(failure, (Undelivered, ImageFailed)):
-        return StepFailed(str(failure))
-    return failure
-
-
-async def _destroy(sandbox: Sandbox) -> None:
-    with contextlib.suppress(VibedError):
+async def _destroyed(booting: asyncio.Task[Sandbox]) -> None:
+    """End a sandbox, whether it has been booted or not."""
+    booting.cancel()
+    with contextlib.suppress(asyncio.CancelledError, VibedError):
+        sandbox = await booting
         await asyncio.shield(sandbox.destroy(0))
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _runtime(order: Order) -> Runtime:
