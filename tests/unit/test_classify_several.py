@@ -112,6 +112,10 @@ def test_below_the_root_a_file_of_any_name_that_starts_a_server_is_one() -> None
     part = "from flask import Flask\napp = Flask(__name__)\n"
     with pytest.raises(NotAWebApp):
         decided({"src/parts.py": part, "tests/web.py": web, "debug.py": "print(input())"})
+    # nor is what a library brings for those who make one of it
+    library = "from werkzeug.serving import run_simple\ndef main(): run_simple('', 80, x)\nif __name__ == '__main__': main()\n"
+    with pytest.raises(NotAWebApp):
+        decided({"src/shop/cli.py": library, "src/shop/__init__.py": "", "pyproject.toml": '[project]\nname = "shop"'})
 
 
 def test_a_folder_deep_inside_is_no_server_by_its_name_alone() -> None:

@@ -132,7 +132,8 @@ class PythonServers:
             if "__main__" not in self.tree.text(path) or _NONE.match(path.rpartition("/")[2]):
                 continue
             source = self.sources[path]
-            if self.sources.own_frameworks(path) and source.has_main and source.main_serves and self.serves(path):
+            frameworks = self.sources.own_frameworks(path) - _LIBRARIES
+            if frameworks and source.has_main and source.main_serves and self.serves(path):
                 found.append(path)
         return [path for path in found if not self._is_imported(path, found)]
 
