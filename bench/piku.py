@@ -35,6 +35,16 @@ _PREPARE_S = 900.0
 """uwsgi is compiled, once: pip keeps what came of it."""
 _PUSH_S = 300.0
 _END_S = 10.0
+_SETTINGS = (
+    "PIP_",
+    "NPM_CONFIG_",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_",
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
 _CLIENTS = {
     "PIP_CONFIG_FILE": ("PIP_CONFIG_FILE", ".config/pip/pip.conf", ".pip/pip.conf"),
     "NPM_CONFIG_USERCONFIG": ("NPM_CONFIG_USERCONFIG", ".npmrc"),
@@ -220,7 +230,7 @@ def _program(clone: Path) -> bytes:
 
 
 def _client_settings() -> dict[str, str]:
-    found = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "NPM_CONFIG_", "SSL_CERT"))}
+    found = {name: value for name, value in os.environ.items() if name.upper().startswith(_SETTINGS)}
     for name, (variable, *files) in _CLIENTS.items():
         places = [Path.home() / file for file in files]
         if variable not in os.environ and (there := [place for place in places if place.is_file()]):

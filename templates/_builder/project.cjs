@@ -18,13 +18,16 @@ const CACHES = /^\..*(?:cache|te?mp|vite|turbo|log|lock|state|yarn|\.ya?ml|\.jso
 const KEPT = new Set(['.bin', '.pnpm', '.store'])
 /** Whoever's packages they are, scripts of the project call the others by its usual managers. */
 const MANAGERS = {
-  npm: `exec node ${NPM} "$@"`,
+  npm: `[ "$1" = run ] && [ $# = 2 ] && exec node ${answer.OUT}/run_script.cjs ${NPM} "$2"
+exec node ${NPM} "$@"`,
   npx: `[ "$1" = --yes ] || [ "$1" = -y ] && shift; exec "$@"`,
   ...Object.fromEntries(['yarn', 'pnpm', 'bun'].map((name) => [name,
     `[ "$1" = run ] || [ "$1" = exec ] && shift
 case "$1" in -s|--silent) shift;; esac
 if node -e 'process.exit(require("./package.json").scripts?.[process.argv[1]] ? 0 : 1)' "$1"; then
-  script=$1; shift; [ "$1" = -- ] && shift; exec node ${NPM} run "$script" -- "$@"
+  script=$1; shift; [ "$1" = -- ] && shift
+  [ $# = 0 ] && exec node ${answer.OUT}/run_script.cjs ${NPM} "$script"
+  exec node ${NPM} run "$script" -- "$@"
 fi
 exec "$@"`]))
 }
@@ -96,11 +99,14 @@ async function environment (own, compiles) {
 /** Runs a line of the shell, its words in the log; resolves to its status and the end of what it said. */
 function run (line, env) {
   return new Promise((resolve, reject) => {
+    let status
     const child = spawn('sh', ['-c', line], { cwd: APP, env, stdio: ['ignore', 'pipe', 'pipe'] })
     const told = answer.heard(child)
     child.on('error', reject)
+    const done = () => resolve({ status, told: told() })
+    child.on('close', done)
     // what it left running holds its output open, and is ended with the sandbox
-    child.on('exit', (status) => setTimeout(() => resolve({ status: status ?? 1, told: told() }), 50))
+    child.on('exit', (code) => { status = code ?? 1; setTimeout(done, 50) })
   })
 }
 

@@ -156,6 +156,36 @@ async def test_a_build_script_makes_a_site(maker: Maker) -> None:
 
 
 @one
+async def test_a_script_of_the_project_is_told_what_npm_tells_one(maker: Maker) -> None:
+    names = (
+        "NODE npm_execpath npm_node_execpath npm_config_user_agent npm_config_local_prefix npm_package_json INIT_CWD"
+    )
+    names += " npm_lifecycle_event npm_lifecycle_script npm_package_name npm_package_version npm_package_config_word_s"
+    names += " npm_package_engines_node npm_package_bin_own npm_package_main npm_command"
+    facts = (
+        "const fs = require('fs'); const { env } = process; fs.mkdirSync('facts', { recursive: true });"
+        f" const told = Object.fromEntries('{names}'.split(' ').map((name) => [name, env[name]]));"
+        " told.bins = env.PATH.split(':').filter((one) => one.endsWith('.bin')).slice(0, 2);"
+        " fs.writeFileSync(`facts/${process.argv[2]}-${env.npm_lifecycle_event}`, JSON.stringify(told));"
+    )
+    scripts = {
+        "build": "bundle && npm run ours && npm run --foreground-scripts theirs",
+        **{f"{when}{whose}": f"node facts.cjs {whose}" for when in ("pre", "", "post") for whose in ("ours", "theirs")},
+    }
+    package = {
+        "name": "app", "version": "1.2.3", "main": "x.js", "config": {"word-s": "of config"}, "bin": {"own": "x.js"},
+        "engines": {"node": ">=20"}, "scripts": scripts, "devDependencies": {"bundler": "^1", "@some/where": "*"},
+    }  # fmt: skip
+    moved = "require('fs').cpSync('facts', 'dist/facts', { recursive: true })"
+    scripts["postbuild"] = f'node -e "{moved}"'
+    made = contents(await maker.build("", {"package.json": json.dumps(package), "facts.cjs": facts}))
+    for when in ("pre", "", "post"):
+        ours = made[f"facts/ours-{when}ours"]
+        assert ours.replace("ours", "theirs") == made[f"facts/theirs-{when}theirs"]
+        assert '"npm_package_config_word_s":"of config"' in ours
+
+
+@one
 async def test_the_same_source_is_never_built_twice(maker: Maker) -> None:
     first = await maker.build("bundle")
     done = list(maker.steps.done)

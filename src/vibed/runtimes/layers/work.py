@@ -43,7 +43,15 @@ _PROGRAMS = {
     "worker": ("node", "/layers/out/worker.cjs"),
     "go": ("/usr/lib/vibed/vibed-agent", "gobuild"),
 }
-_PROJECT = ("project.cjs", "compilers.cjs", "tarball.cjs", "answer.cjs", "google_fonts.cjs", "angular_fonts.cjs")
+_PROJECT = (
+    "project.cjs",
+    "run_script.cjs",
+    "compilers.cjs",
+    "tarball.cjs",
+    "answer.cjs",
+    "google_fonts.cjs",
+    "angular_fonts.cjs",
+)
 _FILES: Mapping[str, tuple[str, ...]] = {
     "python": ("python.py", "alone.py", "pieces.py", "linked.py", "wheels.py"),
     "node": ("node.cjs", "answer.cjs", "compilers.cjs", "linked.py"),
