@@ -34,7 +34,7 @@ def explain(output: str, node: str, unknown: Iterable[str] = ()) -> Trouble:
     said = [re.sub(r"^(?:404|notarget|ERESOLVE|JSON\.parse|code \S+)\s*", "", line) for line in lines]
     said = [line for line in said if line and not line.startswith(("A complete log", "For a full report", "/"))]
     if code == "E404":
-        return _not_there(said, unknown)
+        return _no_file(said) or _not_there(said, unknown)
     if code == "ETARGET":
         name = re.search(r"No matching version found for (.+)@([^@\s]+?)\.?$", "\n".join(said), re.MULTILINE)
         if name:
@@ -85,6 +85,19 @@ def explain(output: str, node: str, unknown: Iterable[str] = ()) -> Trouble:
     if any(line.startswith("command failed") for line in said):
         return _script(output, lines, node)
     return Trouble(_short(said[0] if said else _last(output)), packages=frozenset(_packages("\n".join(said))))
+
+
+def _no_file(said: list[str]) -> Trouble | None:
+    """The version that a lock names, where the registry has the package without it."""
+    file = re.search(r"GET \S+?/((?:@[^/\s]+(?:/|%2f))?[^/\s]+)/-/[^/\s]*?-(\d[^/\s]*)\.tgz", "\n".join(said))
+    if file is None:
+        return None
+    name = file[1].replace("%2f", "/")
+    return Trouble(
+        f"the package registry does not have {name} {file[2]}, which package-lock.json names",
+        f"ask for another version: npm install {name}@latest writes it into both files",
+        frozenset({name}),
+    )
 
 
 def _not_there(said: list[str], unknown: Iterable[str]) -> Trouble:
