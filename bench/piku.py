@@ -84,7 +84,14 @@ class Piku:
         folder.mkdir()
         app = PikuApp(self, folder, free_port())
         app.git("init", "--quiet", "--initial-branch", "main")
-        app.commit({**files, "ENV": f"PORT={app.port}\nBIND_ADDRESS=127.0.0.1\n"})
+        # of its own environment it passes npm hardly anything: what it has to know goes where an app's settings are
+        told = {
+            "PORT": str(app.port),
+            "BIND_ADDRESS": "127.0.0.1",
+            "NPM_CONFIG_CACHE": str(self._home / ".npm"),
+            **{name: value for name, value in _client_settings().items() if not name.startswith("PIP_")},
+        }
+        app.commit({**files, "ENV": "".join(f"{name}={value}\n" for name, value in told.items())})
         return app
 
     def run(self, *arguments: str, cwd: Path | None = None) -> None:
