@@ -1,5 +1,5 @@
 // Command vibed-agent is vibeD's one static binary beside Python: supervisor of a sandbox, agent inside it,
-// the launcher that confines a process, the unpacker of sources, the maker of images, and the server of sites with rules.
+// the launcher that confines a process, the unpacker of sources, the maker of images (npmtree: of node_modules), and the server of sites with rules.
 // docs/reference/supervisor.md is its contract.
 package main
 
@@ -10,6 +10,7 @@ import (
 	"vibed.dev/agent/confine"
 	"vibed.dev/agent/gobuild"
 	"vibed.dev/agent/inside"
+	"vibed.dev/agent/npmtree"
 	"vibed.dev/agent/registry"
 	"vibed.dev/agent/sites"
 	"vibed.dev/agent/supervise"
@@ -24,6 +25,7 @@ var modes = map[string]func(args []string) int{
 	"confine":   confine.Main,
 	"gobuild":   gobuild.Main,
 	"image":     unpack.ImageMain,
+	"npmtree":   npmtree.Main,
 	"registry":  registry.Main,
 	"sites":     sites.Main,
 	"supervise": supervise.Main,
@@ -37,6 +39,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|image|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|image|npmtree|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

@@ -128,6 +128,20 @@ func (w *Writer) Again(name, earlier string) error {
 	return w.place(name, n)
 }
 
+// Has says whether a name is there.
+func (w *Writer) Has(name string) bool { return w.nodes[name] != nil }
+
+// Remove takes a file's or link's name away; what was written of it stays in the image.
+func (w *Writer) Remove(name string) error {
+	n, ok := w.nodes[name]
+	if !ok || n.children != nil {
+		return ErrNotThere
+	}
+	delete(w.nodes, name)
+	delete(w.nodes[dir(name)].children, path.Base(name))
+	return nil
+}
+
 // Close writes what is left of the image; out is not closed.
 func (w *Writer) Close() error {
 	order := []*node{}

@@ -40,6 +40,10 @@ async function main () {
     console.log('a package has no ready-made file for this machine: it is compiled')
     compilers(env)
   }
+  if (request.laid) {
+    const copied = spawnSync('cp', ['-a', path.join(request.laid, 'node_modules'), place], { encoding: 'utf8' })
+    if (copied.status !== 0) return answer.failed(copied.stderr || 'what was laid out could not be copied')
+  }
   if (request.step === 'resolve') console.log('resolving the dependencies of package.json')
   for (const command of request.commands) {
     const { status, told } = await run(command, place, env)

@@ -212,7 +212,11 @@ def _told_of(tarball: bytes) -> dict[str, object]:
     with tarfile.open(fileobj=io.BytesIO(tarball)) as archive:
         file = archive.extractfile("package/package.json")
         manifest = json.loads(file.read()) if file is not None else {}
-    told = {key: manifest[key] for key in ("bin", "dependencies", "scripts") if key in manifest}
+    kept = (
+        "bin", "dependencies", "scripts", "optionalDependencies", "peerDependencies", "peerDependenciesMeta",
+        "bundleDependencies", "os", "cpu", "libc", "engines",
+    )  # fmt: skip
+    told = {key: manifest[key] for key in kept if key in manifest}
     return {**told, **({"hasInstallScript": True} if "install" in manifest.get("scripts", {}) else {})}
 
 

@@ -23,6 +23,7 @@ from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
+from vibed.runtimes.layers.npm_tree.plan import Plan
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.steps import Order
 from vibed.runtimes.layers.store import LayerStore
@@ -93,6 +94,10 @@ class Counting:
     async def compose(self, take: tuple[Taken, ...], place: Path) -> Any:
         self.done.append("compose")
         return await self.workshop.compose(take, place)
+
+    async def lay(self, plan: Plan, place: Path) -> Any:
+        self.done.append("lay")
+        return await self.workshop.lay(plan, place)
 
 
 def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries) -> Counting:
@@ -669,7 +674,7 @@ async def test_an_addon_is_compiled_by_node_gyp_against_the_templates_own_node(m
     }
     layer = await maker.provide(Install("node", "npm", wanted=("addon@*",)))
     assert await maker.run(layer, "console.log(require('/layers/node/node_modules/addon')())") == "seven"
-    assert maker.steps.done == ["resolve", "install", "install"]
+    assert maker.steps.done == ["resolve", *(["lay", "install"] * 2)]
 
 
 @one

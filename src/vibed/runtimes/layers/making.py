@@ -14,10 +14,15 @@ from typing import Any, Protocol
 from vibed.runtimes.layers.ask import Ask
 from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.layer import MODULES, Layer
+from vibed.runtimes.layers.npm_tree.laying import Laid
+from vibed.runtimes.layers.npm_tree.plan import Plan
 from vibed.runtimes.layers.steps import Done, Order
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.workbench import Workbench
+from vibed.sandboxes.driver import Mount
 
+LAID = "/layers/laid"
+"""Where a builder has what was laid out for it."""
 _MOST_FOLDERS = 300
 _FOLDER = re.compile(r"(?:(?!\.{1,2}/|node_modules/)[^/\x00-\x1f:]{1,100}/){0,12}node_modules")
 """One in which packages lie; a colon would part it in two on PATH."""
@@ -28,6 +33,7 @@ class Steps(Protocol):
 
     async def perform(self, order: Order, place: Any, log_dir: Any, bench: Workbench | None = None) -> Done: ...
     async def compose(self, take: tuple[Taken, ...], place: Any) -> Done: ...
+    async def lay(self, plan: Plan, place: Any) -> Laid: ...
 
 
 @dataclass(eq=False)
@@ -91,10 +97,14 @@ class Making:
         compilers: bool = False,
         builds: bool = True,
         take: tuple[Taken, ...] = (),
+        laid: Path | None = None,
     ) -> Done:
-        """What a step installs, in an empty folder of its own. Raises StepFailed, VibedError, OSError."""
+        """What a step installs, in an empty folder of its own. `laid`: an image of what is there already. Raises
+        StepFailed, VibedError, OSError.
+        """
         order = self._order(ask, {"step": "install", **request}, compilers, builds)
-        return await self.steps.perform(replace(order, take=take), place, ask.log_dir, ask.bench)
+        mounts = () if laid is None else (Mount(laid, LAID),)
+        return await self.steps.perform(replace(order, take=take, mounts=mounts), place, ask.log_dir, ask.bench)
 
     def _order(self, ask: Ask, request: Mapping[str, Any], compilers: bool, builds: bool) -> Order:
         # what the source does not decide must not see it

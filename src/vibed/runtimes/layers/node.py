@@ -7,12 +7,15 @@ scripts of packages run, whatever managers do by default: a builder is the place
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Install
@@ -23,7 +26,9 @@ from vibed.runtimes.layers.layer import Layer
 from vibed.runtimes.layers.making import Making
 from vibed.runtimes.layers.managers import choice, credentials
 from vibed.runtimes.layers.managers.manager import Manager, Wish
-from vibed.runtimes.layers.steps import StepFailed
+from vibed.runtimes.layers.npm_tree import plan
+from vibed.runtimes.layers.npm_tree.installation import Installation
+from vibed.runtimes.layers.steps import Done, StepFailed
 
 _WORKSPACE = re.compile(r'"workspace:[^"\n]{0,60}"')
 
@@ -37,14 +42,15 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
     notes = [chosen.note] if chosen.note else []
     if ask.install.wanted:
         lock = None  # what there is holds where it fits, and lacks the rest
-    node = next((version for name, version in ask.base.packages.items() if name.startswith("nodejs")), "24")
+    node = _node_version(ask)
     compilers = False
     for _ in range(5):
         try:
             if lock is None:
                 ask.say("resolving")
                 lock = await _resolve(ask, making, manager, files, chosen.lock, wish)
-            layer = await _install(ask, making, manager, installer, files, lock, wish, compilers=compilers)
+            fresh = lock != chosen.lock
+            layer = await _install(ask, making, manager, installer, files, lock, wish, fresh=fresh, compilers=compilers)
             return layer, (*notes, *layer.notes)
         except StepFailed as error:
             trouble = manager.explain(error.said, node, unknown(error)) if error.said else None
@@ -94,8 +100,10 @@ async def _install(
     lock: str,
     wish: Wish,
     *,
+    fresh: bool,
     compilers: bool,
 ) -> Layer:
+    """`fresh`: the manager has just made the lock of these files."""
     step = manager.installing(wish)
     named = ask.install.by_files
     others = {name: text for name, text in files.items() if name not in node_locks.MANAGERS}
@@ -110,7 +118,25 @@ async def _install(
     packages = manager.pinned(lock, development=wish.development)
     ask.say(f"installing {len(packages)} packages")
     request = {"files": manager.placed(files, lock), **_place(ask), **step}
-    return await making.layer(ask, key, packages, partial(making.install, ask, request, compilers=compilers))
+    install: Callable[[Path], Awaitable[Done]] = partial(making.install, ask, request, compilers=compilers)
+    if manager.rebuilding is not None and ask.owner is None and not wish.loose:
+        with contextlib.suppress(plan.Left):
+            placed = manager.placed(files, lock)
+            made = plan.of(
+                placed, placed[manager.lock], _machine(ask, installer), development=wish.development, fresh=fresh
+            )
+            install = Installation(ask, making, made, request, manager.rebuilding, compilers)
+    return await making.layer(ask, key, packages, install)
+
+
+def _machine(ask: Ask, installer: str) -> plan.Machine:
+    """`installer`: npm, with its version."""
+    cpu = {"x86_64": "x64", "aarch64": "arm64"}.get(machine := os.uname().machine, machine)
+    return plan.Machine(cpu, node=_node_version(ask), npm=installer.rpartition(" ")[2])
+
+
+def _node_version(ask: Ask) -> str:
+    return next((version for name, version in ask.base.packages.items() if name.startswith("nodejs")), "24")
 
 
 def texts(install: Install, files: Mapping[str, bytes], *, tool: str = "npm") -> dict[str, str]:

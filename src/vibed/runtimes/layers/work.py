@@ -26,6 +26,8 @@ from vibed.runtimes.layers.ahead import Boots
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.delivery import delivery
 from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken, make_image
+from vibed.runtimes.layers.npm_tree.laying import Laid, lay
+from vibed.runtimes.layers.npm_tree.plan import Plan
 from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.layers.workbench import Opened, Workbench
@@ -102,6 +104,16 @@ class Workshop:
         except ImageFailed as error:
             raise StepFailed(str(error)) from error
         return Done({"installed": True}, image)
+
+    async def lay(self, plan: Plan, place: Path) -> Laid:
+        """An image of what a plan has, without anything of it being run. Raises Left (it is npm's to do), StepFailed,
+        VibedError, OSError.
+        """
+        async with registry_gate(self.host, await self.registries()) as gate:
+            try:
+                return await lay(self.host, place, plan, gate, most_bytes=self.most_bytes)
+            except ImageFailed as error:
+                raise StepFailed(str(error)) from error
 
     async def _open(self, order: Order, place: Path, log_dir: Path, *, more: bool = False) -> Opened:
         """A sandbox with an order. `place`: an empty folder, there for as long as the sandbox. Raises VibedError,

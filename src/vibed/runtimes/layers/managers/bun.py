@@ -37,6 +37,10 @@ class Bun(Npm):
             manifest.pop(kind, None)
         return Npm.placed(self, {**files, "package.json": json.dumps(manifest)}, followed)
 
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        return None  # which packages are optional, or for development alone, npm finds out first
+
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         return Npm.pinned(self, _as_npms(lock) or "", development=development)
 

@@ -48,6 +48,13 @@ class Manager(Protocol):
         """The step that makes `node_modules` of a lock, or fails where that does not fit package.json."""
         ...
 
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        """The step that runs the packages' install scripts where all is laid out as its lock says, which is then one of
+        npm's; None where it has to lay it out itself.
+        """
+        ...
+
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         """Name -> version of what a lock has installed; `development`: for that, too."""
         ...

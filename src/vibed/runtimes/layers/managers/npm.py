@@ -34,6 +34,10 @@ class Npm:
         follow = "install" if wish.loose else "ci"
         return {"commands": [[_PROGRAM, follow, *_SCRIPTS, *_QUIET, *_flags(wish)]]}
 
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        return {"commands": [[_PROGRAM, "rebuild", *_SCRIPTS, *_QUIET]]}
+
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         """What is at the top of node_modules."""
         try:

@@ -59,6 +59,10 @@ class Pnpm:
     def _install(self) -> list[str]:
         return [f"{TOOLS}/{self.tool}/bin/pnpm.cjs", "install", *_COMMON]
 
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        return None
+
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         return dict(node_locks.pinned(self.lock, lock))
 

@@ -41,6 +41,10 @@ class Yarn1:
         common = ["--non-interactive", "--no-progress", "--ignore-engines", f"--registry={NPM}"]
         return [program, "install", *common, "--cache-folder=/tmp/cache"]
 
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        return None
+
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         return dict(node_locks.pinned(self.lock, lock))
 
@@ -75,6 +79,10 @@ class Yarn4:
 
     def _program(self, *arguments: str) -> list[str]:
         return [f"{TOOLS}/{self.tool}/bin/yarn.js", *arguments]
+
+    @property
+    def rebuilding(self) -> Mapping[str, Any] | None:
+        return None
 
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         return dict(node_locks.pinned(self.lock, lock))

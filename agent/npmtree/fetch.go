@@ -1,0 +1,127 @@
+package npmtree
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	// atOnce is how many tarballs are fetched at a time, ahead how many may be there before they are written.
+	atOnce = 12
+	ahead  = 64
+	// patience is for one tarball, however slow the registry.
+	patience = 120 * time.Second
+	wordsMax = 500
+)
+
+// source is the gate, by its socket.
+type source struct {
+	client *http.Client
+	folder string // where tarballs wait, without names
+}
+
+func newSource(socket, folder string) *source {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	return &source{&http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: atOnce, DisableCompression: true}}, folder}
+}
+
+// fetched is a tarball that is what the lock says, or why there is none.
+type fetched struct {
+	file *os.File
+	err  error
+}
+
+// all fetches the tarballs of packages; the channels are theirs, in their order, nil for those that have none. Each has to be
+// taken before those much further on are fetched.
+func (s *source) all(ctx context.Context, packages []Package, most int64) []chan fetched {
+	found := make([]chan fetched, len(packages))
+	for i, p := range packages {
+		if p.From != "" {
+			found[i] = make(chan fetched) // taken, or given up
+		}
+	}
+	waiting := make(chan struct{}, ahead)
+	fetching := make(chan struct{}, atOnce)
+	go func() {
+		for i, p := range packages {
+			if p.From == "" {
+				continue
+			}
+			select {
+			case waiting <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			go func() {
+				defer func() { <-waiting }()
+				fetching <- struct{}{}
+				file, err := s.get(ctx, p, most)
+				<-fetching
+				select {
+				case found[i] <- fetched{file, err}:
+				case <-ctx.Done():
+				}
+			}()
+		}
+	}()
+	return found
+}
+
+// get fetches one tarball of at most so many bytes, whole and verified.
+func (s *source) get(ctx context.Context, p Package, most int64) (*os.File, error) {
+	ctx, done := context.WithTimeout(ctx, patience)
+	defer done()
+	wanted, err := promised(p.Integrity)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate"+p.From, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusOK {
+		words, _ := io.ReadAll(io.LimitReader(answer.Body, wordsMax))
+		return nil, fmt.Errorf("%d: %s", answer.StatusCode, strings.TrimSpace(string(words)))
+	}
+	file, err := os.CreateTemp(s.folder, "tarball-")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fill(file, io.TeeReader(answer.Body, wanted), most); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	if !wanted.kept() {
+		_ = file.Close()
+		return nil, fmt.Errorf("it is not the one that the lock names")
+	}
+	return file, nil
+}
+
+// fill writes content into a file that has no name from then on, and goes back to its beginning.
+func (s *source) fill(file *os.File, content io.Reader, most int64) error {
+	if err := os.Remove(file.Name()); err != nil {
+		return err
+	}
+	n, err := io.Copy(file, io.LimitReader(content, most+1))
+	if err == nil && n > most {
+		err = errLarge
+	}
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	return err
+}

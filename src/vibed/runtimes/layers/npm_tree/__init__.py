@@ -1,0 +1,1 @@
+"""`node_modules` made from a lock of npm's without npm."""
