@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,14 +24,16 @@ const (
 // source is the gate, by its socket.
 type source struct {
 	client *http.Client
-	folder string // where tarballs wait, without names
+	folder string       // where tarballs wait, without names
+	room   atomic.Int64 // how many bytes may still come
 }
 
 func newSource(socket, folder string) *source {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
-	return &source{&http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: atOnce, DisableCompression: true}}, folder}
+	transport := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: atOnce, DisableCompression: true}
+	return &source{client: &http.Client{Transport: transport}, folder: folder}
 }
 
 // fetched is a tarball that is what the lock says, or why there is none.
@@ -39,7 +42,7 @@ type fetched struct {
 	err  error
 }
 
-// all fetches the tarballs of packages; the channels are theirs, in their order, nil for those that have none. Each has to be
+// all fetches the tarballs of packages, of at most so many bytes together; the channels are theirs, in their order, nil for those that have none. Each has to be
 // taken before those much further on are fetched.
 func (s *source) all(ctx context.Context, packages []Package, most int64) []chan fetched {
 	found := make([]chan fetched, len(packages))
@@ -48,6 +51,7 @@ func (s *source) all(ctx context.Context, packages []Package, most int64) []chan
 			found[i] = make(chan fetched) // taken, or given up
 		}
 	}
+	s.room.Store(most)
 	waiting := make(chan struct{}, ahead)
 	fetching := make(chan struct{}, atOnce)
 	go func() {
@@ -63,7 +67,7 @@ func (s *source) all(ctx context.Context, packages []Package, most int64) []chan
 			go func() {
 				defer func() { <-waiting }()
 				fetching <- struct{}{}
-				file, err := s.get(ctx, p, most)
+				file, err := s.get(ctx, p)
 				<-fetching
 				select {
 				case found[i] <- fetched{file, err}:
@@ -75,8 +79,8 @@ func (s *source) all(ctx context.Context, packages []Package, most int64) []chan
 	return found
 }
 
-// get fetches one tarball of at most so many bytes, whole and verified.
-func (s *source) get(ctx context.Context, p Package, most int64) (*os.File, error) {
+// get fetches one tarball, whole and verified.
+func (s *source) get(ctx context.Context, p Package) (*os.File, error) {
 	ctx, done := context.WithTimeout(ctx, patience)
 	defer done()
 	wanted, err := promised(p.Integrity)
@@ -100,7 +104,7 @@ func (s *source) get(ctx context.Context, p Package, most int64) (*os.File, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := s.fill(file, io.TeeReader(answer.Body, wanted), most); err != nil {
+	if err := s.fill(file, io.TeeReader(answer.Body, wanted)); err != nil {
 		_ = file.Close()
 		return nil, err
 	}
@@ -112,16 +116,27 @@ func (s *source) get(ctx context.Context, p Package, most int64) (*os.File, erro
 }
 
 // fill writes content into a file that has no name from then on, and goes back to its beginning.
-func (s *source) fill(file *os.File, content io.Reader, most int64) error {
+func (s *source) fill(file *os.File, content io.Reader) error {
 	if err := os.Remove(file.Name()); err != nil {
 		return err
 	}
-	n, err := io.Copy(file, io.LimitReader(content, most+1))
-	if err == nil && n > most {
-		err = errLarge
+	if _, err := io.Copy(file, within{content, &s.room}); err != nil {
+		return err
 	}
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
+	_, err := file.Seek(0, io.SeekStart)
 	return err
+}
+
+// within is content that takes up room.
+type within struct {
+	content io.Reader
+	room    *atomic.Int64
+}
+
+func (w within) Read(into []byte) (int, error) {
+	n, err := w.content.Read(into)
+	if w.room.Add(-int64(n)) < 0 {
+		return 0, errLarge
+	}
+	return n, err
 }

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"vibed.dev/agent/erofs"
 )
@@ -31,7 +32,8 @@ const manifestMax = 4 << 20
 // tree is an image on its way.
 type tree struct {
 	image    *erofs.Writer
-	left     Bounds
+	files    int             // how many there may still be
+	room     atomic.Int64    // and how many bytes of them
 	programs map[string]bool // files that are commands
 	places   map[string]bool // folders of packages
 	scripts  map[string]bool // those of which the lock says that they have install scripts
@@ -47,7 +49,8 @@ func Make(ctx context.Context, o Orders, s *source, out io.WriteSeeker, uuid [16
 	if err != nil {
 		return nil, err
 	}
-	t := &tree{image: image, left: most, programs: map[string]bool{}, places: map[string]bool{}, scripts: map[string]bool{}}
+	t := &tree{image: image, files: most.Files, programs: map[string]bool{}, places: map[string]bool{}, scripts: map[string]bool{}}
+	t.room.Store(most.Bytes)
 	for _, p := range o.Packages {
 		t.places[p.At] = true
 		t.scripts[p.At] = p.Scripts
@@ -101,16 +104,17 @@ func (t *tree) place(ctx context.Context, p Package, got <-chan fetched) error {
 	if err := t.image.Directory(p.At); err != nil {
 		return err
 	}
-	mine := map[string]bool{}
+	mine := map[string]bool{} // files, and whether they are programs
 	return members(one.file, func(m member) error {
 		name := path.Join(p.At, m.name)
-		if mine[name] {
-			// the last one of a name is what is there
+		if before, twice := mine[name]; twice {
+			// what comes later is written into the file that is there
+			m.executable = before
 			if err := t.image.Remove(name); err != nil {
 				return err
 			}
 		}
-		mine[name] = true
+		mine[name] = m.executable
 		if err := t.whose(p, name); err != nil {
 			return err
 		}
@@ -139,7 +143,7 @@ func (t *tree) whose(p Package, name string) error {
 
 // file writes one, within the bounds.
 func (t *tree) file(name string, content io.Reader, executable bool) error {
-	if t.left.Files--; t.left.Files < 0 {
+	if t.files--; t.files < 0 {
 		return errLarge
 	}
 	var manifest beginning
@@ -148,7 +152,7 @@ func (t *tree) file(name string, content io.Reader, executable bool) error {
 	if looked {
 		content = io.TeeReader(content, &manifest)
 	}
-	if err := t.image.File(name, &bounded{content, &t.left.Bytes}, executable); err != nil {
+	if err := t.image.File(name, within{content, &t.room}, executable); err != nil {
 		return err
 	}
 	if looked && scripted(manifest) {
@@ -186,7 +190,7 @@ func (t *tree) link(p Package) error {
 		if !t.image.Has(file) {
 			continue
 		}
-		if t.left.Files--; t.left.Files < 0 {
+		if t.files--; t.files < 0 {
 			return errLarge
 		}
 		to, err := filepath.Rel(commands, file)
@@ -198,18 +202,4 @@ func (t *tree) link(p Package) error {
 		}
 	}
 	return nil
-}
-
-// bounded is content that is counted.
-type bounded struct {
-	content io.Reader
-	left    *int64
-}
-
-func (b *bounded) Read(into []byte) (int, error) {
-	n, err := b.content.Read(into)
-	if *b.left -= int64(n); *b.left < 0 {
-		return 0, errLarge
-	}
-	return n, err
 }

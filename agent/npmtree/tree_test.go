@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"crypto/sha1"
 	"crypto/sha512"
 	"encoding/base64"
@@ -186,7 +187,7 @@ func TestFilesLieAsNpmUnpacksThem(t *testing.T) {
 	i.is("node_modules/@s/a/run.sh", "x", true)
 	i.is("node_modules/@s/a/lib/b.js", "b", false)
 	i.is("node_modules/@s/a/.npmignore", "ignored", false)
-	i.is("node_modules/@s/a/twice", "last", false)
+	i.is("node_modules/@s/a/twice", "last", true)
 	i.is("node_modules/@s/a/A", "1", false)
 	i.is("node_modules/@s/a/a", "2", false)
 	i.is("node_modules/.package-lock.json", "{}", false)
@@ -311,10 +312,13 @@ func TestBoundsAreOfTheWholeTree(t *testing.T) {
 	for range 101 {
 		many = append(many, file{name: "package/" + strings.Repeat("x", len(many)+1)})
 	}
-	half := strings.Repeat("x", 600<<10)
+	half, noise := strings.Repeat("x", 600<<10), make([]byte, 600<<10)
+	_, _ = rand.Read(noise)
 	for name, packages := range map[string][]Package{
 		"files": {g.with(t, "node_modules/a", many...)},
 		"bytes": {g.with(t, "node_modules/b", file{name: "package/x", body: half}), g.with(t, "node_modules/c", file{name: "package/x", body: half})},
+		// each would do; what comes is bounded as what is made of it
+		"tarballs": {g.with(t, "node_modules/d", file{name: "package/x", body: string(noise)}), g.has("node_modules/e", append(noise, noise...))},
 	} {
 		if got := g.make(t, packages...); !errors.Is(got.err, errLarge) {
 			t.Errorf("%s: %v", name, got.err)

@@ -215,7 +215,7 @@ async def test_what_cannot_be_had_is_told_in_npms_words(
         "requires": True,
         "packages": {"": asked, "node_modules/shared": entry},
     }
-    files = {"package.json": json.dumps(asked), "package-lock.json": json.dumps(lock)}
+    files = {"package.json": json.dumps(asked), "package-lock.json": json.dumps(lock), ".npmrc": "fetch-retries=0\n"}
     match trouble:
         case "lies":
             maker.registry.lies.add("shared-2.0.0.tgz")

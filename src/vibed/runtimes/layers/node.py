@@ -7,7 +7,6 @@ scripts of packages run, whatever managers do by default: a builder is the place
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import posixpath
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vibed import records
 from vibed.apps.app import Install
 from vibed.classify import node_locks
 from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
@@ -29,6 +29,8 @@ from vibed.runtimes.layers.managers.manager import Manager, Wish
 from vibed.runtimes.layers.npm_tree import plan
 from vibed.runtimes.layers.npm_tree.installation import Installation
 from vibed.runtimes.layers.steps import Done, StepFailed
+
+log = records.logger("vibed.layers")
 
 _WORKSPACE = re.compile(r'"workspace:[^"\n]{0,60}"')
 
@@ -120,12 +122,12 @@ async def _install(
     request = {"files": manager.placed(files, lock), **_place(ask), **step}
     install: Callable[[Path], Awaitable[Done]] = partial(making.install, ask, request, compilers=compilers)
     if manager.rebuilding is not None and ask.owner is None and not wish.loose:
-        with contextlib.suppress(plan.Left):
-            placed = manager.placed(files, lock)
-            made = plan.of(
-                placed, placed[manager.lock], _machine(ask, installer), development=wish.development, fresh=fresh
-            )
+        placed, machine = manager.placed(files, lock), _machine(ask, installer)
+        try:
+            made = plan.of(placed, placed[manager.lock], machine, development=wish.development, fresh=fresh)
             install = Installation(ask, making, made, request, manager.rebuilding, compilers)
+        except plan.Left as why:
+            log.info("left to npm", why=str(why))
     return await making.layer(ask, key, packages, install)
 
 

@@ -25,6 +25,8 @@ DEADLINE_S = 300.0
 TOO_LONG = f"the image was not made within {DEADLINE_S:g} s"
 _MEMORY = 1 << 30
 _TOLD_BYTES = 1 << 20
+_THREADS = 64
+"""What waits for the disk has one of its own."""
 
 
 class Ended(Exception):
@@ -57,7 +59,7 @@ async def image_of(
     group = host.cgroups.get(id)
     work, spec = place / "work", place / "confine.json"
     try:
-        host.cgroups.make(id, Bounds(_MEMORY, 2.0, 32, BUILDING))
+        host.cgroups.make(id, Bounds(_MEMORY, 2.0, _THREADS, BUILDING))
         work.mkdir(mode=0o755)
         if host.privileged:
             os.chown(work, uid, uid)
@@ -85,11 +87,11 @@ def _confine(host: Host, work: Path, uid: int, procs: list[str], binds: Mapping[
         "hostname": "layer",
         "root": entries,
         "cwd": "/made",
-        "env": {},
+        "env": {"GOMAXPROCS": "2"},
         "capabilities": [],
         "seccomp": "default",
         "landlock": {"ro": ["/"], "rw": ["/made"]},
-        "rlimits": {"nproc": 16, "nofile": 4096, "core": 0},
+        "rlimits": {"nproc": _THREADS, "nofile": 4096, "core": 0},
         "cgroup_procs": procs,
         "die_with_parent": True,
         "oom_score_adj": 500,

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vibed import records
 from vibed.runtimes.layers.ask import Ask
 from vibed.runtimes.layers.making import LAID, Making
 from vibed.runtimes.layers.npm_tree.laying import Laid
 from vibed.runtimes.layers.npm_tree.plan import Left, Plan
 from vibed.runtimes.layers.steps import Done, StepFailed
+
+log = records.logger("vibed.layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Installation:
         """`place`: an empty folder. Raises StepFailed, VibedError, OSError."""
         try:
             laid = await self.making.steps.lay(self.plan, _folder(place, "laid"))
-        except Left:  # npm says what is wrong, if it fails too
+        except Left as why:  # npm says what is wrong, if it fails too
+            log.info("left to npm", why=str(why))
             return await self._whole(place)
         if not laid.scripts:
             return Done({"installed": True}, laid.image)

@@ -32,6 +32,7 @@ _APART = ("link", "extraneous", "hasShrinkwrap", "patched", "packageExtensionsAp
 _SETTINGS = frozenset({
     "registry", "save-exact", "save-prefix", "save", "fund", "audit", "audit-level", "loglevel", "progress",
     "update-notifier", "prefer-offline", "legacy-peer-deps", "strict-peer-deps",
+    "fetch-retries", "fetch-timeout", "fetch-retry-mintimeout", "fetch-retry-maxtimeout", "maxsockets",
 })  # fmt: skip
 """Of .npmrc, those that change nothing of what a lock comes to."""
 
