@@ -74,7 +74,7 @@ class BareSandboxes:
         self._host = Host(self._layout, tools, roots)
         self._runner = asyncio.Runner()
         self._drivers: dict[str, SupervisedDriver] = {}
-        self._decide = decider(self._templates)
+        self._decide = decider(self._templates, ("python", "node", "build"))
         self._number = 0
 
     def __enter__(self) -> BareSandboxes:
