@@ -102,6 +102,10 @@ def resolve(request):
     write(pinned, [f"{name}=={version}" for name, version in sorted(request["have"].items())])
     argv = [UV, "pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--python", PYTHON]
     argv += ["--output-file", pinned, "--constraints", limits, wanted]
+    if request["overrides"]:
+        overrides = "/tmp/overrides.txt"
+        write(overrides, request["overrides"])
+        argv += ["--overrides", overrides]
     say(f"resolving {len(request['wanted'])} requirements")
     if request["builds"]:
         status, told = run(argv, silent=True, cwd="/app")

@@ -482,6 +482,22 @@ async def test_what_is_installed_finds_nothing_of_code_that_was_run_to_resolve_i
 
 
 @one
+@pytest.mark.parametrize("wanted", ["heroku", "psycopg2==2.9"], ids=["by another", "by its name"])
+async def test_what_would_need_a_library_of_the_machine_is_had_as_its_twin_that_does_not(
+    maker: Maker, wanted: str
+) -> None:
+    files = maker.registry.files
+    files["heroku-1.0-py3-none-any.whl"] = wheel("heroku", "1.0", {"heroku.py": ""}, ("psycopg2>=2",))
+    files["psycopg2-2.9-cp313-cp313-win_amd64.whl"] = wheel("psycopg2", "2.9", {})  # which tells what it needs
+    files["psycopg2-2.9.tar.gz"] = sdist("psycopg2", "2.9", {"setup.py": "raise RuntimeError('pg_config is missing')"})
+    twin = {"psycopg2.py": "WORD = 'ready'"}
+    files["psycopg2_binary-2.9-py3-none-any.whl"] = wheel("psycopg2_binary", "2.9", twin)
+    layer = await maker.python(wanted)
+    assert layer.packages["psycopg2-binary"] == "2.9" and "psycopg2" not in layer.packages
+    assert await maker.run(layer, "import psycopg2; print(psycopg2.WORD)") == "ready"
+
+
+@one
 async def test_the_newest_release_is_taken_though_it_has_to_be_built_to_tell_what_it_needs(maker: Maker) -> None:
     maker.registry.files["odd-0.9-py3-none-any.whl"] = wheel("odd", "0.9", {"odd.py": "WORD = 'old'"})
     maker.registry.files["odd-1.0.tar.gz"] = odd("pass", told=False)

@@ -20,7 +20,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vibed.runtimes.layers import numpy_one, ready_made
+from vibed.runtimes.layers import numpy_one, ready_made, twins
 from vibed.runtimes.layers.ask import COMPILING, Ask, failure, unknown
 from vibed.runtimes.layers.keys import Base, layer_key
 from vibed.runtimes.layers.layer import Layer
@@ -51,6 +51,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
     gone: dict[str, Gone] = {}
     compilers = False
+    listed, ask = ask.install, replace(ask, install=twins.asked_for(ask.install))
     for _ in range(_TRIES):
         pins: tuple[Pin, ...] = ()
         try:
@@ -58,7 +59,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             layer = await _installed(ask, making, installer, pins, compilers)
             there = {pin.name for pin in pins}
             told = (f"left out: {name} ({one.why})" for name, one in sorted(gone.items()) if name not in there)
-            return layer, (*layer.notes, *told)
+            return layer, (*layer.notes, *twins.notes(listed, pins), *told)
         except StepFailed as error:
             trouble = _trouble(error, ask, pins) if error.said else None
             more = dispensable(trouble, ask, [name for name, one in gone.items() if not one.version])
@@ -115,18 +116,31 @@ async def _resolved(ask: Ask, making: Making, gone: Mapping[str, Gone], compiler
         with contextlib.suppress(StepFailed):  # what wants it wants a later one still
             return await _pins(ask, making, gone, (*constraints, *nearest), compilers)
     pins = await _pins(ask, making, gone, constraints, compilers)
+    replaced = twins.brought(pins)
+    if replaced:
+        try:
+            pins = await _pins(ask, making, gone, constraints, compilers, replaced)
+        except StepFailed:  # the list itself asks for another version of the twin
+            replaced = ()
     if numpy_one.made_for(pins):
-        with contextlib.suppress(StepFailed):  # the list itself asks for another
-            return await _pins(ask, making, gone, (*constraints, numpy_one.CONSTRAINT), compilers)
+        with contextlib.suppress(StepFailed):  # so too
+            return await _pins(ask, making, gone, (*constraints, numpy_one.CONSTRAINT), compilers, replaced)
     return pins
 
 
 async def _pins(
-    ask: Ask, making: Making, gone: Mapping[str, Gone], constraints: Sequence[str], compilers: bool
+    ask: Ask,
+    making: Making,
+    gone: Mapping[str, Gone],
+    constraints: Sequence[str],
+    compilers: bool,
+    replaced: Sequence[Pin] = (),
 ) -> tuple[Pin, ...]:
+    more, overrides = twins.instead(replaced)
     request = {
-        "wanted": without(ask.install.wanted, gone),
+        "wanted": (*without(ask.install.wanted, gone), *more),
         "constraints": constraints,
+        "overrides": overrides,
         "have": {name: version for name, version in ask.base.packages.items() if name != INTERPRETER},
     }
     own = ask.owner is not None
