@@ -41,7 +41,8 @@ async function main () {
     compilers(env)
   }
   if (request.laid) {
-    const copied = spawnSync('cp', ['-a', path.join(request.laid, 'node_modules'), place], { encoding: 'utf8' })
+    // not who owned them: it would complain of each file, and of many that is more than is heard here
+    const copied = spawnSync('cp', ['-R', '-P', path.join(request.laid, 'node_modules'), place], { encoding: 'utf8' })
     if (copied.status !== 0) return answer.failed(copied.stderr || 'what was laid out could not be copied')
   }
   if (request.step === 'resolve') console.log('resolving the dependencies of package.json')

@@ -180,6 +180,18 @@ async def test_install_scripts_run_on_what_was_laid_out(maker: Maker, monkeypatc
 
 
 @one
+async def test_install_scripts_run_beside_however_many_files(maker: Maker) -> None:
+    icons = [(f"package/icons/{'a-long-name-' * 8}{number}.js", "", 0o644) for number in range(8000)]
+    manifest = {"name": "icons", "version": "1.0.0", "scripts": {"install": "touch made"}}
+    maker.registry.packages["icons"] = {"1.0.0": packed(manifest, *icons)}
+    files = {"package.json": json.dumps({"name": "app", "dependencies": {"icons": "1"}})}
+    layer = await maker.provide(Install("node", "npm", files=("package.json",)), files)
+    assert maker.steps.done == ["resolve", "lay", "install"]
+    count = "console.log(require('fs').readdirSync('/layers/node/node_modules/icons/icons').length)"
+    assert await maker.run(layer, count) == "8000"
+
+
+@one
 async def test_an_optional_package_whose_script_fails_is_done_without(maker: Maker) -> None:
     maker.registry.packages["frail"] = {
         "1.0.0": packed({"name": "frail", "version": "1.0.0", "scripts": {"install": "false"}})
