@@ -31,6 +31,7 @@ from tests.contract.driver_kit import (
     programs,
     supervisor_pid,
 )
+from tests.stopping import stop
 from vibed.apps.app import Runtime, Start
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
@@ -729,7 +730,7 @@ async def test_one_whose_supervisor_is_stopped_is_ended_without_waiting_for_it(
     monkeypatch.setattr(supervised_sandbox, "_HAND_OVER_S", 0.2)
     driver = subject.driver(on)
     old, new = [await subject.start(on, driver) for _ in range(2)]
-    os.kill(supervisor_pid(on, old.sandbox), signal.SIGSTOP)
+    stop(supervisor_pid(on, old.sandbox))
     with pytest.raises(SandboxLost):
         await old.sandbox.hand_over(new.sandbox)
     async with asyncio.timeout(9):

@@ -17,6 +17,7 @@ from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
 from tests.e2e.load import Load, connect
+from tests.stopping import stop
 
 CASES = [
     pytest.param("static-nginx", samples.static, {"get": 4}, 12, id="static"),
@@ -71,7 +72,7 @@ def stalled(vibed: Instance, name: str) -> Iterator[None]:
     states = [json.loads(path.read_text()) for path in vibed.layout.sandboxes.glob("s*/state.json")]
     own = [state for state in states if state["state"] == "running" and state["run"]["app_id"] == name]
     pid = max(own, key=lambda state: int(state["run"]["run"]))["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         yield
     finally:
