@@ -331,3 +331,20 @@ async def test_what_was_compiled_for_numpy_1_gets_numpy_1_unless_the_list_says_o
     told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
     layer = await layers(tmp_path, Resolving()).provide(Install("python", "uv", wanted=wanted), asker, **told)
     assert layer.packages["numpy"] == numpy
+
+
+async def test_what_wants_numpy_2_and_does_not_say_so_is_had_in_a_release_that_goes_with_1(tmp_path: Path) -> None:
+    """streamlit 1.29 wants NumPy 1, and any pyarrow."""
+
+    class Streamlit(Steps):
+        async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
+            if order.request["step"] != "resolve":
+                return await super().perform(order, place, log_dir, bench)
+            pyarrow = "25.0.0" if "pyarrow<26" in order.request["constraints"] else "26.0.1"
+            return Done({"resolution": f"streamlit==1.29.0\nnumpy==1.26.4\npyarrow=={pyarrow}\n"})
+
+    asker = Asker("python-313", Path("none.tar.gz"), "d", "", "ann", "an-app")
+    told: dict[str, Any] = {"log_dir": Path("log"), "on_step": lambda step: None, "wanted": lambda: True}
+    install = Install("python", "uv", wanted=("streamlit==1.29.0",))
+    layer = await layers(tmp_path, Streamlit()).provide(install, asker, **told)
+    assert layer.packages["pyarrow"] == "25.0.0"

@@ -1,6 +1,7 @@
-"""Releases that were compiled for NumPy 1 and say nothing of it: their metadata allow 2, with which they do not load.
+"""Releases that go with NumPy 1 alone, or with 2 alone, and say nothing of it: what their metadata allow does not load.
 
-A list that pins one of them and leaves NumPy open worked when it was written. It is resolved again with `numpy<2`.
+A list that pins one of them and leaves the rest open worked when it was written. It is resolved again: with `numpy<2`
+for what was compiled for NumPy 1, and with earlier releases of what wants 2 where the list comes to NumPy 1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _FIRST = {
 }  # fmt: skip
 """The first release of a package that was compiled for NumPy 2."""
 
+_TWO_ALONE = {"pyarrow": "26"}
+"""The first release of a package that does not load with NumPy 1."""
+
 
 def made_for(pins: Iterable[Pin]) -> Sequence[Pin]:
     """Those of a resolution that want NumPy 1, where it has NumPy 2."""
@@ -29,6 +33,18 @@ def made_for(pins: Iterable[Pin]) -> Sequence[Pin]:
     if numpy is None or not _older("1.99", numpy.version):
         return ()
     return tuple(pin for pin in pins if pin.name in _FIRST and _older(pin.version, _FIRST[pin.name]))
+
+
+def too_new(pins: Iterable[Pin]) -> Sequence[str]:
+    """Constraints for what wants NumPy 2 in a resolution that has NumPy 1."""
+    versions = {pin.name: pin.version for pin in pins}
+    if not _older(versions.get("numpy", "2"), "2"):
+        return ()
+    return tuple(
+        f"{name}<{first}"
+        for name, first in _TWO_ALONE.items()
+        if name in versions and not _older(versions[name], first)
+    )
 
 
 def _older(version: str, first: str) -> bool:

@@ -124,7 +124,11 @@ async def _resolved(ask: Ask, making: Making, gone: Mapping[str, Gone], compiler
             replaced = ()
     if numpy_one.made_for(pins):
         with contextlib.suppress(StepFailed):  # so too
-            return await _pins(ask, making, gone, (*constraints, numpy_one.CONSTRAINT), compilers, replaced)
+            older = (*constraints, numpy_one.CONSTRAINT)
+            pins, constraints = await _pins(ask, making, gone, older, compilers, replaced), older
+    if newer := numpy_one.too_new(pins):
+        with contextlib.suppress(StepFailed):
+            return await _pins(ask, making, gone, (*constraints, *newer), compilers, replaced)
     return pins
 
 
