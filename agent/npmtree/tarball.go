@@ -63,9 +63,12 @@ func members(tarball io.Reader, hear func(member) error) error {
 	}
 }
 
-// stripped is a name without its first part.
+// stripped is a name without its first part, and without those that lead nowhere ("package/./index.js").
 func stripped(name string) (string, error) {
 	_, rest, below := strings.Cut(name, "/")
+	if strings.Contains(rest, "./") && !strings.Contains("/"+rest+"/", "/../") {
+		rest = path.Clean(rest)
+	}
 	if !below || !proper(rest) || !utf8.ValidString(rest) || strings.HasSuffix(name, "/") {
 		return "", fmt.Errorf("a file %q", name)
 	}

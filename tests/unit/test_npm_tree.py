@@ -101,6 +101,17 @@ def test_what_a_tarball_brings_along_is_not_fetched() -> None:
     assert "brought along by nobody" in left(found)
 
 
+def test_what_a_tarball_brings_along_need_not_be_in_the_lock_nor_what_lies_under_a_name_be_called_so() -> None:
+    """Tailwind's package for WebAssembly, and Docusaurus, which has another react-loadable under that name."""
+    found = packages()
+    found["node_modules/o-arm"] |= {"bundleDependencies": ["core"], "dependencies": {"core": "^1.6.0"}}
+    del found["node_modules/only-arm"]
+    found["node_modules/d"]["dependencies"] |= {"loads": "npm:@d/loads@6.0.0"}
+    found["node_modules/loads"] = entry("@d/loads", "6.0.0", name="@d/loads", dev=True)
+    found["node_modules/@s/b"]["peerDependencies"] |= {"loads": ">=5"}
+    assert folders(planned(found)) == ["@s/b", "a", "d", "d/node_modules/@s/b", "loads", "o", "o-x64"]
+
+
 def test_an_alias_is_fetched_by_its_own_name_where_the_lock_does_not_say_from_where() -> None:
     manifest = {"dependencies": {"mine": "npm:@s/theirs@^2"}}
     theirs = entry("@s/theirs", "2.4.0+build.7", name="@s/theirs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,18 +64,20 @@ class Graph:
 
     def fits(self, edge: Edge) -> bool:
         """Whether what is found is what is wanted, or may be lacking. Raises Unreadable of a spec that is no range."""
+        if edge.by and edge.name in _names(self.packages[edge.by].get("bundleDependencies")):
+            return True  # its tarball brings along what it will
         to = self.found(edge)
         if to is None:
             return edge.optional
-        entry = self.packages[to]
-        name, spec = edge.name, edge.spec
+        entry, spec = self.packages[to], edge.spec
         if spec.startswith("npm:"):
             name, at, spec = spec.removeprefix("npm:").rpartition("@")
             if not at or not name:
                 name, spec = name + at + spec, "*"
-        if spec.strip() in ("", "*", "latest"):
-            return name_of(to, entry) == name
-        return name_of(to, entry) == name and takes(spec, str(entry.get("version", "")))
+            if name_of(to, entry) != name:
+                return False
+        # else what lies there under that name counts, whatever its own is
+        return spec.strip() in ("", "*", "latest") or takes(spec, str(entry.get("version", "")))
 
     def without(self, gone: Iterable[str], cannot: Callable[[str], bool]) -> set[str]:
         """What goes with optional packages that cannot be had, as in npm's optional-set.js: those that cannot do
@@ -131,6 +133,10 @@ def _edges(at: str, entry: Mapping[str, Any]) -> Iterator[Edge]:
     for name, spec in peers.items():
         if name not in optional and name not in firm:
             yield Edge(at, name, str(spec), optional=name in spared)
+
+
+def _names(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
 
 
 def _table(value: object) -> dict[str, Any]:
