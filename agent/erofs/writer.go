@@ -46,6 +46,9 @@ const (
 	typeLink      = 7
 )
 
+// LayerUUID marks the layers that vibeD writes: it is fixed, so that the same content is the same image.
+var LayerUUID = [16]byte{'v', 'i', 'b', 'e', 'D', 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 2}
+
 var (
 	// ErrExists: the name is there already.
 	ErrExists = errors.New("the name occurs twice")

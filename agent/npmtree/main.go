@@ -10,13 +10,11 @@ import (
 	"strconv"
 	"syscall"
 
+	"vibed.dev/agent/erofs"
 	"vibed.dev/agent/launch"
 )
 
 const usage = "usage: vibed-agent npmtree FILE ORDERS SOCKET --max-bytes N --max-files N"
-
-// layerUUID marks file systems that are made here: it is fixed, so that the same content is the same image.
-var layerUUID = [16]byte{'v', 'i', 'b', 'e', 'D', 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 2}
 
 // made is what is told of an image.
 type made struct {
@@ -49,7 +47,7 @@ func Main(args []string) int {
 		return fail(launch.Failed, err)
 	}
 	s := newSource(args[2], filepath.Dir(args[0]))
-	scripts, err := Make(context.Background(), o, s, out, layerUUID, Bounds{bytes, files})
+	scripts, err := Make(context.Background(), o, s, out, erofs.LayerUUID, Bounds{bytes, files})
 	if err == nil {
 		err = out.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"vibed.dev/agent/erofs"
 	"vibed.dev/agent/launch"
 )
 
@@ -17,9 +18,6 @@ const (
 	usage      = "usage: vibed-agent unpack DIR [--strip PREFIX] [--max-bytes N] [--max-files N] -- argv…"
 	imageUsage = "usage: vibed-agent image FILE TAKEN [--handed] [--beyond FOLDER] [--max-bytes N] [--max-files N]"
 )
-
-// layerUUID marks file systems that vibeD made of a tarball: it is fixed, so that the same content is the same image.
-var layerUUID = [16]byte{'v', 'i', 'b', 'e', 'D', 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 2}
 
 func fail(mode string, code int, err any) int {
 	fmt.Fprintf(os.Stderr, "vibed-agent %s: %v\n", mode, err)
@@ -95,7 +93,7 @@ func ImageMain(args []string) int {
 	if err != nil {
 		return fail(mode, launch.Failed, err)
 	}
-	if _, err := Image(in, out, layerUUID, take, o); err != nil {
+	if _, err := Image(in, out, erofs.LayerUUID, take, o); err != nil {
 		return fail(mode, code(err), err)
 	}
 	if err := out.Close(); err != nil {
