@@ -145,3 +145,10 @@ def _lacking(libraries: object) -> Iterator[str]:
     for library, files in sorted(libraries.items()) if isinstance(libraries, dict) else ():
         if isinstance(files, list) and files:
             yield f"{str(files[0])[:120]} wants the library {str(library)[:80]}, which the template has not"
+
+
+def part(place: Path, name: str) -> Path:
+    """A new folder in `place`, for one of several steps that a layer takes."""
+    folder = place / name
+    folder.mkdir()
+    return folder

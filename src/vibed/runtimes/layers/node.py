@@ -119,10 +119,11 @@ async def _install(
         return found
     packages = manager.pinned(lock, development=wish.development)
     ask.say(f"installing {len(packages)} packages")
-    request = {"files": manager.placed(files, lock), **_place(ask), **step}
+    placed = manager.placed(files, lock)
+    request = {"files": placed, **_place(ask), **step}
     install: Callable[[Path], Awaitable[Done]] = partial(making.install, ask, request, compilers=compilers)
     if manager.rebuilding is not None and ask.owner is None and not wish.loose:
-        placed, machine = manager.placed(files, lock), _machine(ask, installer)
+        machine = _machine(ask, installer)
         try:
             made = plan.of(placed, placed[manager.lock], machine, development=wish.development, fresh=fresh)
             install = Installation(ask, making, made, request, manager.rebuilding, compilers)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vibed.runtimes.layers.ask import Ask
 from vibed.runtimes.layers.imaging import Taken
-from vibed.runtimes.layers.making import Making
+from vibed.runtimes.layers.making import Making, part
 from vibed.runtimes.layers.steps import Clashed, Done, StepFailed
 
 
@@ -37,10 +37,10 @@ class Installation:
         if self.verified and self.ask.owner is None:
             take = await asyncio.to_thread(self._held, place)
         try:
-            return await self._beside(take, _folder(place, "1"))
+            return await self._beside(take, part(place, "1"))
         except Clashed:
             self.ask.say("what earlier layers have does not go together with the rest: all is installed")
-            return await self._beside((), _folder(place, "2"))
+            return await self._beside((), part(place, "2"))
 
     def _held(self, place: Path) -> tuple[Taken, ...]:
         """What earlier layers have of it; their images stay for as long as `place` does. Blocking."""
@@ -62,13 +62,13 @@ class Installation:
         if not self.verified or self.compilers:
             return await self._step(take, new, place, builds=True)
         try:
-            done = await self._step(take, new, _folder(place, "unpacked"), builds=False)
+            done = await self._step(take, new, part(place, "unpacked"), builds=False)
         except StepFailed as unbuilt:
             elsewhere = unbuilt.answer.get("wheels")
             if not unbuilt.answer.get("unbuilt") or (elsewhere and not self.ask.compiles):
                 raise
             try:
-                return await self._step(take, new, _folder(place, "built"), builds=True)
+                return await self._step(take, new, part(place, "built"), builds=True)
             except StepFailed as failed:
                 failed.answer = {**failed.answer, "wheels": elsewhere}
                 raise
@@ -79,9 +79,3 @@ class Installation:
     async def _step(self, take: tuple[Taken, ...], pins: Collection[str], place: Path, *, builds: bool) -> Done:
         request = {"pins": list(pins), "verified": self.verified}
         return await self.making.install(self.ask, request, place, compilers=self.compilers, builds=builds, take=take)
-
-
-def _folder(place: Path, name: str) -> Path:
-    folder = place / name
-    folder.mkdir()
-    return folder

@@ -12,7 +12,7 @@ from typing import Any
 
 from vibed import records
 from vibed.runtimes.layers.ask import Ask
-from vibed.runtimes.layers.making import LAID, Making
+from vibed.runtimes.layers.making import LAID, Making, part
 from vibed.runtimes.layers.npm_tree.laying import Laid
 from vibed.runtimes.layers.npm_tree.plan import Left, Plan
 from vibed.runtimes.layers.steps import Done, StepFailed
@@ -37,14 +37,14 @@ class Installation:
     async def __call__(self, place: Path) -> Done:
         """`place`: an empty folder. Raises StepFailed, VibedError, OSError."""
         try:
-            laid = await self.making.steps.lay(self.plan, _folder(place, "laid"))
+            laid = await self.making.steps.lay(self.plan, part(place, "laid"))
         except Left as why:  # npm says what is wrong, if it fails too
             log.info("left to npm", why=str(why))
             return await self._whole(place)
         if not laid.scripts:
             return Done({"installed": True}, laid.image)
         try:
-            return await self._scripts(laid, _folder(place, "scripts"))
+            return await self._scripts(laid, part(place, "scripts"))
         except StepFailed:
             if self.plan.optional.isdisjoint(laid.scripts):
                 raise
@@ -57,10 +57,4 @@ class Installation:
         return await self.making.install(self.ask, request, place, compilers=self.compilers, laid=laid.image)
 
     async def _whole(self, place: Path) -> Done:
-        return await self.making.install(self.ask, self.request, _folder(place, "whole"), compilers=self.compilers)
-
-
-def _folder(place: Path, name: str) -> Path:
-    folder = place / name
-    folder.mkdir()
-    return folder
+        return await self.making.install(self.ask, self.request, part(place, "whole"), compilers=self.compilers)
