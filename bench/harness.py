@@ -196,16 +196,30 @@ def tell(row: Row, name: str, samples: Samples) -> None:
 
 
 def live_once(row: Row, instance: Instance, name: str, packed: bytes, mark: str, *, wait_s: float) -> float | None:
-    """Milliseconds from the POST to the app's own page, by connections of its own; its trouble is told in the row. The
-    app is deleted.
-    """
+    """As `live`, by connections of its own. The app is deleted."""
     with instance.connect() as api, instance.connect() as visitor:
         api.open()
         visitor.open()
         try:
-            return instance.deploy(api, visitor, name, packed, mark, wait_s=wait_s).live_ms
-        except (NotLive, OSError, web.Broken, ValueError) as error:
-            row.notes.append(f"{type(error).__name__}: {error}"[:400])
-            return None
+            return live(row, instance, api, visitor, name, packed, mark, wait_s=wait_s)
         finally:
             instance.delete(api, name)
+
+
+def live(
+    row: Row,
+    instance: Instance,
+    api: web.Connection,
+    visitor: web.Connection,
+    name: str,
+    packed: bytes,
+    mark: str,
+    *,
+    wait_s: float,
+) -> float | None:
+    """Milliseconds from the POST to the app's own page; its trouble is told in the row."""
+    try:
+        return instance.deploy(api, visitor, name, packed, mark, wait_s=wait_s).live_ms
+    except (NotLive, OSError, web.Broken, ValueError) as error:
+        row.notes.append(f"{type(error).__name__}: {error}"[:400])
+        return None

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from bench import sources, web
-from bench.harness import Bench
-from bench.instance import Instance, NotLive
+from bench.harness import Bench, live
+from bench.instance import Instance
 from bench.piku import NoPeer, Piku
 from bench.report import Row, not_measurable
 from bench.rows.layers import NODE_OTHERS, OTHERS
@@ -96,11 +96,8 @@ def _deployed(
     """One sample, or none, which is told in the row."""
     instance.wait_warm(template)
     time.sleep(0.03)
-    try:
-        return [instance.deploy(api, visitor, name, sources.packed(files), mark, wait_s=_WAIT_S).live_ms]
-    except (NotLive, OSError, web.Broken, ValueError) as error:
-        row.notes.append(f"{type(error).__name__}: {error}"[:400])
-        return []
+    took = live(row, instance, api, visitor, name, sources.packed(files), mark, wait_s=_WAIT_S)
+    return [] if took is None else [took]
 
 
 _PROCFILES = {"flask": "web: flask --app app run --port $PORT\n", "express": "web: node index.js\n"}
