@@ -151,13 +151,19 @@ def _settle(tree: Tree, wanted: Sequence[Wanted], found: Needs) -> None:
 
 
 def mentioned(tree: Tree, wanted: Iterable[Wanted], command: str = "") -> set[str]:
-    """Those whose name, or that of their module, some file or the command has as a word."""
+    """Those whose name, or that of their module, some file or the command has as a word. A tool for writing an app
+    (`NOT_NEEDED`) is a word of what runs it, so that only the command counts."""
     names = {word: want for want in wanted for word in (want.name, want.name.replace("-", "_"), _module(want.name))}
     if not names:
         return set()
     files = [path for path in tree.known(".py") if not _TEST.search(path)]
-    texts = [*(tree.text(path) for path in (*files, "Procfile", "gunicorn.conf.py")), command]
-    return {names[word].name for text in texts for word in set(_WORD.findall(text)) & names.keys()}
+    in_files = {names[word].name for path in files for word in _words(tree.text(path)) & names.keys()}
+    started = [tree.text("Procfile"), tree.text("gunicorn.conf.py"), command]
+    return in_files - NOT_NEEDED | {names[word].name for text in started for word in _words(text) & names.keys()}
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text))
 
 
 def _module(distribution: str) -> str:
