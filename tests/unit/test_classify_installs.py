@@ -182,7 +182,9 @@ def test_what_nothing_uses_may_be_left_out_and_so_may_what_the_template_has_near
 
 def test_a_tool_that_only_a_task_of_the_author_names_is_not_installed() -> None:
     tasks = "import subprocess\nsubprocess.run(['coverage', 'run', '-m', 'pytest'])\nsubprocess.run(['black', '.'])\n"
-    found = python({"requirements.txt": "flask\nhumanize\ncoverage==7.3.2\npytest\nblack==22.1\n", "run_tests.py": tasks})
+    found = python(
+        {"requirements.txt": "flask\nhumanize\ncoverage==7.3.2\npytest\nblack==22.1\n", "run_tests.py": tasks}
+    )
     assert found is not None and found.wanted == ("flask", "gunicorn", "humanize")
     found = python({"requirements.txt": "flask\ncoverage==7.3.2\n"}, FLASK + "import coverage\n")
     assert found is not None and "coverage==7.3.2" in found.wanted and "coverage" not in found.optional

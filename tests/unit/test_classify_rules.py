@@ -350,6 +350,7 @@ def test_every_rule_and_every_refusal_has_a_row_here() -> None:
         "unknown-start",
         "component",
         "functions",
+        "mcp-on-standard-input",
         "not-a-server",
         "subfolder",
         "nothing",

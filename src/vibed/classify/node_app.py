@@ -22,7 +22,7 @@ _ENTRIES = (
     "server/server", "server/app", "server/main", "backend/server", "backend/index", "api/server", "bin/www", "start",
 )  # fmt: skip
 _EXTENSIONS = ("js", "mjs", "cjs", "ts", "mts", "cts")
-_LISTENS = re.compile(
+LISTENS = re.compile(
     r"\.listen\s*\(|\bcreateServer\s*\(|\bcreateSecureServer\s*\(|@hono/node-server|WebSocketServer\s*\(|WebSocket\.Server\s*\("
     r"|new\s+Server\s*\(|\bserve\s*\(\s*\{"
 )
@@ -161,7 +161,7 @@ class NodeApp:
 
     def serves(self, path: str) -> bool:
         """Whether the file, or a file of the app that it imports, listens, and starts no development server."""
-        listens = any(_LISTENS.search(self.tree.text(found)) for found in self.reached(path))
+        listens = any(LISTENS.search(self.tree.text(found)) for found in self.reached(path))
         return listens and not self.only_builds(path)
 
     def exported(self, path: str) -> tuple[str, ...] | None:

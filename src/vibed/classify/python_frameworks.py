@@ -147,6 +147,8 @@ FRAMEWORKS: tuple[Framework, ...] = (
     Framework("cherrypy", "CherryPy", brings=True),
     # Servers.
     Framework("http.server", "http.server of the standard library", brings=True),
+    Framework("fastmcp", "FastMCP", brings=True),
+    Framework("mcp.server", "the MCP SDK", brings=True),
     *(
         Framework(module, module, brings=True)
         for module in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from vibed.classify import mcp_servers
 from vibed.classify.errors import AmbiguousProject
 from vibed.classify.evidence import favoured
 from vibed.classify.python_frameworks import modules
@@ -143,6 +144,8 @@ class PythonServers:
         own = self.sources.own_frameworks(path)
         frameworks = own or self.sources.frameworks(path)
         if not frameworks:
+            return False
+        if frameworks <= mcp_servers.MODULES and not mcp_servers.speaks_http(self.tree.text(path)):
             return False
         if frameworks & WITH_FILES:
             return bool(own & WITH_FILES) or self._starts(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vibed.classify import below, foreign, halves, unpublished
+from vibed.classify import below, foreign, halves, mcp_servers, unpublished
 from vibed.classify.decision import Decision
 from vibed.classify.errors import (
     AmbiguousProject,
@@ -74,6 +74,20 @@ def reflex(p: Project) -> Decision | None:
     raise BuildRequired(
         "it is a Reflex app: its pages are compiled with packages of npm when it starts, and apps have no network then",
         hint="write its pages with NiceGUI, Streamlit or FastHTML, which need no such step",
+    )
+
+
+def mcp_on_standard_input(p: Project) -> Decision | None:
+    if p.tree.has("index.html") or p.node.framework() is not None or p.python_server or p.node_server:
+        return None
+    found = mcp_servers.of_python(p.tree, p.sources) or mcp_servers.of_node(p.node)
+    if found is None:
+        return None
+    path, cure = found
+    raise NotAWebApp(
+        f"{quoted(path)} is an MCP server that speaks on standard input: nobody is there on a host, and it answers no"
+        " requests",
+        hint=cure,
     )
 
 

@@ -102,6 +102,13 @@ RULES: tuple[Rule, ...] = (
         server_rules.python_script,
     ),
     Rule(
+        "mcp-on-standard-input",
+        None,
+        "nothing listens, and a file is a server of the Model Context Protocol that speaks on standard input",
+        "refused: NotAWebApp, with what has it speak HTTP",
+        refusals.mcp_on_standard_input,
+    ),
+    Rule(
         "node-framework",
         "node",
         "Next.js, Nuxt, SvelteKit, Remix and the like",
