@@ -508,7 +508,7 @@ def configuration() -> str:
             | `XDG_RUNTIME_DIR`, `XDG_DATA_HOME`, `XDG_CONFIG_HOME` | without root | where runtime, data and client files go |
             | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_EXPORTER`, other `OTEL_*` | `vibed serve`, `vibed controller` | traces; without one nothing of OpenTelemetry is loaded |
             | `NO_COLOR` | the CLI | no colours |
-            | `PIP_*`, `npm_config_*`, `GO*`, `HTTP(S)_PROXY`, `NO_PROXY`, `SSL_CERT_*` | installs and builds | your mirrors and proxies: handed on to pip, npm, go and apt as they are |
+            | `PIP_*`, `npm_config_*`, `GO*`, `HTTP(S)_PROXY`, `NO_PROXY`, `SSL_CERT_*`, `PRISMA_ENGINES_MIRROR`, `SASS_BINARY_SITE` | installs and builds | your mirrors and proxies: handed on to pip, npm, go and apt as they are |
             """),
     ]
     return "\n".join(out).rstrip() + "\n"

@@ -43,10 +43,11 @@ type Gate struct {
 
 // event is a line on standard error.
 type event struct {
-	Ready   bool   `json:"ready,omitempty"`
-	Denied  string `json:"denied,omitempty"`  // host:port
-	Trouble string `json:"trouble,omitempty"` // a registry that failed in a way that may pass, in words
-	Refused string `json:"refused,omitempty"` // a registry that refuses us, in words
+	Ready   bool     `json:"ready,omitempty"`
+	Denied  string   `json:"denied,omitempty"`  // host:port
+	Trouble string   `json:"trouble,omitempty"` // a registry that failed in a way that may pass, in words
+	Refused string   `json:"refused,omitempty"` // a registry that refuses us, in words
+	Lacking *lacking `json:"lacking,omitempty"`
 }
 
 // New makes a gate that tells its events as JSON lines.
@@ -70,7 +71,7 @@ func (g *Gate) tell(e event) {
 		if g.denials++; g.denials > maxDenials {
 			return
 		}
-	case e.Trouble != "" || e.Refused != "":
+	case e.Trouble != "" || e.Refused != "" || e.Lacking != nil:
 		if g.trouble++; g.trouble > maxTrouble {
 			return
 		}
@@ -86,6 +87,7 @@ type refusal struct {
 	status int
 	text   string
 	theirs bool // the registry refuses, not we
+	told   bool // by an event of its own
 }
 
 func (r *refusal) Error() string { return r.text }
@@ -115,6 +117,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		why = refuse(http.StatusBadGateway, "%v", err)
 	}
 	switch {
+	case why.told:
 	case why.status >= 500:
 		g.tell(event{Trouble: why.text})
 	case why.theirs:
@@ -145,12 +148,13 @@ func (g *Gate) route(w http.ResponseWriter, r *http.Request) error {
 	}
 	for prefix, serve := range map[string]func(http.ResponseWriter, *http.Request, string) error{
 		"/pypi/simple/": g.simple, "/pypi/file/": g.pypiFile, "/npm/": g.npmPath, "/go/": g.goPath,
+		"/binaries/": g.binary,
 	} {
 		if rest, ok := strings.CutPrefix(path, prefix); ok && rest != "" {
 			return serve(w, r, rest)
 		}
 	}
-	return refuse(http.StatusNotFound, "nothing is at %s: the registries are at /pypi/simple/, /npm/ and /go/", path)
+	return refuse(http.StatusNotFound, "nothing is at %s: the registries are at /pypi/simple/, /npm/ and /go/, sources of programs at /binaries/", path)
 }
 
 // own is where clients inside find the gate, and what HTTP_PROXY names.

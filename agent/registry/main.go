@@ -43,6 +43,8 @@ type Config struct {
 		URL  string `json:"url"`
 	} `json:"sumdb"`
 
+	Binaries []Binaries `json:"binaries"`
+
 	Authorization []Authorization `json:"authorization"`
 	Authorities   []string        `json:"authorities"` // certificates in PEM, besides the system's
 	Insecure      []string        `json:"insecure"`    // hosts whose certificate is not checked

@@ -42,6 +42,9 @@ func newUpstream(config Config) (*upstream, error) {
 	for _, address := range config.Scopes {
 		addresses = append(addresses, address)
 	}
+	for _, source := range config.Binaries {
+		addresses = append(addresses, source.URL)
+	}
 	for _, proxy := range goProxies(config.Go) {
 		addresses = append(addresses, proxy.url)
 	}

@@ -86,7 +86,7 @@ class Config:
     """Only these templates are built; empty: all."""
     registries: Mapping[str, object] = field(default_factory=dict)
     """Where builds get packages from, when not from where this machine's own package clients do: `pypi`, `npm`,
-    `npm_scopes`, `go`, `sumdb`, `credentials`."""
+    `npm_scopes`, `go`, `sumdb`, `binaries`, `credentials`."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
@@ -212,6 +212,7 @@ _REGISTRIES = {
     "npm_scopes": "a table of addresses by scope",
     "go": "a GOPROXY list",
     "sumdb": "a GOSUMDB value",
+    "binaries": "a table of addresses, or `off`, by source",
     "credentials": "a table of `file:PATH` or `env:NAME` by address",
 }
 
@@ -222,7 +223,7 @@ def _check_registries(table: Mapping[str, object]) -> None:
             raise InvalidConfiguration(
                 f"[registries] has an unknown key {name!r}", hint=f"known keys: {', '.join(_REGISTRIES)}"
             )
-        if name in ("npm_scopes", "credentials"):
+        if name in ("npm_scopes", "binaries", "credentials"):
             right = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
         else:
             items = value if name == "pypi" and isinstance(value, list) else [value]

@@ -10,12 +10,25 @@ const OUT = '/layers/out'
 const TOLD_BYTES = 48 << 10
 const CREDENTIALS = /^[ \t]*["']?(?:\/\/[^\s=]{1,200}:)?(?:_authToken|_auth|_password|username|email|certfile|keyfile|cert|key|tokenHelper|npmAuthToken|npmAuthIdent|always-auth|npmAlwaysAuth)["']?(?:\[\])?[ \t]*[=: ].*$\n?/gm
 
-/** What packages are told that ask another host for what they do not need here: Prisma's command fetches an engine for
- * migrations whatever it is called for, unless it is told of one. */
-const TOLD = { PRISMA_SCHEMA_ENGINE_BINARY: '/bin/false' }
+/** What packages are told that fetch what they do not need for this, where its source cannot be reached: Prisma's command
+ * fetches an engine for migrations whatever it is called for, unless it is told of one. */
+const WITHOUT = [
+  { of: /\bprisma\b/, source: 'PRISMA_ENGINES_MIRROR', told: { PRISMA_SCHEMA_ENGINE_BINARY: '/bin/false' } }
+]
 
 function request () {
   return JSON.parse(fs.readFileSync(path.join(OUT, 'request.json'), 'utf8'))
+}
+
+/** What is said besides to packages that a text names. */
+async function without (text) {
+  const told = {}
+  for (const one of WITHOUT) {
+    if (!one.of.test(text)) continue
+    const asked = fetch(`${process.env[one.source]}/`, { method: 'HEAD', signal: AbortSignal.timeout(20000) })
+    if (!await asked.then((answer) => answer.ok, () => false)) Object.assign(told, one.told)
+  }
+  return told
 }
 
 /** Takes who asks a registry out of a folder's settings: packages' code reads them, and only the gate asks registries. */
@@ -61,4 +74,4 @@ function finish (connection) {
   return new Promise((resolve) => connection.end(() => { connection.destroy(); resolve() }))
 }
 
-module.exports = { OUT, TOLD, request, withoutCredentials, heard, failed, send, finish }
+module.exports = { OUT, request, without, withoutCredentials, heard, failed, send, finish }

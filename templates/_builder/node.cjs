@@ -32,7 +32,8 @@ async function main () {
   }
   answer.withoutCredentials(APP)
   answer.withoutCredentials(place)
-  const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true', ...answer.TOLD, ...request.env }
+  const env = { ...process.env, HOME: '/tmp/home', npm_config_cache: '/tmp/cache', CI: 'true', ...request.env }
+  if (request.step !== 'resolve') Object.assign(env, await answer.without(Object.values(request.files).join('\n')))
   env.PATH = `/layers/tools/bin:${env.PATH}`
   // by default npm 12 refuses the registry's own tarballs of packages that bring others with them (Tailwind 4)
   env.npm_config_allow_remote = 'all'

@@ -85,12 +85,17 @@ function programs () {
   }
 }
 
+/** What names the packages that it uses: its package.json, and whose commands there are. */
+function named () {
+  try { return fs.readFileSync(path.join(APP, 'package.json'), 'utf8') } catch { return '' }
+}
+
 /** What its scripts are told; `own`: by its owner, or for its tool. */
 async function environment (own, compiles) {
   const env = { ...process.env, HOME: '/tmp/home', CI: 'false', NEXT_TELEMETRY_DISABLED: '1',
     ASTRO_TELEMETRY_DISABLED: '1', NG_CLI_ANALYTICS: 'false', GATSBY_TELEMETRY_DISABLED: '1', NUXT_TELEMETRY_DISABLED: '1',
     DISABLE_OPENCOLLECTIVE: '1', BROWSERSLIST_IGNORE_OLD_DATA: '1', WRANGLER_SEND_METRICS: 'false',
-    npm_config_cache: '/tmp/cache', ...answer.TOLD, ...await googleFonts.environment(APP), ...own }
+    npm_config_cache: '/tmp/cache', ...await answer.without(named()), ...await googleFonts.environment(APP), ...own }
   env.PATH = `${APP}/node_modules/.bin:${BIN}:${env.PATH}`
   if (compiles) compilers(env)
   return env

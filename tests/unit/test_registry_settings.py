@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vibed.config import InvalidConfiguration, load
+from vibed.runtimes.binaries import SOURCES
 from vibed.runtimes.registries import Proxy, Registries, pinned
 from vibed.runtimes.registry_settings import Said, npmrc_credentials, pip_settings
 from vibed.runtimes.uv_settings import uv_settings
@@ -28,7 +29,11 @@ def test_without_settings_the_clients_own_defaults_count() -> None:
         npm={"registry": "https://npm.example/"}, go={"GOPROXY": "https://go.example,direct", "GOSUMDB": "sum.example"}
     )
     assert found == Registries(
-        pypi=(DEFAULT,), npm="https://npm.example/", go="https://go.example,direct", sumdb="sum.example"
+        pypi=(DEFAULT,),
+        npm="https://npm.example/",
+        go="https://go.example,direct",
+        sumdb="sum.example",
+        binaries={source.name: source.origin for source in SOURCES},
     )
 
 
@@ -181,9 +186,21 @@ def test_what_is_pinned_comes_in_place_of_the_clients_settings(tmp_path: Path) -
         first_index=True,
         npm="https://m.example/npm",
         go="https://go.example",
+        binaries=clients.binaries,
         authorization={"https://m.example/": basic("u:p")},
     )
     assert pinned(clients, {}) == clients
+
+
+def test_programs_of_packages_come_from_where_their_clients_are_told_or_the_operator_says() -> None:
+    assert of().binaries["prisma"].startswith("https://")
+    clients = of(environ={"PRISMA_ENGINES_MIRROR": "https://u:p@own.example/engines"})
+    assert clients.binaries["prisma"] == "https://own.example/engines"
+    assert clients.authorization == {"https://own.example/": basic("u:p")}
+    assert pinned(clients, {"binaries": {"prisma": "https://m.example/p"}}).binaries["prisma"] == "https://m.example/p"
+    assert pinned(clients, {"binaries": {"prisma": "off"}}).binaries["prisma"] == ""
+    with pytest.raises(InvalidConfiguration, match="unknown source 'prism'"):
+        pinned(clients, {"binaries": {"prism": "off"}})
 
 
 def test_credentials_come_from_files_and_variables(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from vibed.config import Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
+from vibed.runtimes.binaries import SOURCES
 
 CADDY_GOGC = "300"
 """Measured against Go's 100 with the trivial upstream of bench/rows/router.py: 8 % more requests, for 14 MB."""
@@ -47,6 +48,7 @@ _ALWAYS = (
     "NETRC",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
+    *(source.variable for source in SOURCES),
 )
 
 

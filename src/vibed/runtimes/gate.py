@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vibed import records
+from vibed.runtimes import binaries
 from vibed.runtimes.registries import Registries
 from vibed.sandboxes.driver import Mount, SandboxError
 from vibed.supervision.cgroups import BUILDING, Bounds
@@ -61,6 +62,7 @@ class Gate:
         self._denied: Counter[str] = Counter()
         self._trouble: list[str] = []
         self._refused: list[str] = []
+        self._lacking: dict[str, str] = {}
 
     def denied(self) -> Mapping[str, int]:
         """How often what other `host:port` was asked for, and refused."""
@@ -76,10 +78,15 @@ class Gate:
         """What registries refused, a sentence each: the operator's credentials are missing or do not fit."""
         return tuple(self._refused)
 
+    def lacking(self) -> Mapping[str, str]:
+        """Sources of programs that were asked and could not be had (`vibed.runtimes.binaries`), and why, by name."""
+        return dict(self._lacking)
+
     def forget(self) -> None:
         """Begin anew with what was denied, and what failed: the next step is not to be told of the one before."""
         self._denied.clear()
         self._trouble.clear()
+        self._lacking.clear()
 
     def _hear(self, line: bytes) -> bool:
         """Take in what the gate says; whether it says that it is open."""
@@ -89,6 +96,8 @@ class Gate:
                 self._denied[str(host)] += 1
             if trouble := event.get("trouble"):
                 self._trouble.append(str(trouble))
+            if lacking := event.get("lacking"):
+                self._lacking.setdefault(str(lacking.get("source")), str(lacking.get("why")))
             if refused := event.get("refused"):
                 self._refused.append(str(refused))
                 log.warning("a registry refuses a build", text=str(refused))
@@ -233,6 +242,10 @@ def _config(registries: Registries) -> dict[str, object]:
         "npm_scopes": dict(registries.npm_scopes),
         "go": registries.go,
         "sumdb": _sumdb(registries.sumdb),
+        "binaries": [
+            {"name": source.name, "url": registries.binaries.get(source.name, ""), "digests": source.digests}
+            for source in binaries.SOURCES
+        ],
         "authorization": [{"prefix": prefix, "header": header} for prefix, header in registries.authorization.items()],
         "authorities": authorities,
         "insecure": list(registries.insecure),
@@ -265,6 +278,7 @@ def _told(registries: Registries) -> dict[str, str]:
         "YARN_UNSAFE_HTTP_WHITELIST": "127.0.0.1",
         "COREPACK_NPM_REGISTRY": NPM.rstrip("/"),
         "GOPROXY": GO,
+        **binaries.told(ADDRESS),
     }
     # with its key, where it is not the one that Go knows; the address is the gate's
     env["GOSUMDB"] = registries.sumdb.split()[0] if registries.sumdb else "off"

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from vibed.config import InvalidConfiguration
+from vibed.runtimes import binaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Registries:
     """A GOSUMDB value (`name`, `name+key`, `name url`); empty: module sums are not checked."""
     go_unsummed: str = ""
     """A GONOSUMDB list: modules whose sums are not checked."""
+    binaries: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of the sources that `vibed.runtimes.binaries` lists, by their names; empty: switched off."""
     authorization: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The Authorization header for addresses that begin so: scheme, host and the beginning of the path."""
     authorities: tuple[Path, ...] = ()
@@ -100,6 +103,9 @@ def pinned(registries: Registries, settings: Mapping[str, Any], environ: Mapping
         registries = replace(registries, go=bare.list(go))
     if sumdb := settings.get("sumdb"):
         registries = replace(registries, sumdb="" if sumdb == "off" else sumdb)
+    if programs := settings.get("binaries"):
+        said = {name: bare(address) for name, address in programs.items()}
+        registries = replace(registries, binaries=binaries.pinned(registries.binaries, said))
     known = {address: _header(place, environ) for address, place in settings.get("credentials", {}).items()}
     return replace(registries, authorization={**registries.authorization, **bare.found, **known})
 

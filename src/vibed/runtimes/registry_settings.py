@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vibed import records
-from vibed.runtimes import commands
+from vibed.runtimes import binaries, commands
 from vibed.runtimes.registries import Bare, Proxy, Registries, basic
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
@@ -72,6 +72,7 @@ class Said:
             if key.startswith("@") and key.endswith(":registry") and value
         }
         go = bare.list(self.go.get("GOPROXY", ""))
+        programs = {name: bare(address) for name, address in binaries.of_clients(self.environ).items()}
         authorization = dict(bare.found)
         for address in pypi:
             parts = urlsplit(address)
@@ -90,6 +91,7 @@ class Said:
             go=go,
             sumdb="" if self.go.get("GOSUMDB") == "off" else self.go.get("GOSUMDB", ""),
             go_unsummed=self.go.get("GONOSUMDB", ""),
+            binaries=programs,
             authorization=authorization,
             authorities=self._authorities(),
             insecure=self._insecure(npm, scopes.values()),

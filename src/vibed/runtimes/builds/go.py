@@ -85,8 +85,8 @@ def failure(build: Build, error: StepFailed) -> RunFailed:
     elif error.unreachable:
         message, retryable = error.unreachable[-1], True
         hint = "retrying may help: the module proxy could not be reached, or did not answer"
-    elif error.denied:
-        hint = "; ".join(filter(None, (hint, error.elsewhere("an app is built"))))
+    elif words := error.elsewhere("an app is built"):
+        hint = "; ".join(filter(None, (hint, words)))
     return RunFailed(
         f"the build failed ({build.script}): {message or error}",
         exit=error.exit,

@@ -257,8 +257,8 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
     if error.unreachable:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
-    elif error.denied:
-        hint = "; ".join(filter(None, (hint, error.elsewhere("an app is built"))))
+    elif words := error.elsewhere("an app is built"):
+        hint = "; ".join(filter(None, (hint, words)))
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",
         exit=error.exit,

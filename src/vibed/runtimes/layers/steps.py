@@ -7,14 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vibed.runtimes import binaries
 from vibed.runtimes.layers.imaging import Taken
 from vibed.sandboxes.driver import Exit, Mount
-
-_CURES = {
-    ".prisma.sh": 'Prisma 7 needs no engine from there, nor do 6.16 and newer with engineType = "client" in the'
-    " generator, each with a driver adapter",
-}
-"""By how hosts end that packages ask for what no registry has: what does without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +72,17 @@ class StepFailed(Exception):
         """Hosts that were asked for and refused, and how often."""
         self.unreachable = unreachable
         """What the registries failed in."""
+        self.lacking: Mapping[str, str] = {}
+        """Sources of programs that were asked and could not be had, and why, by their names."""
 
     def elsewhere(self, while_: str) -> str:
-        """What was asked for that is no registry, in words; empty when nothing was. `while_`: what was done then."""
-        if not self.denied:
-            return ""
-        hosts = ", ".join(sorted(self.denied)[:5])
-        cures = [
-            cure for host, cure in _CURES.items() if any(one.rpartition(":")[0].endswith(host) for one in self.denied)
-        ]
-        return "; ".join(
-            [f"the build asked for {hosts}: only the package registries can be reached while {while_}", *cures]
-        )
+        """What was asked for that no registry has, and could not be had, in words; empty when nothing was. `while_`:
+        what was done then."""
+        words = [binaries.lacking(name, why) for name, why in sorted(self.lacking.items())]
+        if self.denied:
+            hosts = ", ".join(sorted(self.denied)[:5])
+            words.append(f"the build asked for {hosts}: only the package registries can be reached while {while_}")
+        return "; ".join(words)
 
 
 class Clashed(StepFailed):

@@ -66,6 +66,7 @@ class Opened:
         except StepFailed as error:
             error.denied = dict(self.gate.denied())
             error.unreachable = self.gate.trouble()
+            error.lacking = dict(self.gate.lacking())
             raise
 
     async def _attended(self, order: Order, place: Path) -> Done:
