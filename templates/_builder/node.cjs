@@ -65,6 +65,7 @@ async function resolved (request, place) {
 async function installed (request, place) {
   const root = request.inPlace ? APP : place
   fs.mkdirSync(path.join(place, 'node_modules'), { recursive: true })
+  if (request.inPlace && request.linked) members(request.files, place)
   const folders = request.inPlace ? [...modules(root)] : ['node_modules']
   for (const folder of folders) {
     for (const name of OWN_NOTES) fs.rmSync(path.join(root, folder, name), { recursive: true, force: true })
@@ -72,6 +73,23 @@ async function installed (request, place) {
   if (request.inPlace) for (const folder of folders) lead(path.join(root, folder), folders.map((one) => path.join(root, one)))
   const lacking = request.compilers ? compiled(root) : {}
   return pack(root, folders, await answer.send({ installed: true, folders, lacking }))
+}
+
+/** Has each package of a workspace find what it names in its own folder too, as it does by pnpm's own links: type roots,
+ * styles and scripts name it there. */
+function members (files, place) {
+  for (const [name, text] of Object.entries(files)) {
+    const folder = path.dirname(name)
+    if (path.basename(name) !== 'package.json' || folder === '.') continue
+    const { dependencies, devDependencies, optionalDependencies } = JSON.parse(text)
+    for (const wanted of Object.keys({ ...dependencies, ...devDependencies, ...optionalDependencies })) {
+      const here = path.join(place, folder, 'node_modules', wanted)
+      const there = path.join(place, 'node_modules', wanted)
+      if (fs.existsSync(here) || !fs.existsSync(there)) continue
+      fs.mkdirSync(path.dirname(here), { recursive: true })
+      fs.symlinkSync(path.relative(path.dirname(here), there), here)
+    }
+  }
 }
 
 /** The folders of packages below one, none of them inside another: that of a project, and those of its workspaces. */

@@ -110,6 +110,18 @@ async def test_the_packages_of_a_workspace_are_found_where_they_lie(maker: Maker
     assert await ran(maker, layer, files, line) == "2 shared with 1 /app/packages/shared/index.js"
 
 
+@one
+async def test_with_pnpm_each_package_has_what_it_names_in_its_own_folder(maker: Maker) -> None:
+    types = npm_package({"package.json": '{"name": "@types/tiny", "version": "1.0.0"}', "index.d.ts": "export {}"})
+    maker.registry.packages["@types/tiny"] = {"1.0.0": types}
+    files = scenario("pnpm")
+    shared = {**SHARED, "devDependencies": {"@types/tiny": "*"}}
+    files["packages/shared/package.json"] = json.dumps({**shared, "dependencies": {"tiny": "^1", "@types/tiny": "*"}})
+    _, layer = await decided(maker, files)
+    looks = "cat packages/shared/node_modules/@types/tiny/index.d.ts; cat */*/node_modules/tiny/index.js"
+    assert await ran(maker, layer, files, looks) == "export {}module.exports=2module.exports=1"
+
+
 @every
 async def test_a_change_of_a_workspaces_code_installs_nothing(maker: Maker) -> None:
     files = scenario("npm")

@@ -113,6 +113,7 @@ async def _install(
         f"lock {normalised(manager.lock, lock.encode())}",
         *(f"file {name} {normalised(name, text.encode(), named=named)}" for name, text in others.items()),
         *(f"command {json.dumps(command)}" for command in step["commands"]),
+        *(("what packages of it name is linked in their folders",) if step.get("linked") and ask.owner else ()),
     ]
     key = layer_key("node", ask.base, installer, facts, ask.owner)
     if (found := making.store.find(key)) is not None:

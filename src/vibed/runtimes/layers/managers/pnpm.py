@@ -1,5 +1,6 @@
 """pnpm, which makes a plain tree here, as npm does. Its own links to a store would be as good in a layer, but tools
-that copy packages, or look for what others brought, know plain trees.
+that copy packages, or look for what others brought, know plain trees. What the packages of a workspace name is linked
+in their own folders all the same (templates/_builder/node.cjs).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Pnpm:
 
     def installing(self, wish: Wish) -> Mapping[str, Any]:
         how = "--prod=false" if wish.development else "--prod"
-        return {"commands": [[*self._install, "--frozen-lockfile", how, *_LOCKED]]}
+        return {"commands": [[*self._install, "--frozen-lockfile", how, *_LOCKED]], "linked": True}
 
     @property
     def _install(self) -> list[str]:
