@@ -16,10 +16,10 @@ from vibed.apps.app import Build
 from vibed.apps.errors import VibedError
 from vibed.classify.site import Site
 from vibed.classify.tree import Tree
-from vibed.runtimes.builds import go, worker
+from vibed.runtimes.builds import go, lost, worker
 from vibed.runtimes.builds.built import Built, build_key
 from vibed.runtimes.builds.store import BuiltStore
-from vibed.runtimes.builds.words import cause, missing
+from vibed.runtimes.builds.words import cause
 from vibed.runtimes.layers.compiler_words import wants_compiler
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
@@ -142,7 +142,7 @@ class Builds:
                     else:
                         other = _writable(doing, error) or _compiling(doing, error) or _with_old_hashes(doing, error)
                     if other is None or not left:
-                        raise _FAILURES[build.kind](build, error) from error
+                        raise await self._failure(build, error, source, strip) from error
                     doing, left = other, left - 1
 
         try:
@@ -182,6 +182,14 @@ class Builds:
             if gone:
                 log.info("builds went", keys=[key[:12] for key in gone])
         return kept
+
+    async def _failure(self, build: Build, error: StepFailed, source: Path, strip: str) -> RunFailed:
+        if (told := _FAILURES.get(build.kind)) is not None:
+            return told(build, error)
+        of = lost.Project()
+        with contextlib.suppress(ArchiveError, OSError):  # less is known of it then
+            of = await asyncio.to_thread(lost.project, source, strip, self._limits)
+        return _failure(build, error, of)
 
     def _read(self, key: str, build: Build, archive: Path) -> Built:
         """What it is. Blocking. Raises ArchiveError."""
@@ -237,7 +245,7 @@ def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:
     }
 
 
-def _failure(build: Build, error: StepFailed) -> RunFailed:
+def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
     """What the app's owner is told."""
     tool = f"{build.tool}: " if build.tool else ""
     hint, retryable = "", False
@@ -251,9 +259,7 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
         hint = "have it make a folder with an index.html, or deploy what it makes with a server of its own"
     else:
         message = cause(error.said) or str(error)
-        if lost := missing(error.said):
-            own = lost.startswith((".", "/", "@/", "~/"))
-            hint = f"{lost} is not in the archive" if own else f"add {lost} to package.json"
+        hint = lost.hint(error.said, of)
     if error.unreachable:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
@@ -270,4 +276,5 @@ def _failure(build: Build, error: StepFailed) -> RunFailed:
 
 _PROGRAMS = {"node": "build", "go": "go", "worker": "worker"}
 """What builds, by the kind of a build, as steps name it."""
-_FAILURES = {"node": _failure, "go": go.failure, "worker": worker.failure}
+_FAILURES = {"go": go.failure, "worker": worker.failure}
+"""What tells of a failure; of a project of Node, `_failure` does."""

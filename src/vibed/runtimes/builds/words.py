@@ -28,6 +28,11 @@ _ADVISED = re.compile(
     r"|\b(?:need to|must|please) install [\"'`](@?\w[\w./-]*)[\"'`]"
 )
 """How a tool says that it wants another package: Vite of terser and sass, Tailwind of its plugin for PostCSS."""
+_PROGRAM = re.compile(
+    r"^(?:/bin/)?(?:sh|bash|dash): (?:line )?(?:\d+: )?(?P<sh>[@\w][\w.@/-]*): (?:command )?not found$"
+    r"|^\s*(?:Error: )?spawn (?P<node>[\w.-]+) ENOENT",
+    re.MULTILINE,
+)
 _MOST = 500
 
 
@@ -44,6 +49,12 @@ def cause(told: str) -> str:
                 said = " ".join([said, *[line for line in following if not _EMPTY_HEADS.match(line)][:2]])
             return said[:_MOST]
     return lines[-1].strip()[:_MOST] if lines else ""
+
+
+def program(told: str) -> str:
+    """The program that the build's script calls and that is not there; empty when it is not that."""
+    match = _PROGRAM.search(_COLOUR.sub("", told).replace("\r", "\n"))
+    return (match["sh"] or match["node"]) if match else ""
 
 
 def missing(told: str) -> str:

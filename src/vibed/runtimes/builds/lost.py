@@ -1,0 +1,118 @@
+"""What a build of a project of Node did not find, and what its author has to change: a package that package.json does
+not name, the package that brings a program, or a file of the project's own, which most often git leaves out."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vibed.classify.npm_programs import package_of
+from vibed.runtimes.builds.words import missing, program
+from vibed.sources.extraction import iter_files
+from vibed.sources.limits import ArchiveLimits
+from vibed.sources.reader import read_table
+
+_OF_PACKAGE = re.compile(r"(?:^|/)node_modules/((?:@[\w.-]{1,100}/)?[\w.-]{1,100})")
+_NAME = re.compile(r"(@[^/]+/[^/]+|[^/]+)")
+_OWN = (".", "/", "@/", "~/", "#")
+_ROOTS = ("", "src/", "app/")
+_SHORTEST = 3
+"""A pattern with fewer letters says nothing of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is known of the source."""
+
+    packages: frozenset[str] = frozenset()
+    """What some package.json of it names."""
+    folders: frozenset[str] = frozenset()
+    ignored: tuple[str, ...] = ()
+    """The lines of its `.gitignore` files."""
+
+
+def project(source: Path, strip: str, limits: ArchiveLimits) -> Project:
+    """Look through an archive; `strip`: the folder of the app. Blocking. Raises ArchiveError, OSError."""
+    table = read_table(source, limits)
+    packages: set[str] = set()
+    ignored: list[str] = []
+    for path, content in iter_files(source, table, limits=limits):
+        name = posixpath.basename(path)
+        if name == ".gitignore":
+            ignored += content.decode("utf-8", "replace").splitlines()
+        elif name == "package.json" and path.startswith(strip):
+            packages |= _named(content)
+    inside = [entry.path.removeprefix(strip) for entry in table.entries if entry.path.startswith(strip)]
+    folders = {parent for path in inside for parent in _above(path)}
+    return Project(frozenset(packages), frozenset(folders), tuple(ignored))
+
+
+def hint(said: str, of: Project) -> str:
+    """What to change, by what the build said; empty where nothing was missing."""
+    if (name := program(said)) and not missing(said):
+        return _of_program(name, of)
+    lost = missing(said)
+    if not lost:
+        return ""
+    if inside := _OF_PACKAGE.search(lost):
+        package = inside[1]
+        if package in of.packages:
+            return f"{package} has no {lost.partition(package + '/')[2] or package} in the version that is installed"
+        return f"add {package}, which {lost.rpartition('node_modules/')[2]} is of, to devDependencies in package.json"
+    left_out = _ignored(lost, of.ignored)
+    if lost.startswith(_OWN) or left_out or any(f"{root}{lost.partition('/')[0]}" in of.folders for root in _ROOTS):
+        if not left_out:
+            return f"{lost} is not in the archive"
+        return (
+            f"{lost} is not in the archive: {left_out} in .gitignore leaves it out. Send it (`!{left_out.lstrip('/')}`"
+            " in a file .vibedignore brings it back), or write it anew where the source was cloned without it"
+        )
+    package = found[1] if (found := _NAME.match(lost)) else lost
+    if package in of.packages:
+        return f"package.json names {package}, which has no {lost} in the version that is installed: mend one of them"
+    return f"add {package} to package.json"
+
+
+def _of_program(name: str, of: Project) -> str:
+    package = package_of(name)
+    if not package:
+        return f"add the package that brings {name} to devDependencies in package.json, or do without it in the script"
+    if package in of.packages:
+        return ""
+    return f"add {package}, which brings the program {name}, to devDependencies in package.json"
+
+
+def _ignored(lost: str, lines: Iterable[str]) -> str:
+    """The line by which git leaves out what an import means, as far as its words show; empty where none does."""
+    parts = [part for part in re.sub(r"^(?:\.{1,2}/|[@~#]/|/app/|/)+", "", lost).split("/") if part]
+    names = {name for part in parts for name in (part, part.partition(".")[0])}
+    for line in lines:
+        pattern = line.strip()
+        last = pattern.rstrip("/*").rpartition("/")[2]
+        if pattern[:1] in ("#", "!", "") or len(re.sub(r"[^\w]", "", last)) < _SHORTEST:
+            continue
+        stems = (last, last.partition(".")[0]) if not last.startswith((".", "*")) else (last,)
+        if any(fnmatch.fnmatchcase(name, stem) for name in names for stem in stems if stem):
+            return pattern
+    return ""
+
+
+def _named(content: bytes) -> set[str]:
+    try:
+        manifest = json.loads(content)
+    except ValueError:
+        return set()
+    if not isinstance(manifest, dict):
+        return set()
+    kinds = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
+    return {name for kind in kinds if isinstance(manifest.get(kind), dict) for name in manifest[kind]}
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]

@@ -1,0 +1,40 @@
+# ruff: noqa: E501 (tables of inputs)
+"""What a build did not find, in words that say what to change."""
+
+from __future__ import annotations
+
+import pytest
+
+from vibed.runtimes.builds.lost import Project, hint
+
+ANGULAR = '✘ [ERROR] Could not resolve "environments"\n\n    src/app/firebase/firebase.module.ts:5:28:\n'
+OF = Project(
+    frozenset({"react", "three", "vite"}),
+    frozenset({"src", "src/pages"}),
+    ("# secrets", "node_modules", "*.local", "dist/", "environments/", "/src/firebaseConfig.ts", "!keep", "*.env"),
+)
+
+ROWS = [
+    (ANGULAR, "environments is not in the archive: environments/ in .gitignore leaves it out. Send it (`!environments/`"),
+    ("Error: Cannot find module './firebaseConfig'\n", "./firebaseConfig is not in the archive: /src/firebaseConfig.ts in .gitignore"),
+    ("[vite]: Rollup failed to resolve import \"@/environments/dev\" from \"x\".", "environments/ in .gitignore leaves it out"),
+    ('Could not resolve "./missing" from "src/main.ts"', "./missing is not in the archive"),
+    ('Could not resolve "pages/Home" from "src/main.ts"', "pages/Home is not in the archive"),
+    ('Could not resolve "keep"', "add keep to package.json"),
+    ('Could not resolve "framer-motion/client"', "add framer-motion to package.json"),
+    ('Could not resolve "@scope/kit/button"', "add @scope/kit to package.json"),
+    ('Could not resolve "three/gone.js"', "package.json names three, which has no three/gone.js"),
+    ("Error: Cannot find module '/app/node_modules/react-cache-buster/dist/generate-meta-tag.js'\n", "add react-cache-buster, which react-cache-buster/dist/generate-meta-tag.js is of, to devDependencies"),
+    ("Error: Cannot find module '/app/node_modules/vite/bin/old.js'\n", "vite has no bin/old.js in the version that is installed"),
+    ("> cross-env A=1 vite build\nsh: 1: cross-env: not found\n", "add cross-env, which brings the program cross-env, to devDependencies"),
+    ("sh: line 1: tsc: command not found\n", "add typescript, which brings the program tsc, to devDependencies"),
+    ("sh: 1: ng: not found\n", "add @angular/cli, which brings the program ng,"),
+    ("sh: 1: frobnicate: not found\n", "add the package that brings frobnicate to devDependencies in package.json, or do without it"),
+    ("Error: it is Tuesday\n", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "words"), ROWS, ids=[row[0][:40] for row in ROWS])
+def test_what_to_change_is_told(said: str, words: str) -> None:
+    found = hint(said, OF)
+    assert found.startswith(words) or (words and words in found), found
