@@ -195,6 +195,25 @@ def test_a_start_script_that_cannot_be_followed_is_no_static_site(text: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "reason", "cure"),
+    [
+        ("cd web && python3 server.py", "‘web/server.py’ is not in the archive", "send that file"),
+        ("node gone.js", "‘gone.js’ is not in the archive", "send that file"),
+        ("fastify start app.js", "the package fastify-cli, which package.json does not name", "add fastify-cli"),
+        ("nest start", "comes with the package @nestjs/cli", "add @nestjs/cli to the dependencies"),
+        ("make serve", "the template does not have ‘make’", "let it start a file of the archive"),
+    ],
+)
+def test_what_a_start_script_lacks_is_said_with_what_to_change(text: str, reason: str, cure: str) -> None:
+    with pytest.raises(ClassifyError, match="start script") as caught:
+        start(
+            text, {"app.js": "module.exports = async (fastify) => {}", "web/style.css": "x", "pages/index.html": "<p>"}
+        )
+    assert reason in caught.value.message
+    assert cure in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
     "text", ["node $ENTRY", "sleep 1; NODE_PATH=lib node lib/x.mjs", "mkdir -p data && ./bin/serve"]
 )
 def test_a_start_script_of_what_is_there_runs_as_it_is(text: str) -> None:

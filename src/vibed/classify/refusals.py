@@ -28,12 +28,13 @@ def other_language(p: Project) -> Decision | None:
 
 def unknown_start(p: Project) -> Decision | None:
     text = p.node.scripts.get("start", "")
-    reason = p.script_tools.not_understood() if text else None
-    if reason is None:
+    found = p.script_tools.not_understood() if text else None
+    if found is None:
         return None
+    reason, cure = found
     raise NoEntrypoint(
         f"the start script of package.json, {quoted(text)}, cannot be followed: {reason}",
-        hint="let it start a file of the archive, for example node server.js; or name an entrypoint",
+        hint=cure,
     )
 
 

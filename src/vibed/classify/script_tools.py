@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 
 from vibed.classify import package_manager, shell_text
 from vibed.classify.node_scripts import DEEPEST, Scripts, program
 from vibed.classify.node_tools import DEV_SERVERS, FILE_SERVERS, PARALLEL, PROGRAMS, RUNNERS
+from vibed.classify.npm_programs import package_of
 from vibed.classify.wrappers import unwrapped
 from vibed.sources.errors import quoted
 
 _FILES = "python -m http.server"
+_INTERPRETER = re.compile(r"python[\d.]*|node|bash|sh|ruby|php|deno|bun")
+_FILE = re.compile(r"[\w./-]{1,200}\.(?:py|[cm]?js|[cm]?ts|sh|rb|php)")
+_OTHERWISE = "let it start a file of the archive, for example node server.js; or name an entrypoint"
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,39 @@ class ScriptTools:
         tools = self.tools(self.scripts.node.scripts.get("start", ""), "", 0)
         return bool(tools & DEV_SERVERS) and not tools & (PROGRAMS | RUNNERS - {"sh", "bash"})
 
-    def not_understood(self) -> str | None:
-        """Why the start script is none, in words; None where it only serves development or files."""
+    def not_understood(self) -> tuple[str, str] | None:
+        """Why the start script is none, and what to change; None where it only serves development or files."""
         text = self.scripts.node.scripts.get("start", "")
         tools = self.tools(text, "", 0)
         known = DEV_SERVERS | FILE_SERVERS | PROGRAMS | RUNNERS | {_FILES}
         unknown = next((tool for tool in sorted(tools) if tool not in known), None)
+        if lacking := self._lacking(text):
+            return lacking
         if unknown:
-            return f"the template does not have {quoted(unknown)}"
+            package = package_of(unknown)
+            if package and package not in self.scripts.node.all_dependencies:
+                named = f"{quoted(unknown)} comes with the package {package}, which package.json does not name"
+                return named, f"add {package} to the dependencies in package.json"
+            return f"the template does not have {quoted(unknown)}", _OTHERWISE
         if tools & (DEV_SERVERS | FILE_SERVERS | {_FILES}) or tools <= {"echo"} or self.scripts.from_start_script():
-            return None if tools else "only a shell can tell what it starts"
-        return "what it starts is not in the archive"
+            return None if tools else ("only a shell can tell what it starts", _OTHERWISE)
+        return "what it starts is not in the archive", _OTHERWISE
+
+    def _lacking(self, text: str) -> tuple[str, str] | None:
+        """Of a file that an interpreter is to run and that is not there."""
+        tree, folder = self.scripts.node.tree, ""
+        for part in shell_text.parse(text) or ():
+            words = unwrapped(part.words).words
+            if words[:1] == ("cd",) and len(words) == 2:
+                folder = posixpath.normpath(posixpath.join(folder, words[1])).removeprefix(".")
+                continue
+            file = next((word for word in words[1:] if not word.startswith("-")), "")
+            if not words or not _INTERPRETER.fullmatch(words[0]) or not _FILE.fullmatch(file):
+                continue
+            path = posixpath.normpath(posixpath.join(folder, file))
+            if path not in tree.paths and self.scripts.node.file(path) is None:
+                return f"{quoted(path)} is not in the archive", "send that file, or have it start one that is there"
+        return None
 
     def served_folder(self) -> str | None:
         """The folder that a start script serves as files (`serve dist`)."""
