@@ -21,6 +21,7 @@ const MANAGERS = {
   npm: `[ "$1" = run ] && [ $# = 2 ] && exec node ${answer.OUT}/run_script.cjs ${NPM} "$2"
 exec node ${NPM} "$@"`,
   npx: `[ "$1" = --yes ] || [ "$1" = -y ] && shift; exec "$@"`,
+  bunx: `[ "$1" = --bun ] && shift; exec "$@"`,
   ...Object.fromEntries(['yarn', 'pnpm', 'bun'].map((name) => [name,
     `[ "$1" = run ] || [ "$1" = exec ] && shift
 case "$1" in -s|--silent) shift;; esac

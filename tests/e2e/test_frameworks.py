@@ -18,6 +18,7 @@ PAGES = {
     "aiohttp": "Hello from aiohttp!",
     "blacksheep": "Hello from BlackSheep!",
     "bottle": "Hello from Bottle!",
+    "bun": "Hello from Bun!",
     "chainlit": "<title>Assistant</title>",
     "cherrypy": "Hello from CherryPy!",
     "connexion": "Hello from Connexion!",

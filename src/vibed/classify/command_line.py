@@ -15,6 +15,7 @@ COMMANDS = {
     "flask": "python", "streamlit": "python", "waitress-serve": "python", "daphne": "python", "granian": "python",
     "fastapi": "python", "chainlit": "python", "panel": "python", "shiny": "python", "django-admin": "python",
     "node": "node", "npm": "node", "npx": "node", "yarn": "node", "pnpm": "node", "tsx": "node", "nodemon": "node",
+    "bun": "node", "bunx": "node",
     "go": "go",
 }  # fmt: skip
 """The kind of app that a command belongs to."""
@@ -34,7 +35,7 @@ AS_MODULES = {
 _FOREIGN_COMMANDS = {
     "java": "Java or Kotlin", "mvn": "Java or Kotlin", "gradle": "Java or Kotlin", "ruby": "Ruby", "bundle": "Ruby",
     "rails": "Ruby", "puma": "Ruby", "php": "PHP", "heroku-php-apache2": "PHP",
-    "vendor/bin/heroku-php-apache2": "PHP", "dotnet": ".NET", "cargo": "Rust", "mix": "Elixir", "bun": "Bun",
+    "vendor/bin/heroku-php-apache2": "PHP", "dotnet": ".NET", "cargo": "Rust", "mix": "Elixir",
     "deno": "Deno", "rscript": "R", "julia": "Julia", "perl": "Perl",
 }  # fmt: skip
 _PROCFILE = re.compile(r"^web[ \t]*:[ \t]*(\S.*)$", re.MULTILINE)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from vibed.classify import typescript
+from vibed.classify import bun, typescript
 from vibed.classify.errors import BuildRequired
 from vibed.classify.evidence import favoured
 from vibed.classify.node_tools import BUILD_TOOLS, FRAMEWORKS, FRONT_ENDS, SERVERS
@@ -45,7 +45,7 @@ _SPAWNS = re.compile(
     r"""\b(?:spawn|exec|execa|execSync|spawnSync|fork)\(\s{0,9}['"`](?:npx\s{1,3})?(?:npm\s{1,3}run\s{1,3}dev|vite|webpack|react-scripts|next|parcel|gulp|ng)\b"""
 )
 """A tool for development that a script starts."""
-_FOREIGN_RUNTIME = re.compile(r"\b(Bun\.serve|Deno\.serve|Deno\.listen)\b|from\s+['\"]https://deno\.land/")
+_DENO = re.compile(r"\bDeno\.(?:serve|listen)\b|from\s+['\"]https://deno\.land/")
 _IMPORT = re.compile(
     r"(?:(?<![\w'\"`.$])from[ \t\n]{0,20}|\bimport[ \t\n]{0,20}|\brequire[ \t]{0,20}\([ \t\n]{0,20}"
     r"|\bimport[ \t]{0,20}\([ \t\n]{0,20})"
@@ -117,26 +117,41 @@ class NodeApp:
         return None
 
     def foreign_runtime(self) -> str | None:
-        """Bun or Deno, when the source can only run there."""
+        """Bun or Deno, when the source can only run there, and that cannot be installed."""
         if self.tree.first(["deno.json", "deno.jsonc"]) and not self.package:
             return "Deno"
         for path in self.entries():
-            match = _FOREIGN_RUNTIME.search(self.tree.text(path))
-            if match:
-                return "Bun" if match[0].startswith("Bun") else "Deno"
+            text = self.tree.text(path)
+            if _DENO.search(text):
+                return "Deno"
+            if not self.installs and bun.only(text):
+                return "Bun"
         return None
+
+    @cached_property
+    def _by_bun(self) -> frozenset[str]:
+        """Files that the project itself has Bun start."""
+        return bun.named(self.scripts, [self.tree.text(name) for name in ("Procfile", "Dockerfile")])
+
+    def needs_bun(self, path: str) -> bool:
+        """Whether a file, or one of the app that it imports, uses what Bun alone has."""
+        return any(bun.only(self.tree.text(found)) for found in self.reached(path))
+
+    def runs_on_bun(self, path: str) -> bool:
+        """Whether it is Bun, which is installed for it, that starts a file."""
+        return self.installs and (path in self._by_bun or self.needs_bun(path))
 
     def entry(self) -> tuple[str, str] | None:
         """A file that is a server, and why it was taken."""
-        main = self.package.get("main")
+        main = self.package.get("main") or self.package.get("module")
         if isinstance(main, str):
             path = self.file(main)
-            if path and self.serves(path):
+            if path and self.answers(path):
                 return path, "is the ‘main’ of package.json"
         for path in self.entries():
-            if self.serves(path):
+            if self.answers(path):
                 return path, "is the server by its name"
-        root = [p for p in self.tree.root if p.rpartition(".")[2] in _EXTENSIONS and self.serves(p)]
+        root = [p for p in self.tree.root if p.rpartition(".")[2] in _EXTENSIONS and self.answers(p)]
         if len(root) == 1:
             return root[0], "is the one server file"
         if root and (found := favoured(self.tree, root)) is not None:
@@ -163,6 +178,10 @@ class NodeApp:
         """Whether the file, or a file of the app that it imports, listens, and starts no development server."""
         listens = any(LISTENS.search(self.tree.text(found)) for found in self.reached(path))
         return listens and not self.only_builds(path)
+
+    def answers(self, path: str) -> bool:
+        """Whether the file serves once it is started, by itself or by what starts it."""
+        return self.serves(path) or (self.runs_on_bun(path) and bun.answers(self.tree.text(path)))
 
     def exported(self, path: str) -> tuple[str, ...] | None:
         """The command for a file that exports an app and leaves it to its host to have it listen."""
@@ -239,10 +258,10 @@ class NodeApp:
     def run(self, path: str, flags: tuple[str, ...] = ()) -> tuple[str, ...]:
         """The command for one file. Raises `BuildRequired` for TypeScript that Node cannot run by stripping its types,
         where nothing can be installed that does."""
+        if (runner := self.runner(path)) is not None:
+            return (runner.program, *runner.flags, *(flags if runner.program == "node" else ()), path)
         if not path.endswith(("ts", "tsx")):
             return ("node", *flags, path)
-        if (runner := self.runner(path)) is not None:
-            return ("node", *runner.flags, *flags, path)
         if reason := self.unstrippable(path):
             raise BuildRequired(
                 f"{quoted(path)} is TypeScript that Node cannot run as it is: {reason}",
@@ -266,12 +285,14 @@ class NodeApp:
         return f"it imports {quoted(bare)} without the file’s extension" if bare else ""
 
     def runner(self, path: str) -> Runner | None:
-        """What has to run a TypeScript file in Node's place, where that is there or can be installed."""
+        """What has to run a file in Node's place, or its TypeScript in Node; None where nothing does."""
         if path not in self._runners:
             self._runners[path] = self._runner(path)
         return self._runners[path]
 
     def _runner(self, path: str) -> Runner | None:
+        if self.runs_on_bun(path):
+            return bun.RUNNER
         if not path.endswith(("ts", "tsx")) or not (self.has_tsx or self.installs):
             return None
         modules = self.package.get("type") == "module" or path.endswith("mts")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vibed.apps.app import Build, Install
-from vibed.classify import node_locks, node_sharing, npm_ranges
+from vibed.classify import bun, node_locks, node_sharing, npm_ranges
 from vibed.classify.needs import OWN, Needs
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_dependencies import NOT_NEEDED, mentioned, package_name
@@ -40,7 +40,7 @@ def needs(node: NodeApp, entries: Sequence[str], packages: Mapping[str, str], *,
     # what is only there for development, and imported all the same
     others = node.all_dependencies if beside is None else {}
     misplaced = {name: spec for name, spec in others.items() if name in imported and name not in declared}
-    runs = _runs_typescript(node, entries) if not imported_only else {}
+    runs = _runners(node, entries) if not imported_only else {}
     inferred = not declared and not misplaced and not (beside is None and runs.keys() & node.all_dependencies.keys())
     if inferred:
         declared = dict.fromkeys(sorted(imported), "*")
@@ -105,13 +105,14 @@ def _is_own(node: NodeApp, name: str) -> bool:
     )
 
 
-def _runs_typescript(node: NodeApp, entries: Sequence[str]) -> dict[str, str]:
-    """What runs its TypeScript in Node's place, with the versions that package.json gives: it is most often among what
-    is for development.
+def _runners(node: NodeApp, entries: Sequence[str]) -> dict[str, str]:
+    """What runs its files in Node's place, with the versions that package.json gives: it is most often among what is
+    for development.
     """
     runner = next((found for path in entries if (found := node.runner(path)) is not None), None)
     names = (runner.package, *runner.beside) if runner is not None else ()
-    return {name: node.all_dependencies.get(name, "*") for name in names}
+    versions = {bun.RUNNER.package: bun.asked(node.package), **node.all_dependencies}
+    return {name: versions.get(name, "*") for name in names}
 
 
 def _several(node: NodeApp, entries: Sequence[str]) -> tuple[str, list[Member]] | None:
@@ -138,7 +139,7 @@ def _of_several(
     """The same of such a project."""
     files = list(dict.fromkeys(file for start in entries for file in node.reached(start)))
     imported = {name for file in files for name in map(package_name, node.imports(file)) if name}
-    runs = _runs_typescript(node, entries)
+    runs = _runners(node, entries)
     imported |= set(runs)
     target = node.workspaces.target
     declared: dict[str, str] = {}
@@ -221,13 +222,16 @@ def for_build(node: NodeApp, build: Build, entries: Sequence[str] = ()) -> Insta
     """All that package.json names, for a build and for what it makes, and what that build and what is started from
     `entries` need beside it; None where that is nothing.
     """
-    runs = [name for name in _runs_typescript(node, entries) if name not in node.all_dependencies]
-    packages = (*build.packages, *runs)
+    runs = {name: spec for name, spec in _runners(node, entries).items() if name not in node.all_dependencies}
+    if bun.builds(node.scripts) and bun.RUNNER.package not in node.all_dependencies:
+        runs[bun.RUNNER.package] = bun.asked(node.package)
+    packages = (*build.packages, *(_spec(name, spec) for name, spec in runs.items()))
     spaces = node.workspaces
     if spaces.members or spaces.needed(spaces.at("")):
         whole = _whole(node, "", [spaces.at(""), *spaces.needed(spaces.at(""))], development=True)
         declared = {name for one in (spaces.at(""), *spaces.members.values()) for name in one.wanted}
-        return replace(whole, wanted=(*build.packages, *(name for name in runs if name not in declared)))
+        more = (_spec(name, spec) for name, spec in runs.items() if name not in declared)
+        return replace(whole, wanted=(*build.packages, *more))
     if not node.all_dependencies and not packages:
         return None
     manager, lock = _manager(node)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from vibed.classify import command_line, package_manager, shell_text
+from vibed.classify import bun, command_line, package_manager, shell_text
 from vibed.classify.decision import PORT
 from vibed.classify.errors import BuildRequired
 from vibed.classify.node_app import NodeApp
@@ -55,7 +55,7 @@ class Scripts:
                 command = self.command(self.node.scripts[name])
             except BuildRequired:
                 continue
-            if command and command.file and self.node.serves(command.file):
+            if command and command.file and self.node.answers(command.file):
                 return replace(command, env={"NODE_ENV": "production", **command.env}), name
         return None
 
@@ -166,7 +166,9 @@ class Scripts:
     def _package_manager(self, tool: str, rest: Sequence[str], folder: str, depth: int) -> Command | None:
         call = package_manager.read(tool, rest)
         if call is None:
-            return None
+            named = bun.started(rest) if tool == "bun" and self.node.installs else None
+            path = self._file(named[0], folder) if named else None
+            return self._run(path, folder, (), named[1]) if named and path else None
         at = posixpath.normpath(posixpath.join(folder, call.folder)) if call.folder else folder
         if call.workspace:
             at = self._workspace(call.workspace) or at

@@ -27,14 +27,15 @@ _BEFORE = 24
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What runs TypeScript."""
+    """What runs a file in Node's place, or in Node."""
 
     package: str
     """Of npm."""
     flags: tuple[str, ...]
-    """Of node."""
+    """Of the program."""
     beside: tuple[str, ...] = ()
     """What else it wants."""
+    program: str = "node"
 
 
 _TSX = Runner("tsx", ("--import", "tsx"))

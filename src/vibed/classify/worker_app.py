@@ -187,7 +187,7 @@ class WorkerApp:
                 path = f"{name}.{extension}"
                 if path not in self.tree.paths or not self._is_worker(path) or self._is_of_a_page(path):
                     continue
-                if self.node.serves(path):
+                if self.node.serves(path) or self.node.needs_bun(path):
                     continue
                 return self._decide(path, f"{quoted(path)} is a worker: it {self._form(path)}")
         return None
