@@ -10,7 +10,7 @@ import pytest
 
 from vibed.runtimes.layers import npm_words, uv_words
 from vibed.runtimes.layers.managers import words
-from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.trouble import Trouble, no_room
 
 WORDS = Path(__file__).parent / "installer_words"
 
@@ -134,6 +134,19 @@ def test_a_lock_that_does_not_fit_and_peers_that_do_not_are_known() -> None:
     assert read("npm-stale").stale_lock
     assert read("npm-peers").peers
     assert not read("npm-unknown").stale_lock
+
+
+def test_what_had_no_room_is_told_so_whoever_installs() -> None:
+    told = no_room("npm error code ENOSPC\nnpm error syscall write")
+    assert told is not None
+    assert "more room" in told.message
+
+
+def test_torch_is_named_where_its_libraries_for_graphics_processors_have_no_room() -> None:
+    told = no_room((WORDS / "uv-no-room.txt").read_text())
+    assert told is not None
+    assert ("torch" in told.message, told.packages) == (True, {"torch"})
+    assert no_room((WORDS / "uv-hash.txt").read_text()) is None
 
 
 @pytest.mark.parametrize("output", ["", "\n\n", "error: ", "npm error\n", "killed"])

@@ -29,6 +29,7 @@ from vibed.runtimes.layers.managers.manager import Manager, Wish
 from vibed.runtimes.layers.npm_tree import plan
 from vibed.runtimes.layers.npm_tree.installation import Installation
 from vibed.runtimes.layers.steps import Done, StepFailed
+from vibed.runtimes.layers.trouble import no_room
 
 log = records.logger("vibed.layers")
 
@@ -55,7 +56,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
             layer = await _install(ask, making, manager, installer, files, lock, wish, fresh=fresh, compilers=compilers)
             return layer, (*notes, *layer.notes)
         except StepFailed as error:
-            trouble = manager.explain(error.said, node, unknown(error)) if error.said else None
+            trouble = no_room(error.said) or manager.explain(error.said, node, unknown(error)) if error.said else None
             if trouble is not None and trouble.stale_lock and lock is not None and lock != chosen.lock:
                 if wish.loose:
                     raise failure(error, trouble) from error

@@ -28,7 +28,7 @@ from vibed.runtimes.layers.making import Making
 from vibed.runtimes.layers.pins import Pin, bound, hashes_of, missing, parse, without
 from vibed.runtimes.layers.python_install import Installation
 from vibed.runtimes.layers.steps import StepFailed
-from vibed.runtimes.layers.trouble import Trouble
+from vibed.runtimes.layers.trouble import Trouble, no_room
 from vibed.runtimes.layers.uv_words import explain
 from vibed.runtimes.templates import INTERPRETER
 
@@ -103,7 +103,7 @@ def _trouble(error: StepFailed, ask: Ask, pins: Sequence[Pin]) -> Trouble:
     lacking = ready_made.read(error.answer)
     if lacking and not ask.compiles:
         return ready_made.trouble(lacking, python, pins, ask.install.wanted)
-    trouble = explain(error.said, python, unknown(error))
+    trouble = no_room(error.said) or explain(error.said, python, unknown(error))
     if to_blame := [one for one in lacking if one.name in trouble.packages]:
         return replace(trouble, hint=ready_made.cure(to_blame, python, pins, ask.install.wanted))
     return trouble

@@ -40,6 +40,23 @@ class Lack:
     """Whether it is something that no builder has, compilers or not."""
 
 
+_FULL = ("No space left on device", "ENOSPC")
+
+
+def no_room(said: str) -> Trouble | None:
+    """Where an installer, whichever it is, ran out of the room that it has."""
+    if not any(words in said for words in _FULL):
+        return None
+    message = "its packages take more room than an installation may have"
+    if "nvidia-" in said:
+        return Trouble(
+            f"{message}: torch brings some 5 GB for graphics processors, of which there are none here",
+            "do without torch: onnxruntime runs a model that was exported to ONNX, in a hundredth of the room",
+            frozenset({"torch"}),
+        )
+    return Trouble(message, "ask for fewer or smaller packages")
+
+
 def not_there(names: Sequence[str]) -> str:
     """The sentence about names that a registry does not have."""
     named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
