@@ -152,6 +152,23 @@ async def test_a_package_that_nobody_has_is_told_with_its_name(maker: Maker, man
         await maker.provide(install, files)
 
 
+HASTY = {
+    "pnpm": (".npmrc", "fetch-timeout=300\nfetch-retries=0\n"),
+    "yarn 1": (".yarnrc", "network-timeout 300\n"),
+    "yarn 4": (".yarnrc.yml", "httpTimeout: 300\nhttpRetry: 0\n"),
+}
+
+
+@pytest.mark.parametrize("manager", list(HASTY))
+@one
+async def test_how_long_a_registry_may_take_is_the_gates_to_say(maker: Maker, manager: str) -> None:
+    maker.registry.delay_s = 0.8
+    path, text = HASTY[manager]
+    assert await seen(maker, *app(manager, **lock_of(manager, maker.registry), **{path: text})) == ("1.0.0", ())
+    files = [path for path in maker.registry.paths() if path.endswith(".tgz")]
+    assert files == ["/npm/tiny/-/tiny-1.0.0.tgz"]
+
+
 @one
 async def test_plug_and_play_is_laid_out_as_node_modules(maker: Maker) -> None:
     more = {".yarnrc.yml": "nodeLinker: pnp\nyarnPath: .yarn/releases/yarn-4.0.2.cjs\n"}

@@ -11,6 +11,7 @@ import pytest
 from vibed.classify import node_locks
 from vibed.runtimes.layers.managers import bun, choice
 from vibed.runtimes.layers.managers.pnpm import Pnpm
+from vibed.runtimes.layers.managers.tarballs import path_of
 from vibed.runtimes.layers.managers.yarn import Yarn1
 
 PNPM = """lockfileVersion: '9.0'
@@ -119,6 +120,22 @@ def test_what_has_a_hash_is_fetched_from_the_gate_and_nothing_else_is() -> None:
     moved = Pnpm(10).placed({}, PNPM)["pnpm-lock.yaml"]
     assert "{integrity: sha512-x, tarball: http://127.0.0.1:3128/npm/@a/b/-/b-1.2.3.tgz}" in moved
     assert "resolution: {tarball: https://example.com/own.tgz}" in moved
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("https://registry.yarnpkg.com/@a/b/-/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
+        ("http://mirror.example/api/npm/@a%2fb/-/b-1.2.3.tgz", "@a%2fb/-/b-1.2.3.tgz"),
+        ("https://repository.example/npm/@a/b/-/@a/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
+        ("https://mirror.example/c/download/c-4.0.0.tgz?cache=0&sync_timestamp=1", "c/-/c-4.0.0.tgz"),
+        ("https://mirror.example/@a/b/download/@a/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
+        ("https://github.example/o/c/releases/download/v4/c.tgz", ""),
+        ("https://codeload.example/x/c/tar.gz/abc", ""),
+    ],
+)
+def test_every_registry_has_a_package_at_the_same_place_however_a_mirror_says_it(address: str, path: str) -> None:
+    assert path_of(address) == path
 
 
 def chosen(name: str, manifest: dict[str, Any] | None = None, **files: str) -> tuple[str, bool, str]:

@@ -12,6 +12,12 @@ from vibed.runtimes.layers.trouble import Trouble
 TOOLS = "/layers/tools"
 """Where a builder has the toolbox (`vibed.runtimes.layers.toolbox`)."""
 
+PATIENCE_MS = 600_000
+"""How long a client waits for an answer to go on. The gate says within a minute when a registry does not; a client's
+own timer, half a minute of yarn's, also runs while it does not read, being busy with the files of a large package, and
+then it begins anew with that, in vain.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:

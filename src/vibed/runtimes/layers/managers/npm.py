@@ -44,10 +44,13 @@ class Npm:
             data: Any = json.loads(lock)
         except ValueError:
             return {}
-        found = data.get("packages") if isinstance(data, dict) else None
+        data = data if isinstance(data, dict) else {}
+        prefix = "node_modules/"
+        found = data.get("packages")
+        if found is None and isinstance(old := data.get("dependencies"), dict):
+            found = {prefix + name: entry for name, entry in old.items()}
         if not isinstance(found, dict):
             return {}
-        prefix = "node_modules/"
         return {
             at.removeprefix(prefix): str(entry.get("version", ""))
             for at, entry in found.items()

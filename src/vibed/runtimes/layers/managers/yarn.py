@@ -13,7 +13,7 @@ from typing import Any
 from vibed.classify import node_locks
 from vibed.runtimes.gate import NPM
 from vibed.runtimes.layers.managers import words
-from vibed.runtimes.layers.managers.manager import TOOLS, Wish, placed
+from vibed.runtimes.layers.managers.manager import PATIENCE_MS, TOOLS, Wish, placed
 from vibed.runtimes.layers.managers.tarballs import path_of
 from vibed.runtimes.layers.trouble import Trouble
 
@@ -39,7 +39,7 @@ class Yarn1:
     def _install(self) -> list[str]:
         program = f"{TOOLS}/{self.tool}/bin/yarn.js"
         common = ["--non-interactive", "--no-progress", "--ignore-engines", f"--registry={NPM}"]
-        return [program, "install", *common, "--cache-folder=/tmp/cache"]
+        return [program, "install", *common, "--cache-folder=/tmp/cache", f"--network-timeout={PATIENCE_MS}"]
 
     @property
     def rebuilding(self) -> Mapping[str, Any] | None:
@@ -110,4 +110,5 @@ _SETTINGS = {
     "YARN_GLOBAL_FOLDER": "/tmp/yarn",
     "YARN_COMPRESSION_LEVEL": "0",
     "YARN_NPM_MINIMAL_AGE_GATE": "0",
+    "YARN_HTTP_TIMEOUT": str(PATIENCE_MS),
 }
