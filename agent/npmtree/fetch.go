@@ -2,6 +2,7 @@ package npmtree
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,8 @@ const (
 	patience = 120 * time.Second
 	wordsMax = 500
 )
+
+var errAbsent = errors.New("no registry has it")
 
 // source is the gate, by its socket.
 type source struct {
@@ -98,7 +101,11 @@ func (s *source) get(ctx context.Context, p Package) (*os.File, error) {
 	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK {
 		words, _ := io.ReadAll(io.LimitReader(answer.Body, wordsMax))
-		return nil, fmt.Errorf("%d: %s", answer.StatusCode, strings.TrimSpace(string(words)))
+		err := fmt.Errorf("%d: %s", answer.StatusCode, strings.TrimSpace(string(words)))
+		if answer.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("%w (%w)", err, errAbsent)
+		}
+		return nil, err
 	}
 	file, err := os.CreateTemp(s.folder, "tarball-")
 	if err != nil {

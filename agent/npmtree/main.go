@@ -14,7 +14,7 @@ import (
 	"vibed.dev/agent/launch"
 )
 
-const usage = "usage: vibed-agent npmtree FILE ORDERS SOCKET --max-bytes N --max-files N"
+const usage = "usage: vibed-agent npmtree [--manifests] FILE ORDERS SOCKET --max-bytes N --max-files N"
 
 // made is what is told of an image.
 type made struct {
@@ -23,9 +23,14 @@ type made struct {
 }
 
 // Main is the mode "npmtree": of orders (a file with JSON) it writes an EROFS image into FILE, which must not be there, with
-// tarballs from the gate at SOCKET, and on standard output what is told of it. Exit codes of its own: 122 where it is too
-// large or the disk is full, 123 for whatever else npm has to do instead.
+// tarballs from the gate at SOCKET, and on standard output what is told of it. With --manifests it writes what the packages
+// say instead (JSON: their folders, and a Said of each). Exit codes of its own: 122 where it is too large or the disk is
+// full, 123 for whatever else npm has to do instead.
 func Main(args []string) int {
+	asked := len(args) > 0 && args[0] == "--manifests"
+	if asked {
+		args = args[1:]
+	}
 	if len(args) != 7 || args[3] != "--max-bytes" || args[5] != "--max-files" {
 		return fail(launch.Failed, usage)
 	}
@@ -47,12 +52,10 @@ func Main(args []string) int {
 		return fail(launch.Failed, err)
 	}
 	s := newSource(args[2], filepath.Dir(args[0]))
-	scripts, err := Make(context.Background(), o, s, out, erofs.LayerUUID, Bounds{bytes, files})
-	if err == nil {
-		err = out.Close()
-	}
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(made{scripts})
+	if asked {
+		err = manifests(o, s, out, Bounds{bytes, files})
+	} else {
+		err = image(o, s, out, Bounds{bytes, files})
 	}
 	switch {
 	case err == nil:
@@ -63,6 +66,28 @@ func Main(args []string) int {
 		return fail(122, err)
 	}
 	return fail(123, err)
+}
+
+func image(o Orders, s *source, out *os.File, most Bounds) error {
+	scripts, err := Make(context.Background(), o, s, out, erofs.LayerUUID, most)
+	if err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(made{scripts})
+}
+
+func manifests(o Orders, s *source, out *os.File, most Bounds) error {
+	said, err := Manifests(context.Background(), o, s, most)
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(out).Encode(said); err != nil {
+		return err
+	}
+	return out.Close()
 }
 
 func fail(code int, err any) int {

@@ -22,17 +22,17 @@ type member struct {
 // members hears of each file of a tarball. npm leaves out links, devices and folders, takes the first part off each name
 // whatever that is, and has .gitignore be .npmignore where there is none before it.
 func members(tarball io.Reader, hear func(member) error) error {
-	zipped, err := gzip.NewReader(bufio.NewReaderSize(tarball, 64<<10))
+	plain, err := unzipped(tarball)
 	if err != nil {
 		return err
 	}
 	ignores := map[string]bool{}
-	t := tar.NewReader(zipped)
-	for {
+	t := tar.NewReader(plain)
+	for first := true; ; first = false {
 		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && !first {
 			// its checksum comes last
-			_, err = io.Copy(io.Discard, zipped)
+			_, err = io.Copy(io.Discard, plain)
 			return err
 		}
 		if err != nil {
@@ -61,6 +61,15 @@ func members(tarball io.Reader, hear func(member) error) error {
 			return err
 		}
 	}
+}
+
+// unzipped is a tarball as tar reads it: some, of npm's early years, never were zipped.
+func unzipped(tarball io.Reader) (io.Reader, error) {
+	buffered := bufio.NewReaderSize(tarball, 64<<10)
+	if head, _ := buffered.Peek(2); len(head) < 2 || head[0] != 0x1f || head[1] != 0x8b {
+		return buffered, nil
+	}
+	return gzip.NewReader(buffered)
 }
 
 // stripped is a name without its first part, and without those that lead nowhere ("package/./index.js").

@@ -292,6 +292,24 @@ func TestOnlyWhatTheLockSaysIsTaken(t *testing.T) {
 	}
 }
 
+func TestATarballThatWasNeverZippedIsOneToo(t *testing.T) {
+	g := newGate(t)
+	zipped, err := gzip.NewReader(bytes.NewReader(packed(t, file{name: "package/x", body: "x"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(zipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.make(t, g.has("node_modules/a", plain)).is("node_modules/a/x", "x", false)
+	for _, bad := range [][]byte{make([]byte, 2048), plain[:100], nil} {
+		if got := g.make(t, g.has("node_modules/a", bad)); got.err == nil {
+			t.Errorf("%d bytes are taken for a package", len(bad))
+		}
+	}
+}
+
 func TestNamesThatLeadElsewhereAreNpms(t *testing.T) {
 	g := newGate(t)
 	for _, name := range []string{"../x", "package/../../x", "/etc/x", "package", "package//x", "package/a\\b", "package/\xff"} {

@@ -99,6 +99,10 @@ class Counting:
         self.done.append("lay")
         return await self.workshop.lay(plan, place)
 
+    async def said(self, orders: Mapping[str, Any], place: Path) -> Any:
+        self.done.append("read")
+        return await self.workshop.said(orders, place)
+
 
 def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries) -> Counting:
     """What makes things in small builders of a driver."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import tarfile
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from tests.contract.fake_registry import FakeRegistry, fake_registry
 from tests.contract.test_layers import Maker, making
 from vibed.apps.app import Install
 from vibed.runtimes.layers.layer import Layer
-from vibed.runtimes.layers.npm_tree import plan
+from vibed.runtimes.layers.npm_tree import plan, renewal
 from vibed.sandboxes.driver import RunFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
@@ -121,6 +123,26 @@ async def tree(maker: Maker, layer: Layer) -> dict[str, str]:
     return found
 
 
+def old_lock(registry: FakeRegistry) -> str:
+    """As npm 6 writes it for `MANIFEST`: no peers that nobody asks for, and of packages next to nothing."""
+
+    def entry(name: str, version: str = "1.0.0", **more: Any) -> dict[str, Any]:
+        digest = hashlib.sha1(registry.packages[name][version]).digest()
+        place = f"https://somewhere.example/{name}/-/{name.rpartition('/')[2]}-{version}.tgz"
+        return {"version": version, "resolved": place, "integrity": f"sha1-{b64encode(digest).decode()}", **more}
+
+    packages = {
+        "shared": entry("shared", "2.0.0"), "@tools/cli": entry("@tools/cli"), "odd": entry("odd"),
+        "nests": entry("nests", requires={"shared": "^1"}, dependencies={"shared": entry("shared")}),
+        "native": entry("native"), "only-mac": entry("only-mac", optional=True),
+        **{f"native-{one}": entry(f"native-{one}", optional=True) for one in ("linux", "mac", "new")},
+        "brings": entry("brings", dependencies={"brought": {"version": "3.1.0", "bundled": True}}),
+        "plugs": entry("plugs"), "checks": entry("checks", dev=True), "only-dev": entry("only-dev", dev=True),
+        "renamed": {**entry("shared"), "version": "npm:shared@1.0.0"}, "unasked": entry("never"),
+    }  # fmt: skip
+    return json.dumps({"name": "app", "lockfileVersion": 1, "requires": True, "dependencies": packages})
+
+
 async def by_npm(maker: Maker, layer: Layer, install: Install, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What npm makes of what the layer was made of."""
     maker.layers.remove(layer.key)
@@ -129,9 +151,8 @@ async def by_npm(maker: Maker, layer: Layer, install: Install, monkeypatch: pyte
         raise plan.Left("for the sake of comparison")
 
     monkeypatch.setattr(plan, "of", left)
-    again = await maker.provide(install, FILES)
-    assert again.key == layer.key
-    return await tree(maker, again)
+    monkeypatch.setattr(renewal.old_lock, "is_old", lambda lock: False)
+    return await tree(maker, await maker.provide(install, FILES))
 
 
 @one
@@ -151,6 +172,38 @@ async def test_it_is_the_same_tree_to_the_byte(
     assert not {"node_modules/native-mac", "node_modules/native-new", "node_modules/only-mac"} & set(ours)
     assert await by_npm(maker, layer, install, monkeypatch) == ours
     assert maker.steps.done[2:] == ["resolve", "install"]
+
+
+@one
+@pytest.mark.parametrize("development", [False, True])
+async def test_a_lock_of_npm_6_comes_to_the_same_tree_to_the_byte(
+    maker: Maker, development: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "package-lock.json", old_lock(maker.registry))
+    install = Install("node", "npm", files=tuple(FILES), development=development)
+    layer = await maker.provide(install, FILES)
+    assert maker.steps.done == ["read", "lay"]
+    assert not layer.notes
+    ours = await tree(maker, layer)
+    assert ours["node_modules/.bin/tell"] == "../@tools/cli/cli.js"
+    assert not {"node_modules/native-mac", "node_modules/native-new", "node_modules/unasked"} & set(ours)
+    assert not [path for path in maker.registry.paths() if not path.endswith(".tgz")]
+    assert await by_npm(maker, layer, install, monkeypatch) == ours
+    assert maker.steps.done[2:] == ["install"]
+
+
+@one
+async def test_what_npm_6_did_not_see_to_is_seen_to(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = json.loads(old_lock(maker.registry))
+    for gone in ("shared", "renamed"):
+        del lock["dependencies"][gone]
+    monkeypatch.setitem(MANIFEST, "dependencies", {"plugs": "*", "nests": "*"})
+    files = {"package.json": json.dumps(MANIFEST), "package-lock.json": json.dumps(lock)}
+    layer = await maker.provide(Install("node", "npm", files=tuple(files)), files)
+    assert maker.steps.done == ["read", "install", "resolve", "lay"]
+    ours = await tree(maker, layer)
+    assert {"node_modules/shared", "node_modules/nests/node_modules/shared"} <= set(ours)
+    assert ["does not fit package.json" in note for note in layer.notes] == [True]
 
 
 @one

@@ -28,6 +28,7 @@ from vibed.runtimes.layers.managers import choice, credentials
 from vibed.runtimes.layers.managers.manager import Manager, Wish
 from vibed.runtimes.layers.npm_tree import plan
 from vibed.runtimes.layers.npm_tree.installation import Installation
+from vibed.runtimes.layers.npm_tree.renewal import renewed
 from vibed.runtimes.layers.steps import Done, StepFailed
 from vibed.runtimes.layers.trouble import no_room
 
@@ -39,8 +40,11 @@ _WORKSPACE = re.compile(r'"workspace:[^"\n]{0,60}"')
 async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[str, ...]]:
     """The layer that `ask` leads to, and notes for its owner. Raises RunFailed, VibedError, OSError."""
     chosen = choice.of(ask.install.manager, _decoded(ask.install, ask.files))
-    manager, lock = chosen.manager, chosen.lock
+    manager = chosen.manager
     files = texts(ask.install, ask.files, tool=manager.tool)
+    if chosen.lock is not None and manager.tool == "npm":
+        chosen = replace(chosen, lock=await renewed(ask, making, chosen.lock, files["package.json"]))
+    lock = chosen.lock
     wish = Wish(ask.install.development)
     notes = [chosen.note] if chosen.note else []
     if ask.install.wanted:

@@ -1,6 +1,6 @@
 """A program of ours that reads what may be hostile (a tarball that a builder sends, those of a registry) and writes one
-image: in a sandbox of its own, where it sees one folder and what it needs beside that, with a uid of its own, no
-network, and bounds on memory, bytes and files.
+file, an image mostly: in a sandbox of its own, where it sees one folder and what it needs beside that, with a uid of
+its own, no network, and bounds on memory, bytes and files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vibed.supervision.cgroups import BUILDING, Bounds
 from vibed.supervision.host import Host
 
 IMAGE = "/made/layer.erofs"
-"""What the program writes."""
+"""What a program writes that makes an image."""
 FILES = 400_000
 """The most that an image holds."""
 DEADLINE_S = 300.0
@@ -48,9 +48,11 @@ async def image_of(
     binds: Mapping[str, Path],
     stdin: int | None = None,
     deadline_s: float | None = DEADLINE_S,
+    made: str = IMAGE,
 ) -> tuple[Path, bytes]:
-    """`place/layer.erofs`, which `vibed-agent` with `argv` has written as `IMAGE`, and what it said. `place`: a folder
-    of ours, of which the program gets one for itself; `binds`: what it sees besides, read-only, by where.
+    """`place/layer.erofs`, which `vibed-agent` with `argv` has written as `IMAGE` (or what else it has `made`, by its
+    own name), and what it said. `place`: a folder of ours, of which the program gets one for itself; `binds`: what it
+    sees besides, read-only, by where.
 
     Raises Ended, OSError.
     """
@@ -65,10 +67,10 @@ async def image_of(
             os.chown(work, uid, uid)
         spec.write_text(json.dumps(_confine(host, work, uid, [str(path) for path in group.procs], binds)))
         said = await _run(host, spec, argv, stdin, deadline_s)
-        image = work / "layer.erofs"
+        image = work / made.rpartition("/")[2]
         if not image.is_file() or image.is_symlink():
             raise Ended("no image came of it", 0)
-        return image.rename(place / "layer.erofs"), said
+        return image.rename(place / image.name), said
     finally:
         if await group.end():
             host.uids.give_back(uid)  # otherwise somebody else's processes would be under it

@@ -26,6 +26,7 @@ from vibed.runtimes.layers.ahead import Boots
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.delivery import delivery
 from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken, make_image
+from vibed.runtimes.layers.npm_tree import manifests
 from vibed.runtimes.layers.npm_tree.laying import Laid, lay
 from vibed.runtimes.layers.npm_tree.plan import Plan
 from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
@@ -114,6 +115,13 @@ class Workshop:
                 return await lay(self.host, place, plan, gate, most_bytes=self.most_bytes)
             except ImageFailed as error:
                 raise StepFailed(str(error)) from error
+
+    async def said(self, orders: Mapping[str, Any], place: Path) -> Mapping[str, Any]:
+        """What the packages of orders say of how they are installed, by their folders. Raises Left, VibedError,
+        OSError.
+        """
+        async with registry_gate(self.host, await self.registries()) as gate:
+            return await manifests.said(self.host, place, orders, gate, most_bytes=self.most_bytes)
 
     async def _open(self, order: Order, place: Path, log_dir: Path, *, more: bool = False) -> Opened:
         """A sandbox with an order. `place`: an empty folder, there for as long as the sandbox. Raises VibedError,

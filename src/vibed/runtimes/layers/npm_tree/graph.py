@@ -18,8 +18,20 @@ class Edge:
     by: str
     name: str
     spec: str
-    optional: bool
-    """Whether it does without."""
+    kind: str
+    """That of the table in its package.json: `dependencies`, …"""
+    spared: bool = False
+    """Whether it is a peer that may be lacking."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether it does without."""
+        return self.kind == "optionalDependencies" or self.spared
+
+    @property
+    def peer(self) -> bool:
+        """Whether it is for whoever wants `by` to have it."""
+        return self.kind == "peerDependencies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class Graph:
                 return place
             if not at:
                 return None
-            at = at.rpartition(_FOLDER)[0].removesuffix("/")
+            at = above(at)
 
     def reached(self) -> set[str]:
         """What the project wants, directly or not."""
@@ -69,6 +81,8 @@ class Graph:
         to = self.found(edge)
         if to is None:
             return edge.optional
+        if edge.peer and edge.by and to == f"{edge.by}/{_FOLDER}{edge.name}":
+            return False  # it would be its alone
         entry, spec = self.packages[to], edge.spec
         if spec.startswith("npm:"):
             name, at, spec = spec.removeprefix("npm:").rpartition("@")
@@ -115,24 +129,24 @@ class Graph:
         return together
 
 
+def above(at: str) -> str:
+    """The package in whose node_modules one lies; the project's for those at the top."""
+    return at.rpartition(_FOLDER)[0].removesuffix("/")
+
+
 def name_of(at: str, entry: Mapping[str, Any]) -> str:
     """A package's own name, whatever it is called where it lies."""
     return str(entry.get("name") or at.rpartition(_FOLDER)[2])
 
 
 def _edges(at: str, entry: Mapping[str, Any]) -> Iterator[Edge]:
-    optional = _table(entry.get("optionalDependencies"))
-    peers = _table(entry.get("peerDependencies"))
     spared = {name for name, said in _table(entry.get("peerDependenciesMeta")).items() if _table(said).get("optional")}
-    firm = {**_table(entry.get("dependencies"))} | (_table(entry.get("devDependencies")) if not at else {})
-    for name, spec in optional.items():
-        yield Edge(at, name, str(spec), optional=True)
-    for name, spec in firm.items():
-        if name not in optional:
-            yield Edge(at, name, str(spec), optional=False)
-    for name, spec in peers.items():
-        if name not in optional and name not in firm:
-            yield Edge(at, name, str(spec), optional=name in spared)
+    found: dict[str, Edge] = {}
+    for kind in ("peerDependencies", "dependencies", "optionalDependencies", *(() if at else ("devDependencies",))):
+        for name, spec in _table(entry.get(kind)).items():
+            # the last one counts
+            found[name] = Edge(at, name, str(spec), kind, spared=kind == "peerDependencies" and name in spared)
+    yield from found.values()
 
 
 def _names(value: object) -> Sequence[object]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vibed.runtimes.gate import Gate
 from vibed.runtimes.layers.imaging import failure
@@ -29,14 +31,8 @@ class Laid:
 
 async def lay(host: Host, place: Path, plan: Plan, gate: Gate, *, most_bytes: int) -> Laid:
     """`place`: an empty folder of ours. Raises Left, ImageFailed (it is too large), OSError."""
-    orders = place / "orders.json"
-    orders.write_text(json.dumps(plan.orders))
-    orders.chmod(0o644)
-    binds = {"/orders.json": orders, "/gate": gate.mount.source}
-    argv = ["npmtree", IMAGE, "/orders.json", "/gate/registry.sock"]
-    argv += ["--max-bytes", str(most_bytes), "--max-files", str(FILES)]
     try:
-        image, said = await image_of(host, place, argv, binds=binds)
+        image, said = await done_by_orders(host, place, plan.orders, gate, most_bytes=most_bytes)
     except Ended as error:
         if error.status != 122:
             raise Left(str(error)) from error
@@ -47,3 +43,23 @@ async def lay(host: Host, place: Path, plan: Plan, gate: Gate, *, most_bytes: in
     if not isinstance(scripts, list):
         raise Left("it does not say which packages have scripts")
     return Laid(image, tuple(map(str, scripts)))
+
+
+async def done_by_orders(
+    host: Host,
+    place: Path,
+    orders: Mapping[str, Any],
+    gate: Gate,
+    *,
+    most_bytes: int,
+    made: str = IMAGE,
+    options: Sequence[str] = (),
+) -> tuple[Path, bytes]:
+    """What `vibed-agent npmtree` makes of orders, in an empty folder, and what it says. Raises Ended, OSError."""
+    told = place / "orders.json"
+    told.write_text(json.dumps(orders))
+    told.chmod(0o644)
+    binds = {"/orders.json": told, "/gate": gate.mount.source}
+    argv = ["npmtree", *options, made, "/orders.json", "/gate/registry.sock"]
+    argv += ["--max-bytes", str(most_bytes), "--max-files", str(FILES)]
+    return await image_of(host, place, argv, binds=binds, made=made)

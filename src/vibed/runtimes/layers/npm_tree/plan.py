@@ -18,13 +18,13 @@ from vibed.runtimes.gate import ADDRESS, NPM
 from vibed.runtimes.layers.npm_tree.graph import Graph, name_of
 from vibed.runtimes.layers.npm_tree.ranges import Unreadable, takes
 
-_FOLDER = re.compile(r"(?:node_modules/(?:@[A-Za-z0-9_.~-]+/)?[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+")
+FOLDER = re.compile(r"(?:node_modules/(?:@[A-Za-z0-9_.~-]+/)?[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+")
 _USUAL = re.compile(rf"{re.escape(NPM)}(?:@[\w.~-]+/)?[\w.~-]+/-/[\w.~+-]+\.tgz")
-_DIGESTS = re.compile(r"(?:\s*(?:sha512|sha384|sha256|sha1)-[A-Za-z0-9+/]+={0,2}(?:\?\S*)?)+\s*")
+DIGESTS = re.compile(r"(?:\s*(?:sha512|sha384|sha256|sha1)-[A-Za-z0-9+/]+={0,2}(?:\?\S*)?)+\s*")
 _COMMAND = re.compile(r"[A-Za-z0-9_@+~-][A-Za-z0-9_.@+~-]*")
 _SORTED = "_-.@/~0123456789abcdefghijklmnopqrstuvwxyz"
 """Characters of names, as they are sorted in English."""
-_KINDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta")
+KINDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta")
 _BEYOND = ("overrides", "workspaces", "packageExtensions", "patchedDependencies")
 """Of package.json: what changes how a lock is read."""
 _APART = ("link", "extraneous", "hasShrinkwrap", "patched", "packageExtensionsApplied", "npmExtensionApplied")
@@ -99,9 +99,9 @@ def _read(lock: str) -> dict[str, Any]:
     if not isinstance(packages, dict) or data.get("lockfileVersion") not in (2, 3) or "" not in packages:
         raise Left("the lock is of another version")
     for at, entry in packages.items():
-        if not isinstance(entry, dict) or (at and not _FOLDER.fullmatch(f"{at}/")):
+        if not isinstance(entry, dict) or (at and not FOLDER.fullmatch(f"{at}/")):
             raise Left(f"the lock has {at[:100]!r}")
-        for kind in _KINDS[:4]:
+        for kind in KINDS[:4]:
             if not isinstance(entry.get(kind, {}), dict):
                 raise Left(f"{at} has {kind} of its own kind")
     return {**data}
@@ -125,7 +125,7 @@ def _in_step(graph: Graph, manifest: str) -> None:
     if beyond := [key for key in _BEYOND if asked.get(key)]:
         raise Left(f"package.json has {beyond[0]}")
     locked = graph.packages[""]
-    for kind in _KINDS:
+    for kind in KINDS:
         if (asked.get(kind) or {}) != (locked.get(kind) or {}):
             raise Left(f"the lock was made of other {kind}")
     if unwanted := set(graph.packages) - graph.reached():
@@ -187,16 +187,16 @@ def _package(at: str, entry: Mapping[str, Any], there: Mapping[str, Mapping[str,
         if not any(at.startswith(f"{one}/") and there[one].get("bundleDependencies") for one in there):
             raise Left(f"{at} is brought along by nobody")
         return {**made, "from": "", "integrity": "", "bundles": False}
-    resolved, integrity = entry.get("resolved", _usual(at, entry)), entry.get("integrity")
+    resolved, integrity = entry.get("resolved", usual(at, entry)), entry.get("integrity")
     if not isinstance(resolved, str) or not _USUAL.fullmatch(resolved):
         raise Left(f"{at} is of no registry")
-    if not isinstance(integrity, str) or not _DIGESTS.fullmatch(integrity):
+    if not isinstance(integrity, str) or not DIGESTS.fullmatch(integrity):
         raise Left(f"{at} has no digest")
     bundles = bool(entry.get("bundleDependencies"))
     return {**made, "from": resolved.removeprefix(ADDRESS), "integrity": integrity, "bundles": bundles}
 
 
-def _usual(at: str, entry: Mapping[str, Any]) -> str:
+def usual(at: str, entry: Mapping[str, Any]) -> str:
     """Where registries have it: locks can leave it out, and it is known by its digest."""
     name = name_of(at, entry)
     return f"{NPM}{name}/-/{name.rpartition('/')[2]}-{str(entry.get('version', '')).partition('+')[0]}.tgz"
