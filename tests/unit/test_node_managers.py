@@ -125,7 +125,7 @@ def test_what_has_a_hash_is_fetched_from_the_gate_and_nothing_else_is() -> None:
 @pytest.mark.parametrize(
     ("address", "path"),
     [
-        ("https://registry.yarnpkg.com/@a/b/-/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
+        ("https://registry.example/@a/b/-/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
         ("http://mirror.example/api/npm/@a%2fb/-/b-1.2.3.tgz", "@a%2fb/-/b-1.2.3.tgz"),
         ("https://repository.example/npm/@a/b/-/@a/b-1.2.3.tgz", "@a/b/-/b-1.2.3.tgz"),
         ("https://mirror.example/c/download/c-4.0.0.tgz?cache=0&sync_timestamp=1", "c/-/c-4.0.0.tgz"),
