@@ -14,6 +14,7 @@ from vibed.classify import (
     not_kept,
     own_tls,
     ports,
+    prisma,
     started,
     table_scripts,
     workspace_rules,
@@ -143,7 +144,7 @@ def _decided(project: Project, override: Override | None) -> Decision:
     else:
         decision = first(project, kinds)
         decision = replace(decision, otherwise=following(project, kinds, decision))
-    decision = workspace_rules.prepared(project, decision)
+    decision = prisma.prepared(project, workspace_rules.prepared(project, decision))
     template = template or TEMPLATES[decision.kind]
     return replace(decision, template=template, strip=project.tree.strip, port=project.port)
 

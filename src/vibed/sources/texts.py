@@ -74,6 +74,8 @@ def wanted(path: str, executable: bool) -> int:
         head = MANIFEST_HEAD
     elif depth <= 1 and name in _LOCKS:
         head = LOCK_HEAD
+    elif extension == "prisma" and depth <= _SOURCE_DEPTH:
+        head = MANIFEST_HEAD
     elif _TELLING.fullmatch(path if depth else name):
         head = TELLING_HEAD
     elif extension in _DATA_FILES and depth <= _MANIFEST_DEPTH:
