@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from classify_trees import TEMPLATES, table_of
 
+from vibed.classify import halves
 from vibed.classify.classifier import classify
 from vibed.classify.decision import Decision
 from vibed.classify.errors import AmbiguousProject, NotAWebApp
@@ -199,3 +200,13 @@ def test_a_component_in_one_of_several_projects_does_not_speak_for_all() -> None
     }
     with pytest.raises(AmbiguousProject, match="‘chat’, ‘todo’ look like several"):
         decided({**apps, "chat/chat/hello.jsx": "export default () => <p/>", "README.md": ""})
+
+
+def test_however_many_rules_ask_which_folders_hold_a_server_it_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    served = halves._served
+    monkeypatch.setattr(halves, "_served", lambda p: looked.append(p.tree.strip) or served(p))
+    files: Files = {"api/server.js": NODE, "web/index.html": "<p>hi", "docs.html": "<p>"}
+    with pytest.raises(AmbiguousProject):
+        decided({**files, "more/app.py": FLASK})
+    assert sorted(looked) == sorted(set(looked))

@@ -123,6 +123,12 @@ def test_pages_among_packages_are_built_in_their_folder() -> None:
     assert found.install.development
 
 
+def test_pages_that_are_built_into_another_packages_folder_are_found_there() -> None:
+    configuration = "export default { build: { outDir: '../api/public', emptyOutDir: true } }"
+    found = decided({**root(), **WEB, "apps/web/vite.config.ts": configuration})
+    assert found.made is not None and found.made.outputs[:2] == ("apps/api/public", "apps/web/dist")
+
+
 def test_packages_that_are_needed_and_not_built_are_built_first() -> None:
     web = decided({**root(), **UNBUILT, **WEB})
     assert web.made is not None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from vibed.classify.tree import Tree
+from vibed.sources import lock_files
 
 _MARKS = frozenset(
     {
@@ -18,7 +19,6 @@ _MARKS = frozenset(
 """Files of which each says that its folder holds a project, of whatever language."""
 LISTS = ("package.json", "requirements.txt", "pyproject.toml", "Pipfile")
 """Files that say what a project needs."""
-_BESIDE_LISTS = {"package-lock.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb", "uv.lock", "poetry.lock"}
 _ASIDE = re.compile(r"\.|(?:tests?|e2e|docs?|examples?|samples?|scripts?|tools?|infra|deploy|skills)$", re.IGNORECASE)
 """Folders that are no app where another one may be."""
 _DEEPEST = 3
@@ -44,7 +44,13 @@ def _with_more_than_lists(tree: Tree) -> set[str]:
     found: set[str] = set()
     for path in tree.paths:
         folder, _, name = path.rpartition("/")
-        if name in LISTS or name in _BESIDE_LISTS or name.startswith(".") or name.lower().endswith(".md"):
+        if (
+            name in LISTS
+            or name in lock_files.READ
+            or name == lock_files.BINARY
+            or name.startswith(".")
+            or name.lower().endswith(".md")
+        ):
             continue
         while folder and folder not in found:
             found.add(folder)

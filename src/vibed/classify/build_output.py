@@ -23,7 +23,13 @@ _FLAG = re.compile(r"(?:--outDir|--out-dir|--dist-dir|--output-path|--output|--d
 
 
 def configured(tree: Tree, build: str) -> str | None:
-    """The folder, below the root; `build` is the build script. None where nothing says."""
+    """The folder, below the root; `build` is the build script. None where nothing says, or it lies beside."""
+    path = said(tree, build)
+    return None if path is None or path.startswith("..") else path
+
+
+def said(tree: Tree, build: str) -> str | None:
+    """As `configured`, also where it lies beside the root (`../api/public`), as in a workspace."""
     flag = _FLAG.search(build)
     found = flag[1] if flag else None
     for name in _CONFIGURATIONS if found is None else ():
@@ -34,5 +40,5 @@ def configured(tree: Tree, build: str) -> str | None:
     if found is None and (match := _ANGULAR.search(tree.text("angular.json"))):
         found = match[1] or match[2]
     path = posixpath.normpath(found) if found else "."
-    # A file (`-o out.css`), what lies outside, and the root are no folder of built pages.
-    return None if path in (".", "") or path.startswith(("..", "/")) or "." in posixpath.basename(path)[1:] else path
+    # A file (`-o out.css`), and the root, are no folder of built pages.
+    return None if path in (".", "..", "") or path[0] == "/" or "." in posixpath.basename(path)[1:] else path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from vibed.apps.app import Build
-from vibed.classify.build_output import configured
+from vibed.classify.build_output import said
 from vibed.classify.decision import TEMPLATES, Decision
 from vibed.classify.node_app import NodeApp
 from vibed.classify.project import Project
@@ -62,7 +62,7 @@ def site(p: Project, tool: str, folder: str, what: str) -> Decision | None:
     script = script_of(p.node, tool)
     if script is None:
         return None
-    told = configured(p.tree, p.node.scripts.get("build", ""))
+    told = said(p.tree, p.node.scripts.get("build", ""))
     outputs = tuple(dict.fromkeys(filter(None, (told, folder, *BUILT))))
     # Create React App: the homepage of package.json is where its author serves it
     env = {"PUBLIC_URL": "/"} if tool == "Create React App" else {}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vibed.classify import below, server_rules, started
+from vibed.classify import server_rules, started
 from vibed.classify.decision import Decision
 from vibed.classify.errors import ClassifyError
 from vibed.classify.project import Project
@@ -39,17 +39,17 @@ class Halves:
 
 def holds_server(p: Project) -> bool:
     """Whether a folder of several holds one."""
-    return bool(_servers(_folders(p)))
+    return bool(_servers(p))
 
 
 def of(p: Project) -> Halves | None:
     """The only folder that holds a server, and the others, which hold pages or a front end each; None where it is not
     so."""
-    inside = _folders(p)
-    decided = _servers(inside)
+    decided = _servers(p)
     if len(decided) != 1:
         return None
     ((folder, decision),) = decided.items()
+    inside = p.folders
     others = tuple(other for other in inside if other != folder)
     if not all(inside[other].node.front_end() or inside[other].site.page("") for other in others):
         return None
@@ -58,16 +58,12 @@ def of(p: Project) -> Halves | None:
     return Halves(folder, others, re.search(rf"""(?:\.\./|["'`/])(?:{names})["'`/]""", text) is None)
 
 
-def _folders(p: Project) -> dict[str, Project]:
-    """Those that hold a project each; none where there is but one, or a collection."""
-    folders = below.projects(p.tree)
-    if not 2 <= len(folders) <= _MOST:
-        return {}
-    return {folder: Project(p.tree.below(folder), p.templates, p.port, installs=p.installs) for folder in folders}
-
-
-def _servers(inside: Mapping[str, Project]) -> dict[str, Decision]:
-    return {folder: found for folder, each in inside.items() if (found := _served(each)) is not None}
+def _servers(p: Project) -> Mapping[str, Decision]:
+    """How the servers in its folders are run; none where there is but one folder, or a collection."""
+    if p.servers_below is None:
+        inside = p.folders if 2 <= len(p.folders) <= _MOST else {}
+        p.servers_below = {folder: found for folder, each in inside.items() if (found := _served(each)) is not None}
+    return p.servers_below
 
 
 def _served(p: Project) -> Decision | None:

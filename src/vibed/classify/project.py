@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
-from vibed.classify.decision import PORT, TemplateFacts
+from vibed.classify import below
+from vibed.classify.decision import PORT, Decision, TemplateFacts
 from vibed.classify.go_app import GoApp
 from vibed.classify.node_app import NodeApp
 from vibed.classify.node_scripts import Scripts
@@ -46,6 +47,16 @@ class Project:
         self.worker = WorkerApp(tree, self.node, self.builds)
         self.go = GoApp(tree)
         self.site = Site(tree)
+        self.servers_below: Mapping[str, Decision] | None = None
+        """How the servers in its folders are run, once `vibed.classify.halves` has looked."""
+
+    @cached_property
+    def folders(self) -> Mapping[str, Project]:
+        """Those that hold a project each, none inside another."""
+        return {
+            folder: Project(self.tree.below(folder), self.templates, self.port, installs=self.installs)
+            for folder in below.projects(self.tree)
+        }
 
     def packages(self, template: str) -> Mapping[str, str] | None:
         """What a template has; None when nothing is known of any template."""

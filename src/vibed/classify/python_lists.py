@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from vibed.classify import conda_environment, python_locks
 from vibed.classify.errors import BadRequirements
 from vibed.classify.tree import Tree, strings, table
+from vibed.sources import lock_files
 from vibed.sources.errors import quoted
 
 Line = tuple[str, str]
@@ -176,8 +177,7 @@ def _pyproject(tree: Tree, lists: Lists) -> None:
         # Poetry installs its groups; those for developing are of use only where the app imports them
         unasked = _DEVELOPMENT.search(name) or table(group).get("optional") is True
         (lists.further if unasked else lists.lines).extend(entries)
-    locks = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml")
-    lists.pins += python_locks.pins(tree, [lists.folder + name for name in locks])
+    lists.pins += python_locks.pins(tree, [lists.folder + name for name in lock_files.PYPROJECT])
 
 
 def _pipfile(tree: Tree, lists: Lists) -> None:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Collection
 from fnmatch import translate
 
+from vibed.sources import lock_files
+
 
 def _named(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(map(translate, patterns)))
@@ -24,11 +26,10 @@ _HOSTS = _named(
 )  # fmt: skip
 """Files at a site's root that configure who serves it."""
 _TOOLS = _named(
-    "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "pnpm-workspace.yaml",
-    "bun.lock", "bun.lockb", "deno.json", "deno.lock", "tsconfig*.json", "jsconfig.json", "turbo.json", "lerna.json",
-    "nx.json", "angular.json", "components.json", "*.config.js", "*.config.ts", "*.config.mjs", "*.config.cjs",
+    *lock_files.NODE, *lock_files.PYTHON, lock_files.BINARY, "package.json", "pnpm-workspace.yaml", "deno.json",
+    "deno.lock", "tsconfig*.json", "jsconfig.json", "turbo.json", "lerna.json", "nx.json", "angular.json", "components.json", "*.config.js", "*.config.ts", "*.config.mjs", "*.config.cjs",
     "gulpfile.js", "Gruntfile.js", "Makefile", "Rakefile", "Gemfile", "Gemfile.lock", "*.gemspec", "composer.json",
-    "composer.lock", "requirements*.txt", "pyproject.toml", "poetry.lock", "uv.lock", "Pipfile", "Pipfile.lock",
+    "composer.lock", "requirements*.txt", "pyproject.toml", "Pipfile",
     "go.mod", "go.sum", "Cargo.toml", "Cargo.lock", "pubspec.yaml", "pubspec.lock", "pom.xml", "build.gradle*",
     "*.csproj", "*.fsproj", "*.vbproj", "*.sln",
 )  # fmt: skip

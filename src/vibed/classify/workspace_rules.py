@@ -123,7 +123,7 @@ def _inside(p: Project, one: Member) -> Decision | None:
     if made is not None:
         first = [each for each in p.node.workspaces.needed(one) if p.node.workspaces.unbuilt(each)]
         script = " && ".join([*map(_line, first), f"cd {shlex.quote(folder)} && {made.script}"])
-        outputs = tuple(posixpath.join(folder, output) for output in made.outputs)
+        outputs = tuple(posixpath.normpath(posixpath.join(folder, output)) for output in made.outputs)
         made = replace(made, script=script, outputs=outputs)
     why = f"The package {quoted(one.name or folder)} of this project is the app. {decision.why}"
     decision = replace(decision, made=made, why=why, rule="workspace")

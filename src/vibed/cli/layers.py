@@ -16,13 +16,13 @@ from vibed.cli.apps import Json
 from vibed.cli.link import Usage
 from vibed.cli.output import Progress
 from vibed.client.api import Client
+from vibed.sources import lock_files
 
 _SHOWN = 4
 _LOOK_EVERY_S = 1.0
 _LISTS = (
-    "package.json", "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "pnpm-workspace.yaml", "yarn.lock",
-    ".yarnrc.yml", "bun.lock", "pyproject.toml", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock",
-    "setup.cfg", "environment.yml",
+    "package.json", *lock_files.NODE, "pnpm-workspace.yaml", ".yarnrc.yml", "pyproject.toml", "Pipfile",
+    *lock_files.PYTHON, "setup.cfg", "environment.yml",
 )  # fmt: skip
 """Beside `requirements*.txt` and `requirements.in`: what says which packages are wanted."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from vibed.sources import lock_files
+
 BUDGET = 2 << 20
 MANIFEST_HEAD = 256 << 10
 SOURCE_HEAD = 256 << 10
@@ -37,12 +39,6 @@ _MANIFESTS = frozenset(
 )  # fmt: skip
 _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
 """Lists of Python packages, by their names or that of their folder."""
-_LOCKS = frozenset(
-    {
-        "uv.lock", "poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock", "package-lock.json",
-        "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock",
-    }
-)  # fmt: skip
 _TELLING = re.compile(
     r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json)",
     re.IGNORECASE,
@@ -72,7 +68,7 @@ def wanted(path: str, executable: bool) -> int:
         head = PAGE_HEAD if depth <= _MANIFEST_DEPTH else 0
     elif depth <= _MANIFEST_DEPTH and (name in _MANIFESTS or _LISTS.fullmatch(path)):
         head = MANIFEST_HEAD
-    elif depth <= 1 and name in _LOCKS:
+    elif depth <= 1 and name in lock_files.READ:
         head = LOCK_HEAD
     elif extension == "prisma" and depth <= _SOURCE_DEPTH:
         head = MANIFEST_HEAD
@@ -146,7 +142,7 @@ class Kept:
 
 def _rank(path: str) -> tuple[int, int, str]:
     name = path.rpartition("/")[2]
-    if name in _LOCKS:
+    if name in lock_files.READ:
         # what comes of its being dropped is at worst another version of something
         return _SOURCE_DEPTH + 1, 0, path
     return path.count("/"), 0 if name in _MANIFESTS or name.startswith("requirements") else 1, path
