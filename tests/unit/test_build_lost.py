@@ -15,11 +15,11 @@ OF = Project(
 )
 
 ROWS = [
-    (ANGULAR, "environments is not in the archive: environments/ in .gitignore leaves it out. Send it (`!environments/`"),
-    ("Error: Cannot find module './firebaseConfig'\n", "./firebaseConfig is not in the archive: /src/firebaseConfig.ts in .gitignore"),
+    (ANGULAR, "the archive has no environments: environments/ in .gitignore leaves it out. Send it (`!environments/`"),
+    ("Error: Cannot find module './firebaseConfig'\n", "the archive has no ./firebaseConfig: /src/firebaseConfig.ts in .gitignore"),
     ("[vite]: Rollup failed to resolve import \"@/environments/dev\" from \"x\".", "environments/ in .gitignore leaves it out"),
-    ('Could not resolve "./missing" from "src/main.ts"', "./missing is not in the archive"),
-    ('Could not resolve "pages/Home" from "src/main.ts"', "pages/Home is not in the archive"),
+    ('Could not resolve "./missing" from "src/main.ts"', "send ./missing, which is not in the archive"),
+    ('Could not resolve "pages/Home" from "src/main.ts"', "send pages/Home, which is not in the archive"),
     ('Could not resolve "keep"', "add keep to package.json"),
     ('Could not resolve "framer-motion/client"', "add framer-motion to package.json"),
     ('Could not resolve "@scope/kit/button"', "add @scope/kit to package.json"),

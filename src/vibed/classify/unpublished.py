@@ -27,11 +27,11 @@ _HOSTS = _named(
 """Files at a site's root that configure who serves it."""
 _TOOLS = _named(
     *lock_files.NODE, *lock_files.PYTHON, lock_files.BINARY, "package.json", "pnpm-workspace.yaml", "deno.json",
-    "deno.lock", "tsconfig*.json", "jsconfig.json", "turbo.json", "lerna.json", "nx.json", "angular.json", "components.json", "*.config.js", "*.config.ts", "*.config.mjs", "*.config.cjs",
-    "gulpfile.js", "Gruntfile.js", "Makefile", "Rakefile", "Gemfile", "Gemfile.lock", "*.gemspec", "composer.json",
-    "composer.lock", "requirements*.txt", "pyproject.toml", "Pipfile",
-    "go.mod", "go.sum", "Cargo.toml", "Cargo.lock", "pubspec.yaml", "pubspec.lock", "pom.xml", "build.gradle*",
-    "*.csproj", "*.fsproj", "*.vbproj", "*.sln",
+    "deno.lock", "tsconfig*.json", "jsconfig.json", "turbo.json", "lerna.json", "nx.json", "angular.json",
+    "components.json", "*.config.js", "*.config.ts", "*.config.mjs", "*.config.cjs", "gulpfile.js", "Gruntfile.js",
+    "Makefile", "Rakefile", "Gemfile", "Gemfile.lock", "*.gemspec", "composer.json", "composer.lock",
+    "requirements*.txt", "pyproject.toml", "Pipfile", "go.mod", "go.sum", "Cargo.toml", "Cargo.lock", "pubspec.yaml",
+    "pubspec.lock", "pom.xml", "build.gradle*", "*.csproj", "*.fsproj", "*.vbproj", "*.sln",
 )  # fmt: skip
 """Files at a site's root that its project is made with."""
 _SCRIPTS = (".php", ".phtml", ".jsp", ".asp", ".aspx", ".cgi")
