@@ -68,9 +68,10 @@ def hint(said: str, of: Project) -> str:
     if lost.startswith(_OWN) or left_out or any(f"{root}{lost.partition('/')[0]}" in of.folders for root in _ROOTS):
         if not left_out:
             return f"send {lost}, which is not in the archive, or mend the import"
+        back = f"`!{left_out.lstrip('/')}` in a file .vibedignore brings it back"
         return (
-            f"the archive has no {lost}: {left_out} in .gitignore leaves it out. Send it (`!{left_out.lstrip('/')}` in a"
-            " file .vibedignore brings it back), or write it anew where the source was cloned without it"
+            f"the archive has no {lost}: {left_out} in .gitignore leaves it out. Send it ({back}), or write it anew"
+            " where the source was cloned without it"
         )
     package = found[1] if (found := _NAME.match(lost)) else lost
     if package in of.packages:
