@@ -62,3 +62,11 @@ def test_a_version_knows_what_the_files_that_run_read_and_none_where_an_env_file
 )
 def test_what_gets_the_value_of_a_variable_is_known_by_its_name(kind: str, text: str, filled: dict[str, str]) -> None:
     assert filled_in([text], kind) == filled
+
+
+def test_what_an_example_leaves_to_be_filled_in_is_named_too_since_a_package_may_read_it() -> None:
+    app = "const http = require('http')\nhttp.createServer((q, r) => r.end(process.env.OWN)).listen(3000)\n"
+    example = 'SUPABASE_URL={YOUR_URL}\nexport KEY="" # of the project\nSIZE=10\nPORT=\nNAME=your-name\nOWN=\n'
+    files = {"server.js": app, "package.json": "{}", ".env.example": example}
+    assert classify(table_of(files)).runtime().reads == ("OWN", "SUPABASE_URL", "KEY", "NAME")
+    assert classify(table_of({**files, ".env": "KEY=1\n"})).runtime().reads == ()

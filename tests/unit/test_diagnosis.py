@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vibed.apps.app import Runtime
-from vibed.sandboxes.diagnosis import About, diagnose, error_in, slips, why_it_ended
+from vibed.sandboxes.diagnosis import About, diagnose, error_in, packages, slips, why_it_answered_so, why_it_ended
+from vibed.sandboxes.diagnosis.fault import Fault
 from vibed.sandboxes.driver import Exit, Limits, Run, RunFailed
 
 OUTPUTS = Path(__file__).parent / "last_words"
@@ -282,6 +283,39 @@ def test_a_folder_of_the_apps_own_that_lacks_a_module_is_no_dependency() -> None
     error = told("StartFailed", *lines)
     assert error.error_code == "StartFailed"
     assert "there is no shop/basket.py" in error.message
+
+
+@pytest.mark.parametrize(
+    ("version", "below"), [("3.1.6", "3.1"), ("3.0.2", "3"), ("0.28.1", "0.28"), ("2026.7", "2026.7"), ("5", "5")]
+)
+def test_an_older_package_is_asked_for_from_before_its_series(version: str, below: str) -> None:
+    fault = Fault(
+        0, 1, "ImportError: cannot import name 'x' from 'jinja2' (/lib/dist-packages/jinja2/__init__.py)", None
+    )
+    cause = packages.lacks(fault, About("python", installed={"jinja2": version}))
+    assert cause is not None
+    assert f"(`jinja2<{below}`)" in cause.hint
+
+
+def test_an_error_in_a_log_of_its_server_is_told_with_the_variable_that_its_example_names() -> None:
+    lines = [
+        "[nuxt] [request error] [unhandled] [500] supabaseUrl is required.",
+        "  at new SupabaseClient (./.output/server/chunks/app/server.mjs:7363:13)",
+        "  at createClient (./.output/server/chunks/app/server.mjs:7468:10)",
+    ]
+    said = why_it_answered_so(lines, About("node", unset=("SUPABASE_URL", "SUPABASE_KEY")))
+    assert "supabaseUrl is required" in said
+    assert "SUPABASE_URL and SUPABASE_KEY" in said
+
+
+def test_a_secret_that_a_framework_misses_is_told_by_its_name() -> None:
+    lines = [
+        "Error [MissingSecretError]: Please define a `secret` in production.",
+        "    at r.assertConfig (.next/server/chunks/_5503bf45._.js:34:11891) {",
+        "  code: 'NO_SECRET'",
+        "}",
+    ]
+    assert "NEXTAUTH_SECRET" in str(why_it_answered_so(lines, About("node")))
 
 
 def test_a_module_that_a_package_lacks_is_a_dependency_whatever_its_name() -> None:

@@ -58,6 +58,13 @@ _USUAL = frozenset({
 """What is set, or does without."""
 _ENV_FILES = (".env", ".env.production", ".env.local", ".flaskenv")
 """What may give values: nobody reads them before the app does."""
+_EXAMPLES = (".env.example", ".env.sample", ".env.template", ".env.local.example", "env.example", ".env.dist")
+_EXAMPLED = re.compile(
+    rf"""^[ \t]{{0,9}}(?:export[ \t]{{1,9}})?({_NAME})[ \t]{{0,9}}=[ \t]{{0,9}}["']?"""
+    r"""(?:[\"' \t]{0,9}(?:#.{0,200})?$|[{<\[]|(?i:your|xxx|change|insert|replace|\.\.\.|todo\b|sk-\.|enter))""",
+    re.MULTILINE,
+)
+"""One that is left empty, or filled with words for whoever fills it."""
 _MOST = 8
 _MOST_FILLED = 24
 
@@ -65,7 +72,10 @@ _MOST_FILLED = 24
 def unset(project: Project, decision: Decision) -> tuple[str, ...]:
     """Names in the order in which they are read; of a server of the general lane, or of a worker."""
     given = _bound(decision.options) if decision.kind == "worker" else decision.env
-    return read_in(_texts(project, decision), decision.kind, given)
+    texts = _texts(project, decision)
+    read = read_in(texts, decision.kind, given)
+    asked = _exampled(project) if texts else ()
+    return tuple(dict.fromkeys((*read, *(name for name in asked if name not in given))))[:_MOST]
 
 
 def filled(project: Project, decision: Decision) -> dict[str, str]:
@@ -92,6 +102,13 @@ def _texts(project: Project, decision: Decision) -> list[str]:
     if decision.kind == "python":
         files += [path for path in project.tree.known("settings.py", "config.py") if path not in files]
     return [project.tree.text(path) for path in files]
+
+
+def _exampled(project: Project) -> tuple[str, ...]:
+    """Those that a file says by example have to be given: a package may be what reads them."""
+    name = next((name for name in _EXAMPLES if project.tree.has(name)), "")
+    found = _EXAMPLED.findall(project.tree.text(name)) if name else []
+    return tuple(name for name in found if name not in _USUAL)
 
 
 def _bound(options: Mapping[str, object]) -> set[str]:

@@ -40,10 +40,11 @@ _MANIFESTS = frozenset(
 _LISTS = re.compile(r"(?:.*/)?(?:requirements?|constraints?|deps|dependencies)[^/]*(?:/[^/]*)?\.(?:txt|in)")
 """Lists of Python packages, by their names or that of their folder."""
 _TELLING = re.compile(
-    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json)",
+    r"(?:readme(?:\.md|\.rst|\.txt)?|makefile|justfile|[\w.-]{1,60}\.(?:sh|bat|cmd)|\.devcontainer/devcontainer\.json"
+    r"|\.?env(?:\.\w{1,20})?\.(?:example|sample|template|dist))",
     re.IGNORECASE,
 )
-"""What people write down how they start it."""
+"""What people write down how they start it, and what it needs."""
 _SOURCES = frozenset({"py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "go"})
 _PAGES = frozenset({"html", "htm"})
 _DATA_FILES = frozenset(

@@ -15,6 +15,10 @@ _HEAD = re.compile(
     r"(?:^|[\s\[(])((?:Uncaught )?(?:[A-Za-z_$][\w$.]*)?(?:Error|Exception|Rejection)(?: \[[\w$.]+\])?"
     r"(?::(?: .*)?|\])?)(?: \{)?$"
 )
+_TAGGED = re.compile(
+    r"^(?:\[[\w .:-]{1,40}\]\s{0,3}){0,6}\[(?:[\w ]{0,20}error|unhandled|5\d\d)\]\s{0,3}(\S.*)$", re.IGNORECASE
+)
+"""As a server's own log has an error: `[nuxt] [request error] [500] supabaseUrl is required.`"""
 _IMPORTER = re.compile(r"^- (/app/[^\s:]+)()$|imported from (/app/[^\s:]+)()$")
 _MESSAGE_ENDS = re.compile(r"^\s*at |^Require stack:|^\(Use `node|^Node\.js v|^Emitted |^\s*\}?$|^This file is being")
 _CAUSE = re.compile(r"\[cause\]: (.+?)(?: \{)?$")
@@ -68,7 +72,8 @@ def _logged(lines: Sequence[str], stack: int, covered: int) -> Fault | None:
     if not _STACK.match(lines[stack]):
         return None
     for head in range(stack - 1, max(covered - 1, stack - _LONGEST_MESSAGE, -1), -1):
-        if match := _HEAD.search(lines[head].strip()) or re.match(r"\s*(\w*(?:Error|Exception): .+)", lines[head]):
+        line = lines[head].strip()
+        if match := _HEAD.search(line) or re.match(r"(\w*(?:Error|Exception): .+)", line) or _TAGGED.match(line):
             break
         if (not lines[head].strip() and head < stack - 3) or _STACK.match(lines[head]):
             return None

@@ -117,7 +117,7 @@ def _another(name: str, version: str, what: str, by: str, about: About) -> Cause
             f" package, ask for another version of it in requirements.txt, most often an older one"
         )
         return Cause(told, hint, complete=True)
-    older = f" (`{name}{'@' if node else ''}<{version}`)" if version else ""
+    older = f" (`{name}{'@' if node else ''}<{_series(version)}`)" if version else ""
     hints = [
         f"change `{line}` in the app's list of packages to a version that has it"
         if line
@@ -129,6 +129,14 @@ def _another(name: str, version: str, what: str, by: str, about: About) -> Cause
     elif not by:
         hints.append("or mend the import")
     return Cause(told, "; ".join(hints), complete=True)
+
+
+def _series(version: str) -> str:
+    """Where the series of a version begins, at which what it lacks went at the latest: `3.1` of 3.1.6, `3` of 3.0.2."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", version)
+    if found is None:
+        return version
+    return f"{found[1]}.{found[2]}" if found[2] and found[2] != "0" else found[1]
 
 
 def _package(name: str) -> str:

@@ -61,7 +61,13 @@ _THEIRS = {
 }
 _COMMON = frozenset({"error", "required", "requires", "missing", "option", "options", "must", "the", "value", "type"})
 _SHORT = 5
-_SECRET_KEY = re.compile(r"The SECRET_KEY setting must not be empty")
+_NAMELESS = {
+    "The SECRET_KEY setting must not be empty": "SECRET_KEY",
+    "MissingSecretError": "NEXTAUTH_SECRET",
+    "MissingSecret:": "AUTH_SECRET",
+}
+"""What frameworks say of one of theirs without its name."""
+_BUILT = re.compile(r"(?:^|[ (/])(?:\.output|\.next|\.svelte-kit|build|dist)/")
 
 
 def variable(fault: Fault, about: About) -> Cause | None:
@@ -147,9 +153,9 @@ def _of_its_own(fault: Fault) -> list[str]:
 
 
 def _of_a_package(fault: Fault) -> bool:
-    """Whether a package raised it, and not a line of the app's own."""
+    """Whether a package raised it, and not a line of the app's own; what was built of both may be either."""
     at = next((line for line in fault.context if line.lstrip().startswith("at ")), "")
-    return fault.library or "node_modules/" in at
+    return fault.library or "node_modules/" in at or bool(_BUILT.search(at))
 
 
 def _letters(name: str) -> str:
@@ -167,8 +173,8 @@ def _surely(fault: Fault) -> list[str]:
     for pattern in _SPOKEN:
         if match := pattern.search(text):
             return [match[1]]
-    if _SECRET_KEY.search(text):
-        return ["SECRET_KEY"]
+    if name := next((name for words, name in _NAMELESS.items() if words in text), ""):
+        return [name]
     if _MISSING.search(text):
         named = [name for name in dict.fromkeys(_CAPITALS.findall(text)) if not _NO_VARIABLE.search(name)]
         if named:

@@ -31,6 +31,7 @@ _GONE = re.compile(
     r"/npm/((?:@[^/\s]+(?:/|%2[fF]))?[^/\s]+)/-/[^/\s]+?-(\d[^/\s]*?)\.tgz: (?:Request failed \"404|Not Found)"
 )
 """A file that a lock names and no registry has any more: its package and version."""
+_NEWEST = re.compile(r'The latest release of \S+ is "([^"\s]+)"')
 _NO_VERSION = (
     re.compile(r"ERR_PNPM_NO_MATCHING_VERSION\]?\s+No matching version found for (@?[^@\s]+)@(.+?) while"),
     re.compile(r"ERR_PNPM_NO_MATCHING_VERSION\]?\s+No matching version found for (@?[^@\s]+)@(\S+)"),
@@ -75,7 +76,9 @@ def _explain(said: str, node: str, unknown: Collection[str], manager: str) -> Tr
         names = list(dict.fromkeys([name, *unknown]))
         return Trouble(not_there(names), hint, frozenset(names))
     if match := _first(_NO_VERSION, said):
-        return Trouble(f"{match[1]} has no version {match[2]}", "ask for one that exists", frozenset({match[1]}))
+        newest = _NEWEST.search(said)
+        hint = f"ask for one that exists{f': the newest is {newest[1]}' if newest else ''}"
+        return Trouble(f"{match[1]} has no version {match[2]}", hint, frozenset({match[1]}))
     if _INTEGRITY.search(said):
         line = next(line for line in said.splitlines() if _INTEGRITY.search(line))
         return Trouble(
