@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,22 @@ async def test_a_vendor_folder_is_enough_and_does_not_come_along(maker: Maker, r
     assert ".vibed/app" in names(built)
     assert not any(name.startswith("vendor/") for name in names(built))
     assert registry.paths() == []
+
+
+@one
+async def test_what_calls_c_is_compiled_with_the_builders_compiler_and_runs(maker: Maker) -> None:
+    main = (
+        "package main\n\n// static int seven(void) { return 7; }\nimport \"C\"\n\n"
+        'import "fmt"\n\nfunc main() { fmt.Println("seven is", C.seven()) }\n'
+    )
+    built = await maker.build({"go.mod": "module app\n\ngo 1.23\n", "main.go": main})
+    with tarfile.open(built.archive) as archive:
+        program = archive.extractfile(".vibed/app")
+        assert program is not None
+        place = maker.on.scratch / "app"
+        place.write_bytes(program.read())
+    place.chmod(0o755)
+    assert subprocess.run([place], capture_output=True, text=True, check=True).stdout == "seven is 7\n"
 
 
 @one

@@ -132,6 +132,32 @@ async def test_one_is_made_out_of_band_says_how_it_stands_and_stays(world: World
         await bakes.begin(installing.NEEDS, "python-313", source, strip="", owner="root")
 
 
+async def test_one_that_is_under_way_when_vibed_ends_is_begun_again_by_the_next(world: World, tmp_path: Path) -> None:
+    layers, _ = installing.with_layers(world)
+    layers.pin = lambda key, *, pinned: True  # type: ignore[method-assign]
+    source = tmp_path / "ab.tar.gz"
+    source.write_bytes(b"lists")
+    written = world.means.layout.home / "layers" / "bakes"
+    spawned = world.means.tasks.spawn
+    begun_tasks: list[asyncio.Task[None]] = []
+    world.means.tasks.spawn = lambda work: begun_tasks.append(it := spawned(work)) or it  # type: ignore[method-assign, func-returns-value]
+    begun = await Bakes(world.means).begin(installing.NEEDS, "python-313", source, strip="in/", owner="root")
+    await asyncio.sleep(0.05)
+    for task in begun_tasks:
+        task.cancel()
+    await asyncio.gather(*begun_tasks, return_exceptions=True)
+    (written / "torn").mkdir()
+    bakes = Bakes(world.means)
+    await bakes.resume()
+    assert [path.name for path in written.iterdir()] == [begun.bake_id]
+    assert bakes.figures(begun.bake_id).state == "building"
+    layers.go_on.set()
+    await until(bakes, begun.bake_id, "ready")
+    async with asyncio.timeout(10):
+        while list(written.iterdir()):
+            await asyncio.sleep(0.01)
+
+
 def test_a_pinned_layer_stays_however_long_it_is_unused_and_when_it_is_made_again(tmp_path: Path) -> None:
     store = LayerStore(tmp_path)
     store.prepare()

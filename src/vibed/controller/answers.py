@@ -43,7 +43,7 @@ class Answers:
         self._builder = builder
         self._count_sites = count_sites
         self._limitations = limitations
-        self._bakes = Bakes(means)
+        self.bakes = Bakes(means)
 
     async def answer(self, op: str, message: Message) -> Message:
         """Do one operation. Raises `VibedError`; `NotFound` for what is not one of them."""
@@ -74,12 +74,12 @@ class Answers:
             case "bake":
                 return {"bake": asdict(await self._bake(message))}
             case "baked":
-                return {"bake": asdict(self._bakes.figures(str(message["bake_id"])))}
+                return {"bake": asdict(self.bakes.figures(str(message["bake_id"])))}
             case "pin_layer":
-                await self._bakes.pin(str(message["key"]), pinned=bool(message["pinned"]))
+                await self.bakes.pin(str(message["key"]), pinned=bool(message["pinned"]))
                 return {}
             case "remove_layer":
-                await self._bakes.remove(str(message["key"]), self._fleet.layers_in_use())
+                await self.bakes.remove(str(message["key"]), self._fleet.layers_in_use())
                 return {}
             case "metrics":
                 in_use = self._fleet.in_use()
@@ -98,7 +98,7 @@ class Answers:
             raise NotFound("there is no such template")
         said: dict[str, Any] = message["install"]
         raw: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
-        return await self._bakes.begin(
+        return await self.bakes.begin(
             Install(**raw), template.name, source, strip=str(message["strip"]), owner=str(message["owner"])
         )
 

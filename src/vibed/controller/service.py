@@ -174,6 +174,7 @@ class Service:
         await self._preparation.run()
         if self._layers is not None:
             await layering.fetch_installers(self._config, self._tools)
+        await self._answers.bakes.resume()
 
     async def _adopt(self) -> None:
         found: list[Sandbox] = []
