@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import tarfile
@@ -119,7 +120,7 @@ async def test_a_vendor_folder_is_enough_and_does_not_come_along(maker: Maker, r
 @one
 async def test_what_calls_c_is_compiled_with_the_builders_compiler_and_runs(maker: Maker) -> None:
     main = (
-        "package main\n\n// static int seven(void) { return 7; }\nimport \"C\"\n\n"
+        'package main\n\n// static int seven(void) { return 7; }\nimport "C"\n\n'
         'import "fmt"\n\nfunc main() { fmt.Println("seven is", C.seven()) }\n'
     )
     built = await maker.build({"go.mod": "module app\n\ngo 1.23\n", "main.go": main})
@@ -129,7 +130,8 @@ async def test_what_calls_c_is_compiled_with_the_builders_compiler_and_runs(make
         place = maker.on.scratch / "app"
         place.write_bytes(program.read())
     place.chmod(0o755)
-    assert subprocess.run([place], capture_output=True, text=True, check=True).stdout == "seven is 7\n"
+    done = await asyncio.to_thread(subprocess.run, [place], capture_output=True, text=True, check=True)
+    assert done.stdout == "seven is 7\n"
 
 
 @one
