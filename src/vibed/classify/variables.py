@@ -37,9 +37,13 @@ _FILLS = {
         rf"""(?:\bos\.)?\b(?:environ\[|getenv\(|environ\.get\()\s{{0,9}}["']({_NAME})["']\s{{0,9}}"""
         rf"""(?:,\s{{0,9}}{_EMPTY}\s{{0,9}})?[\])](?!\s{{0,9}}or\b(?!\s{{0,9}}{_EMPTY}))"""
     ),
-    "node": re.compile(rf"""\bprocess\.env\.({_NAME})\b(?!\s{{0,9}}(?:(?:\?\?|\|\|)(?!\s{{0,9}}{_EMPTY})|=[^=]))"""),
+    "node": re.compile(
+        rf"""\bprocess\.env(?:\.|\[\s{{0,9}}["'`])({_NAME})\b(?:["'`]\s{{0,9}}\])?+"""
+        rf"""(?!\s{{0,9}}(?:(?:\?\?|\|\|)(?!\s{{0,9}}{_EMPTY})|=[^=]))"""
+    ),
 }
-_FILLED = re.compile(r"""([A-Za-z_]\w{1,60})["']?\]?(?:\s{0,9}:\s{0,9}string)?\s{0,9}[=:(]\s{0,9}$""")
+_TYPED = r"(?:string|any|Optional\[\w{1,40}\]|str|int|bool|float|bytes|SecretStr)(?:[ \t]{0,9}\|[ \t]{0,9}\w{1,40})?"
+_FILLED = re.compile(rf"""([A-Za-z_]\w{{1,60}})["']?\]?(?:\s{{0,9}}:\s{{0,9}}{_TYPED})?\s{{0,9}}[=:(]\s{{0,9}}$""")
 _BEFORE = 100
 """Where the value of a variable is used as it is, and what stands before that: an option, an argument, a variable of
 its own, or what is called."""
