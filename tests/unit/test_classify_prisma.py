@@ -149,4 +149,5 @@ def test_a_schema_without_migrations_says_what_to_send() -> None:
 def test_a_database_over_the_network_gets_no_tables_and_no_address() -> None:
     decision = decided({**MIGRATED, "prisma/schema.prisma": GENERATOR + POSTGRES})
     assert decision.build == ()
+    assert any("expects PostgreSQL at DATABASE_URL" in note for note in decision.notes)
     assert "DATABASE_URL" not in decision.env

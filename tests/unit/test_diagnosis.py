@@ -57,6 +57,7 @@ CAUSES = [
     ("node-assert", "StartFailed", "needs the environment variable API_KEY", "variables"),
     ("node-zod", "StartFailed", "needs the environment variables DATABASE_URL and API_KEY", "variables"),
     ("node-prisma", "StartFailed", "needs the environment variable DATABASE_URL", "variables"),
+    ("node-prisma-config", "StartFailed", "needs the environment variable DATABASE_URL", "variables"),
     ("node-jwt", "StartFailed", "secretOrPrivateKey must have a value (index.js, line 1)", "variable"),
     ("go-fatal-env", "StartFailed", "needs the environment variable API_TOKEN", "variables"),
     ("sh-unset", "StartFailed", "needs the environment variable API_TOKEN (run.sh, line 3)", "variables"),
@@ -499,3 +500,13 @@ def test_the_error_is_a_workers_although_its_master_ends_with_one_of_its_own() -
         "gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>",
     ]
     assert "needs the environment variable API_TOKEN" in told("StartFailed", *worker, *master).message
+
+
+def test_prismas_engines_say_in_words_of_their_own_that_a_server_or_a_table_is_not_there() -> None:
+    begin = ("PrismaClientInitializationError: ", "Invalid `prisma.note.count()` invocation:", "")
+    for address, service in {"localhost:5432": "PostgreSQL", "db.example.com:6543": "a database server"}.items():
+        words = told("StartFailed", *begin, f"Can't reach database server at `{address}`", kind="node").message
+        assert f"needs {service}, and no such server runs beside an app" in words
+    table = ("PrismaClientKnownRequestError: ", *begin[1:], "The table `main.Note` does not exist in the database.")
+    table = (*table, "    at handleRequestError (/app/node_modules/@prisma/client/runtime/library.js:121:7268)")
+    assert "a database is empty in each new sandbox" in (told("StartFailed", *table, kind="node").hint or "")

@@ -43,6 +43,10 @@ _PLACES = {
     "sqlserver": "sqlserver://localhost;database=none",
 }  # fmt: skip
 """What a variable says where a client is only generated, and nobody has given it: no database is asked for that."""
+_SERVERS = {
+    "postgresql": "PostgreSQL", "postgres": "PostgreSQL", "cockroachdb": "CockroachDB", "mysql": "MySQL",
+    "mongodb": "MongoDB", "sqlserver": "SQL Server",
+}  # fmt: skip
 _FILE = "file:./dev.db"
 _CLIENTS = ("prisma", "@prisma/client")
 
@@ -103,9 +107,18 @@ def prepared(p: Project, decision: Decision) -> Decision:
         return decision
     decision = _generated(p, decision, schemas)
     own = next((one for one in schemas if not one.folder), None)
-    if own is None or own.provider != "sqlite" or decision.kind != "node":
+    if own is None or decision.kind != "node":
         return decision
-    return _with_tables(p, decision, own)
+    if own.provider == "sqlite":
+        return _with_tables(p, decision, own)
+    if server := _SERVERS.get(own.provider):
+        at = f" at {own.url[0]}" if own.url[0] else ""
+        note = (
+            f"its schema of Prisma expects {server}{at}, and no such server runs beside an app or can be reached from"
+            ' it: with provider = "sqlite" and migrations for that it has its database in a file'
+        )
+        return replace(decision, notes=(*decision.notes, note))
+    return decision
 
 
 def _generated(p: Project, decision: Decision, schemas: list[_Schema]) -> Decision:

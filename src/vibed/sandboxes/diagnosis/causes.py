@@ -186,7 +186,9 @@ _ROWS = (
         "mend that line",
     ),
 )
-_NO_TABLE = re.compile(r"no such table: (\S+)|relation \"([^\"]+)\" does not exist")
+_NO_TABLE = re.compile(
+    r"no such table: (\S+)|relation \"([^\"]+)\" does not exist|[Tt]he table `([^`]+)` does not exist"
+)
 _NOTHING_THERE = re.compile(r"'NoneType' object (?:is not|has no)")
 _ASKED = re.compile(r"\.(?:fetchone|first|one_or_none|scalar_one_or_none)\(")
 """What finds nothing in an empty database, where the source has what would fill it."""

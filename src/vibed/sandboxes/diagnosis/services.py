@@ -46,6 +46,7 @@ _NAMES = {
 }
 _REFUSED = re.compile(
     r"ECONNREFUSED|[Cc]onnection refused|actively refused|Can't connect to (?:local )?(?:MySQL|server)"
+    r"|Can't reach database server"
 )
 _PORT = re.compile(
     r"(?::|port[=: ]+|, ?|\()(5432|3306|1433|1521|6379|27017|5672|9092|9200|11211|11434|2379|8086|8123"
@@ -118,7 +119,7 @@ def _service(text: str) -> str:
     if match := _SPOKEN.search(text):
         word = match[1].lower().removeprefix("py").replace("psycopg2", "postgres").replace("psycopg", "postgres")
         return _NAMES.get(word.replace("amqp", "rabbitmq"), "a database server")
-    return ""
+    return "a database server" if "database server" in text else ""
 
 
 def _no_server(service: str) -> Cause:

@@ -21,7 +21,7 @@ _MISSING = re.compile(
     re.IGNORECASE,
 )
 _SPOKEN = (
-    re.compile(rf"environment variable not found: ({_NAME})"),
+    re.compile(rf"(?:[Ee]nvironment variable not found|Cannot resolve environment variable): ({_NAME})"),
     re.compile(rf"^(?:\w+\.)*UndefinedValueError: ({_NAME}) not found"),
     re.compile(rf"ImproperlyConfigured: Set the ({_NAME}) environment variable"),
     re.compile(rf"(?:^|: )({_NAME}): (?:unbound variable|parameter not set)"),
