@@ -309,6 +309,16 @@ def test_an_error_in_a_log_of_its_server_is_told_with_the_variable_that_its_exam
     assert "SUPABASE_URL and SUPABASE_KEY" in said
 
 
+@pytest.mark.parametrize(("module", "service"), [("Mongoose", "MongoDB"), ("TypeOrm", "a database server")])
+def test_an_app_that_waits_for_its_database_for_ever_is_told_of_it(module: str, service: str) -> None:
+    lines = [
+        "[Nest] 9  - LOG [NestFactory] Starting Nest application...",
+        f"[Nest] 9  - ERROR [{module}Module] Unable to connect to the database. Retrying (1)...",
+    ]
+    error = told("StartTimeout", *lines, kind="node", ended={"code": None, "signal": "SIGKILL"})
+    assert f"needs {service}, and no such server runs beside an app" in error.message
+
+
 def test_a_secret_that_a_framework_misses_is_told_by_its_name() -> None:
     lines = [
         "Error [MissingSecretError]: Please define a `secret` in production.",

@@ -36,6 +36,8 @@ _NAMES = {
     "redis": "Redis",
     "mongo": "MongoDB",
     "mongodb": "MongoDB",
+    "mongoose": "MongoDB",
+    "mongoosemodule": "MongoDB",
     "rabbitmq": "RabbitMQ",
     "kafka": "Kafka",
     "elasticsearch": "Elasticsearch",
@@ -46,14 +48,15 @@ _NAMES = {
 }
 _REFUSED = re.compile(
     r"ECONNREFUSED|[Cc]onnection refused|actively refused|Can't connect to (?:local )?(?:MySQL|server)"
-    r"|Can't reach database server"
+    r"|Can't reach database server|[Uu]nable to connect to (?:the|your) database"
 )
 _PORT = re.compile(
     r"(?::|port[=: ]+|, ?|\()(5432|3306|1433|1521|6379|27017|5672|9092|9200|11211|11434|2379|8086|8123"
     r"|4222|19530|6333)\b"
 )
 _SPOKEN = re.compile(
-    r"\b(postgres(?:ql)?|psycopg2?|mysql|pymysql|redis|mongo(?:db)?|pymongo|rabbitmq|amqp|ollama)\b", re.I
+    r"\b(postgres(?:ql)?|psycopg2?|mysql|pymysql|redis|mongo(?:db|ose(?:Module)?)?|pymongo|rabbitmq|amqp|ollama)\b",
+    re.I,
 )
 _SOCKET = re.compile(r"/var/run/(postgresql|mysqld)/|/tmp/(mysql)\.sock")
 _NO_NETWORK = re.compile(
@@ -119,7 +122,7 @@ def _service(text: str) -> str:
     if match := _SPOKEN.search(text):
         word = match[1].lower().removeprefix("py").replace("psycopg2", "postgres").replace("psycopg", "postgres")
         return _NAMES.get(word.replace("amqp", "rabbitmq"), "a database server")
-    return "a database server" if "database server" in text else ""
+    return "a database server" if re.search(r"database server|to (?:the|your) database", text) else ""
 
 
 def _no_server(service: str) -> Cause:
