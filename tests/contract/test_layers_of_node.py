@@ -184,3 +184,4 @@ async def test_buns_lock_is_followed_by_npm(maker: Maker) -> None:
     lock = lock.replace('"packages": {}', f'"packages": {{"tiny": ["tiny@1.0.0", "", {{}}, "{integrity(tarball)}"],}}')
     files = {"package.json": json.dumps(wanted), "bun.lock": lock}
     assert await seen(maker, Install("node", "bun", files=tuple(files)), files) == ("1.0.0", ())
+    assert maker.steps.done == ["lay"]

@@ -208,6 +208,20 @@ def test_buns_lock_is_npms_with_the_same_versions_at_the_same_places() -> None:
     assert found["packages/lib"]["dependencies"] == {"c": "*"}
 
 
+def test_of_buns_lock_it_is_told_what_is_for_development_and_what_can_be_done_without() -> None:
+    lock = """{"lockfileVersion": 1, "workspaces": {"": {"dependencies": {"a": "1"}, "devDependencies": {"d": "1"}}},
+    "packages": {"a": ["a@1.0.0", "", {"bin": "cli.js", "optionalDependencies": {"o": "1"}}, "sha512-x"],
+    "d": ["d@1.0.0", "", {"dependencies": {"e": "1"}}, "sha512-x"], "e": ["e@1.0.0", "", {}, "sha512-x"],
+    "o": ["o@1.0.0", "", {}, "sha512-x"],}}"""
+    manifest = {"dependencies": {"a": "1"}, "devDependencies": {"d": "1"}}
+    placed = bun.Bun().placed({"package.json": json.dumps(manifest)}, lock)
+    found = json.loads(placed["package-lock.json"])["packages"]
+    assert found[""] == {"dependencies": {"a": "*"}, "devDependencies": {"d": "*"}}
+    marks = {name: {key for key in ("dev", "optional") if found[f"node_modules/{name}"].get(key)} for name in "adeo"}
+    assert marks == {"a": set(), "d": {"dev"}, "e": {"dev"}, "o": {"optional"}}
+    assert found["node_modules/a"]["bin"] == {"a": "cli.js"}
+
+
 def test_buns_lock_is_followed_where_it_fits_and_has_only_what_a_registry_has() -> None:
     manifest = {"dependencies": {"@a/b": "^1", "lib": "workspace:*"}}
     assert chosen("bun", manifest, **{"bun.lock": BUN}) == ("npm", True, "")

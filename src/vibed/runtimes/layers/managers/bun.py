@@ -10,6 +10,8 @@ from typing import Any
 
 from vibed.runtimes.gate import NPM
 from vibed.runtimes.layers.managers.npm import Npm
+from vibed.runtimes.layers.npm_tree import marks
+from vibed.runtimes.layers.npm_tree.graph import Graph
 
 _TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])|//[^\n]*')
 _EDGES = ("dependencies", "optionalDependencies", "peerDependencies")
@@ -35,14 +37,20 @@ class Bun(Npm):
                 manifest[kind] = {name: "*" if f"node_modules/{name}" in has else spec for name, spec in asked}
         for kind in ("overrides", "resolutions"):
             manifest.pop(kind, None)
+        if followed and not has.get("") and not any(entry.get("link") for entry in has.values()):
+            followed = _marked(has, manifest)  # of several packages npm finds that out first
         return Npm.placed(self, {**files, "package.json": json.dumps(manifest)}, followed)
-
-    @property
-    def rebuilding(self) -> Mapping[str, Any] | None:
-        return None  # which packages are optional, or for development alone, npm finds out first
 
     def pinned(self, lock: str, *, development: bool) -> dict[str, str]:
         return Npm.pinned(self, _as_npms(lock) or "", development=development)
+
+
+def _marked(packages: dict[str, Any], manifest: Mapping[str, Any]) -> str:
+    """npm's lock of packages, with what the project asks for, and so what it would find out of each."""
+    packages[""] = {kind: manifest[kind] for kind in (*_WANTED, "peerDependenciesMeta") if manifest.get(kind)}
+    for at, mine in marks.of(Graph(packages)).items():
+        packages[at] |= dict.fromkeys(sorted(mine - {"extraneous"}), True)
+    return json.dumps({"name": "app", "lockfileVersion": 3, "requires": True, "packages": packages})
 
 
 def _as_npms(lock: str | None) -> str | None:
@@ -83,7 +91,6 @@ def npm_lock(lock: Mapping[str, Any]) -> dict[str, Any]:
         if folder and _is_table(workspace) and "name" in workspace
     }
     packages = {key: entry for key, entry in lock["packages"].items() if isinstance(entry, list) and entry}
-    # without the project's own: npm then finds out itself which packages are for development alone
     found: dict[str, Any] = {"": {}}
     for key, entry in packages.items():
         spec = str(entry[0])
@@ -122,7 +129,7 @@ def _entry(name: str, version: str, entry: list[Any], key: str, packages: Mappin
         if facts.get(kind):
             made[kind] = facts[kind] if isinstance(facts[kind], list) else [facts[kind]]
     if facts.get("bin"):
-        made["bin"] = facts["bin"]
+        made["bin"] = {short: facts["bin"]} if isinstance(facts["bin"], str) else facts["bin"]
     if facts.get("bundled"):
         made["inBundle"] = True
     return made
