@@ -56,6 +56,28 @@ http.createServer(async (request, answer) => {
 }).listen(process.env.PORT)
 """,
 }
+SIX = {
+    "package.json": json.dumps(
+        {
+            "scripts": {"start": "node server.js"},
+            "dependencies": {"@prisma/client": "6.19.3", "@prisma/adapter-libsql": "6.19.3"},
+            "devDependencies": {"prisma": "6.19.3"},
+        }
+    ),
+    "prisma/schema.prisma": 'generator client {\n  provider = "prisma-client-js"\n  engineType = "client"\n}\n'
+    + SQLITE % '  url = env("DATABASE_URL")\n'
+    + MODEL,
+    **MIGRATIONS,
+    "server.js": """const http = require('node:http')
+const { PrismaClient } = require('@prisma/client')
+const { PrismaLibSQL } = require('@prisma/adapter-libsql')
+const prisma = new PrismaClient({ adapter: new PrismaLibSQL({ url: process.env.DATABASE_URL }) })
+http.createServer(async (request, answer) => {
+  await prisma.note.create({ data: { text: 'hello' } })
+  answer.end(`${await prisma.note.count()} notes`)
+}).listen(process.env.PORT)
+""",
+}
 FIVE = {
     "package.json": json.dumps(
         {
@@ -114,9 +136,12 @@ def mirrored() -> Iterator[Instance]:
     assert not left
 
 
-def test_prisma_7_is_generated_has_its_tables_and_serves(mirrored: Instance) -> None:
-    mirrored.client.deploy_ready("seven", dict(SEVEN), settle_s=BUILD_S)
-    assert [mirrored.client.visit("seven").text for _ in range(2)] == ["1 notes", "2 notes"]
+@pytest.mark.parametrize(("name", "source"), [("seven", SEVEN), ("six", SIX)], ids=["7", "6"])
+def test_a_client_without_an_engine_is_generated_has_its_tables_and_serves(
+    mirrored: Instance, name: str, source: dict[str, str]
+) -> None:
+    mirrored.client.deploy_ready(name, dict(source), settle_s=BUILD_S)
+    assert [mirrored.client.visit(name).text for _ in range(2)] == ["1 notes", "2 notes"]
 
 
 def test_the_engine_that_an_older_prisma_fetches_runs_with_it(mirrored: Instance) -> None:
