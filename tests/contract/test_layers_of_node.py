@@ -153,7 +153,6 @@ async def test_a_package_that_nobody_has_is_told_with_its_name(maker: Maker, man
 
 
 HASTY = {
-    "pnpm": (".npmrc", "fetch-timeout=300\nfetch-retries=0\n"),
     "yarn 1": (".yarnrc", "network-timeout 300\n"),
     "yarn 4": (".yarnrc.yml", "httpTimeout: 300\nhttpRetry: 0\n"),
 }

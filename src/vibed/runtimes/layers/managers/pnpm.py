@@ -13,7 +13,7 @@ from typing import Any
 from vibed.classify import node_locks
 from vibed.runtimes.gate import NPM
 from vibed.runtimes.layers.managers import words
-from vibed.runtimes.layers.managers.manager import PATIENCE_MS, TOOLS, Wish, placed
+from vibed.runtimes.layers.managers.manager import TOOLS, Wish, placed
 from vibed.runtimes.layers.managers.tarballs import path_of
 from vibed.runtimes.layers.trouble import Trouble
 
@@ -25,7 +25,6 @@ _COMMON = (
     # by itself it waits ten seconds, and then a minute, also where a file is not the one that it should be
     "--config.fetch-retry-mintimeout=1000",
     "--config.fetch-retry-maxtimeout=5000",
-    f"--config.fetch-timeout={PATIENCE_MS}",
     # it is not to fetch another version of itself
     "--config.manage-package-manager-versions=false",
     "--config.pm-on-fail=ignore",
