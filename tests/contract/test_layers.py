@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -33,7 +35,7 @@ from vibed.runtimes.layers.workbench import Workbench
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
-from vibed.sandboxes.driver import Builder, RunFailed
+from vibed.sandboxes.driver import Builder, RunFailed, SandboxLost
 from vibed.supervision.base import SupervisedDriver
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
@@ -560,6 +562,25 @@ async def test_a_build_that_never_ends_is_ended_when_nobody_wants_it_any_more(ma
     assert failed.value.error_code == "Stopped"
     assert maker.layers.building() == {}
     assert [line for line in maker.on.left() if "group" in line or "process" in line] == []
+
+
+@one
+async def test_a_builder_that_is_killed_leaves_nothing_and_the_next_one_makes_it(maker: Maker) -> None:
+    maker.registry.files["odd-1.0.tar.gz"] = odd("import time; time.sleep(3600)")
+    asking = asyncio.create_task(maker.python("odd"))
+    while maker.steps.done.count("install") < 2:
+        await asyncio.sleep(0.05)
+    while not asking.done():
+        for state in maker.on.layout.sandboxes.glob("*/state.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                os.kill(int(json.loads(state.read_text())["pid"]), signal.SIGKILL)
+        await asyncio.sleep(0.2)
+    with pytest.raises(SandboxLost):  # no fault of the app, and worth a retry
+        await asking
+    assert maker.layers.listing() == []
+    maker.registry.files["odd-1.0.tar.gz"] = odd("pass")
+    layer = await maker.python("odd")
+    assert await maker.run(layer, "import odd; print('there')") == "there"
 
 
 @one
