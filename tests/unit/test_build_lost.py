@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vibed.runtimes.builds.lost import Project, hint
+from vibed.sandboxes.diagnosis.variables import demanded
 
 ANGULAR = '✘ [ERROR] Could not resolve "environments"\n\n    src/app/firebase/firebase.module.ts:5:28:\n'
 OF = Project(
@@ -38,3 +39,25 @@ ROWS = [
 def test_what_to_change_is_told(said: str, words: str) -> None:
     found = hint(said, OF)
     assert found.startswith(words) or (words and words in found), found
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (
+            "Invalid environment variables: [\n  {\n    expected: 'string',\n    received: 'undefined',\n"
+            "    path: [ 'AUTH_SECRET' ],\n    message: 'Required'\n  },\n  {\n    path: [ 'AUTH_URL' ],\n"
+            "    message: 'Required'\n  }\n]\nError: Invalid environment variables\n",
+            ["AUTH_SECRET", "AUTH_URL"],
+        ),
+        (
+            "Invalid environment variables: {\n  DATABASE_URL: [ 'Required' ],\n  PORT: [ 'Expected number' ]\n}",
+            ["DATABASE_URL"],
+        ),
+        ("Error: Missing required environment variable: SANITY_PROJECT_ID\n    at x", ["SANITY_PROJECT_ID"]),
+        ("src/a.ts(1,2): error TS2307: Cannot find module 'x'", []),
+        ("TypeError: Cannot read properties of undefined (reading 'URL')", []),
+    ],
+)
+def test_variables_that_a_build_wants_are_known(said: str, names: list[str]) -> None:
+    assert demanded(said) == names

@@ -27,6 +27,7 @@ from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.steps import Done, Order, StepFailed
 from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.turn import Turn, one_after_another
+from vibed.sandboxes.diagnosis.variables import demanded, listed
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.errors import ArchiveError
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -259,7 +260,7 @@ def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
         hint = "have it make a folder with an index.html, or deploy what it makes with a server of its own"
     else:
         message = cause(error.said) or str(error)
-        hint = lost.hint(error.said, of)
+        hint = lost.hint(error.said, of) or _demanded(error.said)
     if error.unreachable:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
@@ -272,6 +273,15 @@ def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
         hint=hint or None,
         retryable=retryable,
     )
+
+
+def _demanded(said: str) -> str:
+    """What to do where a build wants variables; empty where it names none."""
+    names = demanded(said)
+    if not names:
+        return ""
+    them = "them" if len(names) > 1 else "it"
+    return f"deploy again with {listed(names)} among the app's environment variables: the build has {them} too"
 
 
 _PROGRAMS = {"node": "build", "go": "go", "worker": "worker"}

@@ -52,7 +52,12 @@ _GIVEN_NOTHING = re.compile(r"\b(?:got|received|was given)\s{1,3}[\"'`]?(?:undef
 """What is said of a value that nobody set, also where only the words of an error are printed."""
 _PYDANTIC = re.compile(r"validation errors? for (\w+)")
 _FIELD = re.compile(rf"^({_NAME})$")
-_ZOD = re.compile(r"\"path\": \[\s*\"([A-Z][A-Z0-9_]+)\"\s*\][^}]*received undefined")
+_ZOD = re.compile(
+    r"\bpath\"?: \[\s*[\"']([A-Z][A-Z0-9_]+)[\"']\s*\][^}]*(?:received undefined|[\"']Required[\"'])"
+    r"|^\W{0,20}([A-Z][A-Z0-9_]+)\"?: \[\s*[\"'](?:Required|Invalid input: expected \w+, received undefined)[\"']",
+    re.MULTILINE,
+)
+"""An issue of zod's, as JSON and as Node prints it; and its issues by their fields."""
 _MADE = re.compile(r"^\s*at (?:new )?(?:\w+\.)*([A-Za-z_]\w+) \(\S*node_modules/")
 _NEITHER = re.compile(r"\b(?:[Nn]either|[Nn]o) [^\n]{1,100} (?:provided|given|specified|set)\b")
 _THEIRS = {
@@ -100,6 +105,20 @@ def of_env(fault: Fault, about: About) -> Cause | None:
     if about.kind != "worker" or not about.unset or not _ABSENT.search(fault.text):
         return None
     return Cause(f"may need {unset(about)}", f"deploy again with {_them(about)} among the app's environment variables")
+
+
+def demanded(said: str) -> list[str]:
+    """The variables that the output of a build names as missing."""
+    if found := _of_zod(said):
+        return found
+    for line in said.splitlines():
+        if "rror" in line and (names := _surely(Fault(0, 1, line.strip()))):
+            return names
+    return []
+
+
+def _of_zod(text: str) -> list[str]:
+    return list(dict.fromkeys(one or other for one, other in _ZOD.findall(text)))[:8]
 
 
 def unset(about: About) -> str:
@@ -168,8 +187,8 @@ def _surely(fault: Fault) -> list[str]:
         return [match[1]]
     if _PYDANTIC.search(text) and "pydantic_settings" in context:
         return _fields(fault.context)
-    if found := list(dict.fromkeys(_ZOD.findall(context))):
-        return [str(name) for name in found[:5]]
+    if found := _of_zod(context):
+        return found
     for pattern in _SPOKEN:
         if match := pattern.search(text):
             return [match[1]]
