@@ -16,6 +16,7 @@ OF = Project(
 )
 
 ROWS = [
+    ('RollupError: Could not resolve entry module "index.html".', "send index.html, which is not in the archive, or mend"),
     (ANGULAR, "the archive has no environments: environments/ in .gitignore leaves it out. Send it (`!environments/`"),
     ("Error: Cannot find module './firebaseConfig'\n", "the archive has no ./firebaseConfig: /src/firebaseConfig.ts in .gitignore"),
     ("[vite]: Rollup failed to resolve import \"@/environments/dev\" from \"x\".", "environments/ in .gitignore leaves it out"),

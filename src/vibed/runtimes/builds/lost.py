@@ -65,7 +65,8 @@ def hint(said: str, of: Project) -> str:
             return f"{package} has no {lost.partition(package + '/')[2] or package} in the version that is installed"
         return f"add {package}, which {lost.rpartition('node_modules/')[2]} is of, to devDependencies in package.json"
     left_out = _ignored(lost, of.ignored)
-    if lost.startswith(_OWN) or left_out or any(f"{root}{lost.partition('/')[0]}" in of.folders for root in _ROOTS):
+    own = lost.startswith(_OWN) or lost.endswith(".html")
+    if own or left_out or any(f"{root}{lost.partition('/')[0]}" in of.folders for root in _ROOTS):
         if not left_out:
             return f"send {lost}, which is not in the archive, or mend the import"
         back = f"`!{left_out.lstrip('/')}` in a file .vibedignore brings it back"

@@ -20,7 +20,8 @@ _EMPTY_HEADS = re.compile(
     r"|ERROR in .{0,80})$"
 )
 _MISSING = re.compile(
-    r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve)\s+[\"'`]([^\"'`\n]+)"
+    r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve(?: entry module)?)"
+    r"\s+[\"'`]([^\"'`\n]+)"
 )
 _ADVISED = re.compile(
     r"(?:npm (?:i|install|add)|yarn add|pnpm (?:add|install)) (?:-\S+ )*[\"'`]?((?!-)@?\w[\w./-]*)"
