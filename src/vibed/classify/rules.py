@@ -118,7 +118,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "other-javascript",
         None,
-        "deno.json, Bun.serve or Deno.serve",
+        "deno.json or Deno.serve; Bun.serve and the like, where nothing can be installed",
         "refused: UnsupportedRuntime",
         server_rules.foreign_javascript,
     ),
