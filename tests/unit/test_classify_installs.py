@@ -47,6 +47,13 @@ def test_what_the_template_satisfies_needs_nothing(listed: str) -> None:
     assert classify(table_of(files), None, templates, installs=("python",)).install is None
 
 
+def test_what_a_listed_package_brought_once_is_installed_where_the_app_imports_it() -> None:
+    found = python({"requirements.txt": "flask\npandas\n"}, FLASK + "import pandas, pytz, mystery\n")
+    assert found is not None
+    assert "pytz" in found.wanted
+    assert "mystery" not in found.wanted
+
+
 LISTS: list[tuple[str, Files, tuple[str, ...]]] = [
     ("requirements.txt", {"requirements.txt": "Flask\nHumanize>=4 # sizes\n"}, ("flask", "humanize>=4")),
     ("in UTF-16", {"requirements.txt": "flask\r\nhumanize\r\n".encode("utf-16")}, ("flask", "humanize")),

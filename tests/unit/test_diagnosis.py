@@ -319,6 +319,22 @@ def test_an_app_that_waits_for_its_database_for_ever_is_told_of_it(module: str, 
     assert f"needs {service}, and no such server runs beside an app" in error.message
 
 
+def test_what_node_has_dropped_is_told_with_what_does_it_and_which_version_has_it() -> None:
+    lines = [
+        "/app/dist/todos.service.js:41",
+        "        if ((0, util_1.isNullOrUndefined)(todo)) {",
+        "                     ^",
+        "",
+        "TypeError: util_1.isNullOrUndefined is not a function",
+        "    at TodosService.get (/app/dist/todos.service.js:41:22)",
+        "",
+        "Node.js v24.19.0",
+    ]
+    error = told("StartFailed", *lines, kind="node")
+    assert "uses `util.isNullOrUndefined`, which Node.js does not have any more since version 23" in error.message
+    assert '"node": "22"' in str(error.hint)
+
+
 def test_a_secret_that_a_framework_misses_is_told_by_its_name() -> None:
     lines = [
         "Error [MissingSecretError]: Please define a `secret` in production.",

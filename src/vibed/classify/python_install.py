@@ -16,7 +16,7 @@ from vibed.apps.app import Install
 from vibed.classify import python_dependencies as having
 from vibed.classify.errors import DependenciesMissing
 from vibed.classify.needs import OWN, Needs
-from vibed.classify.python_distributions import EXTRAS, NAMESPACES, NOT_NEEDED, SAME, SERVERS
+from vibed.classify.python_distributions import EXTRAS, NAMESPACES, NOT_NEEDED, ONCE_BROUGHT, SAME, SERVERS
 from vibed.classify.python_requirements import Declared, Wanted, declared
 from vibed.classify.python_source import Sources, is_standard
 from vibed.classify.tree import Tree
@@ -45,6 +45,7 @@ def needs(
     inferred = not lists.wanted and not lists.addresses
     wanted = lists.wanted or [Wanted(name, name) for name in sorted(imported - NAMESPACES)]
     wanted = [*wanted, *_imported_further(lists, wanted, imported)]
+    wanted += [] if inferred else _brought_once(wanted, imported, have)
     wanted += _served_by(" ".join(commands), wanted)
     used = imported | having.mentioned(tree, wanted, commands[0])
     found = Needs(names=list(dict.fromkeys(want.name for want in wanted)), notes=list(lists.notes))
@@ -94,6 +95,12 @@ def _imported_further(lists: Declared, wanted: Sequence[Wanted], imported: set[s
     """Of groups of the project that are not asked for, what the app imports all the same."""
     listed = {want.name for want in wanted}
     return [want for want in lists.further if want.name not in listed and having.uses(want, imported)]
+
+
+def _brought_once(wanted: Sequence[Wanted], imported: set[str], have: Mapping[str, str]) -> list[Wanted]:
+    """What the app imports and lists nowhere, since what it lists brought it once: pytz of pandas and Django."""
+    listed = {SAME.get(want.name, want.name) for want in wanted}
+    return [Wanted(name, name) for name in sorted((imported & ONCE_BROUGHT) - listed) if name not in have]
 
 
 def _served_by(command: str, wanted: Sequence[Wanted]) -> list[Wanted]:

@@ -60,6 +60,14 @@ _ROWS = (
         "listen on the port in PORT (8080)",
     ),
     _row(
+        r"\butil\w{0,9}\.(is(?:Array|Boolean|Buffer|Date|Error|Function|Null|NullOrUndefined|Number|Object|Primitive|RegExp"
+        r"|String|Symbol|Undefined)|_extend|log) is not a function",
+        "uses `util.{1}`, which Node.js does not have any more since version 23",
+        "write that line without it (`x == null`, `typeof x`, `Array.isArray(x)`), or ask for Node.js 22 in"
+        ' package.json: `"engines": {"node": "22"}`',
+        complete=True,
+    ),
+    _row(
         r"(?:Read-only file system|EROFS)[^'\"]*(?:['\"]([^'\"]+)['\"])?|[Rr]ead-only file system",
         "writes where it cannot",
         _WRITABLE,
