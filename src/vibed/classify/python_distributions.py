@@ -54,8 +54,9 @@ SAME = {
 """Distributions that bring the same module as another: one name for both."""
 
 ONCE_BROUGHT = frozenset({
-    "pytz", "six", "requests", "numpy", "setuptools", "python-dateutil", "typing-extensions", "pillow", "importlib-metadata",
-    "jinja2", "markupsafe", "werkzeug", "itsdangerous", "packaging", "certifi", "attrs", "toml", "sqlalchemy", "httpx",
+    "pytz", "six", "requests", "numpy", "setuptools", "python-dateutil", "typing-extensions", "pillow", "certifi",
+    "importlib-metadata", "jinja2", "markupsafe", "werkzeug", "itsdangerous", "packaging", "attrs", "toml",
+    "sqlalchemy", "httpx",
 })  # fmt: skip
 """Distributions that others bring along, or brought in older versions: apps import them and list only those."""
 
