@@ -54,6 +54,21 @@ def test_where_its_settings_do_they_are_its_own(files: dict[str, str]) -> None:
     assert "DJANGO_SETTINGS_MODULE" not in decided(files).env
 
 
+@pytest.mark.parametrize(
+    ("settings", "over"),
+    [
+        ("DEBUG = False\nALLOWED_HOSTS = ['*']\nif not DEBUG:\n    SECURE_SSL_REDIRECT = True\n", True),
+        ("ALLOWED_HOSTS = ['*']\nSECURE_SSL_REDIRECT = env.bool('SSL', default=True)\n", True),
+        ("ALLOWED_HOSTS = ['*']\nSECURE_SSL_REDIRECT = False\n# SECURE_SSL_REDIRECT = True\n", False),
+    ],
+)
+def test_one_that_leads_everybody_to_https_is_served_as_it_is_asked(settings: str, over: bool) -> None:
+    found = decided({"shop/settings.py": settings})
+    assert ("SECURE_SSL_REDIRECT = False" in str(found.build[:1])) is over
+    assert any("SECURE_SSL_REDIRECT" in note for note in found.notes) is over
+    assert "ALLOWED_HOSTS = " not in str(found.build[:1])
+
+
 def test_the_settings_are_those_that_the_command_serves() -> None:
     live = MANAGE.replace("shop.settings", "shop.settings_live")
     files = {

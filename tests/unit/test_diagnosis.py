@@ -335,6 +335,12 @@ def test_what_node_has_dropped_is_told_with_what_does_it_and_which_version_has_i
     assert '"node": "22"' in str(error.hint)
 
 
+def test_a_socket_of_postgresql_that_is_not_there_is_a_server_that_is_not() -> None:
+    line = "Could not ping database: failed to connect to `user=app database=`: /tmp/.s.PGSQL.5432 (/tmp): dial error:"
+    error = told("StartFailed", f"{line} dial unix /tmp/.s.PGSQL.5432: connect: no such file or directory", kind="go")
+    assert "needs PostgreSQL, and no such server runs beside an app" in error.message
+
+
 def test_a_secret_that_a_framework_misses_is_told_by_its_name() -> None:
     lines = [
         "Error [MissingSecretError]: Please define a `secret` in production.",

@@ -57,6 +57,11 @@ class _Project:
             return False
         return bool(re.search(r"\w", hosts[-1])) or self.debug != "True"
 
+    @property
+    def leads_to_https(self) -> bool:
+        """Whether it may send every visitor to the same address by HTTPS."""
+        return bool(_TO_HTTPS.search(self.settings))
+
     def module(self, command: str) -> str:
         """The module of the settings that a command serves it with; empty where the command says that itself."""
         if "DJANGO_SETTINGS_MODULE" in command or "--settings" in command:
@@ -145,32 +150,42 @@ def prepared(app: PythonApp, decision: Decision) -> Decision:
     return _answering(found, decision)
 
 
+_TO_HTTPS = re.compile(r"^[ \t]{0,20}SECURE_SSL_REDIRECT[ \t]{0,20}=(?![ \t]{0,20}False\b)", re.MULTILINE)
 _FOLDER = ".vibed"
 _MODULE = "vibed_settings"
 _OVER = """from importlib import import_module
 own = import_module({own!r})
 globals().update({{name: value for name, value in vars(own).items() if name.isupper()}})
-ALLOWED_HOSTS = ["*"]
 """
-"""Settings over a project's own. A router that sends an app nothing but what is for its name has checked the host."""
+"""Settings over a project's own."""
+_ANY = 'ALLOWED_HOSTS = ["*"]\n'
+"""A router that sends an app nothing but what is for its name has checked the host."""
+_AS_ASKED = "SECURE_SSL_REDIRECT = False\n"
+"""By HTTPS or not is the router's to say: an app that is asked without it would lead its visitors nowhere."""
 
 
 def _answering(found: _Project, decision: Decision) -> Decision:
-    """A decision with settings that answer to the name that the app has here, where the project's would not."""
+    """A decision with settings that answer at the address that the app has here, where the project's would not."""
     own = found.module(decision.command)
-    if not found.turns_hosts_away:
+    away, led = found.turns_hosts_away, found.leads_to_https
+    if not (away or led):
         return decision
     if not own:
-        note = "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or the domain of apps), or '*'"
-        return replace(decision, notes=(*decision.notes, note))
-    text = _OVER.format(own=own)
+        host = "Django answers 400 to hosts that ALLOWED_HOSTS lacks: add '.localhost' (or the domain of apps), or '*'"
+        https = (
+            "SECURE_SSL_REDIRECT leads visitors to HTTPS, where nothing answers without a domain of apps: leave it out"
+        )
+        return replace(decision, notes=(*decision.notes, *([host] if away else ()), *([https] if led else ())))
+    told = [f"ALLOWED_HOSTS of {own} does not name it: it answers to its own name all the same"] if away else []
+    told += [f"SECURE_SSL_REDIRECT of {own} is not followed: how visitors come is the router's to say"] if led else []
+    text = _OVER.format(own=own) + (_ANY if away else "") + (_AS_ASKED if led else "")
     write = f"import os; os.makedirs({_FOLDER!r}, exist_ok=True); open('{_FOLDER}/{_MODULE}.py', 'w').write({text!r})"
     path = ":".join(filter(None, [decision.env.get("PYTHONPATH"), f"/app/{_FOLDER}"]))
     return replace(
         decision,
         build=(("python3", "-c", write), *decision.build),
         env={**decision.env, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": _MODULE},
-        notes=(*decision.notes, f"ALLOWED_HOSTS of {own} does not name it: it answers to its own name all the same"),
+        notes=(*decision.notes, *told),
     )
 
 

@@ -260,12 +260,13 @@ def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
         hint = "have it make a folder with an index.html, or deploy what it makes with a server of its own"
     else:
         message = cause(error.said) or str(error)
-        hint = lost.hint(error.said, of) or _demanded(error.said)
+        hint = lost.hint(error.said, of)
     if error.unreachable:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
     elif words := error.elsewhere("an app is built"):
         hint = "; ".join(filter(None, (hint, words)))
+    hint = hint or _demanded(error.said)
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",
         exit=error.exit,

@@ -38,6 +38,8 @@ PACKAGES = (
     "pkgconf",
     "python3.13",
     "libpython3.13-dev",
+    # brings distutils again, which node-gyp before 10 is written with
+    "python3-setuptools",
     # what every Python template has to run with
     "zlib1g-dev",
     "libffi-dev",

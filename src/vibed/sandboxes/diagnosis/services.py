@@ -48,6 +48,7 @@ _NAMES = {
 }
 _REFUSED = re.compile(
     r"ECONNREFUSED|[Cc]onnection refused|actively refused|Can't connect to (?:local )?(?:MySQL|server)"
+    r"|dial unix \S*/\.s\.PGSQL\.\d+: connect: no such file"
     r"|Can't reach database server|[Uu]nable to connect to (?:the|your) database"
 )
 _PORT = re.compile(
@@ -58,7 +59,7 @@ _SPOKEN = re.compile(
     r"\b(postgres(?:ql)?|psycopg2?|mysql|pymysql|redis|mongo(?:db|ose(?:Module)?)?|pymongo|rabbitmq|amqp|ollama)\b",
     re.I,
 )
-_SOCKET = re.compile(r"/var/run/(postgresql|mysqld)/|/tmp/(mysql)\.sock")
+_SOCKET = re.compile(r"/var/run/(postgresql|mysqld)/|/tmp/(mysql)\.sock|/\.s\.(PGSQL)\.")
 _NO_NETWORK = re.compile(
     r"Temporary failure in name resolution|Name or service not known|nodename nor servname|Failed to resolve"
     r"|getaddrinfo (?:ENOTFOUND|EAI_AGAIN)|Network is unreachable|[Nn]etwork unreachable|ENETUNREACH|EHOSTUNREACH"
@@ -118,7 +119,7 @@ def _service(text: str) -> str:
     if match := _PORT.search(text):
         return _PORTS[int(match[1])]
     if match := _SOCKET.search(text):
-        return "PostgreSQL" if match[1] == "postgresql" else "MySQL"
+        return "PostgreSQL" if match[1] == "postgresql" or match[3] else "MySQL"
     if match := _SPOKEN.search(text):
         word = match[1].lower().removeprefix("py").replace("psycopg2", "postgres").replace("psycopg", "postgres")
         return _NAMES.get(word.replace("amqp", "rabbitmq"), "a database server")
