@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from vibed.runtimes.builds.lost import Project, hint
+from vibed.runtimes.builds.lost import Project, hint, project, variables
+from vibed.runtimes.builds.words import cause
 from vibed.sandboxes.diagnosis.variables import demanded
+from vibed.sources.limits import ArchiveLimits
+from vibed.sources.pack import pack_files
 
 ANGULAR = '✘ [ERROR] Could not resolve "environments"\n\n    src/app/firebase/firebase.module.ts:5:28:\n'
 OF = Project(
@@ -62,3 +67,26 @@ def test_what_to_change_is_told(said: str, words: str) -> None:
 )
 def test_variables_that_a_build_wants_are_known(said: str, names: list[str]) -> None:
     assert demanded(said) == names
+
+
+def test_variables_that_a_source_reads_are_told_where_its_build_misses_a_value() -> None:
+    said = (
+        'Error occurred prerendering page "/". Read more: https://nextjs.org/docs/messages/prerender-error\n'
+        "Error: supabaseUrl is required.\n    at new cj (.next/server/chunks/ssr/x.js:37:43225)\n"
+    )
+    assert "supabaseUrl is required" in cause(said)
+    assert variables(said, ["NEXT_PUBLIC_URL", "KEY"]).startswith(
+        "its source reads NEXT_PUBLIC_URL and KEY, which are not set"
+    )
+    assert variables(said, []) == ""
+    assert variables("src/a.ts(1,2): error TS2322: Type 'string' is not assignable", ["KEY"]) == ""
+
+
+def test_what_a_source_reads_and_its_files_give_is_known(tmp_path: Path) -> None:
+    files = {
+        "lib/db.ts": "createClient(process.env.NEXT_PUBLIC_URL!, process.env.KEY!, process.env.SIZE || 1)",
+        ".env.production": "KEY=1\n",
+        "node_modules/x/index.js": "process.env.OTHER.x",
+    }
+    (tmp_path / "a.tgz").write_bytes(pack_files(files))
+    assert project(tmp_path / "a.tgz", "", ArchiveLimits()).reads == ("NEXT_PUBLIC_URL",)

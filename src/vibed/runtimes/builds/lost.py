@@ -7,12 +7,14 @@ import fnmatch
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vibed.classify.npm_programs import package_of
-from vibed.runtimes.builds.words import missing, program
+from vibed.classify.variables import read_in
+from vibed.runtimes.builds.words import cause, missing, program
+from vibed.sandboxes.diagnosis.variables import demanded, listed
 from vibed.sources.extraction import iter_files
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
@@ -21,6 +23,10 @@ _OF_PACKAGE = re.compile(r"(?:^|/)node_modules/((?:@[\w.-]{1,100}/)?[\w.-]{1,100
 _NAME = re.compile(r"(@[^/]+/[^/]+|[^/]+)")
 _OWN = (".", "/", "@/", "~/", "#")
 _ROOTS = ("", "src/", "app/")
+_SOURCE = re.compile(r"\.[cm]?[jt]sx?$")
+_GIVES = re.compile(r"\.env(?:\.local|\.production(?:\.local)?)?")
+_GIVEN = re.compile(r"^[ \t]{0,9}(?:export[ \t]{1,9})?(\w{1,80})[ \t]{0,9}=", re.MULTILINE)
+_ABSENT = re.compile(r"\b(?:is required|undefined|missing|Invalid URL|not (?:set|provided|defined)|must (?:be|have))\b")
 _SHORTEST = 3
 """A pattern with fewer letters says nothing of a file."""
 
@@ -34,6 +40,8 @@ class Project:
     folders: frozenset[str] = frozenset()
     ignored: tuple[str, ...] = ()
     """The lines of its `.gitignore` files."""
+    reads: tuple[str, ...] = ()
+    """Variables that its source reads, and that none of its files gives."""
 
 
 def project(source: Path, strip: str, limits: ArchiveLimits) -> Project:
@@ -41,15 +49,22 @@ def project(source: Path, strip: str, limits: ArchiveLimits) -> Project:
     table = read_table(source, limits)
     packages: set[str] = set()
     ignored: list[str] = []
+    given: set[str] = set()
+    reads: dict[str, None] = {}
     for path, content in iter_files(source, table, limits=limits):
         name = posixpath.basename(path)
         if name == ".gitignore":
             ignored += content.decode("utf-8", "replace").splitlines()
         elif name == "package.json" and path.startswith(strip):
             packages |= _named(content)
+        elif path.startswith(strip) and _SOURCE.search(name) and "node_modules/" not in path:
+            reads |= dict.fromkeys(read_in([content.decode("utf-8", "replace")], "node"))
+        elif _GIVES.fullmatch(name):
+            given |= set(_GIVEN.findall(content.decode("utf-8", "replace")))
     inside = [entry.path.removeprefix(strip) for entry in table.entries if entry.path.startswith(strip)]
     folders = {parent for path in inside for parent in _above(path)}
-    return Project(frozenset(packages), frozenset(folders), tuple(ignored))
+    lacks = tuple(name for name in reads if name not in given)
+    return Project(frozenset(packages), frozenset(folders), tuple(ignored), lacks)
 
 
 def hint(said: str, of: Project) -> str:
@@ -78,6 +93,23 @@ def hint(said: str, of: Project) -> str:
     if package in of.packages:
         return f"package.json names {package}, which has no {lost} in the version that is installed: mend one of them"
     return f"add {package} to package.json"
+
+
+def variables(said: str, reads: Sequence[str]) -> str:
+    """What to do where a build wants variables: those that it names, or else those that its source reads (`reads`) and
+    that nothing gives. Empty where it is about something else.
+    """
+    names = demanded(said)
+    if names:
+        them = "them" if len(names) > 1 else "it"
+        return f"deploy again with {listed(names)} among the app's environment variables: the build has {them} too"
+    if not reads or not _ABSENT.search(cause(said)):
+        return ""
+    are = "are" if len(reads) > 1 else "is"
+    return (
+        f"its source reads {listed(reads)}, which {are} not set: give what the build needs of that as the app's"
+        " environment variables, which the build has too"
+    )
 
 
 def _of_program(name: str, of: Project) -> str:

@@ -27,7 +27,6 @@ from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.steps import Done, Order, StepFailed
 from vibed.runtimes.once import Interrupted, Once, Unwanted
 from vibed.runtimes.turn import Turn, one_after_another
-from vibed.sandboxes.diagnosis.variables import demanded, listed
 from vibed.sandboxes.driver import RunFailed
 from vibed.sources.errors import ArchiveError
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -143,7 +142,7 @@ class Builds:
                     else:
                         other = _writable(doing, error) or _compiling(doing, error) or _with_old_hashes(doing, error)
                     if other is None or not left:
-                        raise await self._failure(build, error, source, strip) from error
+                        raise await self._failure(build, env, error, source, strip) from error
                     doing, left = other, left - 1
 
         try:
@@ -184,13 +183,15 @@ class Builds:
                 log.info("builds went", keys=[key[:12] for key in gone])
         return kept
 
-    async def _failure(self, build: Build, error: StepFailed, source: Path, strip: str) -> RunFailed:
+    async def _failure(
+        self, build: Build, env: Mapping[str, str], error: StepFailed, source: Path, strip: str
+    ) -> RunFailed:
         if (told := _FAILURES.get(build.kind)) is not None:
             return told(build, error)
         of = lost.Project()
         with contextlib.suppress(ArchiveError, OSError):  # less is known of it then
             of = await asyncio.to_thread(lost.project, source, strip, self._limits)
-        return _failure(build, error, of)
+        return _failure(build, error, of, {**build.env, **env})
 
     def _read(self, key: str, build: Build, archive: Path) -> Built:
         """What it is. Blocking. Raises ArchiveError."""
@@ -246,7 +247,7 @@ def _request(build: Build, env: Mapping[str, str]) -> Mapping[str, Any]:
     }
 
 
-def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
+def _failure(build: Build, error: StepFailed, of: lost.Project, env: Mapping[str, str]) -> RunFailed:
     """What the app's owner is told."""
     tool = f"{build.tool}: " if build.tool else ""
     hint, retryable = "", False
@@ -266,7 +267,7 @@ def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
         hint = "retrying may help: a package registry could not be reached, or did not answer"
     elif words := error.elsewhere("an app is built"):
         hint = "; ".join(filter(None, (hint, words)))
-    hint = hint or _demanded(error.said)
+    hint = hint or lost.variables(error.said, [name for name in of.reads if name not in env])
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",
         exit=error.exit,
@@ -274,15 +275,6 @@ def _failure(build: Build, error: StepFailed, of: lost.Project) -> RunFailed:
         hint=hint or None,
         retryable=retryable,
     )
-
-
-def _demanded(said: str) -> str:
-    """What to do where a build wants variables; empty where it names none."""
-    names = demanded(said)
-    if not names:
-        return ""
-    them = "them" if len(names) > 1 else "it"
-    return f"deploy again with {listed(names)} among the app's environment variables: the build has {them} too"
 
 
 _PROGRAMS = {"node": "build", "go": "go", "worker": "worker"}

@@ -17,7 +17,7 @@ _CAUSES = (
 """How a line begins that says what is wrong, the surest first."""
 _EMPTY_HEADS = re.compile(
     r"^(?:error during build:?|Failed to compile\.?|Build failed with \d+ errors?:|\[?ERROR\]?:?|Error:?"
-    r"|ERROR in .{0,80})$"
+    r"|ERROR in .{0,80}|Error occurred prerendering page .{0,300})$"
 )
 _MISSING = re.compile(
     r"(?:Cannot find (?:module|package)|Can't resolve|failed to resolve import|Could not resolve(?: entry module)?)"
