@@ -94,7 +94,7 @@ def test_a_module_that_an_installed_package_does_not_have_is_a_matter_of_its_ver
     error = told(*lines, wanted=("gradio==3.35.2",), installed={"gradio-client": "2.0.1", "gradio": "3.35.2"})
     assert error.error_code == "StartFailed"
     assert "gradio_client is there in version 2.0.1, which has no module `serializing`" in error.message
-    assert "`gradio_client<2.0.1`" in (error.hint or "")
+    assert "`gradio_client<2`" in (error.hint or "")
     assert "raise `gradio==3.35.2`" in (error.hint or "")
 
 

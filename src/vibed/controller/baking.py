@@ -82,7 +82,7 @@ class Bakes:
     def figures(self, bake_id: str) -> BakeFigures:
         """How one stands. Raises `NotFound`."""
         if bake_id not in self._bakes:
-            raise NotFound(f"there is no bake {bake_id!r}", hint="`vibed layers` shows what is made")
+            raise NotFound(f"there is no bake {bake_id!r}", hint="the list of layers shows what is made")
         return self._bakes[bake_id]
 
     async def pin(self, key: str, *, pinned: bool) -> None:
