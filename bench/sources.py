@@ -5,6 +5,7 @@ They are written as people write such apps, and vibeD is told nothing about them
 
 from __future__ import annotations
 
+import gzip
 import io
 import secrets
 import tarfile
@@ -20,9 +21,12 @@ def name_and_mark() -> tuple[str, str]:
 
 
 def packed(files: Mapping[str, str]) -> bytes:
-    """A tar.gz of the files."""
+    """A tar.gz of the files, the same bytes for the same files: what is built of a source is found by its digest."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as archive:
+    with (
+        gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as archive,
+    ):
         for name, text in files.items():
             content = text.encode()
             member = tarfile.TarInfo(name)
