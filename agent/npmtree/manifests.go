@@ -36,9 +36,8 @@ func Manifests(ctx context.Context, o Orders, s *source, most Bounds) (map[strin
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	r := &reader{said: map[string]*Said{}, brought: map[string]bool{}, files: most.Files}
+	r := &reader{said: map[string]*Said{}, brought: map[string]bool{}, files: most.Files, kept: saidMax}
 	r.unpacked.Store(most.Bytes)
-	r.kept.Store(saidMax)
 	for _, p := range o.Packages {
 		r.said[p.At] = &Said{}
 		r.brought[p.At] = p.From == ""
@@ -69,7 +68,7 @@ type reader struct {
 	brought  map[string]bool
 	files    int
 	unpacked atomic.Int64
-	kept     atomic.Int64
+	kept     int64
 }
 
 // read hears what one tarball says, of its own package and of those that it brings along.
@@ -102,7 +101,7 @@ func (r *reader) read(at string, tarball io.Reader) error {
 			}
 			folders[folder] = said.hear(text)
 			for _, value := range said.Manifest {
-				if r.kept.Add(-int64(len(value))) < 0 {
+				if r.kept -= int64(len(value)); r.kept < 0 {
 					return errLarge
 				}
 			}

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, Self
 
 
 class Phase(StrEnum):
@@ -77,6 +78,14 @@ class Install:
     """Of a private one: whether `files` alone decide it, so that its installer sees nothing else of the source and
     another source of this owner with the same files has the same. What it leads to beside them (the packages of a
     workspace) is found where the source is."""
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Self:
+        """As JSON has it, where lists stand for tuples. Raises TypeError for fields that it has not."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+        }
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _MOST = 300
 _MOST_PATTERNS = 60
 _DEEPEST = 8
 _CODE = ("js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx", "json")
-_KINDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
+KINDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
 _PATH = re.compile(r"^(?:file:|link:|portal:)?(\.{1,2}/.*|\.{1,2})$|^(?:file|link|portal):(?!/)([^:]*)$")
 
 
@@ -43,7 +43,7 @@ class Member:
     @property
     def wanted(self) -> Mapping[str, str]:
         """Name -> spec of what it asks for, also for development alone."""
-        return {name: spec for kind in _KINDS[::-1] for name, spec in self.kinds.get(kind, {}).items()}
+        return {name: spec for kind in KINDS[::-1] for name, spec in self.kinds.get(kind, {}).items()}
 
     @property
     def entries(self) -> list[str]:
@@ -147,7 +147,7 @@ class Workspaces:
             manifest = self._tree.json(path) if self._tree.has(path) else {}
         except BadConfiguration:
             manifest = {}
-        return Member(folder, manifest, {kind: strings(manifest.get(kind)) for kind in _KINDS})
+        return Member(folder, manifest, {kind: strings(manifest.get(kind)) for kind in KINDS})
 
 
 def _collect(value: object, found: list[str], depth: int = 0) -> None:

@@ -96,10 +96,12 @@ class Answers:
         template = self._templates.get(str(message["template"]))
         if template is None:
             raise NotFound("there is no such template")
-        said: dict[str, Any] = message["install"]
-        raw: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
         return await self.bakes.begin(
-            Install(**raw), template.name, source, strip=str(message["strip"]), owner=str(message["owner"])
+            Install.of(message["install"]),
+            template.name,
+            source,
+            strip=str(message["strip"]),
+            owner=str(message["owner"]),
         )
 
     def _prepare(self, message: Message) -> None:

@@ -158,7 +158,5 @@ def _left(folder: Path) -> list[Path]:
 def _read(place: Path) -> tuple[Install, Asker]:
     """Raises OSError, ValueError, KeyError, TypeError."""
     said: dict[str, Any] = json.loads((place / _ASKED).read_text())
-    given: dict[str, Any] = said["install"]
-    raw: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    source = place / _SOURCE
-    return Install(**raw), Asker(said["template"], source, said["digest"], said["strip"], said["owner"], _APP)
+    asker = Asker(said["template"], place / _SOURCE, said["digest"], said["strip"], said["owner"], _APP)
+    return Install.of(said["install"]), asker

@@ -110,7 +110,7 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
         **{**raw, **{name: tuple(raw.get(name, ())) for name in ("notes", "packages", "reads")}},
         otherwise=_runtime_of(otherwise) if otherwise else None,
         elsewhere=tuple(_elsewhere(other) for other in elsewhere),
-        install=Install(**_tuples(install)) if install else None,
+        install=Install.of(install) if install else None,
         build=Build(**_tuples(build)) if build else None,
         start=Start(
             argv=tuple(start["argv"]),
@@ -126,7 +126,7 @@ def _runtime_of(raw: dict[str, Any]) -> Runtime:
 
 def _elsewhere(raw: dict[str, Any]) -> Elsewhere:
     install = raw["install"]
-    return Elsewhere(raw["template"], Install(**_tuples(install)) if install else None, tuple(raw["packages"]))
+    return Elsewhere(raw["template"], Install.of(install) if install else None, tuple(raw["packages"]))
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

@@ -85,8 +85,8 @@ def failure(build: Build, error: StepFailed) -> RunFailed:
     elif error.unreachable:
         message, retryable = error.unreachable[-1], True
         hint = "retrying may help: the module proxy could not be reached, or did not answer"
-    elif words := error.elsewhere("an app is built"):
-        hint = "; ".join(filter(None, (hint, words)))
+    else:
+        hint = error.also(hint, "an app is built")
     return RunFailed(
         f"the build failed ({build.script}): {message or error}",
         exit=error.exit,

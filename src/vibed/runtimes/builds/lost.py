@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vibed.classify.npm_programs import package_of
 from vibed.classify.variables import read_in
+from vibed.classify.workspaces import KINDS
 from vibed.runtimes.builds.words import cause, missing, program
 from vibed.sandboxes.diagnosis.variables import demanded, listed
 from vibed.sources.extraction import iter_files
@@ -143,8 +144,7 @@ def _named(content: bytes) -> set[str]:
         return set()
     if not isinstance(manifest, dict):
         return set()
-    kinds = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies")
-    return {name for kind in kinds if isinstance(manifest.get(kind), dict) for name in manifest[kind]}
+    return {name for kind in KINDS if isinstance(manifest.get(kind), dict) for name in manifest[kind]}
 
 
 def _above(path: str) -> list[str]:

@@ -265,8 +265,8 @@ def _failure(build: Build, error: StepFailed, of: lost.Project, env: Mapping[str
     if error.unreachable:
         retryable = True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
-    elif words := error.elsewhere("an app is built"):
-        hint = "; ".join(filter(None, (hint, words)))
+    else:
+        hint = error.also(hint, "an app is built")
     hint = hint or lost.variables(error.said, [name for name in of.reads if name not in env])
     return RunFailed(
         f"the build failed ({tool}{build.script}): {message}",

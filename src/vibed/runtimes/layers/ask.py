@@ -56,8 +56,8 @@ def failure(error: StepFailed, trouble: Trouble | None) -> RunFailed:
     if error.unreachable and (retryable or trouble is None):
         message, retryable = error.unreachable[-1], True
         hint = "retrying may help: a package registry could not be reached, or did not answer"
-    elif not retryable and (words := error.elsewhere("dependencies are installed")):
-        hint = "; ".join(filter(None, (hint, words)))
+    elif not retryable:
+        hint = error.also(hint, "dependencies are installed")
     return RunFailed(
         f"the dependencies cannot be installed: {message}",
         exit=error.exit,

@@ -84,6 +84,10 @@ class StepFailed(Exception):
             words.append(f"the build asked for {hosts}: only the package registries can be reached while {while_}")
         return "; ".join(words)
 
+    def also(self, hint: str, while_: str) -> str:
+        """A hint with that behind it."""
+        return "; ".join(filter(None, (hint, self.elsewhere(while_))))
+
 
 class Clashed(StepFailed):
     """What was installed, and what is taken over, do not go together."""
