@@ -1,4 +1,4 @@
-"""JSON lines over a Unix socket: how vibeD's own processes on one machine talk.
+"""JSON lines over a Unix socket, or over TLS where they are on several machines: how vibeD's own processes talk.
 
 One object a line. A request `{"id", "op", …}` is answered `{"id", "ok"}` or `{"id", "error": {code, message, details}}`
 in any order; `{"event", …}` comes unasked. docs/reference/supervisor.md has the operations of a supervisor,
@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,22 @@ from vibed.apps.errors import VibedError
 MAX_LINE = 1 << 20
 
 Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A process on another machine, or in another pod."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext
+    """Which of the two proves to whom what they are is decided here."""
+    name: str
+    """The name that the other side's certificate has to have; empty where `tls` does not look at names."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 class WireError(VibedError):
@@ -57,14 +75,19 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, path: Path, on_event: Callable[[Message], None] = lambda event: None, *, timeout: float = 5.0
+        cls, where: Path | Remote, on_event: Callable[[Message], None] = lambda event: None, *, timeout: float = 5.0
     ) -> Connection:
-        """Connect to the socket at `path`. Raises `Disconnected`."""
+        """Connect to a socket's path, or to another machine. Raises `Disconnected`."""
         try:
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_LINE)
-        except (OSError, TimeoutError) as error:
-            raise Disconnected(f"nothing answers at {path}: {error}") from error
+                if isinstance(where, Remote):
+                    reader, writer = await asyncio.open_connection(
+                        where.host, where.port, ssl=where.tls, server_hostname=where.name, limit=MAX_LINE
+                    )
+                else:
+                    reader, writer = await asyncio.open_unix_connection(str(where), limit=MAX_LINE)
+        except (OSError, TimeoutError) as error:  # what TLS refuses is an OSError, too
+            raise Disconnected(f"nothing answers at {where}: {error}") from error
         return cls(reader, writer, on_event)
 
     @property
@@ -148,7 +171,24 @@ async def serve(path: Path, handler: Handler, *, mode: int = 0o600, gid: int = -
     A `VibedError` becomes the error answer; anything else is answered as `Internal` and re-raised into the loop's
     exception handler, so that it is logged and never lost.
     """
+    path.unlink(missing_ok=True)
+    before = os.umask(0o777 & ~mode)
+    try:
+        server = await asyncio.start_unix_server(_conversation(handler), str(path), limit=MAX_LINE)
+    finally:
+        os.umask(before)
+    if gid != -1:
+        os.chown(path, -1, gid)
+    return server
 
+
+async def serve_remote(host: str, port: int, tls: ssl.SSLContext, handler: Handler) -> asyncio.Server:
+    """The same for processes elsewhere; `tls` demands a certificate of whoever connects."""
+    assert tls.verify_mode is ssl.CERT_REQUIRED, "whoever connects has to prove what it is"
+    return await asyncio.start_server(_conversation(handler), host, port, ssl=tls, limit=MAX_LINE)
+
+
+def _conversation(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -164,15 +204,7 @@ async def serve(path: Path, handler: Handler, *, mode: int = 0o600, gid: int = -
         with contextlib.suppress(asyncio.CancelledError):
             await converse(reader, writer)
 
-    path.unlink(missing_ok=True)
-    before = os.umask(0o777 & ~mode)
-    try:
-        server = await asyncio.start_unix_server(conversation, str(path), limit=MAX_LINE)
-    finally:
-        os.umask(before)
-    if gid != -1:
-        os.chown(path, -1, gid)
-    return server
+    return conversation
 
 
 async def _answer(handler: Handler, message: Message, writer: asyncio.StreamWriter) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from api_harness import PYTHON, Running, running
 
-from vibed.api.failing import FAILED, SUCCEEDS, failing
 from vibed.sandboxes.diagnosis import About
+from vibed.supervision.failing import FAILED, SUCCEEDS, failing
 
 TRACEBACK = ("Traceback (most recent call last):", '  File "/app/app.py", line 6, in index', "    return 1/0",
              "ZeroDivisionError: division by zero")  # fmt: skip

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibed.api.errors import MalformedRequest
-from vibed.api.runlogs import LogReader, Position
+from vibed.supervision.runlogs import BadPosition, LogReader, Position
 
 
 class Log:
@@ -233,7 +232,7 @@ def test_a_link_in_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "a-b", "1-", "-1", "1-2;3-4", "1-2,", "٣-1", "1" * 50 + "-1"])
 def test_what_is_no_position_is_refused(text: str) -> None:
-    with pytest.raises(MalformedRequest):
+    with pytest.raises(BadPosition):
         Position.parse(text)
 
 

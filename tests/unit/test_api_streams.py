@@ -15,10 +15,11 @@ import httpx
 import pytest
 from api_harness import ADMIN_KEY, Running, listening, refused
 
-from vibed.api import runlogs, streams
+from vibed.api import streams
 from vibed.api.errors import Unauthorized
 from vibed.apps.app import App, Event
 from vibed.apps.store import NewEvent
+from vibed.supervision import runlogs
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ async def test_a_reader_that_leaves_while_its_log_is_read_leaves_no_file_open(
         go_on.wait(10)
         return runs(directory)
 
-    def reported(reader: runlogs.LogReader, limit: int) -> list[tuple[runlogs.Line, str]]:
+    def reported(reader: runlogs.LogReader, limit: int, most_text: int | None = None) -> list[tuple[runlogs.Line, str]]:
         try:
             return read(reader, limit)
         finally:

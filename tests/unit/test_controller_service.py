@@ -35,7 +35,7 @@ async def test_a_store_that_fails_for_a_while_keeps_nobody_from_being_looked_for
 
     service: Any = object.__new__(Service)
     service._store = SimpleNamespace(unsettled=unsettled)
-    service._markers = SimpleNamespace(with_sockets=list)
+    service._names = SimpleNamespace(leading=list)
     service._fleet = SimpleNamespace(wake=lambda app_id: woken.set())
     recovering = asyncio.create_task(service._recover())
     await asyncio.wait_for(woken.wait(), 5)

@@ -17,10 +17,10 @@ from api_harness import ADMIN_KEY, Running
 from mcp import Client
 from mcp_harness import TARGET, call, failed, over_http, over_stdio, served
 
-from vibed.api.failing import FAILED
 from vibed.apps.app import Crash, Phase
 from vibed.mcp.lines import ROOM
 from vibed.mcp.words import for_tools
+from vibed.supervision.failing import FAILED
 
 FLASK = {
     "app.py": "from flask import Flask, render_template\napp = Flask(__name__)\n",

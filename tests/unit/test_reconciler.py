@@ -32,6 +32,7 @@ from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.starts import Starts
 from vibed.layout import Layout, Uids
+from vibed.router.marked import MarkedNames
 from vibed.router.markers import Markers
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import (
@@ -222,7 +223,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             pools=pools,
             sites=NoSites(),
             placements=placements,
-            markers=markers,
+            names=MarkedNames(markers),
             metrics=Metrics(),
             tracer=OpenTelemetry(traced, at_once=True),
             source_path=lambda digest: tmp_path / digest,

@@ -27,6 +27,7 @@ from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Keyring
 from vibed.api.intake import Decide, Intake
 from vibed.api.keyuse import KeyUse
+from vibed.api.logs import LocalLogs, Logs
 from vibed.api.measures import Measures
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
@@ -75,6 +76,7 @@ def create_app(
     *,
     decide: Decide,
     admin_digest: str | None,
+    logs: Logs | None = None,
     stopping: Stopping | None = None,
     tracer: Tracer | None = None,
     beside: Sequence[Beside] = (),
@@ -95,7 +97,7 @@ def create_app(
         apps=apps,
         deployments=Deployments(config, store, apps, intake, link, tracer or NoTracer(), measures),
         catalog=Catalog(link, templates),
-        logs=LogStreams(layout.logs, stopping, measures),
+        logs=LogStreams(logs or LocalLogs(layout.logs), stopping, measures),
         events=EventStreams(stopping, measures),
         measures=measures,
         stopping=stopping,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from vibed.api import sse
 from vibed.api.errors import Unauthorized
-from vibed.api.failing import failing
+from vibed.api.logs import Logs
 from vibed.api.measures import Measures
-from vibed.api.runlogs import LogReader, Position
 from vibed.api.sse import Sent, Stopping
 from vibed.api.views import event_view
 from vibed.apps.app import App, Event, Phase
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.standing import of_app
-from vibed.sandboxes.diagnosis import About
+from vibed.supervision.runlogs import Position
 
 T = TypeVar("T")
 
@@ -35,56 +32,49 @@ nobody any more."""
 
 
 class LogStreams:
-    """Opens readers of apps' logs; `root` is `Layout.logs`."""
+    """Streams and pages of apps' logs."""
 
-    def __init__(self, root: Path, stopping: Stopping, measures: Measures) -> None:
-        self._root = root
+    def __init__(self, logs: Logs, stopping: Stopping, measures: Measures) -> None:
+        self._logs = logs
         self._stopping = stopping
         self._measures = measures
 
-    def _reading(self, app_id: str, position: Position | None) -> _Reading:
-        return _Reading(LogReader(self._root / app_id, position))
-
     async def page(self, app_id: str, *, after: Position | None, tail: int | None, limit: int) -> dict[str, Any]:
         """`{items, next}`: up to `limit` lines, and the position to ask from next time."""
-        reading = self._reading(app_id, after)
-        reader = reading.reader
+        reading = self._logs.open(app_id, after)
         try:
             if after is None and tail is not None:
                 limit = min(tail, limit)
-                await reading.do(reader.seek_tail, limit)
-            lines = await reading.do(reader.read, limit)
+                await reading.seek_tail(limit)
+            lines = await reading.read(limit)
         finally:
             reading.close()
-        return {"items": [line.view() for line, _ in lines], "next": str(reader.position)}
+        return {"items": [line.view() for line, _ in lines], "next": str(reading.position)}
 
     async def end(self, app_id: str) -> Position:
         """The position behind the last line that is there now."""
-        reading = self._reading(app_id, None)
+        reading = self._logs.open(app_id, None)
         try:
-            await reading.do(reading.reader.seek_tail, 0)
+            await reading.seek_tail(0)
         finally:
             reading.close()
-        return reading.reader.position
+        return reading.position
 
     async def failing(self, app: App) -> str | None:
         """How the first request of the run that serves failed, as long as it has not succeeded since."""
         stands = of_app(app)
         if not stands.live or stands.phase is not Phase.READY:
             return None
-        # the newest run is the one that serves where nothing else is wanted
-        about = About.of(app.runtime, app.env_names)
-        return await asyncio.to_thread(failing, self._root / app.app_id / f"{app.runs:010d}", about)
+        return await self._logs.failing(app)
 
     async def stream(
         self, app: App, still_there: StillThere, *, after: Position | None, tail: int | None, follow: bool
     ) -> AsyncIterator[bytes]:
         """Lines as server-sent events `log` (and `gap` where rotation was faster than the reader)."""
-        reading = self._reading(app.app_id, after)
-        reader = reading.reader
+        reading = self._logs.open(app.app_id, after)
 
         async def read() -> bytes:
-            lines = await reading.do(reader.read, _BATCH)
+            lines = await reading.read(_BATCH)
             return b"".join(
                 Sent("gap" if line.missing else "log", line.view(), place).encode() for line, place in lines
             )
@@ -93,36 +83,11 @@ class LogStreams:
             try:
                 yield sse.RETRY
                 if after is None and tail is not None:
-                    await reading.do(reader.seek_tail, tail)
+                    await reading.seek_tail(tail)
                 async for told in _telling(read, self._stopping, _Checks(app, still_there), follow=follow):
                     yield told
             finally:
                 reading.close()
-
-
-class _Reading:
-    """A reader that works in threads, one after the other. A thread goes on when whoever waited for it has left, so the
-    files are closed when it has ended.
-    """
-
-    def __init__(self, reader: LogReader) -> None:
-        self.reader = reader
-        self._doing: asyncio.Future[Any] | None = None
-
-    async def do(self, work: Callable[[int], T], count: int) -> T:
-        doing = self._doing = asyncio.get_running_loop().run_in_executor(None, work, count)
-        return await asyncio.shield(doing)
-
-    def close(self) -> None:
-        if self._doing is None or self._doing.done():
-            self.reader.close()
-        else:
-            self._doing.add_done_callback(self._ended)
-
-    def _ended(self, done: asyncio.Future[Any]) -> None:
-        self.reader.close()
-        if not done.cancelled():
-            done.exception()  # seen: nobody waits for it any more
 
 
 class EventStreams:

@@ -16,9 +16,15 @@ from vibed.controller.link import BakeFigures, LayerFigures, Outcome, TemplateFi
 from vibed.controller.means import Means
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import Template
+from vibed.sandboxes.diagnosis import About
 from vibed.sandboxes.driver import Driver, Prospect
 from vibed.sources.store import source_path
+from vibed.supervision.failing import failing
+from vibed.supervision.runlogs import LogReader, Position
 from vibed.wire import Message
+
+MOST_TEXT = 128 * 1024
+"""Characters of a page of a log: escaped, they have to fit into a line of the wire."""
 
 
 class Answers:
@@ -81,6 +87,10 @@ class Answers:
             case "remove_layer":
                 await self.bakes.remove(str(message["key"]), self._fleet.layers_in_use())
                 return {}
+            case "log_page":
+                return await asyncio.to_thread(self._log_page, message)
+            case "failing":
+                return {"told": await self._failing(str(message["app_id"]))}
             case "metrics":
                 in_use = self._fleet.in_use()
                 for (driver, template), pool in self._means.pools.figures().items():
@@ -106,9 +116,7 @@ class Answers:
 
     def _prepare(self, message: Message) -> None:
         # Unlike a spec, this has passed through no store that checked it.
-        app_id = str(message["app_id"])
-        if not ids.PATTERN.fullmatch(app_id):
-            raise NotFound("that is no app")
+        app_id = _app_id(message)
         source = source_path(self._means.layout.sources, str(message["digest"]))
         template = self._templates.get(str(message["template"]))
         if template is None or not self._means.placements.is_ready(template.name):
@@ -166,6 +174,24 @@ class Answers:
             limitations=() if driver == "static" else self._limitations,
         )
 
+    def _log_page(self, message: Message) -> Message:
+        """Blocking."""
+        app_id, tail = _app_id(message), message["tail"]
+        position = str(message["position"])
+        reader = LogReader(self._means.layout.logs / app_id, Position.parse(position) if position else None)
+        try:
+            if tail is not None:
+                reader.seek_tail(int(tail))
+            lines = reader.read(int(message["limit"]), MOST_TEXT)
+            return {"lines": [(asdict(line), place) for line, place in lines], "position": str(reader.position)}
+        finally:
+            reader.close()
+
+    async def _failing(self, app_id: str) -> str | None:
+        app = await self._means.store.get(app_id)
+        folder = self._means.layout.run_log(app_id, app.runs)
+        return await asyncio.to_thread(failing, folder, About.of(app.runtime, app.env_names))
+
     async def _layers(self) -> Sequence[LayerFigures]:
         if self._means.layers is None:
             return ()
@@ -210,6 +236,14 @@ class Answers:
         except (OSError, TimeoutError) as error:
             return {"ok": False, "detail": f"{self._means.config.listen} does not answer: {error}"}
         return {"ok": True, "detail": f"listens on {self._means.config.listen}"}
+
+
+def _app_id(message: Message) -> str:
+    """Ids come from processes with fewer rights and become parts of paths here. Raises `NotFound`."""
+    app_id = str(message["app_id"])
+    if not ids.PATTERN.fullmatch(app_id):
+        raise NotFound("that is no app")
+    return app_id
 
 
 def _told(outcome: Outcome) -> Message:

@@ -12,23 +12,23 @@ from vibed.apps.store import AppStore
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
+from vibed.controller.names import Published
 from vibed.controller.run import LiveRun, app_key
 from vibed.controller.telling import TRIED_AGAIN, Telling
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble
-from vibed.router.markers import Marker
 from vibed.sandboxes.driver import Sandbox
 
 
 async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Life, telling: Telling) -> None:
     """Fill a new keeper's `life` and `telling`; what cannot be gone on with is ended and removed."""
     telling.begin_at(app.version)
-    published = means.markers.published(app.app_id)
+    published = means.names.published(app.app_id)
     if not (app.version > 1 or app.runs or adopted or published):
         return
     life.restarts, life.last_crash = app.status.restarts, app.status.last_crash
     # read first, changed afterwards: when the store does not answer, this is done again
     versions = await _versions_to_last_good(means.store, app)
-    sites = {marker.run: await _site(means, marker) for marker in published if marker.site}
+    sites = {marker.run: await _site(means, app.app_id, marker) for marker in published if marker.site}
     telling.good = {version.number for version in versions if version.phase is Phase.READY}
     life.sound = sound(app.status, versions, time.time())
     for version in versions:
@@ -45,7 +45,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
         if sandbox.endpoint is None or sandbox.exit is not None or another:
             # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of
             # an earlier app of this name, that was deleted while the sandbox could not be.
-            means.markers.forget(app.app_id, run.number)
+            await means.names.forget(app.app_id, run.number)
             means.tasks.spawn(destroy(sandbox))
             continue
         life.serve(run)
@@ -54,7 +54,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
             continue
         site = sites.get(marker.run)
         if site is None or site.endpoint is None:
-            means.markers.forget(app.app_id, marker.run)
+            await means.names.forget(app.app_id, marker.run)
             continue
         life.serve(LiveRun(marker.run, marker.version, sandbox=site))
     await life.name.lead_to_newest()
@@ -72,12 +72,10 @@ def sound(status: Status, versions: Sequence[Version], now: float) -> set[int]:
     return found
 
 
-async def _site(means: Means, marker: Marker) -> Sandbox | None:
+async def _site(means: Means, app_id: str, marker: Published) -> Sandbox | None:
     with contextlib.suppress(NotFound):
-        runtime = (await means.store.version(marker.app_id, marker.version)).runtime
-        return means.sites.find(
-            marker.app_id, marker.version, index=runtime.index, spa=runtime.spa or marker.endpoint.spa
-        )
+        runtime = (await means.store.version(app_id, marker.version)).runtime
+        return means.sites.find(app_id, marker.version, index=runtime.index, spa=runtime.spa or marker.endpoint.spa)
     return None
 
 

@@ -98,7 +98,7 @@ class Keeper:
                 try:
                     plan = await self._turn()
                 except NotFound:
-                    self._means.markers.clear(self.app_id)
+                    await self._means.names.clear(self.app_id)
                     for sandbox in self._adopted:
                         self._means.tasks.spawn(destroy(sandbox))
                     break
@@ -175,7 +175,7 @@ class Keeper:
                 await self._purge(app)
 
     async def _purge(self, app: App) -> None:
-        self._means.markers.clear(self.app_id)
+        await self._means.names.clear(self.app_id)
         await self._means.sites.remove_app(self.app_id)
         await asyncio.to_thread(shutil.rmtree, self._means.layout.logs / self.app_id, ignore_errors=True)
         # From the moment of the purge on, the name may be a new app's: nothing that is known here is true of that.

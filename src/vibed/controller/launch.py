@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from vibed.apps.app import App
 from vibed.controller.building import Material
@@ -48,11 +49,9 @@ async def launch(
     sandbox = run.sandbox = await means.pools.claim(placement.driver, placement.template)
     _unless_leaving(run)
     claimed = time.perf_counter()
-    if placement.driver != "static":
-        means.markers.make_room(app.app_id)
     started = await sandbox.run(
         _order(means, app, run, material, placement),
-        socket=means.markers.socket(app.app_id, run.number, run.version),
+        socket=Path() if placement.driver == "static" else means.names.room(app.app_id, run.number, run.version),
         log_dir=means.layout.run_log(app.app_id, run.number),
         on_stage=on_stage,
     )

@@ -54,7 +54,7 @@ class Life:
         self._wake = wake
         self._waited_for = waited_for
         self.runs: Runs = {}
-        self.name = Name(means.markers, app_id, self.runs, on_deaf=self._end_deaf)
+        self.name = Name(means.names, app_id, self.runs, on_deaf=self._end_deaf)
         self.troubles: dict[int, Trouble] = {}
         """By version."""
         self.lived: dict[int, Mapping[str, float]] = {}
@@ -236,7 +236,7 @@ class Life:
     async def _crashed(self, run: LiveRun, ended: Exit) -> None:
         if run.stage is not Stage.SERVING:
             return
-        self._means.markers.retire(self._app_id, run.number)
+        await self._means.names.retire(self._app_id, run.number)
         assert run.sandbox is not None
         self._means.metrics.died(run.sandbox.driver, run.sandbox.template)
         self.restarts += 1
@@ -279,7 +279,7 @@ class Life:
         finally:
             if run.sandbox is not None:
                 await destroy(run.sandbox)
-            self._over(run)
+            await self._over(run)
 
     def drain(self, number: int) -> None:
         """Let a replaced run finish its requests, then end it."""
@@ -293,13 +293,13 @@ class Life:
             await asyncio.sleep(RETIRE_AFTER_S)
             if run.stage is not Stage.DRAINING:
                 return  # it was stopped meanwhile; its number may be that of a run of the next app of this name
-        self._means.markers.retire(self._app_id, run.number)
+        await self._means.names.retire(self._app_id, run.number)
         try:
             await run.sandbox.drain(self._means.config.drain_s)
         except VibedError as error:
             log.warning("a drain did not end cleanly", app=self._app_id, run=run.number, error=error.message)
         await destroy(run.sandbox)
-        self._over(run)
+        await self._over(run)
 
     def stop(self, number: int) -> None:
         """End a run now, wherever it is: one that is just starting notices when its sandbox goes."""
@@ -315,7 +315,7 @@ class Life:
         self._means.tasks.spawn(self._stop(run, begun=False))
 
     async def _stop(self, run: LiveRun, *, begun: bool) -> None:
-        self._means.markers.retire(self._app_id, run.number)
+        await self._means.names.retire(self._app_id, run.number)
         await self.name.lead_to_newest()  # it may have led to this one already
         if run.sandbox is not None:
             await destroy(run.sandbox)
@@ -323,13 +323,13 @@ class Life:
             await run.over.wait()
             if run.sandbox is not None:
                 await destroy(run.sandbox)
-        self._over(run)
+        await self._over(run)
 
-    def _over(self, run: LiveRun) -> None:
+    async def _over(self, run: LiveRun) -> None:
         if self.runs.get(run.number) is not run:
             return  # it was drained and stopped; by now its number may be that of a run of the next app of this name
         del self.runs[run.number]
-        self._means.markers.forget(self._app_id, run.number, last=not self.runs)
+        await self._means.names.forget(self._app_id, run.number, last=not self.runs)
         self._wake()
         logs = self._means.layout.logs / self._app_id
         alive = {self._means.layout.run_log(self._app_id, number) for number in self.runs}

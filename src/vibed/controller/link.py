@@ -1,4 +1,4 @@
-"""How the API's process asks the controller's: a few operations over one Unix socket (`vibed.wire`).
+"""How the API's process asks the controller's: a few operations over one connection (`vibed.wire`).
 
 The link is a hint, never the truth: what was accepted is in the app store, and a controller that is down finds it
 there when it is back.
@@ -7,13 +7,13 @@ there when it is back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Install, Phase, Runtime
-from vibed.wire import Connection, Disconnected
+from vibed.wire import Connection, Disconnected, Remote
 
 GRACE_S = 0.3
 """How much later than the time that it was given a controller's answer may come. With what a deploy waits by default
@@ -90,11 +90,21 @@ class BakeFigures:
     """Of the layer, once it is there."""
 
 
-class ControllerLink:
-    """The client's side; reconnects by itself. Calls raise `Disconnected` while the controller is down."""
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Lines of an app's log (the fields of `vibed.supervision.runlogs.Line`), each with the position behind it."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    lines: Sequence[tuple[Mapping[str, Any], str]]
+    position: str
+
+
+class ControllerLink:
+    """The client's side; reconnects by itself. Calls raise `Disconnected` while the controller is down. `where` is its
+    socket, or finds out where it is now, for each connection anew: `Disconnected` where nobody leads.
+    """
+
+    def __init__(self, where: Path | Callable[[], Awaitable[Path | Remote]]) -> None:
+        self._where = where
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
 
@@ -111,7 +121,8 @@ class ControllerLink:
         if connection is None or connection.closed.done():
             async with self._connecting:
                 if self._connection is None or self._connection.closed.done():
-                    self._connection = await Connection.open(self._socket, timeout=2.0)
+                    where = self._where if isinstance(self._where, Path) else await self._where()
+                    self._connection = await Connection.open(where, timeout=2.0)
                 connection = self._connection
         return connection
 
@@ -170,6 +181,16 @@ class ControllerLink:
     async def remove_layer(self, key: str) -> None:
         """Have a layer go. Raises `NotFound`, and `LayerInUse` where apps have it."""
         await self._call("remove_layer", timeout=10.0, key=key)
+
+    async def log_page(self, app_id: str, position: str, *, tail: int | None, limit: int) -> LogPage:
+        """Up to `limit` lines of an app's log after `position`; with `tail`, after that many from its end."""
+        wanted: dict[str, Any] = {"app_id": app_id, "position": position, "tail": tail, "limit": limit}
+        return LogPage(**await self._call("log_page", timeout=10.0, **wanted))
+
+    async def failing(self, app_id: str) -> str | None:
+        """How the first request of the run that serves failed (`vibed.supervision.failing`)."""
+        answer = await self._call("failing", timeout=10.0, app_id=app_id)
+        return None if answer["told"] is None else str(answer["told"])
 
     async def metrics(self) -> str:
         """The controller's metrics in Prometheus' text format."""

@@ -17,10 +17,10 @@ from vibed.controller.building import Builds
 from vibed.controller.installing import Layers
 from vibed.controller.memory import Memory
 from vibed.controller.metrics import Metrics
+from vibed.controller.names import Names
 from vibed.controller.placement import Placements
 from vibed.controller.starts import PLACE_S, Starts
 from vibed.layout import Layout
-from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Sandbox
 from vibed.sandboxes.pool import WarmPools
 from vibed.tracing import Tracer
@@ -86,7 +86,7 @@ class Means:
     pools: WarmPools
     sites: Sites
     placements: Placements
-    markers: Markers
+    names: Names
     metrics: Metrics
     tracer: Tracer
     source_path: Callable[[str], Path]

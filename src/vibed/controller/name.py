@@ -1,4 +1,4 @@
-"""To which run an app's name leads: the marker that Caddy finds, and the connections that Caddy keeps."""
+"""To which run an app's name leads: what is published of it, and the connections that Caddy keeps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from vibed import records
 from vibed.apps.errors import VibedError
 from vibed.controller.decision import Stage
+from vibed.controller.names import Names
 from vibed.controller.run import LiveRun, Runs
-from vibed.router.markers import Markers
 from vibed.sandboxes.driver import Endpoint, HeirUnreachable
 
 log = records.logger("vibed.controller")
@@ -20,8 +20,8 @@ class Name:
     connections go, and would answer on them for a version that is over.
     """
 
-    def __init__(self, markers: Markers, app_id: str, runs: Runs, *, on_deaf: Callable[[LiveRun], None]) -> None:
-        self._markers = markers
+    def __init__(self, names: Names, app_id: str, runs: Runs, *, on_deaf: Callable[[LiveRun], None]) -> None:
+        self._names = names
         self._app_id = app_id
         self._runs = runs
         self._on_deaf = on_deaf
@@ -31,7 +31,7 @@ class Name:
         return max((r for r in self._runs.values() if r.live and not r.doubted), key=lambda r: r.number, default=None)
 
     def leads_somewhere(self) -> bool:
-        return bool(self._markers.published(self._app_id))
+        return bool(self._names.published(self._app_id))
 
     async def switch_to(self, run: LiveRun, endpoint: Endpoint) -> None:
         """Have the name lead to a run that listens; returns when no request that begins after it is served by another.
@@ -44,7 +44,7 @@ class Name:
         deaf = await self._live_hand_over(run)
         if self.leading() is not run:
             return  # whoever leads now has the name, and hands over again: what is deaf may still serve until then
-        self._markers.publish(self._app_id, run.number, run.version, endpoint)
+        await self._names.publish(self._app_id, run.number, run.version, endpoint)
         for other in deaf:
             self._on_deaf(other)
         await self._drained_hand_over(run)
@@ -58,7 +58,7 @@ class Name:
         if run is None or run.stage is Stage.SWITCHING or run.sandbox is None or run.sandbox.endpoint is None:
             return
         if not self._leads_to(run):
-            self._markers.publish(self._app_id, run.number, run.version, run.sandbox.endpoint)
+            await self._names.publish(self._app_id, run.number, run.version, run.sandbox.endpoint)
         try:
             await run.sandbox.hand_over(None)
         except VibedError as error:
@@ -72,7 +72,7 @@ class Name:
         await self._drained_hand_over(run)
 
     def _leads_to(self, run: LiveRun) -> bool:
-        published = self._markers.published(self._app_id)
+        published = self._names.published(self._app_id)
         return bool(published) and published[0].run == run.number
 
     async def _live_hand_over(self, heir: LiveRun) -> list[LiveRun]:
@@ -118,16 +118,8 @@ class Name:
     async def dead_ends(self) -> list[int]:
         """The runs to which the name leads though nobody answers there; it does not lead there any more."""
         found = []
-        for marker in self._markers.published(self._app_id):
-            if marker.site:
-                continue
-            try:
-                async with asyncio.timeout(1.0):
-                    _, writer = await asyncio.open_unix_connection(str(marker.endpoint.path))
-                writer.close()
-            except (ConnectionRefusedError, FileNotFoundError):
-                self._markers.retire(self._app_id, marker.run)
-                found.append(marker.run)
-            except (OSError, TimeoutError):
-                continue  # it is there, and busy
+        for published in self._names.published(self._app_id):
+            if not await self._names.answers(published):
+                await self._names.retire(self._app_id, published.run)
+                found.append(published.run)
         return found

@@ -33,6 +33,7 @@ from vibed.drivers.process import ProcessDriver
 from vibed.drivers.static import StaticDriver
 from vibed.drivers.workerd.driver import WorkerdDriver
 from vibed.layout import Layout
+from vibed.router.marked import MarkedNames
 from vibed.router.markers import Markers
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import load_templates
@@ -84,7 +85,7 @@ class Service:
             digest=lambda template: roots.root(template).digest,
             boots_at_once=config.refill_concurrency,
         )
-        self._markers = Markers(layout.apps, layout.ingress, gid=layout.uids.caddy)
+        self._names = MarkedNames(Markers(layout.apps, layout.ingress, gid=layout.uids.caddy))
         self._layers, self._builds = layering.makers(
             config, host, self._drivers[config.general_driver], self._builder, self._templates, tools
         )
@@ -95,7 +96,7 @@ class Service:
             pools=self._pools,
             sites=self._static,
             placements=self._placements,
-            markers=self._markers,
+            names=self._names,
             metrics=self._metrics,
             tracer=self._tracer,
             source_path=partial(source_path, layout.sources),
@@ -193,7 +194,7 @@ class Service:
 
         Apps that were not serving when the machine or vibeD went down come back by being asked for.
         """
-        for app_id in await asyncio.to_thread(self._markers.with_sockets):
+        for app_id in await asyncio.to_thread(self._names.leading):
             with contextlib.suppress(NotFound):
                 self._fleet.wake(app_id)
         while True:

@@ -10,11 +10,11 @@ from vibed.api.asking import Question
 from vibed.api.context import Context
 from vibed.api.identity import Caller
 from vibed.api.routes.asking import asked
-from vibed.api.runlogs import Position
 from vibed.api.steps import Steps
 from vibed.api.views import app_view, contents_view, deploy_view, event_view, template_view, version_view
 from vibed.mcp.backend import View
 from vibed.sources.store import StagedSource
+from vibed.supervision.runlogs import Position
 
 _ANSWER_S = 9.6
 

@@ -12,10 +12,10 @@ from vibed.api.context import Context, caller, context
 from vibed.api.errors import MalformedRequest
 from vibed.api.identity import Caller
 from vibed.api.routes.deploys import ERRORS
-from vibed.api.runlogs import Position
 from vibed.api.streams import StillThere
 from vibed.api.views import event_view
 from vibed.apps.app import App
+from vibed.supervision.runlogs import Position
 
 router = APIRouter()
 

@@ -16,13 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vibed.api.errors import MalformedRequest
+from vibed.apps.errors import VibedError
 
 LIVE_RUNS = 3
 """How many of the newest runs may still be writing: the one that serves, one that drains, one that starts."""
 _CHUNK = 128 * 1024
 _ROTATED = "log.1.jsonl"
 _CURRENT = "log.jsonl"
+
+
+class BadPosition(VibedError):
+    """Something that names no place in a log."""
+
+    code = "MalformedRequest"
+    status = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,12 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Raises `MalformedRequest`."""
+        """Raises `BadPosition`."""
         seen = {}
         for part in text.split(","):
             run, dash, seq = part.strip().partition("-")
             if not (dash and run.isascii() and run.isdigit() and seq.isascii() and seq.isdigit()) or len(part) > 40:
-                raise MalformedRequest(
+                raise BadPosition(
                     f"{text[:80]!r} is not a position in a log", hint="send the id of the last line as it came"
                 )
             seen[int(run)] = int(seq)
@@ -129,8 +136,9 @@ class LogReader:
             first.setdefault(run, seq)
         self.position = Position({run: first[run] - 1 if run in first else last.get(run, 0) for run in live})
 
-    def read(self, limit: int) -> list[tuple[Line, str]]:
-        """Up to `limit` further lines in the order in which they were written, each with the position behind it.
+    def read(self, limit: int, most_text: int | None = None) -> list[tuple[Line, str]]:
+        """Up to `limit` further lines in the order in which they were written, each with the position behind it; fewer
+        once they have `most_text` characters.
 
         An empty list means that there is no more for now.
         """
@@ -140,25 +148,27 @@ class LogReader:
         for run in done:
             # Old runs one after the other: each is complete before the next one is begun.
             after = self.position.after(run)
-            if after is not None and self._take(self._lines(run, after), lines, limit):
+            if after is not None and self._take(self._lines(run, after), lines, limit, most_text):
                 return lines
         begun = {run: after for run in live if (after := self.position.after(run)) is not None}
         for run, after in begun.items():
             # A run that has no line yet is named too: its first may come after the next run's.
             self.position.advance(run, after)
-        self._take(self._merged(begun), lines, limit)
+        self._take(self._merged(begun), lines, limit, most_text)
         for run in [run for run in self._open if run not in live]:
             self._open.pop(run).close()
         return lines
 
-    def _take(self, stream: Iterator[Line], lines: list[tuple[Line, str]], limit: int) -> bool:
+    def _take(self, stream: Iterator[Line], lines: list[tuple[Line, str]], limit: int, most_text: int | None) -> bool:
         """Move lines over; True when there are enough."""
-        if len(lines) >= limit:
+        size = sum(len(line.text) for line, _ in lines)
+        if len(lines) >= limit or (most_text is not None and size >= most_text):
             return True
         for line in stream:
             self.position.advance(line.run, line.seq)
             lines.append((line, str(self.position)))
-            if len(lines) >= limit:
+            size += len(line.text)
+            if len(lines) >= limit or (most_text is not None and size >= most_text):
                 return True
         return False
 
