@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean doctor test test-all check dev lint types unit agent-test contract e2e hostile bench system-packages lock
+.PHONY: help up down clean doctor test test-all test-cluster check dev lint types unit agent-test contract e2e hostile bench system-packages lock
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ test: ## Install what is needed and pass all tests
 
 test-all: ## The same, and with every framework's own packages (needs the registries; an hour)
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh all
+
+test-cluster: ## Build Kubernetes and a real node, and pass the tests on them (as root for the node)
+	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh cluster
 
 check: ## Lint, types and fast tests, in about a minute
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh fast

@@ -1,10 +1,16 @@
-"""What holds for all tests: with CI=true a skip is a failure, since CI must have everything present."""
+"""What holds for all tests: with CI=true a skip is a failure, since CI must have everything present. And the cluster,
+which tests of several folders use.
+"""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.cluster.fixtures import cluster, kubectl, namespace, own_cluster
+
+__all__ = ["cluster", "kubectl", "namespace", "own_cluster"]
 
 _skipped: list[str] = []
 

@@ -5,6 +5,8 @@
     go          the same for Go; prints where it is
     client      the earlier MCP client, with which the agent of the tests speaks too
     templates   every template that is not prepared on need, all stages
+    cluster     a Kubernetes control plane with fake nodes (tests/cluster)
+    cluster-node  what a real node needs besides: its programs, and Debian packages
 
 VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
 """
@@ -18,9 +20,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from tests.cluster import binaries
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.toolbox import NAMES as TOOLBOX
@@ -30,6 +35,8 @@ from vibed.runtimes.tools import Tools
 
 SYSTEM_PACKAGES = {"chromium": "chromium", "qemu-system-x86_64": "qemu-system-x86"}
 """Program -> Debian package."""
+NODE_PACKAGES = {"runc": "runc", "nft": "nftables", "iptables": "iptables", "busybox": "busybox-static"}
+"""The same for a real node."""
 
 
 def home() -> Path:
@@ -46,14 +53,16 @@ def system() -> int:
     """Packages first, then the kernel: the tests that boot it say what is wrong where it cannot be had."""
     from tests.kernels import guest
 
-    status = packages()
+    status = packages(SYSTEM_PACKAGES)
     with suppress(guest.CannotBoot):
         guest.debian_kernel()
     return status
 
 
-def packages() -> int:
-    missing = [package for program, package in SYSTEM_PACKAGES.items() if shutil.which(program) is None]
+def packages(wanted: Mapping[str, str]) -> int:
+    # a user's PATH need not have the folders of root's programs
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    missing = [package for program, package in wanted.items() if shutil.which(program, path=path) is None]
     if not missing:
         return 0
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -122,6 +131,18 @@ async def templates() -> int:
     return 0
 
 
+async def cluster() -> int:
+    await binaries.build(binaries.CONTROL_PLANE, home())
+    return 0
+
+
+async def cluster_node() -> int:
+    status = packages(NODE_PACKAGES)
+    for module in (binaries.CONTROL_PLANE, binaries.NODE, binaries.GVISOR):
+        await binaries.build(module, home())
+    return status
+
+
 def main(arguments: list[str]) -> int:
     what = arguments[0] if arguments else ""
     home().mkdir(parents=True, exist_ok=True)
@@ -129,7 +150,8 @@ def main(arguments: list[str]) -> int:
         return system()
     if what == "client":
         return client()
-    work = {"tools": tools, "go": go, "templates": templates}.get(what)
+    makes: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {"tools": tools, "go": go, "templates": templates}
+    work = (makes | {"cluster": cluster, "cluster-node": cluster_node}).get(what)
     if work is None:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,0 +1,46 @@
+"""A cluster to try things on: `python -m tests.cluster fake DIR` starts one and stays until ^C.
+
+    fake    a control plane with a fake node, as any user: what tests on kwok run on
+
+Prints what to export. What it writes is below DIR.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from tests.cluster import binaries
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.processes import ClusterFailed
+from tests.prepare import home
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] != "fake":
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        plane = ControlPlane(Path(arguments[1]), binaries.programs(binaries.CONTROL_PLANE, home()))
+        plane.start()
+    except (binaries.NotBuilt, ClusterFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        plane.start_fake_node()
+        print(
+            f"export KUBECONFIG={plane.kubeconfig()}  PATH={plane.programs}:$PATH    # kube kubectl get nodes",
+            flush=True,
+        )
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        plane.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
