@@ -1,0 +1,1 @@
+"""Kubernetes as vibeD uses it: a client, informers, a work queue, leader election, and the store on the CRD."""
