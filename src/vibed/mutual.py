@@ -1,8 +1,8 @@
 """Mutual TLS between vibeD's own processes: both sides have a certificate of one authority that signs for nobody else.
 
-A folder (a mounted Secret) has `ca.crt`, `tls.crt` and `tls.key`; the certificate is for the name `vibed-wire`, whatever
-the address of the pod that has it. Files are read for each new context, so that a renewed certificate is taken with the
-next connection.
+A folder (a mounted Secret) has `ca.crt`, `tls.crt` and `tls.key`; the certificate is for the name `vibed-wire`,
+whatever the address of the pod that has it. Files are read for each new context, so that a renewed certificate is
+taken with the next connection.
 """
 
 from __future__ import annotations

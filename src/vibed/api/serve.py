@@ -7,17 +7,12 @@ It holds no state: killed at any moment, it loses nothing that it has acknowledg
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
-from pathlib import Path
-from typing import Any
-
-import uvicorn
+from contextlib import AsyncExitStack
 
 from vibed import records, tracing
 from vibed.api.app import Beside, create_app
@@ -27,16 +22,14 @@ from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
 from vibed.api.signing import signing_key
 from vibed.api.sse import Stopping
-from vibed.apps.errors import VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
 from vibed.runtimes.templates import load_templates
+from vibed.serving import Server, listening, run_all, server
 from vibed.sources.store import ServedStore
 
-GRACE_S = 15
-"""How long requests that are under way may take when the process is told to end; streams end at once."""
 _THREADS = 32
 
 log = records.logger("vibed.serve")
@@ -76,8 +69,8 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
         from vibed.router.activator import create_activator
 
         servers = [
-            (_server(app), stack.enter_context(_listening(layout.serve_socket))),
-            (_server(create_activator(config, store, link)), stack.enter_context(_listening(layout.activator_socket))),
+            (server(app), stack.enter_context(listening(layout.serve_socket))),
+            (server(create_activator(config, store, link)), stack.enter_context(listening(layout.activator_socket))),
         ]
         await stack.enter_async_context(in_background(context.housekeeping.run(stopping, store.keep_reserve)))
         await _run(servers, stopping)
@@ -95,89 +88,25 @@ def _admin_digest(config: Config, layout: Layout) -> str | None:
         ) from error
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to `_run`: two servers share the process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: Any) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=GRACE_S,
-            # Only vibeD's Caddy can connect; what is too much waits there.
-            backlog=1024,
-        )
-    )
-
-
-@contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """A socket at `path` that the group may connect to. It appears by a rename, listening."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(beside))
-        beside.chmod(0o660)
-        listener.listen(1024)
-        listener.setblocking(False)
-        beside.rename(path)
-        inode = path.stat().st_ino
-        yield listener
-        with contextlib.suppress(OSError):
-            # A successor may already listen under the same name.
-            if path.stat().st_ino == inode:
-                path.unlink()
-    finally:
-        listener.close()
-        beside.unlink(missing_ok=True)
-
-
-async def _run(servers: list[tuple[_Server, socket.socket]], stopping: Stopping) -> None:
+async def _run(servers: Sequence[tuple[Server, socket.socket]], stopping: Stopping) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         stopping.set()
-        for server, _ in servers:
-            server.should_exit = True
+        for one, _ in servers:
+            one.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     # Large archives that are being read must not keep others' small files from being synced; Python would make six.
     loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
     try:
-        async with asyncio.TaskGroup() as tasks:
-            for server, listener in servers:
-                tasks.create_task(_serve_one(server, listener, stop))
-            log.info("serving", pid=os.getpid())
+        log.info("serving", pid=os.getpid())
+        await run_all(servers, stop)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     log.info("stopped")
-
-
-async def _serve_one(server: _Server, listener: socket.socket, stop: Any) -> None:
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        # One without the other is no use: the watchdog starts both again.
-        stop()
-    if not server.started:
-        raise VibedError("the API could not start", code="StartFailed", status=500)
 
 
 def run(*, beside: Sequence[Beside] = ()) -> None:

@@ -263,6 +263,16 @@ class Crash:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where an app's name leads on a cluster; on one machine a marker and a socket say it."""
+
+    run: int
+    version: int
+    address: str
+    """`host:port` of the run's sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the controller last saw."""
 
@@ -278,6 +288,8 @@ class Status:
     """How often a run that served ended by itself, in the app's life."""
     last_crash: Crash | None = None
     """The last of them."""
+    route: Route | None = None
+    """None on one machine, where no store keeps it; on a cluster while the name leads nowhere."""
     updated_at: float = 0.0
     revision: int = 0
     """Grows with each write; a writer names the one it read."""

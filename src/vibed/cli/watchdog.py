@@ -25,7 +25,7 @@ from vibed.processes import start_time
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_AFTER_S = 10.0
 STOP_GRACE_S = 17.0
-"""A little more than the API gives the requests that are under way (`vibed.api.serve.GRACE_S`)."""
+"""A little more than the API gives the requests that are under way (`vibed.serving.GRACE_S`)."""
 HAND_OVER = signal.SIGUSR1
 """Has a watchdog go and leave its processes to the next one."""
 PRECEDENCE = -10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,6 @@ from vibed.controller.baking import Bakes
 from vibed.controller.fleet import Fleet
 from vibed.controller.link import BakeFigures, LayerFigures, Outcome, TemplateFigures
 from vibed.controller.means import Means
-from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import Template
 from vibed.sandboxes.diagnosis import About
 from vibed.sandboxes.driver import Driver, Prospect
@@ -37,16 +36,20 @@ class Answers:
         *,
         templates: Mapping[str, Template],
         drivers: Mapping[str, Driver],
-        builder: TemplateBuilder,
+        packages: Callable[[str], Mapping[str, str] | None],
+        front: Callable[[], Awaitable[str]],
         count_sites: Callable[[], int],
         limitations: Sequence[str],
     ) -> None:
-        """`count_sites` blocks."""
+        """`packages`: what the newest image of a template has, None where there is none. `front` says how visitors get
+        in, and raises `VibedError` or OSError where they do not. `count_sites` blocks.
+        """
         self._means = means
         self._fleet = fleet
         self._templates = templates
         self._drivers = drivers
-        self._builder = builder
+        self._packages = packages
+        self._front = front
         self._count_sites = count_sites
         self._limitations = limitations
         self.bakes = Bakes(means)
@@ -154,7 +157,7 @@ class Answers:
             reason, building = failed or "its driver is being probed", failed is None
         else:
             reason = ""
-        built = self._builder.ready(template.name) if available else None
+        built = self._packages(template.name) if available else None
         return TemplateFigures(
             name=template.name,
             lane=template.lane,
@@ -164,7 +167,7 @@ class Answers:
             ready=pool.ready if pool is not None else 0,
             claimed=in_use,
             isolation=isolation.value if isolation is not None and available else "",
-            packages=dict(built.packages if built is not None else template.packages),
+            packages=dict(built if built is not None else template.packages),
             available=available and isolation is not None,
             reason=reason,
             building=building,
@@ -221,21 +224,18 @@ class Answers:
             checks["store"] = {"ok": True, "detail": "answers"}
         except VibedError as error:
             checks["store"] = {"ok": False, "detail": error.message}
-        checks["caddy"] = await self._caddy()
+        try:
+            async with asyncio.timeout(2.0):
+                checks["caddy"] = {"ok": True, "detail": await self._front()}
+        except TimeoutError:
+            checks["caddy"] = {"ok": False, "detail": "it does not answer"}
+        except (OSError, VibedError) as error:
+            checks["caddy"] = {"ok": False, "detail": str(error)}
         for name in self._drivers:
             level = self._means.placements.level(name)
             if level:
                 checks[f"driver {name}"] = {"ok": True, "detail": level}
         return {"ok": all(check["ok"] for check in checks.values()), "checks": checks}
-
-    async def _caddy(self) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(2.0):
-                _, writer = await asyncio.open_connection(self._means.config.host.strip("[]"), self._means.config.port)
-            writer.close()
-        except (OSError, TimeoutError) as error:
-            return {"ok": False, "detail": f"{self._means.config.listen} does not answer: {error}"}
-        return {"ok": True, "detail": f"listens on {self._means.config.listen}"}
 
 
 def _app_id(message: Message) -> str:

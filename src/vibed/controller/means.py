@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from vibed.controller.placement import Placements
 from vibed.controller.starts import PLACE_S, Starts
 from vibed.layout import Layout
 from vibed.sandboxes.driver import Sandbox
-from vibed.sandboxes.pool import WarmPools
+from vibed.sandboxes.pool import Figures, Key
 from vibed.tracing import Tracer
 
 log = records.logger("vibed.controller")
@@ -33,6 +34,30 @@ class Sites(Protocol):
 
     def find(self, app_id: str, version: int, *, index: str = ..., spa: bool = ...) -> Sandbox | None: ...
     async def remove_app(self, app_id: str) -> None: ...
+
+
+class Pools(Protocol):
+    """Where sandboxes come from (`vibed.sandboxes.pool.WarmPools`)."""
+
+    async def claim(self, driver: str, template: str) -> Sandbox:
+        """A sandbox that nobody else gets. Raises `BootFailed`."""
+        ...
+
+    def deploying(self) -> contextlib.AbstractContextManager[None]:
+        """Held from the claim until the app listens: what can wait waits meanwhile."""
+        ...
+
+    def figures(self) -> Mapping[Key, Figures]:
+        """Real figures of every pool."""
+        ...
+
+
+class Shortage(Protocol):
+    """Whether there is memory for one more app (`vibed.controller.memory.Memory`)."""
+
+    def shortage(self) -> str | None:
+        """Why no app can be started now; None when one can."""
+        ...
 
 
 class Tasks:
@@ -83,7 +108,7 @@ class Means:
     config: Config
     layout: Layout
     store: AppStore
-    pools: WarmPools
+    pools: Pools
     sites: Sites
     placements: Placements
     names: Names
@@ -95,7 +120,7 @@ class Means:
     builds: Builds | None = None
     """What builds apps; None on such a host."""
     tasks: Tasks = field(default_factory=Tasks)
-    memory: Memory = field(default_factory=Memory)
+    memory: Shortage = field(default_factory=Memory)
     starts: Places = field(init=False)
 
     def __post_init__(self) -> None:

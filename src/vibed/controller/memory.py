@@ -15,6 +15,13 @@ SHARE_KEPT = 1 / 16
 """Of the machine's memory, between these two: for what the kernel and running apps need in bad moments."""
 
 
+class Elsewhere:
+    """Of a controller whose apps are on other machines: whether there is room, their scheduler says."""
+
+    def shortage(self) -> str | None:
+        return None
+
+
 class Memory:
     """Reads what /proc/meminfo says (proc_meminfo(5)); without it, or without its `MemAvailable`, nothing is short."""
 

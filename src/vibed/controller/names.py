@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vibed.apps.app import Route
 from vibed.sandboxes.driver import Endpoint
 
 
@@ -31,6 +32,10 @@ class Published(Protocol):
 
 class Names(Protocol):
     """See the module's docstring. What changes raises `VibedError` where it cannot be told to those who route."""
+
+    def route(self, app_id: str) -> Route | None:
+        """What of it the app's status tells; None on one machine, where a marker is all there is."""
+        ...
 
     def published(self, app_id: str) -> Sequence[Published]:
         """The runs to which the name leads, in the order in which they are looked at."""

@@ -12,6 +12,7 @@ import fcntl
 import os
 import resource
 import signal
+from collections.abc import Mapping
 from functools import partial
 from typing import IO
 
@@ -111,7 +112,8 @@ class Service:
             self._fleet,
             templates=self._templates,
             drivers=self._drivers,
-            builder=self._builder,
+            packages=self._packages,
+            front=self._caddy,
             count_sites=self._static.count,
             limitations=limitations(host.cgroups, privileged=host.privileged),
         )
@@ -206,6 +208,18 @@ class Service:
             except Exception:
                 log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _packages(self, template: str) -> Mapping[str, str] | None:
+        built = self._builder.ready(template)
+        return built.packages if built is not None else None
+
+    async def _caddy(self) -> str:
+        try:
+            _, writer = await asyncio.open_connection(self._config.host.strip("[]"), self._config.port)
+        except OSError as error:
+            raise OSError(f"{self._config.listen} does not answer: {error}") from error
+        writer.close()
+        return f"listens on {self._config.listen}"
 
     def _progress(self, template: str, step: str, fraction: float | None) -> None:
         self._placements.building(template, step, fraction)

@@ -83,6 +83,7 @@ class Telling:
             sandbox=sandbox.id if sandbox is not None else "",
             restarts=self._life.restarts,
             last_crash=self._life.last_crash,
+            route=self._means.names.route(self._app_id),
         )
         outcomes = self._news_of_versions(version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)

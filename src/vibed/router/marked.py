@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vibed.apps.app import Route
 from vibed.router.markers import Marker, Markers
 from vibed.sandboxes.driver import Endpoint
 
@@ -25,6 +26,9 @@ class MarkedNames:
 
     def __init__(self, markers: Markers) -> None:
         self._markers = markers
+
+    def route(self, app_id: str) -> Route | None:
+        return None
 
     def published(self, app_id: str) -> Sequence[Marker]:
         return self._markers.published(app_id)

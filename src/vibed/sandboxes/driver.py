@@ -123,14 +123,18 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a running app is reached: a Unix socket (`site` False) or a directory of files (`site` True)."""
+    """Where a running app is reached: a Unix socket (`site` False), a directory of files (`site` True), or an
+    address.
+    """
 
-    path: Path
+    path: Path = Path()
     site: bool = False
     index: str = "index.html"
     spa: bool = False
     ruled: bool = False
     """Whether the site is more than files, so that the site server answers for it (agent/sites)."""
+    address: str = ""
+    """`host:port` where the sandbox is on another machine; `path` says nothing then."""
 
 
 @dataclass(frozen=True, slots=True)

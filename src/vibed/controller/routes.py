@@ -1,0 +1,133 @@
+"""Where names lead on Kubernetes: the route in each app's status, which every router follows.
+
+Writing it is the switch for all routers, one write whatever their number. Each of them takes a moment to hear of it, so
+who publishes waits until those that are there have applied it (`vibed.controller.routers`): what is then told to be
+Ready is what the next request reaches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from vibed.apps.app import App, Route
+from vibed.apps.errors import Conflict, NotFound
+from vibed.apps.store import AppStore
+from vibed.controller.names import Published
+from vibed.sandboxes.driver import Endpoint
+
+_DIAL_S = 2.0
+_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """A route as what is published."""
+
+    route: Route
+
+    @property
+    def run(self) -> int:
+        return self.route.run
+
+    @property
+    def version(self) -> int:
+        return self.route.version
+
+    @property
+    def site(self) -> bool:
+        """Sites have a pod, too."""
+        return False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(address=self.route.address)
+
+
+class RoutedNames:
+    """See the module's docstring; implements `vibed.controller.names.Names`. `applied` returns when the routers that
+    are there have heard of a route, or do not answer.
+    """
+
+    def __init__(self, store: AppStore, applied: Callable[[str, Route], Awaitable[None]]) -> None:
+        self._store = store
+        self._applied = applied
+        self._routes: dict[str, Route] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def learn(self, apps: Iterable[App]) -> None:
+        """What an earlier controller has published."""
+        self._routes = {app.app_id: app.status.route for app in apps if app.status.route is not None}
+
+    def route(self, app_id: str) -> Route | None:
+        """Where the name leads."""
+        return self._routes.get(app_id)
+
+    def published(self, app_id: str) -> Sequence[Published]:
+        route = self._routes.get(app_id)
+        return [] if route is None else [_Lead(route)]
+
+    def leading(self) -> Sequence[str]:
+        return list(self._routes)
+
+    def room(self, app_id: str, run: int, version: int) -> Path:
+        """Nowhere: a pod has its own address."""
+        return Path()
+
+    async def publish(self, app_id: str, run: int, version: int, endpoint: Endpoint) -> None:
+        route = Route(run, version, endpoint.address)
+        async with self._turn(app_id):
+            if self._routes.get(app_id) == route:
+                return
+            await self._write(app_id, route)
+            self._routes[app_id] = route
+        await self._applied(app_id, route)
+
+    async def retire(self, app_id: str, run: int) -> None:
+        async with self._turn(app_id):
+            route = self._routes.get(app_id)
+            if route is None or route.run != run:
+                return
+            with contextlib.suppress(NotFound):
+                await self._write(app_id, None)
+            del self._routes[app_id]
+
+    async def forget(self, app_id: str, run: int, *, last: bool = True) -> None:
+        await self.retire(app_id, run)
+
+    async def clear(self, app_id: str) -> None:
+        # it goes with the app, whose end the routers see
+        self._routes.pop(app_id, None)
+
+    async def answers(self, published: Published) -> bool:
+        host, _, port = published.endpoint.address.rpartition(":")
+        try:
+            async with asyncio.timeout(_DIAL_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+        except TimeoutError:
+            return True  # a pod that is gone refuses, or its network does: what is silent may be busy
+        except OSError:
+            return False
+        return True
+
+    async def _write(self, app_id: str, route: Route | None) -> None:
+        for attempt in range(_TRIES):
+            app = await self._store.get(app_id)
+            try:
+                await self._store.record(app_id, replace(app.status, route=route))
+                return
+            except Conflict:
+                # the status was told meanwhile, by this controller's keeper of the app
+                if attempt == _TRIES - 1:
+                    raise
+
+    def _turn(self, app_id: str) -> asyncio.Lock:
+        turn = self._turns.get(app_id)
+        if turn is None:
+            turn = self._turns[app_id] = asyncio.Lock()
+        return turn

@@ -1,0 +1,111 @@
+"""Markers that carry addresses: to which run of an app its name leads where apps are in pods, as files that Caddy looks
+at on each request.
+
+`<apps>/<app id>/<key>_<run>_<host:port>` is an empty file whose name says all. A key has a fixed width and sorts newest
+first, so that Caddy's `file` matcher, which takes the first match of a sorted glob, finds what was written last. Making
+it is the switch: atomic for each request, without a reload, and since every run has an address of its own, no
+connection that Caddy keeps to an older run is used for a request that begins afterwards (the way of a Service, whose
+address stays, does: a switched selector does not move connections that are open).
+
+One is written for each route that is told, by whoever watches apps (`vibed.router.following`); nothing here is state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from vibed.apps import ids
+from vibed.apps.app import Route
+
+RETIRE_AFTER_S = 1.0
+"""How long an older marker stays beside the newer: Caddy lists a folder, then looks at what it found."""
+_WIDTH = 12
+_LAST = 10**_WIDTH - 1
+_NAME = re.compile(r"(\d{12})_(\d+)_(\S+)")
+_ADDRESS = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,45}\]):[0-9]{1,5}")
+
+
+class AddressedMarkers:
+    """See the module's docstring. `apps`: the folder, which is this object's alone."""
+
+    def __init__(self, apps: Path) -> None:
+        self._apps = apps
+        self._led: dict[str, Route] = {}
+        self._changed = asyncio.Event()
+        self._next = 0
+
+    def begin(self) -> None:
+        """Take over what an earlier process left: it stays until it is told anew or `keep_only` leaves it out."""
+        self._apps.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for app_id in os.listdir(self._apps):
+            for _, name in self._markers(app_id):
+                self._next = max(self._next, _LAST - int(name.partition("_")[0]) + 1)
+
+    def leads(self, app_id: str) -> Route | None:
+        """Where the name leads, as far as it was told."""
+        return self._led.get(app_id)
+
+    def lead(self, app_id: str, route: Route) -> None:
+        """Switch: every request that begins after this goes to `route`. What cannot be a route is refused by
+        ValueError: names and addresses become names of files, and what Caddy dials.
+        """
+        if not ids.PATTERN.fullmatch(app_id) or not _ADDRESS.fullmatch(route.address):
+            raise ValueError(f"no route: {app_id!r} to {route.address!r}")
+        if self._led.get(app_id) == route:
+            return
+        folder = self._apps / app_id
+        folder.mkdir(mode=0o750, exist_ok=True)
+        older = [path for path, _ in self._markers(app_id)]
+        self._next += 1
+        name = f"{_LAST - self._next:0{_WIDTH}d}_{route.run}_{route.address}"
+        os.close(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        self._led[app_id] = route
+        self._tell()
+        if older:
+            asyncio.get_running_loop().call_later(RETIRE_AFTER_S, self._remove, older)
+
+    def drop(self, app_id: str) -> None:
+        """The name leads nowhere any more."""
+        self._led.pop(app_id, None)
+        self._tell()
+        if ids.PATTERN.fullmatch(app_id):
+            shutil.rmtree(self._apps / app_id, ignore_errors=True)
+
+    def keep_only(self, app_ids: frozenset[str]) -> None:
+        """Drop every app that is not one of these. Blocking."""
+        for app_id in os.listdir(self._apps):
+            if app_id not in app_ids:
+                self.drop(app_id)
+
+    async def reached(self, app_id: str, run: int, timeout_s: float) -> bool:
+        """Whether the name leads to that run, or to a later one; waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    changed = self._changed
+                    route = self._led.get(app_id)
+                    if route is not None and route.run >= run:
+                        return True
+                    await changed.wait()
+        return False
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _markers(self, app_id: str) -> list[tuple[Path, str]]:
+        folder = self._apps / app_id
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [(folder / name, name) for name in sorted(names) if _NAME.fullmatch(name)]
+
+    def _remove(self, markers: list[Path]) -> None:
+        for marker in markers:
+            marker.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""What a router follows: the route in the status of each app, from one watch, into markers for its Caddy.
+
+Nothing is asked on the way of a request, and nothing but this has to be up for apps that serve: when the API server or
+vibeD is away, the markers stay as they were told last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from vibed import records
+from vibed.apps.app import Route
+from vibed.apps.errors import NotFound
+from vibed.cluster.client import Client
+from vibed.cluster.informer import Informer
+from vibed.cluster.kinds import VIBED_APP, Object
+from vibed.router.addressed import AddressedMarkers
+from vibed.wire import Message
+
+log = records.logger("vibed.router")
+
+
+class Following:
+    """See the module's docstring. `namespace` is the one of the apps."""
+
+    def __init__(self, client: Client, namespace: str, markers: AddressedMarkers) -> None:
+        self._markers = markers
+        self._apps = Informer(
+            client, VIBED_APP, namespace=namespace, trim=_what_is_followed, on_change=self._changed
+        )
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._apps.run())
+            await self._apps.synced()
+            # what an earlier process left and nobody leads to any more
+            led = frozenset(app["metadata"]["name"] for app in self._apps.all() if _route(app) is not None)
+            await asyncio.to_thread(self._markers.keep_only, led)
+
+    async def synced(self) -> None:
+        """Return when every route that there is has its marker."""
+        await self._apps.synced()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing new is heard; None while all is well."""
+        return None if self._apps.trouble is None else self._apps.trouble.message
+
+    async def answer(self, op: str, message: Message) -> Message:
+        """What the controller asks: `applied {app_id, run, timeout_s}`."""
+        if op != "applied":
+            raise NotFound(f"a router has no operation {op!r}")
+        reached = await self._markers.reached(
+            str(message["app_id"]), int(message["run"]), min(float(message["timeout_s"]), 10.0)
+        )
+        return {"applied": reached}
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        app = new or old
+        assert app is not None
+        app_id = app["metadata"]["name"]
+        route = _route(new) if new is not None else None
+        if route is None:
+            self._markers.drop(app_id)
+            return
+        try:
+            self._markers.lead(app_id, route)
+        except ValueError as error:
+            log.error("a route cannot be followed", app=app_id, error=str(error))
+
+
+def _what_is_followed(app: Object) -> Object:
+    metadata = app["metadata"]
+    kept = {name: metadata[name] for name in ("name", "uid", "resourceVersion") if name in metadata}
+    return {"metadata": kept, "status": {"route": (app.get("status") or {}).get("route")}}
+
+
+def _route(app: Object) -> Route | None:
+    said = (app.get("status") or {}).get("route")
+    return Route(said["run"], said["version"], said["address"]) if said else None
