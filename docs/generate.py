@@ -684,7 +684,10 @@ AREAS = (
     ("The source as an archive", "vibed.sources"),
     ("What the source is", "vibed.classify"),
     ("Sandboxes and templates", "vibed.sandboxes vibed.supervision vibed.drivers vibed.runtimes"),
-    ("vibeD's own processes", "vibed.controller vibed.config vibed.wire vibed.mutual vibed.mcp vibed.router vibed.client"),
+    (
+        "vibeD's own processes",
+        "vibed.controller vibed.config vibed.wire vibed.mutual vibed.mcp vibed.router vibed.client",
+    ),
     ("On Kubernetes", "vibed.cluster"),
     ("The command line", "vibed.cli"),
 )

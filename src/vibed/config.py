@@ -87,6 +87,36 @@ class Config:
     registries: Mapping[str, object] = field(default_factory=dict)
     """Where builds get packages from, when not from where this machine's own package clients do: `pypi`, `npm`,
     `npm_scopes`, `go`, `sumdb`, `binaries`, `credentials`."""
+    substrate: str = "machine"
+    """Where apps run: on this `machine`, or on `kubernetes`, where the chart sets this and what follows."""
+    namespace: str = "vibed"
+    """Kubernetes: the namespace of vibeD's own pods, keys and Lease."""
+    apps_namespace: str = "vibed-apps"
+    """Kubernetes: the namespace of apps and their sandboxes."""
+    pod_name: str = ""
+    """Kubernetes: of the pod in which this process runs."""
+    pod_ip: str = ""
+    """Kubernetes: its address."""
+    api_port: int = 8000
+    """Kubernetes: where `vibed serve` answers."""
+    wire_port: int = 7443
+    """Kubernetes: where vibeD's own processes answer each other."""
+    health_port: int = 8001
+    """Kubernetes: where the controller and the router answer probes."""
+    wire_certificates: Path = Path("/etc/vibed/wire")
+    """Kubernetes: the folder with `ca.crt`, `tls.crt` and `tls.key` of vibeD's own connections."""
+    claim_key: Path = Path("/etc/vibed/claims/key.pem")
+    """Kubernetes: the private key (Ed25519, PEM) with which the controller signs claims."""
+    signing_key: Path = Path("/etc/vibed/keys/signing")
+    """Kubernetes: the secret with which URLs are signed."""
+    image_repository: str = "vibed"
+    """Kubernetes: where the images of templates are, without the name of the template."""
+    image_tag: str = ""
+    """Kubernetes: their tag; empty: vibeD's version."""
+    image_pull_policy: str = "IfNotPresent"
+    """Kubernetes: `Always`, `IfNotPresent` or `Never`."""
+    runtime_class: str = ""
+    """Kubernetes: the RuntimeClass of sandboxes: `gvisor`, `kata-fc`, `kata-qemu`; empty: the cluster's own."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
@@ -244,6 +274,8 @@ def _validated(config: Config) -> Config:
         "least_general": ("process", "kernel", "vm-emulated", "vm"),
         "least_fast": ("isolate", "process", "kernel", "vm-emulated", "vm"),
         "log_level": ("debug", "info", "warning", "error"),
+        "substrate": ("machine", "kubernetes"),
+        "image_pull_policy": ("Always", "IfNotPresent", "Never"),
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:

@@ -25,9 +25,9 @@ class Following:
 
     def __init__(self, client: Client, namespace: str, markers: AddressedMarkers) -> None:
         self._markers = markers
-        self._apps = Informer(
-            client, VIBED_APP, namespace=namespace, trim=_what_is_followed, on_change=self._changed
-        )
+        self._apps = Informer(client, VIBED_APP, namespace=namespace, trim=_what_is_followed, on_change=self._changed)
+
+        self._complete = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -36,16 +36,16 @@ class Following:
             await self._apps.synced()
             # what an earlier process left and nobody leads to any more
             led = frozenset(app["metadata"]["name"] for app in self._apps.all() if _route(app) is not None)
-            await asyncio.to_thread(self._markers.keep_only, led)
+            self._markers.keep_only(led)
+            self._complete = True
 
-    async def synced(self) -> None:
-        """Return when every route that there is has its marker."""
-        await self._apps.synced()
-
-    @property
-    def trouble(self) -> str | None:
-        """Why nothing new is heard; None while all is well."""
-        return None if self._apps.trouble is None else self._apps.trouble.message
+    def ready(self) -> str:
+        """Why requests cannot be taken yet; empty once every route that there was has its marker. That stays so when
+        the API server goes away: a router that goes on as it was told last is better than none.
+        """
+        if self._complete:
+            return ""
+        return "the apps were not listed yet" if self._apps.trouble is None else self._apps.trouble.message
 
     async def answer(self, op: str, message: Message) -> Message:
         """What the controller asks: `applied {app_id, run, timeout_s}`."""
