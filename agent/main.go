@@ -11,6 +11,7 @@ import (
 	"vibed.dev/agent/gobuild"
 	"vibed.dev/agent/inside"
 	"vibed.dev/agent/npmtree"
+	"vibed.dev/agent/pod"
 	"vibed.dev/agent/registry"
 	"vibed.dev/agent/sites"
 	"vibed.dev/agent/supervise"
@@ -26,7 +27,9 @@ var modes = map[string]func(args []string) int{
 	"gobuild":   gobuild.Main,
 	"image":     unpack.ImageMain,
 	"npmtree":   npmtree.Main,
+	"pod":       pod.Main,
 	"registry":  registry.Main,
+	"site":      sites.OneMain,
 	"sites":     sites.Main,
 	"supervise": supervise.Main,
 	"unpack":    unpack.Main,
@@ -39,6 +42,6 @@ func main() {
 			os.Exit(mode(os.Args[2:]))
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|image|npmtree|registry|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
+	fmt.Fprintln(os.Stderr, "usage: vibed-agent agent|confine|gobuild|image|npmtree|pod|registry|site|sites|supervise|unpack|version …  (docs/reference/supervisor.md)")
 	os.Exit(2)
 }

@@ -118,7 +118,7 @@ func TestAWebSocketIsClosedWith1012BetweenTwoFrames(t *testing.T) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
-		open, closed := h.Drain(ctx)
+		open, closed := h.Drain(ctx, 0)
 		drained <- [2]int{open, closed}
 	}()
 	for {
@@ -152,7 +152,7 @@ func TestAnIdleWebSocketIsClosedWith1012(t *testing.T) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		defer cancel()
-		h.Drain(ctx)
+		h.Drain(ctx, 0)
 	}()
 	if opcode, payload := readFrame(t, r); opcode != 8 || payload[:2] != "\x03\xf4" {
 		t.Errorf("%d %q", opcode, payload)
@@ -179,7 +179,7 @@ func TestADrainIsNotHeldUpByAWebSocketThatIsStuck(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		begun := time.Now()
-		if _, closed := h.Drain(ctx); closed != 1 || time.Since(begun) > 6*time.Second {
+		if _, closed := h.Drain(ctx, 0); closed != 1 || time.Since(begun) > 6*time.Second {
 			t.Errorf("%d closed after %v", closed, time.Since(begun))
 		}
 	}
@@ -216,7 +216,7 @@ func TestADrainWaitsForWhatIsOpenAndClosesWhatIsIdle(t *testing.T) {
 	go func() { _, body := h.do(request("GET", "/wait", nil)); slow <- body }()
 	eventually(t, "request", func() bool { return h.Stats().Open == 1 })
 	drained := make(chan int, 1)
-	go func() { open, _ := h.Drain(context.Background()); drained <- open }()
+	go func() { open, _ := h.Drain(context.Background(), 0); drained <- open }()
 	time.Sleep(50 * time.Millisecond)
 	resp, body := h.do(request("GET", "/late", nil))
 	if body != "done" || !resp.Close {

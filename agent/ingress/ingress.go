@@ -59,8 +59,10 @@ type Ingress struct {
 	shares    shares
 
 	open, upgraded, total, last, moved atomic.Int64
-	draining                           atomic.Bool
-	heir                               atomic.Pointer[Heir]
+	draining, closing                  atomic.Bool
+	// only is the run whose requests are served, where who asks has to name it; nil: whoever reaches the ingress is right.
+	only atomic.Pointer[string]
+	heir atomic.Pointer[Heir]
 
 	mu        sync.Mutex
 	tunnels   map[*tunnel]struct{}
@@ -117,8 +119,37 @@ func (in *Ingress) Stats() Stats {
 	return s
 }
 
+// RunField is how the proxy says which run of which app it means, `<app>/<run>`, where the ingress has an address that
+// may be another's by the time that a request arrives.
+const RunField = "X-Vibed-Run"
+
+// Only serves requests alone that name this run; with "", nobody's. Others are answered 421, and not counted: they are
+// somebody else's.
+func (in *Ingress) Only(run string) { in.only.Store(&run) }
+
+// Closing tells the proxy with each answer not to send another request on that connection, or takes it back: the app's
+// name leads elsewhere, and whoever still comes by a kept connection is served once more.
+func (in *Ingress) Closing(yes bool) { in.closing.Store(yes) }
+
+// meant tells whether a request is this run's, and takes out of it what only concerned the hop before.
+func (in *Ingress) meant(r *http.Request) bool {
+	only := in.only.Load()
+	if only == nil {
+		return true
+	}
+	said := r.Header[RunField]
+	delete(r.Header, RunField)
+	return *only != "" && len(said) == 1 && said[0] == *only
+}
+
 // ServeHTTP counts a request for as long as it is in any way unfinished, and relays it.
 func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !in.meant(r) {
+		w.Header().Set("Connection", "close")
+		unread.Discard(w, r, unread.Quiet)
+		refuse(w, http.StatusMisdirectedRequest, "AnotherRun", "The run that is meant is not here, or not any more.", true)
+		return
+	}
 	in.total.Add(1)
 	in.last.Store(time.Now().UnixNano())
 	open := in.open.Add(1)
@@ -130,7 +161,7 @@ func (in *Ingress) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// A request that begins here after the hand-over is the heir's, whatever connection it came by.
 	heir := in.heir.Load()
-	if heir != nil || in.draining.Load() && r.ProtoMajor == 1 {
+	if heir != nil || (in.draining.Load() || in.closing.Load()) && r.ProtoMajor == 1 {
 		// Not a refusal: this request is served, the proxy only learns not to send another on this connection.
 		w.Header().Set("Connection", "close")
 	}
@@ -164,10 +195,11 @@ func (in *Ingress) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Drain serves on until the last request and the last WebSocket are done or ctx ends. WebSockets that are left get close
-// code 1012; then the listener and the idle connections are closed. It returns how many requests were still open, and
+// Drain serves on until the last request and the last WebSocket are done and nothing has come for the time that is given
+// (less than quietPeriod counts as that), or ctx ends. WebSockets that are left get close code 1012; then the listener and the idle connections are closed. It returns how many requests were still open, and
 // how many WebSockets it closed.
-func (in *Ingress) Drain(ctx context.Context) (open, closedWebSockets int) {
+func (in *Ingress) Drain(ctx context.Context, calm time.Duration) (open, closedWebSockets int) {
+	calm = max(calm, quietPeriod)
 	in.draining.Store(true)
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
@@ -177,7 +209,7 @@ wait:
 		now := time.Now()
 		if total := in.total.Load(); total != seen || in.open.Load() != 0 || in.upgraded.Load() != 0 || in.unsettled() {
 			quiet, seen = now, total
-		} else if now.Sub(quiet) >= quietPeriod {
+		} else if now.Sub(quiet) >= calm {
 			break
 		}
 		select {

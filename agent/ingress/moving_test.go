@@ -357,7 +357,7 @@ func TestNoRequestFailsAndNoneIsStaleWhileVersionsChange(t *testing.T) {
 		drains.Add(1)
 		go func() {
 			defer drains.Done()
-			before.Drain(context.Background())
+			before.Drain(context.Background(), 0)
 			draining.Delete(before)
 			before.Close()
 		}()

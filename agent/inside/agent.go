@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +30,7 @@ type agent struct {
 	out          *output
 	relay        *relay
 	init         bool
+	ours         map[int]bool  // ports of the supervisor, where it shares the sandbox's network
 	builder      bool          // it runs jobs, and no app
 	nobodyLeft   chan struct{} // a token whenever children were reaped
 
@@ -72,6 +75,8 @@ func Main(args []string) int {
 	uid := flags.Int("uid", defaultUID, "uid and gid of the app")
 	zygotes := flags.String("zygotes", "/etc/vibed/zygotes.json", "warm processes of the template")
 	env := flags.String("env", "/etc/vibed/env.json", "environment variables of the template")
+	alone := flags.Bool("alone", false, "nothing runs in this pid namespace but the sandbox and its supervisor, which is its init")
+	ours := flags.String("ours", "", "ports that listen and are not the app's, separated by commas")
 	registry := flags.String("registry", "", "the socket of the registry gate, in a builder sandbox")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -89,8 +94,13 @@ func Main(args []string) int {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetDumpable, 0, 0)
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
 
-	a := &agent{appDir: *appDir, home: *home, hosts: *hosts, who: identity(*uid), reaper: newReaper(), out: newOutput(), relay: &relay{},
-		init: os.Getpid() == 1, state: "warm", nobodyLeft: make(chan struct{}, 1), done: make(chan struct{})}
+	a := &agent{appDir: *appDir, home: *home, hosts: *hosts, who: identity(*uid), reaper: newReaper(), out: newOutput(), relay: &relay{}, ours: map[int]bool{},
+		init: os.Getpid() == 1 || *alone, state: "warm", nobodyLeft: make(chan struct{}, 1), done: make(chan struct{})}
+	for port := range strings.SplitSeq(*ours, ",") {
+		if n, err := strconv.Atoi(port); err == nil {
+			a.ours[n] = true
+		}
+	}
 	a.relay.again = a.look
 	a.relay.tell = func(text string) { a.out.system("%s", text) }
 	a.reaper.onReaped = func() {

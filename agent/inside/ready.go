@@ -134,13 +134,12 @@ func portsOf(open []socket) []int {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// sockets lists the sandbox's sockets, without those of uids that are not the app's where the agent is not alone (tests).
+// sockets lists the sandbox's sockets, without its supervisor's where that has some, and without those of uids that are
+// not the app's where the agent is not alone (tests).
 func (a *agent) sockets() []socket {
-	all := table()
-	if a.init {
-		return all
-	}
-	return slices.DeleteFunc(all, func(s socket) bool { return s.state == stateListening && s.uid != a.who.UID })
+	return slices.DeleteFunc(table(), func(s socket) bool {
+		return s.state == stateListening && (a.ours[int(s.addr.Port())] || !a.init && s.uid != a.who.UID)
+	})
 }
 
 // serveOn relays to a port from now on; held, if there is one, is a connection that the app has already taken.

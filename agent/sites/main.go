@@ -67,15 +67,20 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
+	own.Info("serving sites with rules", "socket", config.Socket)
+	return serve(listener, New(config))
+}
+
+// serve answers until SIGTERM or SIGINT.
+func serve(listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
-		Handler:           New(config),
+		Handler:           handler,
 		ErrorLog:          slog.NewLogLogger(own.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 30 * time.Second,
 		// longer than Caddy keeps a connection that is idle: it is never closed under a request
 		IdleTimeout:    5 * time.Minute,
 		MaxHeaderBytes: 1 << 20,
 	}
-	own.Info("serving sites with rules", "socket", config.Socket)
 	stop, done := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer done()
 	ended := make(chan struct{})

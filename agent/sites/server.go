@@ -25,11 +25,15 @@ const (
 type Server struct {
 	config Config
 	known  known
+	// find says in which folder the site is that a request means, and what is known of it.
+	find func(*http.Request) (string, *facts, error)
 }
 
 // New is a server of the sites below `config.Apps`.
 func New(config Config) *Server {
-	return &Server{config: config, known: known{most: kept, apps: map[string]*entry{}}}
+	s := &Server{config: config, known: known{most: kept, apps: map[string]*entry{}}}
+	s.find = func(r *http.Request) (string, *facts, error) { return s.marked(r.Header.Get(siteHeader)) }
+	return s
 }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +41,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	unread.Discard(w, r, unread.Longest)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache")
-	folder, facts, err := s.find(r.Header.Get(siteHeader))
+	folder, facts, err := s.find(r)
 	refuseShortage(err)
 	if err != nil {
 		// a switch has just taken it away; the next request finds the next one
@@ -57,8 +61,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(&visit{w, r, facts, files{root, s.config, facts.Encoded}, path.Clean("/" + r.URL.Path), ""}).answer()
 }
 
-// find looks up which folder a marker leads to, and what is known of the site there.
-func (s *Server) find(marker string) (string, *facts, error) {
+// marked looks up which folder a marker leads to, and what is known of the site there.
+func (s *Server) marked(marker string) (string, *facts, error) {
 	clean := path.Clean("/" + marker)
 	if marker == "" || strings.Count(clean, "/") != 2 {
 		return "", nil, fmt.Errorf("%q is no marker", marker)

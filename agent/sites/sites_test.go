@@ -220,7 +220,7 @@ func TestWhatIsKeptOfSitesIsBoundedAndLargeOnesDisplaceNoSmallOnes(t *testing.T)
 	server, apps := keepLittle(t)
 	find := func(app, run string) *facts {
 		t.Helper()
-		_, facts, err := server.find("/" + app + "/" + run)
+		_, facts, err := server.marked("/" + app + "/" + run)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestOfAnAppWhoseSiteHasASuccessorOnlyThatStaysKnown(t *testing.T) {
 	server, apps := keepLittle(t)
 	for _, run := range []string{"1", "2", "3"} {
 		siteOf(t, apps, "a", run, tightly/3)
-		if _, _, err := server.find("/a/" + run); err != nil {
+		if _, _, err := server.marked("/a/" + run); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -264,7 +264,7 @@ func TestManyWhoAskForASiteAtOnceHaveItReadOnce(t *testing.T) {
 	found := make(chan *facts, 20)
 	for range cap(found) {
 		go func() {
-			_, facts, _ := server.find("/a/1")
+			_, facts, _ := server.marked("/a/1")
 			found <- facts
 		}()
 	}

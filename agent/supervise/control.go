@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"os"
@@ -22,9 +23,11 @@ const (
 	writeTimeout = 2 * time.Second
 )
 
-// control serves DIR/ctl.sock: JSON lines, requests and their answers, and events for everyone.
+// control answers who may ask: JSON lines, requests and their answers, and events for everyone.
 type control struct {
-	s        *sandbox
+	s    *sandbox
+	more Ops
+	// path and listener are those of DIR/ctl.sock, where there is one.
 	path     string
 	listener *net.UnixListener
 
@@ -44,14 +47,31 @@ type client struct {
 	wrote  chan struct{}
 }
 
+// Ops are operations that somebody adds to those of every supervisor. Each is given the request's line.
+type Ops map[string]Op
+
+// Op is one of them. What follows of the connection may be read by it where Reads is set: the next request is read when it
+// has returned.
+type Op struct {
+	Do    func(line []byte, following io.Reader) (any, error)
+	Reads bool
+}
+
+func newControl(s *sandbox) *control {
+	c := &control{s: s, clients: map[*client]struct{}{}}
+	s.state.announce = func(state []byte) { c.broadcast(stateEvent(state)) }
+	s.events = func(event any) { c.broadcast(encode(event)) }
+	return c
+}
+
+// serveControl has everybody asked who may connect to the socket at path.
 func serveControl(path string, s *sandbox) (*control, error) {
 	l, err := listenUnix(path, 0o600, owner{os.Geteuid(), os.Getegid()})
 	if err != nil {
 		return nil, err
 	}
-	c := &control{s: s, path: path, listener: l, clients: map[*client]struct{}{}}
-	s.state.announce = func(state []byte) { c.broadcast(stateEvent(state)) }
-	s.events = func(event any) { c.broadcast(encode(event)) }
+	c := newControl(s)
+	c.path, c.listener = path, l
 	go c.accept()
 	return c, nil
 }
@@ -68,11 +88,12 @@ func (c *control) accept() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		go c.serve(conn)
+		go c.serve(conn, bufio.NewReaderSize(conn, 64<<10))
 	}
 }
 
-func (c *control) serve(conn net.Conn) {
+// serve holds a conversation with a client, of which lines may have read ahead.
+func (c *control) serve(conn net.Conn, lines *bufio.Reader) {
 	k := &client{
 		conn: conn, out: make(chan []byte, outbox), slots: make(chan struct{}, maxPending),
 		gone: make(chan struct{}), wrote: make(chan struct{}),
@@ -95,7 +116,6 @@ func (c *control) serve(conn net.Conn) {
 		c.mu.Unlock()
 		k.close()
 	}()
-	lines := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		line, err := readLine(lines)
 		if errors.Is(err, errLineTooLong) {
@@ -103,7 +123,7 @@ func (c *control) serve(conn net.Conn) {
 			continue
 		}
 		if len(bytes.TrimSpace(line)) > 0 {
-			c.request(k, line)
+			c.request(k, line, lines)
 		}
 		if err != nil {
 			return
@@ -122,6 +142,7 @@ type request struct {
 	ID        json.RawMessage `json:"id"`
 	Op        string          `json:"op"`
 	DeadlineS *float64        `json:"deadline_s"`
+	CalmS     *float64        `json:"calm_s"`
 	GraceS    *float64        `json:"grace_s"`
 	To        string          `json:"to"`
 	Socket    string          `json:"socket"`
@@ -129,7 +150,7 @@ type request struct {
 }
 
 // request answers one line, when it is done; the next one is read meanwhile.
-func (c *control) request(k *client, line []byte) {
+func (c *control) request(k *client, line []byte, following io.Reader) {
 	var head request
 	if err := json.Unmarshal(line, &head); err != nil {
 		k.send(encode(reply{ID: head.ID, Error: faultf("BadRequest", "not a request: %v", err)}))
@@ -143,20 +164,28 @@ func (c *control) request(k *client, line []byte) {
 	}
 	c.pending.Add(1)
 	k.asked.Add(1)
-	go func() {
+	answer := func() {
 		defer c.pending.Done()
 		defer k.asked.Done()
-		ok, err := c.perform(&head, line)
+		ok, err := c.perform(&head, line, following)
 		answer := reply{ID: head.ID, OK: ok}
 		if err != nil {
 			answer = reply{ID: head.ID, Error: asFault(err)}
 		}
 		<-k.slots
 		k.send(encode(answer))
-	}()
+	}
+	if c.more[head.Op].Reads {
+		answer()
+	} else {
+		go answer()
+	}
 }
 
-func (c *control) perform(asked *request, line []byte) (any, error) {
+func (c *control) perform(asked *request, line []byte, following io.Reader) (any, error) {
+	if op, ok := c.more[asked.Op]; ok {
+		return op.Do(line, following)
+	}
 	switch asked.Op {
 	case "status":
 		return c.s.state.get(), nil
@@ -167,7 +196,7 @@ func (c *control) perform(asked *request, line []byte) (any, error) {
 		}
 		return c.s.run(&req)
 	case "drain":
-		return c.s.drain(*or(asked.DeadlineS, 60))
+		return c.s.drain(*or(asked.DeadlineS, 60), *or(asked.CalmS, 0))
 	case "hand_over":
 		return c.s.handOver(asked.To, asked.Socket, asked.Order)
 	case "stop":
@@ -218,8 +247,10 @@ func (c *control) broadcast(message []byte) {
 // end answers what is still asked, gives the last event time to be read, and closes the socket.
 func (c *control) end() {
 	within(writeTimeout, c.pending.Wait)
-	c.listener.Close()
-	os.Remove(c.path)
+	if c.listener != nil {
+		c.listener.Close()
+		os.Remove(c.path)
+	}
 	c.mu.Lock()
 	left := make([]*client, 0, len(c.clients))
 	for k := range c.clients {

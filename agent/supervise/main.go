@@ -33,7 +33,7 @@ func Main(args []string) int {
 		log.Print(err)
 		return 2
 	}
-	terminate := independent()
+	terminate := Independent()
 	dir, err := filepath.Abs(filepath.Dir(args[0]))
 	if err != nil {
 		log.Print(err)
@@ -55,9 +55,9 @@ func Main(args []string) int {
 	return 0
 }
 
-// independent cuts what would tie this process to the one that started it, and makes it the parent of last resort of all
+// Independent cuts what would tie this process to the one that started it, and makes it the parent of last resort of all
 // that its sandbox leaves behind. It returns the channel on which requests to end arrive.
-func independent() <-chan os.Signal {
+func Independent() <-chan os.Signal {
 	// It fails when we lead a group already, that is, when the controller has done it.
 	syscall.Setsid()
 	syscall.Umask(0o022)

@@ -7,9 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -53,12 +51,14 @@ type runTimings struct {
 	Claim  float64 `json:"claim"`
 	Inject float64 `json:"inject"`
 	Start  float64 `json:"start"`
+	// Fetch is what getting the source and what was installed for it took, where that is done here (agent/pod).
+	Fetch float64 `json:"fetch,omitempty"`
 }
 
 // run claims the sandbox for one version of one app and starts it. It works once; a sandbox whose run failed is of no use
 // to anybody, and is ended.
 func (s *sandbox) run(req *runRequest) (*runAnswer, error) {
-	if err := req.check(s.spec.Kind); err != nil {
+	if err := s.check(req); err != nil {
 		return nil, err
 	}
 	if s.state.get().State != stateWarm || !s.claimed.CompareAndSwap(false, true) {
@@ -81,9 +81,10 @@ func (s *sandbox) run(req *runRequest) (*runAnswer, error) {
 	return answer, nil
 }
 
-func (req *runRequest) check(kind string) error {
+func (s *sandbox) check(req *runRequest) error {
+	kind := s.spec.Kind
 	switch {
-	case req.AppID == "" || !filepath.IsAbs(req.Socket) || !filepath.IsAbs(req.LogDir):
+	case req.AppID == "" || !filepath.IsAbs(req.LogDir) || s.door.needsPath() && !filepath.IsAbs(req.Socket):
 		return faultf("BadRequest", "run needs app_id, and absolute paths as socket and log_dir")
 	case kind == kindAgent && (!filepath.IsAbs(req.Source) || len(req.Start) == 0):
 		return faultf("BadRequest", "run needs source and start for this kind of sandbox")
@@ -138,8 +139,8 @@ func (s *sandbox) runClaimed(req *runRequest) (*runAnswer, error) {
 		within(cleanupTimeout, func() { <-s.exited })
 		return &runAnswer{Port: port, Timings: timings}, nil
 	}
-	if err := s.openIngress(req.Socket); err != nil {
-		return nil, faultf("StartFailed", "the ingress socket cannot be opened: %v", err)
+	if err := s.openIngress(s.state.get().Run); err != nil {
+		return nil, faultf("StartFailed", "the ingress cannot be opened: %v", err)
 	}
 	s.stage("listening", begun)
 	running := s.state.update(func(st *state) bool {
@@ -402,32 +403,19 @@ func (s *sandbox) beginning(answer string, failed bool) {
 	s.log.Load().system("%s%s", said, answer)
 }
 
-func (s *sandbox) openIngress(path string) error {
-	l, err := listenUnix(path, 0o660, s.spec.SocketOwner)
+// openIngress has the app served from where its run says.
+func (s *sandbox) openIngress(run *runState) error {
+	in, err := s.door.open(run)
 	if err != nil {
 		return err
 	}
-	inherited, err := listenUnix(filepath.Join(s.dir, connectionsSocket), 0o600, owner{os.Geteuid(), os.Getegid()})
-	if err != nil {
-		l.Close()
-		return err
-	}
-	in := ingress.New(s.app, nil)
-	in.Watch(s.beginning)
 	s.mu.Lock()
 	s.ingress = in
 	s.mu.Unlock()
-	go func() {
-		if err := in.Serve(l); err != nil {
-			log.Printf("ingress: %v", err)
-		}
-		inherited.Close()
-	}()
-	go in.Inherit(inherited)
 	if s.died.Err() != nil {
 		// finish may have looked for an ingress just before there was one.
 		in.Close()
-		os.Remove(path)
+		s.door.shut(run)
 		return fmt.Errorf("the sandbox has ended")
 	}
 	return nil

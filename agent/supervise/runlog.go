@@ -64,6 +64,8 @@ type runLog struct {
 	closing bool
 	wake    chan struct{}
 	ended   chan struct{}
+	kept    kept
+	grown   chan struct{} // made by who waits, closed when there is more to read
 
 	// Below: the writer's own.
 	file *os.File
@@ -87,6 +89,7 @@ func openRunLog(dir string, who owner) (*runLog, error) {
 	if err := l.open(); err != nil {
 		return nil, err
 	}
+	l.kept.seq = l.seq
 	go l.write()
 	return l, nil
 }
@@ -289,6 +292,7 @@ func (l *runLog) write() {
 					if l.file != nil {
 						l.file.Close()
 					}
+					l.tellGrown(func(k *kept) { k.complete = true })
 					return
 				}
 				break
@@ -317,8 +321,11 @@ func (l *runLog) writeBatch(batch []logLine) {
 			if reported {
 				l.lost-- // the line that was to tell about the lost ones is none of them
 			}
-		} else if reported {
-			l.lost = 0
+		} else {
+			l.tellGrown(func(k *kept) { k.seq = l.seq })
+			if reported {
+				l.lost = 0
+			}
 		}
 		reported = false
 		chunk, first, count = chunk[:0], l.seq, 0
@@ -366,10 +373,12 @@ func (l *runLog) rotate() {
 		// The bound on the disk matters more than the old lines.
 		l.file.Truncate(0)
 		l.size = 0
+		l.tellGrown(func(k *kept) { k.generation += 2 })
 		return
 	}
 	l.file.Close()
 	l.file, l.size = nil, 0
+	l.tellGrown(func(k *kept) { k.generation++ })
 }
 
 func encodeLine(seq int64, line logLine) []byte {

@@ -41,6 +41,7 @@ type sandbox struct {
 	spawn   *spawner
 	oomBase int
 
+	door   door
 	agent  *socketClient // or the worker's admin socket
 	app    func(context.Context) (net.Conn, error)
 	boot   *bootLog
@@ -77,6 +78,7 @@ func newSandbox(spec *spec, dir string) *sandbox {
 		boot:   openBootLog(filepath.Join(dir, "boot.log")),
 		booted: make(chan struct{}), followed: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{}),
 	}
+	s.door = socketDoor{s}
 	s.died, s.dead = context.WithCancel(context.Background())
 	s.state = newStateFile(filepath.Join(dir, "state.json"), state{
 		ID: spec.ID, Driver: spec.Driver, Template: spec.Template, TemplateDigest: spec.TemplateDigest, State: stateBooting,
@@ -260,7 +262,7 @@ func (s *sandbox) finish(status *syscall.WaitStatus) {
 	in := s.front()
 	// First of all: the proxy must not send more here, and what is open must learn that there is no answer.
 	if run := s.state.get().Run; run != nil {
-		os.Remove(run.Socket)
+		s.door.shut(run)
 	}
 	closed := make(chan struct{})
 	go func() {

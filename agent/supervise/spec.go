@@ -47,11 +47,18 @@ func loadSpec(path string) (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &spec{BootTimeoutS: 20}
-	if err := json.Unmarshal(data, s); err != nil {
+	s, err := readSpec(data)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	return s, nil
+}
+
+func readSpec(data []byte) (*spec, error) {
+	s := &spec{BootTimeoutS: 20}
+	err := json.Unmarshal(data, s)
 	switch {
+	case err != nil:
 	case s.ID == "" || len(s.Command) == 0:
 		err = errors.New("id and command are required")
 	case s.Kind == kindAgent && (s.AgentSocket == "" || s.AppSocket == ""):
@@ -62,7 +69,7 @@ func loadSpec(path string) (*spec, error) {
 		err = fmt.Errorf("kind %q is neither agent nor worker", s.Kind)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if string(s.Confine) == "null" {
 		s.Confine = nil

@@ -40,6 +40,8 @@ type state struct {
 	Port           *int      `json:"port"`
 	WarmAt         *float64  `json:"warm_at"`
 	StartedAt      *float64  `json:"started_at"`
+	// Isolation is what the sandbox was measured to stand in, where its supervisor stands in it too (agent/pod).
+	Isolation any `json:"isolation,omitempty"`
 }
 
 type runState struct {

@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"context"
-	"os"
 	"syscall"
 	"time"
 )
@@ -54,7 +53,8 @@ func (s *sandbox) end(grace time.Duration) {
 }
 
 // drain lets what is open finish, then stops the app; it returns before the stop. Whoever asks again gets the same answer.
-func (s *sandbox) drain(deadlineS float64) (drainResult, error) {
+// calmS is for how many seconds nothing may have come.
+func (s *sandbox) drain(deadlineS, calmS float64) (drainResult, error) {
 	in := s.front()
 	if in == nil {
 		return drainResult{}, faultf("NotRunning", "nothing runs here to drain")
@@ -64,11 +64,11 @@ func (s *sandbox) drain(deadlineS float64) (drainResult, error) {
 		go func() {
 			ctx, cancel := context.WithTimeout(s.died, time.Duration(max(0, min(deadlineS, 86400))*float64(time.Second)))
 			defer cancel()
-			s.drainEnd.Open, s.drainEnd.Closed = in.Drain(ctx)
+			s.drainEnd.Open, s.drainEnd.Closed = in.Drain(ctx, time.Duration(max(0, min(calmS, 60))*float64(time.Second)))
 			if l := s.log.Load(); l != nil {
 				l.system("drained: %d requests open at the end, %d WebSockets closed", s.drainEnd.Open, s.drainEnd.Closed)
 			}
-			os.Remove(s.state.get().Run.Socket)
+			s.door.shut(s.state.get().Run)
 			close(s.drained)
 			s.stop(drainGrace)
 		}()
