@@ -133,6 +133,11 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         "visitor",
         True,
     ),
+    "AnotherRun": (
+        "Of the ingress of a pod: the address is another run's by now, or nobody's yet. The router asks the right one.",
+        "vibeD",
+        True,
+    ),
     "TooManyOpenRequests": (
         "Of the ingress: 2,048 requests and WebSockets of this app are open already, or half as many of your address.",
         "app",
@@ -158,11 +163,19 @@ SUPERVISOR_CODES = frozenset(
         "AlreadyInjected",
         "AlreadyStarted",
         "BadRequest",
+        "ClaimRefused",
+        "LayerDamaged",
         "LogsTaken",
+        "NotClaimed",
+        "NotProven",
         "NotRunning",
+        "SourceDamaged",
+        "SourceTooLarge",
+        "SourceUnavailable",
         "StopTimeout",
         "TooManyRequests",
         "UnknownOp",
+        "WrongToken",
     }
 )
 """Of the wire between controller, supervisor and agent (supervisor.md); no client sees them."""
