@@ -1,0 +1,202 @@
+{{/* What several templates say alike. Names are fixed (the processes find each other by them): one vibeD a namespace. */}}
+
+{{/* Labels of everything; takes [root, component]. */}}
+{{- define "vibed.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "vibed.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* What selects a process' pods; takes [root, component]. */}}
+{{- define "vibed.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: vibed
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* An image of vibeD; takes [root, name]. The tag is the chart's appVersion and nothing else. */}}
+{{- define "vibed.image" -}}
+{{- $root := index . 0 -}}
+{{ printf "%s/%s:%s" (trimSuffix "/" $root.Values.images.registry) (index . 1) $root.Chart.AppVersion }}
+{{- end }}
+
+{{- define "vibed.port" -}}
+{{- if .Values.port }}{{ int .Values.port }}{{ else if ne .Values.tls.mode "none" }}443{{ else if eq .Values.domain "localhost" }}18080{{ else }}80{{ end }}
+{{- end }}
+
+{{/* What may not be, although each value by itself may. */}}
+{{- define "vibed.validated" -}}
+{{- if eq .Values.sandboxes.namespace .Release.Namespace }}
+{{- fail "sandboxes.namespace must be another namespace than the release's: hostile pods are not beside the control plane's Secrets" }}
+{{- end }}
+{{- if and (eq .Values.tls.mode "secret") (not .Values.tls.secretName) }}
+{{- fail "tls.mode is `secret`: name it in tls.secretName" }}
+{{- end }}
+{{- if and (eq .Values.tls.mode "acme-dns") (not .Values.tls.acme.provider) }}
+{{- fail "tls.mode is `acme-dns`: name the DNS provider in tls.acme.provider, and its credentials in tls.acme.credentialsSecret" }}
+{{- end }}
+{{- if and (ne .Values.tls.mode "none") (eq .Values.domain "localhost") }}
+{{- fail "a certificate needs a domain of yours: set domain" }}
+{{- end }}
+{{- end }}
+
+{{/* A value as TOML. `toToml` would write 50 as 50.0, since Helm's numbers are floats. */}}
+{{- define "vibed.toml" -}}
+{{- if kindIs "map" . -}}
+{ {{- range $i, $key := keys . | sortAlpha }}{{ if $i }},{{ end }} {{ $key | toJson }} = {{ include "vibed.toml" (get $ $key) }}{{ end }} }
+{{- else if kindIs "slice" . -}}
+[{{ range $i, $item := . }}{{ if $i }}, {{ end }}{{ include "vibed.toml" $item }}{{ end }}]
+{{- else if or (kindIs "float64" .) (kindIs "int64" .) (kindIs "int" .) -}}
+{{- if eq (float64 .) (float64 (int64 .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- else -}}
+{{ toJson . }}
+{{- end }}
+{{- end }}
+
+{{/* What the processes share of a pod's specification; takes [root, component]. */}}
+{{- define "vibed.pod" -}}
+{{- $root := index . 0 -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with $root.Values.images.pullSecrets }}
+imagePullSecrets: {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* One pod a node, and one a zone, where there are several; takes [root, component]. */}}
+{{- define "vibed.spread" -}}
+topologySpreadConstraints:
+{{- range tuple "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "vibed.selector" $ | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- end }}
+
+{{- define "vibed.confined" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Environment of every process of vibeD. */}}
+{{- define "vibed.environment" -}}
+- {name: VIBED_SUBSTRATE, value: kubernetes}
+- {name: VIBED_CONFIG, value: /etc/vibed/vibed.toml}
+- {name: VIBED_HOME, value: /var/lib/vibed}
+- {name: VIBED_APPS_NAMESPACE, value: {{ .Values.sandboxes.namespace }}}
+- name: VIBED_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: VIBED_POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: VIBED_POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end }}
+
+{{/* Credentials of the bucket. */}}
+{{- define "vibed.s3" -}}
+{{- with .Values.sources.s3.existingSecret }}
+{{- range tuple "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.sources.s3.existingSecret }}, key: {{ . }}}}
+{{- end }}
+- name: AWS_SESSION_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SESSION_TOKEN, optional: true}}
+{{- end }}
+{{- end }}
+
+{{- define "vibed.mounts" -}}
+- {name: config, mountPath: /etc/vibed/vibed.toml, subPath: vibed.toml, readOnly: true}
+- {name: home, mountPath: /var/lib/vibed}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "vibed.volumes" -}}
+- name: config
+  configMap: {name: vibed-config}
+- name: home
+  emptyDir: {sizeLimit: 2Gi}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- end }}
+
+{{/* The name of a Secret: the chart's own, or the one that the values name. */}}
+{{- define "vibed.secret.wire" -}}{{ .Values.secrets.wire | default "vibed-wire" }}{{- end }}
+{{- define "vibed.secret.claims" -}}{{ .Values.secrets.claims | default "vibed-claims" }}{{- end }}
+{{- define "vibed.secret.keys" -}}{{ .Values.secrets.keys | default "vibed-keys" }}{{- end }}
+
+{{/* A ServiceAccount; takes [root, component, name, annotations]. Tokens are mounted where a pod says so, nowhere else. */}}
+{{- define "vibed.serviceaccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ index . 2 }}
+  labels: {{- include "vibed.labels" . | nindent 4 }}
+  {{- with index . 3 }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+
+{{/* The ServiceAccount's token, for the containers that talk to the API server. */}}
+{{- define "vibed.token.volume" -}}
+- name: token
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3607}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
+{{- define "vibed.token.mount" -}}
+- {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end }}
+
+{{/* Binds a Role to a ServiceAccount of the release's namespace; takes [root, component, name, namespace]. */}}
+{{- define "vibed.rolebinding" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ index . 2 }}
+  namespace: {{ index . 3 }}
+  labels: {{- include "vibed.labels" . | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ index . 2 }}}
+subjects:
+  - {kind: ServiceAccount, name: {{ index . 2 }}, namespace: {{ (index . 0).Release.Namespace }}}
+{{- end }}
+
+{{/* A PodDisruptionBudget that lets a node be drained, one pod at a time; takes [root, component, name]. */}}
+{{- define "vibed.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ index . 2 }}
+  labels: {{- include "vibed.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "vibed.selector" . | nindent 6 }}
+{{- end }}

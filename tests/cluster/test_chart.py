@@ -1,0 +1,618 @@
+"""The Helm chart: what its values may be, what it makes of them, and what the API server and its accounts say to that.
+
+Helm is the real one, and so is the API server; nodes are fake, so pods are Ready without a process and Jobs are done at
+once. What its pods do on a real node is told elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from tests.cluster import binaries
+from tests.cluster.cluster import Cluster, Refused
+from tests.prepare import home
+from vibed import __version__
+from vibed.config import load
+
+CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "vibed"
+BASE = {"sources": {"s3": {"bucket": "vibed-sources", "endpoint": "https://s3.example.com:7070"}}}
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+Values = Mapping[str, Any]
+Asked = tuple[str, str, str]
+"""Verb, resource, where."""
+
+EVERYTHING: Values = {
+    "domain": "apps.example.com",
+    "images": {"pullSecrets": ["pull"], "pullPolicy": "Never"},
+    "sources": {"s3": {"existingSecret": "bucket"}},
+    "sandboxes": {
+        "runtimeClass": "kata-fc",
+        "nodeSelector": {"pool": "sandboxes"},
+        "tolerations": [{"key": "sandboxes", "operator": "Exists", "effect": "NoSchedule"}],
+        "templates": ["python-313", "node-24"],
+        "pools": {"python-313": 10},
+    },
+    "tls": {"mode": "acme-dns", "acme": {"provider": "rfc2136", "credentialsSecret": "dns", "email": "a@example.com"}},
+    "router": {"service": {"type": "NodePort", "nodePort": 30080, "nodePortTls": 30443}},
+    "ingress": {"enabled": True, "className": "nginx", "tlsSecretName": "wildcard"},
+    "network": {
+        "sourceStore": {"to": [{"ipBlock": {"cidr": "10.0.7.4/32"}}], "ports": [7070], "dns": True},
+        "monitoring": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    },
+    "config": {"drain_s": 30.5, "max_files": 5000, "reserved_names": ["status"], "registries": {"go": "off"}},
+    "serviceAccountAnnotations": {"api": {"iam": "x"}},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "priorityClassName": "system-cluster-critical",
+    "monitoring": {"dashboards": True},
+}
+
+_numbers = count(1)
+
+
+class HelmFailed(Exception):
+    """Helm ended with an error; its words."""
+
+
+@dataclass(frozen=True)
+class Helm:
+    """The program, and the cluster that it is pointed at (none: it only makes text)."""
+
+    program: Path
+    folder: Path
+    cluster: Cluster | None = None
+
+    def __call__(self, *arguments: str, values: Values | None = None) -> str:
+        """What Helm prints. `values` are laid over BASE. Raises HelmFailed."""
+        argv = [str(self.program), *arguments]
+        if values is not None:
+            path = self.folder / f"values-{next(_numbers)}.json"
+            path.write_text(json.dumps(_laid_over(BASE, values)))
+            argv += ["--values", str(path)]
+        env = {"HOME": str(self.folder), "PATH": "/usr/bin:/bin"}
+        if self.cluster is not None:
+            env["KUBECONFIG"] = str(self.cluster.config)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=100, env=env)
+        if done.returncode != 0:
+            raise HelmFailed(done.stderr.strip())
+        return done.stdout
+
+    def template(self, values: Values = {}, *, namespace: str = "vibed") -> list[Any]:  # noqa: B006
+        """The objects that the chart makes of values, hooks too."""
+        text = self("template", "vibed", str(CHART), "--namespace", namespace, "--skip-tests", values=values)
+        return [found for found in yaml.safe_load_all(text) if found]
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _laid_over(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)
+    }
+    return {**below, **above, **both}
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    try:
+        programs = binaries.programs(binaries.CONTROL_PLANE, home())
+    except binaries.NotBuilt as missing:
+        pytest.skip(str(missing))
+    return Helm(programs / "helm", tmp_path_factory.mktemp("helm"))
+
+
+@dataclass(frozen=True)
+class Release:
+    """vibeD as Helm installed it."""
+
+    helm: Helm
+    cluster: Cluster
+    namespace: str
+
+    @property
+    def apps(self) -> str:
+        return f"{self.namespace}-apps"
+
+    def values(self, more: Values = {}) -> Values:  # noqa: B006
+        return _laid_over({"sandboxes": {"namespace": self.apps}}, more)
+
+    def install(self, more: Values = {}) -> str:  # noqa: B006
+        return self._helm("install", str(CHART), "--wait", "--timeout", "90s", values=self.values(more))
+
+    def upgrade(self, more: Values = {}) -> str:  # noqa: B006
+        return self._helm("upgrade", str(CHART), "--wait", "--timeout", "90s", values=self.values(more))
+
+    def _helm(self, verb: str, *arguments: str, values: Values | None = None) -> str:
+        return self.helm(verb, "vibed", *arguments, "--namespace", self.namespace, values=values)
+
+    def rollback(self) -> str:
+        return self._helm("rollback", "--wait", "--timeout", "90s")
+
+    def uninstall(self) -> str:
+        return self._helm("uninstall", "--wait", "--timeout", "90s")
+
+    def secrets(self) -> dict[str, dict[str, str]]:
+        """What vibeD's own Secrets hold."""
+        found = self.cluster.get("secrets", "-n", self.namespace, "-l", "app.kubernetes.io/name=vibed")["items"]
+        return {secret["metadata"]["name"]: secret["data"] for secret in found}
+
+    def may(self, account: str, asked: Sequence[Asked]) -> dict[Asked, bool]:
+        """What the API server would let a ServiceAccount of the release's namespace do."""
+        user = f"system:serviceaccount:{self.namespace}:{account}"
+        groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{self.namespace}"]
+        places = {"apps": self.apps, "release": self.namespace}
+        reviews = []
+        for verb, what, where in asked:
+            resource, _, name = what.partition(" ")
+            resource, _, subresource = resource.partition("/")
+            plural, _, group = resource.partition(".")
+            attributes = {"verb": verb, "group": group, "resource": plural, "subresource": subresource, "name": name}
+            if where:
+                attributes["namespace"] = places.get(where, where)
+            spec = {"user": user, "groups": groups, "resourceAttributes": attributes}
+            reviews.append({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
+        given = {"apiVersion": "v1", "kind": "List", "items": reviews}
+        form = 'jsonpath={.status.allowed}{"\\n"}'
+        answers = self.cluster.kubectl("create", "-f", "-", "-o", form, given=given).split()
+        return dict(zip(asked, (answer == "true" for answer in answers), strict=True))
+
+
+@pytest.fixture(scope="module")
+def release(helm: Helm, cluster: Cluster) -> Iterator[Release]:
+    """One installation that several tests look at; none changes it for good."""
+    made = _release(helm, cluster)
+    made.install()
+    yield made
+    made.uninstall()
+    cluster.kubectl("delete", "namespace", made.namespace, "--wait=false")
+
+
+@pytest.fixture
+def own_release(helm: Helm, cluster: Cluster) -> Iterator[Release]:
+    """A namespace in which the test itself installs."""
+    made = _release(helm, cluster)
+    yield made
+    cluster.kubectl("delete", "namespace", made.namespace, made.apps, "--wait=false", "--ignore-not-found")
+
+
+def _release(helm: Helm, cluster: Cluster) -> Release:
+    name = f"vibed-{token_hex(3)}"
+    cluster.namespace(name, labels=RESTRICTED)
+    return Release(Helm(helm.program, helm.folder, cluster), cluster, name)
+
+
+# What it says of itself
+
+
+def test_the_chart_has_the_version_of_the_package_and_no_other_number() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+def test_every_image_is_tagged_with_that_version(helm: Helm) -> None:
+    images = {
+        container["image"]
+        for found in helm.template({"images": {"registry": "registry.example.com/team/"}})
+        for container in _containers(found)
+    }
+    assert images == {
+        f"registry.example.com/team/vibed:{__version__}",
+        f"registry.example.com/team/vibed-caddy:{__version__}",
+    }
+
+
+def test_it_passes_helms_own_review(helm: Helm) -> None:
+    helm("lint", str(CHART), "--strict", values={})
+
+
+def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    page = (CHART.parents[2] / "docs/reference/helm-values.md").read_text()
+    assert sorted(_paths(schema)) == sorted(_given(values, schema))
+    assert [path for path in _paths(schema) if f"| `{path}` |" not in page] == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+        ({"api": {"replica": 3}}, "additional properties 'replica' not allowed"),
+        ({"api": {"replicas": 0}}, "at '/api/replicas': minimum: got 0, want 1"),
+        ({"api": {"replicas": "2"}}, "at '/api/replicas': got string, want integer"),
+        ({"sandboxes": {"runtimeClass": "runc"}}, "at '/sandboxes/runtimeClass': value must be one of"),
+        ({"sandboxes": {"pools": {"python-313": -1}}}, "at '/sandboxes/pools/python-313': minimum"),
+        ({"sources": {"s3": {"bucket": ""}}}, "at '/sources/s3/bucket'"),
+        ({"sources": {"s3": {"endpoint": "s3.example.com"}}}, "at '/sources/s3/endpoint'"),
+        ({"domain": "Apps.Example.Com"}, "at '/domain'"),
+        ({"tls": {"mode": "acme"}}, "at '/tls/mode': value must be one of"),
+        ({"config": {"max_filez": 1}}, "additional properties 'max_filez' not allowed"),
+        ({"config": {"max_files": "many"}}, "at '/config/max_files': got string, want integer"),
+        ({"config": {"domain": "x.y"}}, "additional properties 'domain' not allowed"),
+        ({"network": {"sourceStore": {"to": [{"cidr": "10.0.0.1/32"}]}}}, "additional properties 'cidr' not allowed"),
+        ({"images": {"tag": "latest"}}, "additional properties 'tag' not allowed"),
+        ({"tls": {"mode": "acme-dns"}, "domain": "a.example.com"}, "name the DNS provider in tls.acme.provider"),
+        ({"tls": {"mode": "acme-dns", "acme": {"provider": "rfc2136"}}}, "a certificate needs a domain of yours"),
+        ({"tls": {"mode": "secret"}, "domain": "a.example.com"}, "name it in tls.secretName"),
+        ({"sandboxes": {"namespace": "vibed"}}, "sandboxes.namespace must be another namespace than the release's"),
+    ],
+    ids=lambda part: str(part)[:60] if isinstance(part, dict) else "",
+)
+def test_a_value_that_cannot_be_is_refused_by_name(helm: Helm, values: Values, said: str) -> None:
+    with pytest.raises(HelmFailed) as refused:
+        helm.template(values)
+    assert said in str(refused.value)
+
+
+# What is made of values
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_vibed_understands_the_configuration_that_the_values_become(helm: Helm, tmp_path: Path, values: Values) -> None:
+    text = _one(helm.template(values), "ConfigMap", "vibed-config")["data"]["vibed.toml"]
+    assert tomllib.loads(text)
+    (tmp_path / "vibed.toml").write_text(text)
+    config = load({"VIBED_CONFIG": str(tmp_path / "vibed.toml"), "VIBED_HOME": str(tmp_path)})
+    assert config.domain == values.get("domain", "localhost")
+    assert config.drain_s == values.get("config", {}).get("drain_s", 60.0)
+    assert config.max_files == values.get("config", {}).get("max_files", 20_000)
+    assert dict(config.pools) == values.get("sandboxes", {}).get("pools", {})
+
+
+def test_the_port_of_urls_follows_from_domain_and_certificates(helm: Helm) -> None:
+    acme = {"mode": "acme-dns", "acme": {"provider": "rfc2136", "credentialsSecret": "dns"}}
+    for values, url in (
+        ({}, "VIBED_URL=http://localhost:18080 "),
+        ({"domain": "apps.example.com"}, "VIBED_URL=http://apps.example.com "),
+        ({"domain": "apps.example.com", "port": 30080}, "VIBED_URL=http://apps.example.com:30080 "),
+        ({"domain": "apps.example.com", "tls": acme}, "VIBED_URL=https://apps.example.com "),
+    ):
+        dry = helm("install", "vibed", str(CHART), "-n", "vibed", "--dry-run=client", values=values)
+        assert url in dry.rpartition("NOTES:")[2]
+
+
+def test_two_of_each_process_run_spread_and_one_may_be_away(helm: Helm) -> None:
+    made = helm.template()
+    for name in ("vibed", "vibed-controller", "vibed-router"):
+        deployment = _one(made, "Deployment", name)
+        assert deployment["spec"]["replicas"] == 2
+        assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        budget = _one(made, "PodDisruptionBudget", name)["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"].items() <= labels.items()
+        spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [rule["topologyKey"] for rule in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+
+
+def test_every_container_is_probed_and_bounded(helm: Helm) -> None:
+    for deployment in _all(helm.template(), "Deployment"):
+        for container in _containers(deployment):
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+            if container["name"] != "prepare":
+                assert {"livenessProbe", "readinessProbe"} <= container.keys()
+
+
+def test_visitors_are_let_out_before_what_serves_them_ends(helm: Helm) -> None:
+    spec = _one(helm.template({"config": {"drain_s": 90}}), "Deployment", "vibed-router")["spec"]["template"]["spec"]
+    caddy = next(container for container in spec["containers"] if container["name"] == "caddy")
+    pause = caddy["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause > 0
+    assert spec["terminationGracePeriodSeconds"] >= pause + 90
+    # a side-car starts before Caddy and ends after it
+    router = next(container for container in spec["initContainers"] if container["name"] == "router")
+    assert router["restartPolicy"] == "Always"
+    assert router["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_what_faces_visitors_has_neither_a_token_nor_a_key(helm: Helm) -> None:
+    spec = _one(helm.template(EVERYTHING), "Deployment", "vibed-router")["spec"]["template"]["spec"]
+    caddy = next(container for container in spec["containers"] if container["name"] == "caddy")
+    mounted = {mount["name"] for mount in caddy["volumeMounts"]}
+    assert mounted.isdisjoint({"token", "wire", "keys", "claims"})
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_only_the_controller_holds_what_proves_it_to_sandboxes_and_only_the_api_the_keys(helm: Helm) -> None:
+    holders: dict[str, set[str]] = {}
+    for deployment in _all(helm.template(), "Deployment"):
+        spec = deployment["spec"]["template"]["spec"]
+        for volume in spec["volumes"]:
+            if "secret" in volume:
+                holders.setdefault(volume["secret"]["secretName"], set()).add(deployment["metadata"]["name"])
+    assert holders == {
+        "vibed-wire": {"vibed", "vibed-controller", "vibed-router"},
+        "vibed-claims": {"vibed-controller"},
+        "vibed-keys": {"vibed"},
+    }
+
+
+def test_no_role_reaches_beyond_two_namespaces_but_for_the_hooks(helm: Helm) -> None:
+    for found in helm.template(EVERYTHING):
+        if found["kind"] in ("ClusterRole", "ClusterRoleBinding"):
+            assert found["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+            assert "hook-succeeded" in found["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+        for rule in found.get("rules", ()) if found["kind"] in ("Role", "ClusterRole") else ():
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+            if found["kind"] == "ClusterRole" or found["metadata"].get("namespace") == "vibed-apps":
+                assert "secrets" not in rule["resources"]
+
+
+def test_sandboxes_are_reached_on_two_ports_and_reach_nothing(helm: Helm) -> None:
+    policies = {
+        policy["metadata"]["name"]: policy["spec"]
+        for policy in _all(helm.template(), "NetworkPolicy")
+        if policy["metadata"].get("namespace") == "vibed-apps"
+    }
+    assert policies.keys() == {"vibed-deny", "vibed-in", "vibed-out-registries"}
+    assert policies["vibed-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    way_in = {
+        rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"]
+        for rule in policies["vibed-in"]["ingress"]
+    }
+    assert way_in == {
+        "router": [{"port": 8080, "protocol": "TCP"}],
+        "controller": [{"port": 8081, "protocol": "TCP"}],
+    }
+    assert policies["vibed-out-registries"]["podSelector"]["matchLabels"] == {"vibed.dev/pool": "builder"}
+    blocked = policies["vibed-out-registries"]["egress"][0]["to"][0]["ipBlock"]["except"]
+    assert {"169.254.0.0/16", "10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12"} <= set(blocked)
+
+
+def test_sandboxes_reach_the_source_store_where_the_operator_says_where_it_is(helm: Helm) -> None:
+    policy = _one(helm.template(EVERYTHING), "NetworkPolicy", "vibed-out-sources")["spec"]
+    assert policy["podSelector"] == {}
+    assert policy["egress"][0] == {
+        "to": [{"ipBlock": {"cidr": "10.0.7.4/32"}}],
+        "ports": [{"port": 7070, "protocol": "TCP"}],
+    }
+
+
+def test_the_dashboard_shows_metrics_that_there_are(helm: Helm) -> None:
+    text = _one(helm.template(EVERYTHING), "ConfigMap", "vibed-dashboard")["data"]["vibed.json"]
+    expressions = [target["expr"] for panel in json.loads(text)["panels"] for target in panel.get("targets", ())]
+    assert len(expressions) >= 6
+    known = (CHART.parents[2] / "docs/reference/metrics.md").read_text()
+    for expression in expressions:
+        for name in re.findall(r"vibed_\w+", expression):
+            base = re.sub(r"_(bucket|sum|count)$", "", name)
+            assert f"`{name}`" in known or f"`{base}`" in known, name
+
+
+# What the API server says
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_the_api_server_takes_every_manifest(own_release: Release, values: Values) -> None:
+    if values:
+        values = _laid_over(values, {"router": {"service": {"nodePort": 0, "nodePortTls": 0}}})
+    own_release.helm(
+        "install", "vibed", str(CHART), "--namespace", own_release.namespace, "--dry-run=server",
+        values=own_release.values(values),
+    )  # fmt: skip
+
+
+def test_it_installs_and_its_pods_are_admitted_where_only_restricted_ones_are(release: Release) -> None:
+    pods = release.cluster.get("pods", "-n", release.namespace, "-l", "app.kubernetes.io/component!=hook")["items"]
+    assert len(pods) == 6
+    assert {pod["status"]["phase"] for pod in pods} == {"Running"}
+    for name in (release.namespace, release.apps):
+        labels = release.cluster.get("namespace", name)["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_hooks_leave_nothing_behind(release: Release) -> None:
+    assert release.cluster.get("jobs,serviceaccounts,roles", "-n", release.namespace, "-l", _HOOK)["items"] == []
+    cluster_wide = release.cluster.get("clusterroles,clusterrolebindings", "-l", _HOOK)["items"]
+    assert [found for found in cluster_wide if found["metadata"]["name"].endswith(release.namespace)] == []
+
+
+_HOOK = "app.kubernetes.io/component=hook"
+
+
+def test_a_pod_that_is_not_restricted_is_refused_in_the_namespace_of_apps(release: Release) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "loose"},
+        "spec": {"containers": [{"name": "app", "image": "x"}]},
+    }
+    with pytest.raises(Refused, match="violates PodSecurity"):
+        release.cluster.kubectl("create", "-n", release.apps, "-f", "-", given=pod)
+
+
+def test_the_secrets_are_what_they_are_for(release: Release) -> None:
+    made = {
+        name: {key: base64.b64decode(text) for key, text in data.items()} for name, data in release.secrets().items()
+    }
+    assert made.keys() == {"vibed-wire", "vibed-claims", "vibed-keys"}
+    authority = x509.load_pem_x509_certificate(made["vibed-wire"]["ca.crt"])
+    certificate = x509.load_pem_x509_certificate(made["vibed-wire"]["tls.crt"])
+    certificate.verify_directly_issued_by(authority)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["vibed-wire"]
+    usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert {x509.OID_SERVER_AUTH, x509.OID_CLIENT_AUTH} <= set(usage)
+    key = load_pem_private_key(made["vibed-wire"]["tls.key"], None)
+    assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    assert key.public_key() == certificate.public_key()
+    assert isinstance(load_pem_private_key(made["vibed-claims"]["key.pem"], None), Ed25519PrivateKey)
+    assert len(bytes.fromhex(made["vibed-keys"]["signing"].decode())) == 32
+    assert len(made["vibed-keys"]["admin"]) >= 40
+
+
+def test_an_upgrade_and_a_rollback_keep_the_secrets_and_an_uninstall_leaves_nothing(own_release: Release) -> None:
+    own_release.install()
+    before = own_release.secrets()
+    own_release.upgrade({"api": {"replicas": 3}, "config": {"drain_s": 30}})
+    assert own_release.secrets() == before
+    assert _replicas(own_release, "vibed") == 3
+    own_release.rollback()
+    assert own_release.secrets() == before
+    assert _replicas(own_release, "vibed") == 2
+    own_release.uninstall()
+    kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,leases,networkpolicies,jobs,pdb"
+    left = own_release.cluster.get(kinds, "-n", own_release.namespace)["items"]
+    own = {"kube-root-ca.crt", "default"}  # Kubernetes' own, in every namespace
+    assert [
+        f"{found['kind']}/{found['metadata']['name']}" for found in left if found["metadata"]["name"] not in own
+    ] == []
+    with pytest.raises(Refused, match="not found"):
+        own_release.cluster.get("namespace", own_release.apps)
+
+
+def test_the_namespace_of_apps_stays_where_the_operator_wants_it(own_release: Release) -> None:
+    own_release.install({"sandboxes": {"keepNamespace": True}})
+    own_release.uninstall()
+    assert own_release.cluster.get("namespace", own_release.apps)["status"]["phase"] == "Active"
+    # and is taken over again
+    own_release.install({"sandboxes": {"createNamespace": False}})
+
+
+def test_a_deployment_that_was_scaled_by_hand_is_told_and_not_overrun(own_release: Release) -> None:
+    own_release.install()
+    own_release.cluster.kubectl("scale", "deployment/vibed", "--replicas=5", "-n", own_release.namespace)
+    with pytest.raises(HelmFailed, match="conflict"):
+        own_release.upgrade({"api": {"replicas": 3}})
+    assert _replicas(own_release, "vibed") == 5
+
+
+# Who may do what
+
+YES, NO = True, False
+
+OF_THE_WHOLE_CLUSTER: Mapping[Asked, bool] = {
+    ("list", "secrets", ""): NO,
+    ("list", "pods", ""): NO,
+    ("list", "nodes", ""): NO,
+    ("list", "namespaces", ""): NO,
+    ("list", "customresourcedefinitions.apiextensions.k8s.io", ""): NO,
+}
+
+MAY: Mapping[str, Mapping[Asked, bool]] = {
+    # writes what is wanted, keeps keys
+    "vibed": {
+        ("create", "vibedapps.vibed.dev", "apps"): YES,
+        ("patch", "vibedapps.vibed.dev", "apps"): YES,
+        ("create", "controllerrevisions.apps", "apps"): YES,
+        ("list", "secrets", "release"): YES,
+        ("get", "leases.coordination.k8s.io vibed-controller", "release"): YES,
+        ("update", "leases.coordination.k8s.io vibed-controller", "release"): NO,
+        ("get", "secrets", "apps"): NO,
+        ("create", "secrets", "apps"): NO,
+        ("create", "pods", "apps"): NO,
+        ("get", "pods", "apps"): NO,
+        ("create", "pods/exec", "apps"): NO,
+        ("create", "sandboxclaims.extensions.agents.x-k8s.io", "apps"): NO,
+        ("get", "secrets", "kube-system"): NO,
+        ("list", "vibedapps.vibed.dev", "default"): NO,
+        **OF_THE_WHOLE_CLUSTER,
+    },
+    # claims sandboxes and tells how apps stand; no key, no Secret anywhere, no way into a pod
+    "vibed-controller": {
+        ("create", "sandboxclaims.extensions.agents.x-k8s.io", "apps"): YES,
+        ("delete", "sandboxclaims.extensions.agents.x-k8s.io", "apps"): YES,
+        ("patch", "sandboxwarmpools.extensions.agents.x-k8s.io", "apps"): YES,
+        ("patch", "vibedapps.vibed.dev/status", "apps"): YES,
+        ("watch", "pods", "apps"): YES,
+        ("update", "leases.coordination.k8s.io vibed-controller", "release"): YES,
+        ("update", "leases.coordination.k8s.io another", "release"): NO,
+        ("get", "secrets", "release"): NO,
+        ("list", "secrets", "release"): NO,
+        ("get", "secrets", "apps"): NO,
+        ("create", "pods", "apps"): NO,
+        ("delete", "pods", "release"): NO,
+        ("create", "pods/exec", "apps"): NO,
+        ("get", "pods/log", "apps"): NO,
+        ("create", "vibedapps.vibed.dev", "apps"): NO,
+        ("create", "sandboxclaims.extensions.agents.x-k8s.io", "default"): NO,
+        **OF_THE_WHOLE_CLUSTER,
+    },
+    # looks
+    "vibed-router": {
+        ("watch", "vibedapps.vibed.dev", "apps"): YES,
+        ("get", "leases.coordination.k8s.io vibed-controller", "release"): YES,
+        ("patch", "vibedapps.vibed.dev", "apps"): NO,
+        ("patch", "vibedapps.vibed.dev/status", "apps"): NO,
+        ("delete", "vibedapps.vibed.dev", "apps"): NO,
+        ("get", "controllerrevisions.apps", "apps"): NO,
+        ("get", "secrets", "release"): NO,
+        ("get", "secrets", "apps"): NO,
+        ("get", "pods", "apps"): NO,
+        ("update", "leases.coordination.k8s.io vibed-controller", "release"): NO,
+        **OF_THE_WHOLE_CLUSTER,
+    },
+    # what a pod without an account of its own is: nobody
+    "default": {
+        ("get", "secrets", "apps"): NO,
+        ("list", "vibedapps.vibed.dev", "apps"): NO,
+        **OF_THE_WHOLE_CLUSTER,
+    },
+}
+"""By account: verb; resource, with a subresource or the name of one object; where (nothing: everywhere)."""
+
+
+@pytest.mark.parametrize("account", MAY)
+def test_each_account_may_do_its_work_and_nothing_else(release: Release, account: str) -> None:
+    assert release.may(account, list(MAY[account])) == MAY[account]
+
+
+def _replicas(release: Release, name: str) -> int:
+    found = release.cluster.get("deployment", name, "-n", release.namespace)
+    replicas: int = found["spec"]["replicas"]
+    return replicas
+
+
+def _all(made: list[Any], kind: str) -> list[Any]:
+    return [found for found in made if found["kind"] == kind]
+
+
+def _one(made: list[Any], kind: str, name: str) -> Any:
+    found = [item for item in _all(made, kind) if item["metadata"]["name"] == name]
+    assert len(found) == 1, (kind, name, [item["metadata"]["name"] for item in _all(made, kind)])
+    return found[0]
+
+
+def _containers(found: Any) -> list[Any]:
+    if found["kind"] not in ("Deployment", "Job"):
+        return []
+    spec = found["spec"]["template"]["spec"]
+    return [*spec.get("initContainers", ()), *spec["containers"]]
+
+
+def _paths(schema: Any, path: str = "") -> list[str]:
+    """Every value that the schema names, `config`'s own keys aside."""
+    found = []
+    for name, part in schema.get("properties", {}).items():
+        whole = f"{path}.{name}".lstrip(".")
+        if whole != "global":  # Helm's own
+            found += [whole, *(_paths(part, whole) if whole != "config" else ())]
+    return found
+
+
+def _given(values: Any, schema: Any, path: str = "") -> list[str]:
+    """Every value of values.yaml, as deep as the schema has names."""
+    found = []
+    for name, value in values.items():
+        part, whole = schema["properties"].get(name, {}), f"{path}.{name}".lstrip(".")
+        found += [whole, *(_given(value, part, whole) if "properties" in part else ())]
+    return found
