@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -230,8 +230,15 @@ def doctor(*, as_json: bool = False, out: Callable[[str], None] = print) -> int:
     """Print every finding; returns 1 when something that vibeD needs is missing."""
     config = load()
     findings = list(examine(config, Layout.of(config.home, uid_base=config.uid_base)))
+    return show(findings, as_json=as_json, about={"home": str(config.home)}, out=out)
+
+
+def show(
+    findings: Sequence[Finding], *, as_json: bool, about: Mapping[str, str], out: Callable[[str], None] = print
+) -> int:
+    """Print findings; returns 1 when something that is needed is missing. `about` is what JSON says beside them."""
     if as_json:
-        out(json.dumps({"home": str(config.home), "findings": [asdict(f) for f in findings]}))
+        out(json.dumps({**about, "findings": [asdict(f) for f in findings]}))
     else:
         for finding in findings:
             mark = "ok" if finding.ok else "MISSING" if finding.needed else "note"

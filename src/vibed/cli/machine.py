@@ -38,8 +38,19 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] =
     raise typer.Exit(remove(yes=yes))
 
 
-def doctor(as_json: Json = False) -> None:
-    """Explain what is missing, and its cure."""
+def doctor(
+    kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Look at a cluster (that of KUBECONFIG)")] = False,
+    runtime_class: Annotated[str, typer.Option(help="With --kubernetes: the RuntimeClass of sandboxes")] = "",
+    node_label: Annotated[
+        list[str] | None, typer.Option(help="With --kubernetes: KEY=VALUE of the nodes for sandboxes; may be repeated")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain what is missing on this machine, or in a cluster, and its cure."""
+    if kubernetes:
+        from vibed.cli.cluster_doctor import doctor as examine_cluster
+
+        raise typer.Exit(examine_cluster(runtime_class=runtime_class, node_labels=node_label or (), as_json=as_json))
     from vibed.cli.doctor import doctor as examine
 
     raise typer.Exit(examine(as_json=as_json))

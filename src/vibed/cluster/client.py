@@ -103,6 +103,17 @@ class Client:
         """End all connections; calls under way fail."""
         await self._connection.close()
 
+    async def version(self) -> Object:
+        """What the server says of itself: `major`, `minor`, `gitVersion`."""
+        try:
+            response = await self._connection.calls.get("/version", timeout=_ATTEMPT)
+            said = msgspec.json.decode(response.content)
+        except (httpx2.HTTPError, ConfigError, msgspec.DecodeError) as error:
+            raise KubeUnavailable(f"Kubernetes could not be asked for its version: {error!r}") from error
+        if not isinstance(said, dict) or "gitVersion" not in said:
+            raise KubeUnavailable(f"what answered is not the Kubernetes API: {response.content[:200]!r}")
+        return said
+
     async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> Object:
         """The object as it is now. Raises `KubeNotFound`."""
         return await self._object("GET", self._request("get", kind, namespace, name), again=_Again.ALWAYS)
