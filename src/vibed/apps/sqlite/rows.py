@@ -9,19 +9,15 @@ from typing import Any
 
 from vibed.apps.app import (
     App,
-    Build,
     Crash,
-    Elsewhere,
-    Install,
     Key,
     Phase,
     Resources,
     Result,
-    Runtime,
-    Start,
     Status,
     Version,
 )
+from vibed.apps.decision import of_json
 from vibed.apps.errors import NotFound
 from vibed.apps.standing import WAITS
 
@@ -81,7 +77,7 @@ def app(row: Sequence[Any]) -> App:
             isolation=row[12], driver=row[13], sandbox=row[14], restarts=row[15], updated_at=row[16],
             revision=row[17], last_crash=Crash(**json.loads(row[20])) if row[20] else None,
         ),
-        runtime=_runtime(row[18]),
+        runtime=of_json(json.loads(row[18])),
         runs=row[19],
         result=Result(Phase(row[21]), row[22], row[23]),
         env_names=tuple(sorted(json.loads(row[24]))),
@@ -90,47 +86,11 @@ def app(row: Sequence[Any]) -> App:
 
 def version(row: Sequence[Any]) -> Version:
     return Version(
-        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=_runtime(row[4]),
+        app_id=row[0], number=row[1], source_digest=row[2], source_size=row[3], runtime=of_json(json.loads(row[4])),
         env=json.loads(row[5]), resources=Resources(**json.loads(row[6])), created_at=row[7], created_by=row[8],
         rolled_back_from=row[9], phase=Phase(row[10]), reason=row[11], message=row[12], timings=json.loads(row[13]),
         source_kept=bool(row[14]),
     )  # fmt: skip
-
-
-def _runtime(text: str) -> Runtime:
-    return _runtime_of(json.loads(text))
-
-
-def _runtime_of(raw: dict[str, Any]) -> Runtime:
-    start = raw.pop("start")
-    install, build = raw.pop("install", None), raw.pop("build", None)
-    otherwise, elsewhere = raw.pop("otherwise", None), raw.pop("elsewhere", ())
-    return Runtime(
-        # versions of 0.4 and before were kept without packages, expected ports, and what follows them
-        **{**raw, **{name: tuple(raw.get(name, ())) for name in ("notes", "packages", "reads")}},
-        otherwise=_runtime_of(otherwise) if otherwise else None,
-        elsewhere=tuple(_elsewhere(other) for other in elsewhere),
-        install=Install.of(install) if install else None,
-        build=Build(**_tuples(build)) if build else None,
-        start=Start(
-            argv=tuple(start["argv"]),
-            shell=start["shell"],
-            build=tuple(tuple(step) for step in start["build"]),
-            port=start["port"],
-            warm=start["warm"],
-            expected_ports=tuple(start.get("expected_ports", ())),
-            stop_signal=start.get("stop_signal", ""),
-        ),
-    )
-
-
-def _elsewhere(raw: dict[str, Any]) -> Elsewhere:
-    install = raw["install"]
-    return Elsewhere(raw["template"], Install.of(install) if install else None, tuple(raw["packages"]))
-
-
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
 
 
 def key(row: Sequence[Any]) -> Key:
