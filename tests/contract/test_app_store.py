@@ -1,39 +1,25 @@
-"""The AppStore's contract (vibed.apps.store), against every implementation: SQLite so far."""
+"""The contract of the AppStore (vibed.apps.store), for every implementation: SQLite, the cluster with an informer."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import json
+import hashlib
 import multiprocessing
 import os
-import resource
 import signal
-import sqlite3
-import threading
-from collections.abc import AsyncIterator, Awaitable
+import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.app_stores import ClusterPlace, Place, SqlitePlace
 from vibed.apps.app import Crash, Elsewhere, Install, Phase, Resources, Runtime, Start
-from vibed.apps.errors import (
-    AlreadyExists,
-    Conflict,
-    IdempotencyMismatch,
-    NameTaken,
-    NotFound,
-    StoreUnavailable,
-)
-from vibed.apps.sqlite import schema, writing
-from vibed.apps.sqlite.connections import Connections
-from vibed.apps.sqlite.store import SqliteStore
-from vibed.apps.sqlite.writing import EVENTS_KEPT
+from vibed.apps.errors import AlreadyExists, Conflict, IdempotencyMismatch, NameTaken, NotFound
 from vibed.apps.storage import StorageLimitReached
-from vibed.apps.store import AppStore, Idempotency, NewEvent, NewVersion, VersionOutcome
+from vibed.apps.store import IDEMPOTENCY_KEPT_S, AppStore, Idempotency, NewEvent, NewVersion, VersionOutcome
 
 RUNTIME = Runtime(
     lane="general",
@@ -63,22 +49,29 @@ RUNTIME = Runtime(
 )
 
 
-def new(app_id: str = "todo", owner: str = "alice", digest: str = "d1", **more: Any) -> NewVersion:
+def source(word: str) -> str:
+    """A source's digest."""
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
+def new(app_id: str = "todo", owner: str = "alice", digest: str = source("d1"), **more: Any) -> NewVersion:
     """A version to deploy."""
     fields: dict[str, Any] = {"runtime": RUNTIME, "env": {"K": "v"}, "created_by": owner, "source_size": 10, **more}
     return NewVersion(app_id=app_id, owner=owner, source_digest=digest, **fields)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "vibed.db"
+@pytest.fixture(params=["sqlite", "cluster"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return SqlitePlace(tmp_path / "vibed.db")
+    namespace = request.getfixturevalue("apps_namespace")
+    return ClusterPlace(namespace.cluster.config, namespace.name, cached=True)
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[AppStore]:
-    made = await SqliteStore.open(path)
-    yield made
-    await made.close()
+async def store(place: Place) -> AsyncIterator[AppStore]:
+    async with place.opened() as made:
+        yield made
 
 
 # deploying
@@ -90,7 +83,7 @@ async def test_a_first_deploy_makes_an_app_and_its_version_1(store: AppStore) ->
     app, version = deployed.app, deployed.version
     assert (app.app_id, app.owner, app.version, app.generation, app.deleted) == ("todo", "alice", 1, 1, False)
     assert (app.status.phase, app.status.reason, app.settled) == (Phase.PENDING, "Accepted", False)
-    assert (version.number, version.phase, version.source_digest) == (1, Phase.PENDING, "d1")
+    assert (version.number, version.phase, version.source_digest) == (1, Phase.PENDING, source("d1"))
     assert await store.get("todo") == app
     assert await store.version("todo", 1) == version
 
@@ -107,7 +100,7 @@ async def test_everything_of_a_version_comes_back_as_it_was_given(store: AppStor
 
 async def test_each_deploy_is_the_next_version_and_the_next_generation(store: AppStore) -> None:
     await store.deploy(new())
-    second = await store.deploy(new(digest="d2"))
+    second = await store.deploy(new(digest=source("d2")))
     assert (second.created, second.version.number, second.app.generation) == (False, 2, 2)
     assert second.app.created_at < second.app.last_deployed_at
     versions, total = await store.versions("todo")
@@ -166,7 +159,7 @@ async def test_another_app_of_the_name_is_not_the_one_that_a_deploy_builds_on(st
 
 
 async def test_deploys_at_once_get_numbers_of_their_own(store: AppStore) -> None:
-    done = await asyncio.gather(*(store.deploy(new(digest=f"d{n}")) for n in range(20)))
+    done = await asyncio.gather(*(store.deploy(new(digest=source(f"d{n}"))) for n in range(20)))
     assert sorted(item.version.number for item in done) == list(range(1, 21))
     assert [item.created for item in done].count(True) == 1
     app = await store.get("todo")
@@ -180,7 +173,7 @@ async def test_a_key_that_is_used_again_gives_what_it_gave_before(store: AppStor
     key = Idempotency("k", "print")
     assert await store.replay("alice", key) is None
     first = await store.deploy(new(), idempotency=key)
-    again = await store.deploy(new(digest="other"), idempotency=key)
+    again = await store.deploy(new(digest=source("other")), idempotency=key)
     assert (again.version, again.created, again.replayed) == (first.version, True, True)
     replayed = await store.replay("alice", key)
     assert replayed is not None and replayed.version == first.version
@@ -226,8 +219,8 @@ async def test_a_refused_deploy_does_not_use_its_key_up(store: AppStore) -> None
 
 async def test_keys_are_forgotten_after_a_day(store: AppStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.deploy(new("one"), idempotency=Idempotency("k", "print"))
-    now = writing.time.time()
-    monkeypatch.setattr(writing.time, "time", lambda: now + writing.IDEMPOTENCY_KEPT_S + 1)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + IDEMPOTENCY_KEPT_S + 1)
     await store.deploy(new("two"), idempotency=Idempotency("other", "print"))
     assert await store.replay("alice", Idempotency("k", "print")) is None
 
@@ -361,12 +354,12 @@ async def test_events_are_numbered_without_a_gap_and_read_from_anywhere(store: A
     assert await store.events("todo", after=11) == []
 
 
-async def test_the_newest_thousand_events_are_kept_and_numbers_go_on(store: AppStore) -> None:
+async def test_the_newest_events_are_kept_and_numbers_go_on(store: AppStore, place: Place) -> None:
     await store.deploy(new())
-    await store.record("todo", None, events=[NewEvent("Normal", "Thing", "")] * (EVENTS_KEPT + 10))
-    events = await store.events("todo", limit=EVENTS_KEPT * 2)
-    assert len(events) == EVENTS_KEPT
-    assert (events[0].seq, events[-1].seq) == (12, EVENTS_KEPT + 11)
+    await store.record("todo", None, events=[NewEvent("Normal", "Thing", "")] * (place.events_kept + 10))
+    events = await store.events("todo", limit=place.events_kept * 2)
+    assert len(events) == place.events_kept
+    assert (events[0].seq, events[-1].seq) == (12, place.events_kept + 11)
 
 
 # deleting
@@ -390,12 +383,12 @@ async def test_a_deleted_app_is_there_until_it_is_purged_and_in_no_list(store: A
 
 
 async def test_a_purge_names_the_sources_that_nobody_else_uses(store: AppStore) -> None:
-    await store.deploy(new("a", digest="shared"))
-    await store.deploy(new("a", digest="own"))
-    await store.deploy(new("b", "bob", digest="shared"))
+    await store.deploy(new("a", digest=source("shared")))
+    await store.deploy(new("a", digest=source("own")))
+    await store.deploy(new("b", "bob", digest=source("shared")))
     await store.request_delete("a")
-    assert list(await store.purge("a")) == ["own"]
-    assert await store.digests_in_use() == {"shared"}
+    assert list(await store.purge("a")) == [source("own")]
+    assert await store.digests_in_use() == {source("shared")}
 
 
 async def test_an_app_that_was_not_deleted_is_not_purged(store: AppStore) -> None:
@@ -456,48 +449,43 @@ async def test_the_use_of_a_key_that_was_revoked_meanwhile_is_forgotten(store: A
     await store.keys_used({})
 
 
-# durability, other processes, and what disks do
+# other processes
 
 
-async def test_what_is_there_survives_closing(path: Path) -> None:
-    store = await SqliteStore.open(path)
-    deployed = await store.deploy(new())
-    await store.close()
-    again = await SqliteStore.open(path)
-    assert await again.get("todo") == deployed.app
-    await again.close()
+async def test_what_is_there_survives_closing(place: Place) -> None:
+    async with place.opened() as store:
+        deployed = await store.deploy(new())
+    async with place.opened() as again:
+        assert await again.get("todo") == deployed.app
 
 
-async def test_two_processes_share_it(store: AppStore, path: Path) -> None:
+async def test_two_processes_share_it(store: AppStore, place: Place) -> None:
     await store.deploy(new())
-    other = await SqliteStore.open(path)
-    try:
+    async with place.opened() as other:
         done = await asyncio.gather(*(where.deploy(new()) for where in (store, other) for _ in range(10)))
         assert sorted(item.version.number for item in done) == list(range(2, 22))
         assert await other.get("todo") == await store.get("todo")
-    finally:
-        await other.close()
 
 
-def _deploy_for_ever(path: str, pipe: Any) -> None:
+def _deploy_for_ever(place: Place, pipe: Any) -> None:
     async def go() -> None:
-        store = await SqliteStore.open(Path(path))
-        while True:
-            deployed = await store.deploy(new())
-            pipe.send_bytes(str(deployed.version.number).encode())
+        async with place.opened() as store:
+            while True:
+                deployed = await store.deploy(new())
+                pipe.send_bytes(str(deployed.version.number).encode())
 
     asyncio.run(go())
 
 
-async def test_whatever_was_acknowledged_survives_kill_9(path: Path) -> None:
+async def test_whatever_was_acknowledged_survives_kill_9(place: Place) -> None:
     context = multiprocessing.get_context("spawn")
     for _ in range(3):
         reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_deploy_for_ever, args=(str(path), writer))
+        process = context.Process(target=_deploy_for_ever, args=(place, writer))
         process.start()
         writer.close()
         acknowledged = 0
-        for _ in range(20):
+        for _ in range(10):
             acknowledged = int(reader.recv_bytes())
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -507,395 +495,34 @@ async def test_whatever_was_acknowledged_survives_kill_9(path: Path) -> None:
                 acknowledged = int(reader.recv_bytes())
             except EOFError:
                 break
-        store = await SqliteStore.open(path)
-        app = await store.get("todo")
-        assert app.version >= acknowledged
-        assert (await store.versions("todo"))[1] == app.version
-        await store.close()
-
-
-async def test_what_promises_durability_is_committed_with_a_sync_and_what_does_not_is_not(path: Path) -> None:
-    """In WAL mode SQLite syncs at a commit under synchronous = FULL and does not under NORMAL."""
-    store = await SqliteStore.open(path)
-    assert store._db._write_db is not None
-    assert store._db._loop_db is not None
-    assert store._db._write_db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    said: list[str] = []
-    store._db._write_db.set_trace_callback(said.append)
-    at_once: list[str] = []
-    store._db._loop_db.set_trace_callback(at_once.append)
-
-    async def level(work: Awaitable[object]) -> str:
-        said.clear()
-        await work
-        before = said[: said.index("BEGIN IMMEDIATE")]
-        assert said.count("COMMIT") == 1
-        return [statement for statement in before if "synchronous" in statement][-1].rpartition(" ")[2]
-
-    assert await level(store.create_key("a", admin=False, label="", secret_sha256="x")) == "FULL"
-    for small in (
-        store.deploy(new()),
-        store.record("todo", None, events=[NewEvent("Normal", "X", "")]),
-        store.next_run("todo"),
-    ):
-        said.clear()
-        at_once.clear()
-        await small
-        assert (said, at_once.count("COMMIT")) == ([], 1), "it has no thread to wait in"
-    assert store._db._loop_db.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL"
-    assert store._db._loop_db.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,), "a checkpoint would sync"
-    assert await level(store.keys_used({"key-1": 1.0})) == "NORMAL"
-    assert await level(store.request_delete("todo")) == "FULL"
-    assert await level(store.purge("todo")) == "FULL"
-    await store.close()
-
-
-async def test_a_deploy_is_durable_when_the_log_was_synced_after_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-    real = os.fdatasync
-
-    def noting(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fdatasync", noting)
-    store = await SqliteStore.open(path)
-    await store.sync()
-    assert synced == [], "there was nothing to sync"
-    await store.deploy(new())
-    assert synced == []
-    await store.sync()
-    assert synced == [f"{path}-wal"]
-    await store.sync()
-    assert len(synced) == 1, "it was synced already"
-    await store.close()
-
-
-async def test_one_sync_is_for_all_who_wait_and_not_for_who_comes_while_it_goes_on(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
-
-    def slow(descriptor: int) -> None:
-        begun.release()
-        go_on.acquire()
-
-    monkeypatch.setattr(os, "fdatasync", slow)
-    store = await SqliteStore.open(path)
-    await store.deploy(new("first"))
-    await store.deploy(new("second"))
-    both = [asyncio.create_task(store.sync()) for _ in range(2)]
-    await asyncio.to_thread(begun.acquire)
-    await store.deploy(new("third"))
-    later = asyncio.create_task(store.sync())
-    go_on.release()
-    await asyncio.gather(*both)
-    await asyncio.to_thread(begun.acquire)
-    assert not later.done(), "its deploy was written after that sync had begun"
-    go_on.release()
-    await later
-    await store.close()
-
-
-async def test_after_a_failed_sync_nothing_is_durable_until_the_log_was_written_afresh(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel may drop the pages of a failed sync and call them clean: the next sync of them proves nothing."""
-    store = await SqliteStore.open(path)
-    await store.deploy(new("first"))
-    with monkeypatch.context() as patch:
-
-        def broken(descriptor: int) -> None:
-            raise OSError(errno.EIO, "Input/output error")
-
-        patch.setattr(os, "fdatasync", broken)
-        with pytest.raises(StoreUnavailable, match="did not confirm"):
-            await store.sync()
-    await store.deploy(new("second"))
-    assert Path(f"{path}-wal").stat().st_size > 0
-    await store.sync()
-    assert Path(f"{path}-wal").stat().st_size == 0, "all of it is in the database, which SQLite has synced"
-    assert {app.app_id for app in (await store.list())[0]} == {"first", "second"}
-    await store.close()
-
-
-async def test_while_somebody_reads_the_log_it_cannot_be_written_afresh_and_says_so(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = await SqliteStore.open(path)
-    store._db._log_is_suspect = True
-    assert store._db._write_db is not None
-    store._db._write_db.execute("PRAGMA busy_timeout = 10")
-    await store.deploy(new("first"))
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM apps").fetchall()
-        await store.deploy(new("second"))
-        with pytest.raises(StoreUnavailable):
-            await store.sync()
-        other.execute("COMMIT")
-    await store.sync()
-    await store.close()
-
-
-async def test_a_list_is_read_where_nobody_waits_for_it(path: Path) -> None:
-    store = await SqliteStore.open(path)
-    await store.deploy(new())
-    assert store._db._loop_db is not None
-    at_once: list[str] = []
-    store._db._loop_db.set_trace_callback(at_once.append)
-    for read in (
-        store.list(), store.unsettled(), store.versions("todo"), store.events("todo"), store.keys(),
-        store.digests_in_use(),
-    ):  # fmt: skip
-        await read
-    assert at_once == []
-    await store.close()
-
-
-async def test_a_small_write_waits_for_another_writer_and_nothing_else_waits_with_it(
-    store: AppStore, path: Path
-) -> None:
-    await store.deploy(new())
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        numbered = asyncio.create_task(store.next_run("todo"))
-        await asyncio.sleep(0.05)
-        assert not numbered.done()
-        assert (await store.get("todo")).runs == 0
-        other.execute("COMMIT")
-    assert await numbered == 1
-    assert (await store.get("todo")).runs == 1
-
-
-async def test_the_log_of_many_small_writes_stays_small(store: AppStore, path: Path) -> None:
-    await store.deploy(new())
-    for number in range(2_000):
-        await store.next_run("todo")
-        if number % 100 == 0:
-            await asyncio.sleep(0.01)
-    assert path.with_name(f"{path.name}-wal").stat().st_size < 8 << 20
+        async with place.opened() as store:
+            app = await store.get("todo")
+            assert app.version >= acknowledged
+            versions, total = await store.versions("todo", limit=200)
+            assert [version.number for version in versions] == list(range(app.version, 0, -1))
+            assert total == app.version
 
 
 async def test_whether_a_source_is_named_by_any_version(store: AppStore) -> None:
-    await store.deploy(new(digest="d1"))
-    await store.deploy(new(digest="d2"))
-    await store.deploy(new("other", digest="d3"))
-    assert [await store.names_source(digest) for digest in ("d1", "d2", "d3", "d4")] == [True, True, True, False]
+    await store.deploy(new(digest=source("d1")))
+    await store.deploy(new(digest=source("d2")))
+    await store.deploy(new("other", digest=source("d3")))
+    assert [await store.names_source(source(digest)) for digest in ("d1", "d2", "d3", "d4")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 async def test_an_app_and_the_version_that_is_wanted_are_read_together(store: AppStore) -> None:
     for digest in ("d1", "d2"):
-        await store.deploy(new(digest=digest, env={"N": digest}, timings={"receive": 1.0}))
+        await store.deploy(new(digest=source(digest), env={"N": digest}, timings={"receive": 1.0}))
     app, version = await store.wanted("todo")
     assert app == await store.get("todo")
     assert version == await store.version("todo", 2)
     with pytest.raises(NotFound):
         await store.wanted("nobody")
-
-
-async def test_an_old_database_is_migrated_and_keeps_what_it_has(path: Path) -> None:
-    """From the first release on: this is its schema, as it was."""
-    with sqlite3.connect(path) as db:
-        db.executescript(FIRST_SCHEMA)
-        db.execute("PRAGMA user_version = 1")
-        db.execute(
-            "INSERT INTO apps VALUES ('old', 'alice', 1, 1, 1.0, 1.0, 0, 0, 0, 'Ready', 'Running', '', 1, 1, 'kernel',"
-            " 'gvisor', 's1', 0, 1.0, 3)"
-        )
-        db.execute(
-            "INSERT INTO versions VALUES ('old', 1, 'd', 1, ?, '{}', '{\"cpu\": null, \"memory_mb\": null}', 1.0,"
-            " 'alice', NULL, 'Ready', 'Running', '', '{}')",
-            [json.dumps({**_runtime_of_the_first_release()})],
-        )
-    db.close()
-    store = await SqliteStore.open(path)
-    app = await store.get("old")
-    assert (app.owner, app.status.phase, app.runtime.template) == ("alice", Phase.READY, "python-313")
-    assert (await store.deploy(new("old"))).version.number == 2
-    await store.close()
-
-
-def _runtime_of_the_first_release() -> dict[str, Any]:
-    return {
-        "lane": "general", "template": "python-313", "kind": "python", "entrypoint": "python3 app.py", "why": "because",
-        "strip": "", "root": "", "index": "index.html", "spa": False,
-        "start": {"argv": ["python3", "app.py"], "shell": None, "build": [], "port": 8080, "warm": True},
-        "bundle": False, "options": {}, "notes": [],
-    }  # fmt: skip
-
-
-FIRST_SCHEMA = """
-CREATE TABLE apps (
-    app_id TEXT PRIMARY KEY, owner TEXT NOT NULL, generation INTEGER NOT NULL, version INTEGER NOT NULL,
-    created_at REAL NOT NULL, last_deployed_at REAL NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
-    runs INTEGER NOT NULL DEFAULT 0, events INTEGER NOT NULL DEFAULT 0,
-    phase TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, serving_version INTEGER,
-    observed_generation INTEGER NOT NULL DEFAULT 0, isolation TEXT NOT NULL DEFAULT '',
-    driver TEXT NOT NULL DEFAULT '', sandbox TEXT NOT NULL DEFAULT '', restarts INTEGER NOT NULL DEFAULT 0,
-    updated_at REAL NOT NULL, revision INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE INDEX apps_by_deploy ON apps (deleted, last_deployed_at DESC);
-CREATE INDEX apps_by_owner ON apps (owner, deleted, last_deployed_at DESC);
-CREATE INDEX apps_unsettled ON apps (app_id) WHERE deleted OR observed_generation <> generation
-    OR phase IN ('Pending', 'Claiming', 'Starting');
-CREATE TABLE versions (
-    app_id TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, number INTEGER NOT NULL,
-    source_digest TEXT NOT NULL, source_size INTEGER NOT NULL, runtime TEXT NOT NULL, env TEXT NOT NULL,
-    resources TEXT NOT NULL, created_at REAL NOT NULL, created_by TEXT NOT NULL, rolled_back_from INTEGER,
-    phase TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, timings TEXT NOT NULL,
-    PRIMARY KEY (app_id, number)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX versions_by_source ON versions (source_digest);
-CREATE TABLE events (
-    app_id TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, seq INTEGER NOT NULL, at REAL NOT NULL,
-    kind TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, version INTEGER,
-    PRIMARY KEY (app_id, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE idempotency (
-    owner TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, app_id TEXT NOT NULL,
-    version INTEGER NOT NULL, created INTEGER NOT NULL, at REAL NOT NULL,
-    PRIMARY KEY (owner, key)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE keys (
-    key_id TEXT PRIMARY KEY, owner TEXT NOT NULL, admin INTEGER NOT NULL, label TEXT NOT NULL,
-    secret_sha256 TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, last_used_at REAL
-) STRICT, WITHOUT ROWID;
-"""
-
-
-async def test_a_fresh_database_has_the_newest_schema(path: Path) -> None:
-    await (await SqliteStore.open(path)).close()
-    db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone()[0] == len(schema.MIGRATIONS)
-    db.close()
-
-
-async def test_all_who_open_it_first_at_once_can(tmp_path: Path) -> None:
-    for attempt in range(40):  # without the waiting of `_write_ahead` one in twenty fails
-        path = tmp_path / f"{attempt}.db"
-        stores = await asyncio.gather(*(SqliteStore.open(path) for _ in range(5)))
-        await asyncio.gather(*(store.deploy(new(f"app-{n}")) for n, store in enumerate(stores)))
-        assert (await stores[0].list())[1] == 5
-        for store in stores:
-            await store.close()
-
-
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = await SqliteStore.open(path)
-    await store.deploy(new())
-    await store.close()
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE more (a TEXT) STRICT; NONSENSE"))
-    with pytest.raises(StoreUnavailable):
-        await SqliteStore.open(path)
-    monkeypatch.undo()
-    store = await SqliteStore.open(path)
-    assert (await store.get("todo")).version == 1
-    await store.close()
-
-
-async def test_the_database_of_a_newer_vibed_is_not_touched(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(StoreUnavailable, match="newer"):
-        await SqliteStore.open(path)
-
-
-@pytest.mark.parametrize("there", [True, False])
-async def test_a_link_in_the_place_of_the_database_leads_nowhere(path: Path, tmp_path: Path, there: bool) -> None:
-    victim = tmp_path / "elsewhere"
-    if there:
-        victim.touch()
-    path.symlink_to(victim)
-    with pytest.raises(StoreUnavailable):
-        await SqliteStore.open(path)
-    assert [p.name for p in tmp_path.iterdir() if p != path] == (["elsewhere"] if there else [])
-    assert not there or not victim.read_bytes()
-
-
-async def test_a_link_that_comes_between_leads_nowhere(path: Path, tmp_path: Path) -> None:
-    await (await SqliteStore.open(path)).close()
-    other = tmp_path / "other.db"
-    path.rename(other)
-    path.symlink_to(other)
-    with pytest.raises(sqlite3.OperationalError, match="link"):
-        Connections(path)._connect()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, "other.db"])
-
-
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
-    path.write_bytes(b"this is not a database, " * 100)
-    with pytest.raises(StoreUnavailable):
-        await SqliteStore.open(path)
-    assert path.read_bytes() == b"this is not a database, " * 100
-
-
-async def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable):
-        await SqliteStore.open(tmp_path / "nothing" / "vibed.db")
-
-
-async def test_a_database_that_is_locked_for_too_long_is_unavailable_and_usable_afterwards(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.1)
-    store = await SqliteStore.open(path)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable) as caught:
-        await store.deploy(new())
-    assert caught.value.may_retry
-    assert (await store.list())[1] == 0
-    other.execute("ROLLBACK")
-    other.close()
-    assert (await store.deploy(new())).created
-    await store.close()
-
-
-def _fill(path: str, pipe: Any) -> None:
-    """Deploys with a limit on the size of files, until it is refused; then goes on without the limit."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    async def go() -> None:
-        store = await SqliteStore.open(Path(path))
-        await store.deploy(new("first"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
-        acknowledged = 0
-        error = ""
-        try:
-            for n in range(1_000):
-                await store.deploy(new(f"app-{n}", env={"A": "x" * 20_000}))
-                acknowledged += 1
-        except StoreUnavailable as refused:
-            error = refused.error_code
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        await store.deploy(new("after"))
-        total = (await store.list(limit=1))[1]
-        await store.close()
-        pipe.send((error, acknowledged, total))
-
-    asyncio.run(go())
-
-
-async def test_a_full_disk_refuses_a_deploy_whole_and_is_survived(path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_fill, args=(str(path), writer))
-    process.start()
-    writer.close()
-    error, acknowledged, total = await asyncio.to_thread(reader.recv)
-    process.join()
-    assert error == "StoreUnavailable"
-    assert 0 < acknowledged < 1_000
-    assert total == acknowledged + 2
-    store = await SqliteStore.open(path)
-    assert (await store.list(limit=1))[1] == acknowledged + 2
-    await store.close()
 
 
 async def test_a_caller_that_gives_up_does_not_leave_half_a_deploy(store: AppStore) -> None:

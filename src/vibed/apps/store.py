@@ -16,6 +16,9 @@ from typing import Literal, Protocol
 from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Status, Version
 from vibed.apps.storage import Kept
 
+IDEMPOTENCY_KEPT_S = 24 * 3600.0
+"""How long a client's Idempotency-Key stands for what it was used for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:

@@ -12,10 +12,9 @@ from vibed.apps.errors import AlreadyExists, Conflict, IdempotencyMismatch, Name
 from vibed.apps.sqlite import storage
 from vibed.apps.sqlite.rows import get, get_version, no_app, wanted
 from vibed.apps.storage import Kept
-from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion
+from vibed.apps.store import IDEMPOTENCY_KEPT_S, Deployed, Idempotency, NewEvent, NewVersion
 
 EVENTS_KEPT = 1_000
-IDEMPOTENCY_KEPT_S = 24 * 3600.0
 
 
 def deploy(
