@@ -8,10 +8,19 @@ import os
 
 import pytest
 
-from tests.cluster.fixtures import cluster, kubectl, namespace, own_cluster
+from tests.cluster.fixtures import cluster, kubectl, namespace, own_cluster, real_cluster, real_namespace
 from tests.cluster.vibed_apps import apps_namespace, vibed_cluster
 
-__all__ = ["apps_namespace", "cluster", "kubectl", "namespace", "own_cluster", "vibed_cluster"]
+__all__ = [
+    "apps_namespace",
+    "cluster",
+    "kubectl",
+    "namespace",
+    "own_cluster",
+    "real_cluster",
+    "real_namespace",
+    "vibed_cluster",
+]
 
 _skipped: list[str] = []
 

@@ -35,7 +35,13 @@ from vibed.runtimes.tools import Tools
 
 SYSTEM_PACKAGES = {"chromium": "chromium", "qemu-system-x86_64": "qemu-system-x86"}
 """Program -> Debian package."""
-NODE_PACKAGES = {"runc": "runc", "nft": "nftables", "iptables": "iptables", "busybox": "busybox-static"}
+NODE_PACKAGES = {
+    "runc": "runc",
+    "nft": "nftables",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "busybox": "busybox-static",
+}
 """The same for a real node."""
 
 
@@ -59,10 +65,15 @@ def system() -> int:
     return status
 
 
-def packages(wanted: Mapping[str, str]) -> int:
+def missing_packages(wanted: Mapping[str, str]) -> list[str]:
+    """Of `wanted` (program -> Debian package), the packages whose program is not there."""
     # a user's PATH need not have the folders of root's programs
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    missing = [package for program, package in wanted.items() if shutil.which(program, path=path) is None]
+    return [package for program, package in wanted.items() if shutil.which(program, path=path) is None]
+
+
+def packages(wanted: Mapping[str, str]) -> int:
+    missing = missing_packages(wanted)
     if not missing:
         return 0
     if os.geteuid() != 0 or shutil.which("apt-get") is None:

@@ -22,7 +22,7 @@ Rule = Mapping[str, Sequence[str]]
 """One rule of a Role, as the API has it: apiGroups, resources, verbs."""
 
 
-class Refused(Exception):
+class Refused(RuntimeError):
     """kubectl ended with an error; its words."""
 
 
