@@ -130,15 +130,13 @@ class Box:
         """The calling thread sees the box's network, and so do threads and programs that it starts: sockets that are
         made here reach pods and Services by address. Names are still looked up as outside.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        here, there = (
-            os.open(path, os.O_RDONLY) for path in ("/proc/thread-self/ns/net", f"/proc/{self._first}/ns/net")
-        )
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/proc/{self._first}/ns/net", os.O_RDONLY)
         try:
-            _enter(libc, there)
+            enter_network(there)
             yield
         finally:
-            _enter(libc, here)
+            enter_network(here)
             os.close(here)
             os.close(there)
 
@@ -147,7 +145,9 @@ class Box:
         node.import_image(self._node_programs, self.folder, archive)
 
 
-def _enter(libc: ctypes.CDLL, namespace: int) -> None:
+def enter_network(namespace: int) -> None:
+    """Have the calling thread, and what it starts from now on, see another network. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(namespace, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -145,7 +145,9 @@ class ControlPlane:
 
     def _write_identities(self) -> None:
         self._server = self._pki.server(
-            "apiserver", [self.host, "10.96.0.1"], ["localhost", "kubernetes.default.svc", "kubernetes.default"]
+            "apiserver",
+            [self.host, "127.0.0.1", "10.96.0.1"],
+            ["localhost", "kubernetes.default.svc", "kubernetes.default"],
         )
         self._to_kubelets = self._pki.client("kubelet-client", user="kube-apiserver", group="system:masters")
         self._service_accounts = self._pki.key("service-account")

@@ -112,8 +112,17 @@ class Assembly:
         python = python_of(self.root)
         if python is not None and (seed is None or any(stage.python for stage in stages)):
             self.say("compiling Python modules to bytecode", 0.5)
-            await together(*(self._compile(python, folder) for folder in python.compiled))
+            await together(*(self.compile(python, folder) for folder in python.compiled))
         return dict(versions)
+
+    async def compile(self, python: Python, below: str) -> None:
+        """Compile what has no bytecode yet to bytecode that is trusted without a look at the source.
+
+        -I -S: no .pth file runs. -B: python would leave time-stamped bytecode of what it imports itself, which the
+        image's fixed times make stale, so that every start of an app would compile those modules again.
+        """
+        argv = [*_confined(self.root), f"/{python.program}", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
+        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, env={"PATH": "/usr/bin", "LANG": "C.UTF-8"})
 
     async def _debian(self) -> dict[str, str]:
         """Unpack the Debian packages and their dependencies, and remove what no sandbox needs."""
@@ -224,15 +233,6 @@ class Assembly:
             (self.root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
             (self.root / "usr/local/bin" / program).symlink_to(f"../go/bin/{program}")
         await asyncio.to_thread(remove, self.staging / "go-cache")
-
-    async def _compile(self, python: Python, below: str) -> None:
-        """Compile what has no bytecode yet to bytecode that is trusted without a look at the source.
-
-        -I -S: no .pth file runs. -B: python would leave time-stamped bytecode of what it imports itself, which the
-        image's fixed times make stale, so that every start of an app would compile those modules again.
-        """
-        argv = [*_confined(self.root), f"/{python.program}", "-I", "-S", "-B", "-c", _COMPILER, f"/{below}"]
-        await commands.run(argv, log=self.log, deadline_s=_STEP_DEADLINE_S, env={"PATH": "/usr/bin", "LANG": "C.UTF-8"})
 
     def put_own_parts(self, agent: Path) -> None:
         """The agent, the zygote programs and the files that every root has."""

@@ -1,0 +1,297 @@
+"""What is in each of vibeD's images: `vibed`, `vibed-caddy`, and `vibed-template-<name>` for each template.
+
+A template's image is the root that one machine's sandboxes have, made by the same builder, with the agent as what runs.
+The control plane's is a Debian root without a shell, its packages installed by hash as on one machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.images import sbom
+from deploy.images.archive import File, Image, Layer
+
+from vibed import __version__
+from vibed.runtimes import commands, debian_packages
+from vibed.runtimes.assembly import Assembly
+from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.pythons import python_of
+from vibed.runtimes.shipped import shipped
+from vibed.runtimes.templates import PoolSize, Resources, Stage, Template, load_templates, locked_wheels
+from vibed.runtimes.tools import Tools, agent_digest
+from vibed.runtimes.trees import normalise, remove
+from vibed.runtimes.trimming import merge_site
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SBOM = "usr/share/doc/vibed/sbom.cdx.json"
+PREFIX = "vibed-template-"
+AGENT = "usr/lib/vibed/vibed-agent"
+"""Where a root has it, on one machine too."""
+
+_SUITE = "trixie"
+# base-files has the links that make /lib64 and /bin what programs expect
+_LIBRARIES = ("base-files", "libc6", "libgcc-s1", "libstdc++6", "ca-certificates", "tzdata")
+_PYTHON = ("python3.13", "python3-minimal", "libc-bin", "netbase", "media-types")
+_STEP_DEADLINE_S = 900.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENTRY = "#!/usr/bin/python3 -I\nimport sys\n\nfrom vibed.cli.main import main\n\nsys.exit(main())\n"
+_IDENTITIES = {
+    "etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\nvibed:x:65532:65532:vibed:/tmp:/sbin/nologin\n",
+    "etc/group": "root:x:0:\nvibed:x:65532:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+_PLACES = {"tmp": 0o1777, "run/vibed": 0o755, "var/lib/vibed": 0o755, "proc": 0o755, "sys": 0o755, "dev": 0o755}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image whose parts lie ready, and what is in it."""
+
+    image: Image
+    sbom: bytes
+    """A CycloneDX document."""
+
+
+class Contents:
+    """Prepares images with the programs and templates of `home`. `say` is told each step."""
+
+    def __init__(self, home: Path, registry: str, say: Callable[[str], None] = lambda step: None) -> None:
+        self._home = home
+        self._registry = registry.rstrip("/")
+        self._staging = Path()
+        self._say = say
+        self._tools = Tools(home)
+        self._templates = load_templates()
+        self._builder = TemplateBuilder(home, self._templates, self._tools)
+
+    def names(self) -> list[str]:
+        """Every image that can be made."""
+        return [
+            "vibed",
+            "vibed-caddy",
+            *(f"{PREFIX}{name}" for name, one in self._templates.items() if not one.unavailable),
+        ]
+
+    def key(self, name: str) -> str:
+        """Of everything that decides what is in an image, as far as it is known before it is made."""
+        digest = hashlib.sha256(f"{name}\0{self._registry}\0{__version__}\0{agent_digest()}".encode())
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+        if name.startswith(PREFIX):
+            template = self._templates[name.removeprefix(PREFIX)]
+            built = self._builder.ready(template.name)
+            digest.update(f"{template.definition_digest}\0{built.digest if built and built.complete else ''}".encode())
+        elif name == "vibed":
+            for source in _sources():
+                digest.update(f"{source.relative_to(CHECKOUT)}\0".encode() + source.read_bytes())
+        else:
+            digest.update(self._tools.version(self._caddy).encode())
+        return digest.hexdigest()
+
+    async def prepare(self, name: str, staging: Path) -> Prepared:
+        """Its parts lie below `staging`. Raises TemplateBuildFailed, ToolError, CommandFailed, OSError."""
+        self._staging = staging
+        if name == "vibed":
+            return await self._vibed()
+        if name == "vibed-caddy":
+            return await self._proxy()
+        template = self._templates[name.removeprefix(PREFIX)]
+        if template.kind == "static":
+            return await self._static(template)
+        if template.kind == "worker":
+            return await self._worker(template)
+        return await self._general(template)
+
+    # the control plane
+
+    async def _vibed(self) -> Prepared:
+        """Python, vibeD with what it needs, and the agent."""
+        lock = shipped("locks") / "vibed" / "runtime.txt"
+        stage = Stage("vibed", python=lock, packages=locked_wheels(lock))
+        # base-files has the links that make /lib64 and /bin what programs expect
+        debian = (
+            "base-files",
+            "python3.13",
+            "python3-minimal",
+            "libc-bin",
+            "netbase",
+            "ca-certificates",
+            "media-types",
+            "tzdata",
+        )
+        job = await self._assembly("vibed", (*debian, "libstdc++6", "libgcc-s1"), (stage,))
+        versions = await job.assemble(1, None)
+        python = python_of(job.root)
+        assert python is not None, "the Debian packages bring Python"
+        site = self._staging / "site"
+        pip = ["install", "--no-deps", "--no-compile", "--no-build-isolation", "--target", str(site), str(CHECKOUT)]
+        await self._tools.pip(pip, log=job.log, deadline_s=_STEP_DEADLINE_S)
+        merge_site(site, job.root, python.site)
+        remove(job.root / "usr/local/bin")
+        await job.compile(python, python.site)
+        agent = await self._tools.install("vibed-agent")
+        programs = {"usr/bin/vibed": File(_ENTRY.encode(), 0o755), "usr/bin/vibed-agent": File(agent, 0o755)}
+        own = Layer(files={**programs, **_files(_IDENTITIES)}, directories=_PLACES)
+        normalise(job.root)
+        packages = [*sbom.of_debian(versions), *sbom.of_tree(job.root), self._agent_package()]
+        return self._prepared("vibed", [Layer(job.root), own], packages, ["/usr/bin/vibed"])
+
+    async def _proxy(self) -> Prepared:
+        """Caddy, certificates of authorities, and nothing else."""
+        caddy = await self._tools.install(self._caddy)
+        job = await self._assembly("caddy", ("ca-certificates", "media-types", "tzdata"), ())
+        versions = await job.assemble(1, None)
+        certificates = (job.root / "etc/ssl/certs/ca-certificates.crt").read_bytes()
+        own = Layer(
+            files={
+                "usr/bin/caddy": File(caddy, 0o755),
+                "etc/ssl/certs/ca-certificates.crt": File(certificates),
+                "etc/mime.types": File(job.root / "etc/mime.types"),
+                **_files(_IDENTITIES),
+            },
+            directories={**_PLACES, "var/lib/caddy": 0o755},
+        )
+        known = {name: version for name, version in versions.items() if name in ("ca-certificates", "media-types")}
+        packages = [*sbom.of_debian(known), sbom.Package("generic", "caddy", self._tools.version(self._caddy))]
+        return self._prepared("vibed-caddy", [own], packages, ["/usr/bin/caddy"], ports=(8080, 8443))
+
+    @property
+    def _caddy(self) -> str:
+        return "caddy"
+
+    # templates
+
+    async def _general(self, template: Template) -> Prepared:
+        """The root of one machine's sandboxes; the agent in a layer of its own, since each release has another."""
+        while not (built := await self._builder.build(template.name)).complete:
+            self._say(f"stage {built.stage} is there")
+        assert built.rootfs is not None
+        root = self._staging / "root"
+        root.mkdir()
+        extract = ["fsck.erofs", f"--extract={root}", "--overwrite", "--preserve-perms", str(built.rootfs)]
+        await commands.run(extract, log=self._log("extract"), deadline_s=_STEP_DEADLINE_S)
+        agent = self._staging / "agent"
+        (root / AGENT).rename(agent)
+        # Kubernetes puts its own here; on one machine it is a link to where the sandbox's is
+        remove(root / "etc/hosts")
+        own = Layer(
+            files={AGENT: File(agent, 0o755), "etc/hosts": File(b"")}, links={"usr/bin/vibed-agent": f"/{AGENT}"}
+        )
+        packages = [*sbom.of_debian(built.debian), *sbom.of_tree(root), self._agent_package()]
+        return self._sandbox(template, [Layer(root), own], packages)
+
+    async def _static(self, template: Template) -> Prepared:
+        """The agent alone: it serves sites itself."""
+        agent = await self._tools.install("vibed-agent")
+        return self._sandbox(template, [self._bare(agent)], [self._agent_package()])
+
+    async def _worker(self, template: Template) -> Prepared:
+        """workerd, the C library that it needs, and the agent."""
+        agent, workerd = await self._tools.install("vibed-agent"), await self._tools.install("workerd")
+        job = await self._assembly(
+            "workerd", ("base-files", "libc6", "libgcc-s1", "libstdc++6", "ca-certificates", "tzdata"), ()
+        )
+        versions = await job.assemble(1, None)
+        normalise(job.root)
+        program = Layer(files={"usr/bin/workerd": File(workerd, 0o755)})
+        packages = [*sbom.of_debian(versions), sbom.Package("npm", "workerd", self._tools.version("workerd"))]
+        return self._sandbox(
+            template, [Layer(job.root), program, self._bare(agent)], [*packages, self._agent_package()]
+        )
+
+    def _bare(self, agent: Path) -> Layer:
+        identities = {
+            "etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\napp:x:1000:1000:app:/home/app:/sbin/nologin\n",
+            "etc/group": "root:x:0:\napp:x:1000:\n",
+            "etc/nsswitch.conf": _IDENTITIES["etc/nsswitch.conf"],
+        }
+        places = {"app": 0o755, "home/app": 0o755, "layers": 0o755, **_PLACES}
+        link = {"usr/bin/vibed-agent": f"/{AGENT}"}
+        return Layer(files={AGENT: File(agent, 0o755), **_files(identities)}, directories=places, links=link)
+
+    def _sandbox(self, template: Template, layers: list[Layer], packages: list[sbom.Package]) -> Prepared:
+        labels = {"dev.vibed.template": template.name, "dev.vibed.template.definition": template.definition_digest}
+        entrypoint = [f"/{AGENT}", "pod"]
+        return self._prepared(f"{PREFIX}{template.name}", layers, packages, entrypoint, user="1000:1000", labels=labels)
+
+    # what all have
+
+    def _prepared(
+        self,
+        name: str,
+        layers: list[Layer],
+        packages: list[sbom.Package],
+        entrypoint: list[str],
+        *,
+        user: str = "65532:65532",
+        labels: Mapping[str, str] | None = None,
+        ports: tuple[int, ...] = (),
+    ) -> Prepared:
+        document = sbom.document(name, __version__, packages)
+        described = Layer(files={SBOM: File(document)})
+        image = Image(
+            name=f"{self._registry}/{name}:{__version__}",
+            layers=[*layers, described],
+            entrypoint=entrypoint,
+            env={"PATH": _PATH},
+            user=user,
+            ports=ports,
+            labels={
+                "org.opencontainers.image.title": name,
+                "org.opencontainers.image.version": __version__,
+                "org.opencontainers.image.licenses": "Apache-2.0",
+                **(labels or {}),
+            },
+            annotations={
+                "org.opencontainers.image.version": __version__,
+                "dev.vibed.sbom": f"/{SBOM}",
+                "dev.vibed.sbom.sha256": hashlib.sha256(document).hexdigest(),
+            },
+        )
+        return Prepared(image, document)
+
+    async def _assembly(self, name: str, debian: tuple[str, ...], stages: tuple[Stage, ...]) -> Assembly:
+        """The builder of templates' roots, for one that is no template."""
+        await debian_packages.ensure(self._home, self._log(name))
+        definition = Template(
+            name=name,
+            lane="general",
+            description="",
+            kind="python",
+            driver=None,
+            packages={},
+            env={},
+            pool=PoolSize(),
+            resources=Resources(),
+            zygotes=(),
+            suite=_SUITE,
+            debian=debian,
+            unavailable=None,
+            stages=stages,
+            on_need=False,
+            definition_digest="",
+        )
+        return Assembly(
+            definition, len(stages), self._staging, self._log(name), self._tools, lambda step, part: self._say(step)
+        )
+
+    def _agent_package(self) -> sbom.Package:
+        return sbom.Package("generic", "vibed-agent", self._tools.version("vibed-agent"))
+
+    def _log(self, name: str) -> Path:
+        return self._staging / f"{name}.log"
+
+
+def _files(contents: Mapping[str, str]) -> dict[str, File]:
+    return {path: File(content.encode()) for path, content in contents.items()}
+
+
+def _sources() -> list[Path]:
+    """Every file that goes into the installed vibeD."""
+    found = [CHECKOUT / "pyproject.toml"]
+    for folder in ("src", "agent", "templates", "locks", "examples"):
+        found += [path for path in (CHECKOUT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return sorted(found)
