@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean doctor test test-all test-cluster check dev lint types unit agent-test contract e2e hostile bench system-packages lock
+.PHONY: help up down clean doctor test test-all test-cluster cluster images check dev lint types unit agent-test contract e2e hostile bench system-packages lock
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,14 @@ test-all: ## The same, and with every framework's own packages (needs the regist
 
 test-cluster: ## Build Kubernetes and a real node, and pass the tests on them (as root for the node)
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh cluster
+
+cluster: ## A development cluster with a real node, vibeD installed by its chart (as root); stays until ^C
+	@python=$$($(PYTHON) deploy/bootstrap.py dev) && export PYTHONPATH=$(CURDIR)/src && \
+	for what in tools cluster-node; do "$$python" -m tests.prepare $$what || exit; done && \
+	exec "$$python" -m tests.cluster up "$${TMPDIR:-/tmp}/vibed-cluster"
+
+images: ## Container images of vibeD and its templates, without a daemon, into dist/images
+	@exec $(PYTHON) deploy/images/build.py
 
 check: ## Lint, types and fast tests, in about a minute
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh fast
