@@ -5,7 +5,8 @@
     go          the same for Go; prints where it is
     client      the earlier MCP client, with which the agent of the tests speaks too
     templates   every template that is not prepared on need, all stages
-    cluster     a Kubernetes control plane with fake nodes (tests/cluster)
+    s3          an S3 server (tests/contract)
+    cluster     the same, and a Kubernetes control plane with fake nodes (tests/cluster)
     cluster-node  what a real node needs besides: its programs, and Debian packages
 
 VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
@@ -105,6 +106,11 @@ async def go() -> int:
     return 0
 
 
+async def s3() -> int:
+    await binaries.build(binaries.S3, home())
+    return 0
+
+
 OLD_CLIENT = Path(__file__).parents[1] / "locks" / "mcp-1" / "client.txt"
 
 
@@ -143,13 +149,14 @@ async def templates() -> int:
 
 
 async def cluster() -> int:
-    await binaries.build(binaries.CONTROL_PLANE, home())
+    for module in (binaries.CONTROL_PLANE, binaries.S3):
+        await binaries.build(module, home())
     return 0
 
 
 async def cluster_node() -> int:
     status = packages(NODE_PACKAGES)
-    for module in (binaries.CONTROL_PLANE, binaries.NODE, binaries.GVISOR):
+    for module in (binaries.CONTROL_PLANE, binaries.S3, binaries.NODE, binaries.GVISOR):
         await binaries.build(module, home())
     return status
 
@@ -162,7 +169,7 @@ def main(arguments: list[str]) -> int:
     if what == "client":
         return client()
     makes: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {"tools": tools, "go": go, "templates": templates}
-    work = (makes | {"cluster": cluster, "cluster-node": cluster_node}).get(what)
+    work = (makes | {"s3": s3, "cluster": cluster, "cluster-node": cluster_node}).get(what)
     if work is None:
         print(__doc__, file=sys.stderr)
         return 2

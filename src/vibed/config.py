@@ -7,11 +7,13 @@ controller and the watchdog stay small. docs/reference/configuration.md lists ev
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vibed.apps.errors import VibedError
 
@@ -84,6 +86,19 @@ class Config:
     """Whether the second stage of templates (numpy, pandas, …) is built."""
     templates: tuple[str, ...] = ()
     """Only these templates are built; empty: all."""
+    source_store: str = "served"
+    """Where sources are kept: `served` (files in VIBED_HOME, for one machine) or `s3`. A change moves nothing."""
+    s3_bucket: str = ""
+    """The bucket, which is there already. Credentials are not settings: they are what AWS_ACCESS_KEY_ID and
+    AWS_SECRET_ACCESS_KEY say where vibeD is started, a web identity's token, or the role of the machine."""
+    s3_endpoint: str = ""
+    """`https://host[:port]` of the S3 server; empty: AWS."""
+    s3_region: str = "us-east-1"
+    """The bucket's region."""
+    s3_prefix: str = ""
+    """What the names of objects begin with, with a slash at the end, where the bucket is not vibeD's alone."""
+    s3_addressing: str = "path"
+    """How the bucket is named in requests: `path` (`/bucket/…`) or `virtual` (`bucket.host`)."""
     registries: Mapping[str, object] = field(default_factory=dict)
     """Where builds get packages from, when not from where this machine's own package clients do: `pypi`, `npm`,
     `npm_scopes`, `go`, `sumdb`, `binaries`, `credentials`."""
@@ -264,6 +279,33 @@ def _check_registries(table: Mapping[str, object]) -> None:
             raise InvalidConfiguration(f"[registries] {name} must be {_REGISTRIES[name]}")
 
 
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
+_PREFIX = re.compile(r"([A-Za-z0-9!_.*'()-]+/)*")
+
+
+def _check_s3(config: Config) -> None:
+    if not config.s3_bucket:
+        raise InvalidConfiguration("source_store is s3, and s3_bucket is not set", hint="name a bucket that is there")
+    if not _BUCKET.fullmatch(config.s3_bucket):
+        raise InvalidConfiguration(f"s3_bucket is no name of a bucket: {config.s3_bucket!r}")
+    if config.s3_endpoint:
+        url = urlsplit(config.s3_endpoint)
+        try:
+            sound = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+        except ValueError:
+            sound = False
+        if not sound or url.path not in ("", "/") or url.query or url.fragment or "@" in url.netloc:
+            raise InvalidConfiguration(
+                "s3_endpoint must be http://host[:port] or https://host[:port], without the bucket and without a key",
+                hint="the key is AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+            )
+    if not _REGION.fullmatch(config.s3_region):
+        raise InvalidConfiguration(f"s3_region is no name of a region: {config.s3_region!r}", hint="e.g. us-east-1")
+    if not _PREFIX.fullmatch(config.s3_prefix) or ".." in config.s3_prefix:
+        raise InvalidConfiguration(f"s3_prefix must be empty or end with a slash, not {config.s3_prefix!r}")
+
+
 def _validated(config: Config) -> Config:
     _check_registries(config.registries)
     host, _, port = config.listen.rpartition(":")
@@ -276,6 +318,8 @@ def _validated(config: Config) -> Config:
         "log_level": ("debug", "info", "warning", "error"),
         "substrate": ("machine", "kubernetes"),
         "image_pull_policy": ("Always", "IfNotPresent", "Never"),
+        "source_store": ("served", "s3"),
+        "s3_addressing": ("path", "virtual"),
     }
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
@@ -288,6 +332,8 @@ def _validated(config: Config) -> Config:
     for name in ("deploy_wait_s", "start_timeout_s", "build_timeout_s", "drain_s"):
         if not 0 <= getattr(config, name) <= 3_600:
             raise InvalidConfiguration(f"{name} must be between 0 and 3600 seconds")
+    if config.source_store == "s3":
+        _check_s3(config)
     if any(size < 0 for size in config.pools.values()):
         raise InvalidConfiguration("pools: a size cannot be negative")
     if config.uid_base is not None and not 1_000 < config.uid_base < 2**32 - 131_072:

@@ -93,6 +93,15 @@ class Layout:
         return self.home / "sources"
 
     @property
+    def signing_key(self) -> Path:
+        return self.home / "state" / "signing.key"
+
+    @property
+    def fetched_sources(self) -> Path:
+        """Of sources that are kept elsewhere, what was used lately, by digest (vibed.sources.cache)."""
+        return self.home / "cache" / "sources"
+
+    @property
     def sites(self) -> Path:
         """Unpacked static sites, below a folder named after the machine's boot (see `drivers.static`)."""
         return self.home / "sites"

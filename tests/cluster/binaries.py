@@ -4,7 +4,7 @@ Each module has a folder `<VIBED_TEST_HOME>/cluster/<module>-<key>`, where the k
 is in it: go.mod, go.sum, sources, flags, patches, Go's version, the machine. A folder appears in one rename, so one
 that is there is whole. Go's own caches are used as they are: the next build after a change compiles what changed.
 
-    python -m tests.prepare cluster         the control plane and fake nodes, which need no root
+    python -m tests.prepare cluster         the control plane and fake nodes, which need no root, and an S3 server
     python -m tests.prepare cluster-node    what a real node needs besides
 """
 
@@ -100,6 +100,14 @@ GVISOR = Module(
     ),
 )
 
+S3 = Module(
+    "s3",
+    "an S3 server (versitygw)",
+    "1 to 3 minutes, 60 MB to download",
+    packages=("github.com/versity/versitygw/cmd/versitygw",),
+    programs=("versitygw",),
+)
+
 
 class NotBuilt(Exception):
     """The programs are not there; says how to get them."""
@@ -109,7 +117,7 @@ def programs(module: Module, home: Path) -> Path:
     """The folder with the module's programs, as its sources are now. Raises NotBuilt."""
     folder = _folder(module, home)
     if not folder.is_dir():
-        target = "cluster" if module is CONTROL_PLANE else "cluster-node"
+        target = {CONTROL_PLANE.name: "cluster", S3.name: "s3"}.get(module.name, "cluster-node")
         raise NotBuilt(f"{module.what}: not built ({module.how_long}, once): python -m tests.prepare {target}")
     return folder
 

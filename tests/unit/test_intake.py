@@ -19,7 +19,8 @@ from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
 from vibed.sources.errors import CorruptArchive
 from vibed.sources.limits import DEFAULT_LIMITS
-from vibed.sources.store import ServedStore, StagedSource
+from vibed.sources.receiving import StagedSource
+from vibed.sources.store import ServedStore
 from vibed.sources.table import ArchiveTable
 
 Meanwhile = Callable[[], Awaitable[None]]

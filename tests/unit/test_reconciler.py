@@ -52,9 +52,12 @@ from vibed.sandboxes.driver import (
     State,
 )
 from vibed.sandboxes.pool import WarmPools
+from vibed.sources.store import ServedStore
 from vibed.tracing import OpenTelemetry
 
 PYTHON = Runtime("general", "python-313", "python", "app.py", "because.", start=Start(("python3", "app.py")))
+
+SOURCE = "ab" * 32
 
 
 class Scripted:
@@ -175,7 +178,7 @@ class World:
     traced: InMemorySpanExporter
 
     async def deploy(self, name: str = "todo", runtime: Runtime = PYTHON, **more: object) -> int:
-        new = NewVersion(name, "ann", "ann", "ab" * 32, 10, runtime, {}, Resources(), **more)  # type: ignore[arg-type]
+        new = NewVersion(name, "ann", "ann", SOURCE, 10, runtime, {}, Resources(), **more)  # type: ignore[arg-type]
         return (await self.store.deploy(new)).version.number
 
     async def settle(self, version: int, name: str = "todo", timeout_s: float = 5.0) -> Outcome:
@@ -215,6 +218,9 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     placements.built("python-313")
     markers = Markers(layout.apps, layout.ingress)
     traced = InMemorySpanExporter()
+    sources = ServedStore(layout.sources, key=bytes(32))
+    sources.prepare()
+    sources.path(SOURCE).touch()
     async with WarmPools(drivers, {}) as pools:
         means = Means(
             config=config,
@@ -226,7 +232,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             names=MarkedNames(markers),
             metrics=Metrics(),
             tracer=OpenTelemetry(traced, at_once=True),
-            source_path=lambda digest: tmp_path / digest,
+            sources=sources,
         )
         fleet = Fleet(means)
         ready = asyncio.Event()
@@ -1287,7 +1293,7 @@ async def test_one_owners_hanging_apps_delay_no_other_owner_and_their_own_next_i
         await world.deploy(name)
         world.fleet.wake(name)
     await world.until(lambda: len(world.driver.made) == 4)
-    new = NewVersion("theirs", "bob", "bob", "ab" * 32, 10, PYTHON, {}, Resources())
+    new = NewVersion("theirs", "bob", "bob", SOURCE, 10, PYTHON, {}, Resources())
     await world.store.deploy(new)
     assert (await world.settle(1, "theirs")).phase is Phase.READY
     app = await told(world, "WaitingForTurn", "hangs-11")

@@ -238,7 +238,7 @@ async def test_a_signed_url_opens_one_source_for_a_while(
 ) -> None:
     staged = await store.receive(chunks(b"x"))
     digest = await store.commit(staged)
-    url = urlsplit(store.signed_url(digest, 60))
+    url = urlsplit(await store.signed_url(digest, 60))
     query = parse_qs(url.query)
     expires, signature = query["expires"][0], query["signature"][0]
     assert f"{url.scheme}://{url.netloc}{url.path}" == f"http://localhost:18080/sources/{digest}"

@@ -39,7 +39,7 @@ from vibed.config import Config
 from vibed.layout import Layout
 from vibed.runtimes.templates import Template
 from vibed.sources.limits import ArchiveLimits
-from vibed.sources.store import ServedStore
+from vibed.sources.store import SourceStore
 from vibed.tracing import NoTracer, Tracer
 
 _STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/v1/layers|/mcp")
@@ -70,7 +70,7 @@ def create_app(
     config: Config,
     layout: Layout,
     store: AppStore,
-    sources: ServedStore,
+    sources: SourceStore,
     link: Controller,
     templates: Mapping[str, Template],
     *,

@@ -13,7 +13,7 @@ from vibed.classify.bakeable import installs
 from vibed.classify.decision import TemplateFacts
 from vibed.controller.link import BakeFigures
 from vibed.sources.reader import read_table
-from vibed.sources.store import StagedSource
+from vibed.sources.receiving import StagedSource
 
 
 class Baking:

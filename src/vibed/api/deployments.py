@@ -25,7 +25,7 @@ from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore, Deployed, Idempotency
 from vibed.config import Config
 from vibed.sources.errors import SourceMissing
-from vibed.sources.store import StagedSource
+from vibed.sources.receiving import StagedSource
 from vibed.tracing import Tracer
 
 

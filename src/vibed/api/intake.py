@@ -24,7 +24,8 @@ from vibed.sources.inflate import claimed_size
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.overlay import overlay
 from vibed.sources.reader import read_table
-from vibed.sources.store import ServedStore, StagedSource
+from vibed.sources.receiving import StagedSource
+from vibed.sources.store import SourceStore
 from vibed.sources.table import ArchiveTable
 
 Decide = Callable[[ArchiveTable, Override], Runtime]
@@ -51,7 +52,7 @@ class Intake:
     """
 
     def __init__(
-        self, sources: ServedStore, decide: Decide, limits: ArchiveLimits, storage_limit: int = sys.maxsize
+        self, sources: SourceStore, decide: Decide, limits: ArchiveLimits, storage_limit: int = sys.maxsize
     ) -> None:
         """`storage_limit`: bytes that one owner's apps may take."""
         self._sources = sources

@@ -24,7 +24,7 @@ from vibed.apps.errors import AlreadyExists, Conflict, NameTaken, NotFound, Vibe
 from vibed.apps.standing import of_app
 from vibed.apps.storage import Kept, make_room
 from vibed.apps.store import AppStore, Deployed, Idempotency, NewVersion
-from vibed.sources.store import StagedSource
+from vibed.sources.receiving import StagedSource
 
 T = TypeVar("T")
 

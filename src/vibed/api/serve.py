@@ -20,7 +20,6 @@ from vibed.api.background import in_background
 from vibed.api.classifying import decider, installable
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
-from vibed.api.signing import signing_key
 from vibed.api.sse import Stopping
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.config import Config, InvalidConfiguration
@@ -28,7 +27,7 @@ from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
 from vibed.runtimes.templates import load_templates
 from vibed.serving import Server, listening, run_all, server
-from vibed.sources.store import ServedStore
+from vibed.sources.choice import source_store
 
 _THREADS = 32
 
@@ -47,7 +46,7 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
         stack.push_async_callback(link.close)
         tracer = tracing.from_environment()
         stack.callback(tracer.close)
-        sources = ServedStore(layout.sources, key=signing_key(layout.home / "state" / "signing.key"))
+        sources = source_store(config, layout)
         left = sources.prepare()
         if left:
             log.info("unfinished_uploads_removed", count=left)

@@ -18,8 +18,8 @@ from vibed.layout import Layout
 
 def serve(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[str, object]:
     """`vibed serve` sees its own data, Python and vibeD's code, read-only where it only reads; it has no network
-    unless it exports traces."""
-    own = [layout.home / "state", layout.sources, layout.serve_socket.parent]
+    unless it exports traces or keeps sources elsewhere."""
+    own = [layout.home / "state", layout.sources, layout.fetched_sources, layout.serve_socket.parent]
     read = [
         layout.admin_key,
         layout.logs,
@@ -32,9 +32,10 @@ def serve(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[str, o
     if config.template_dir is not None:
         read.append(config.template_dir)
     exports = any(name.startswith("OTEL_EXPORTER") or name == "OTEL_TRACES_EXPORTER" for name in env)
+    outside = exports or config.source_store == "s3"
     return {
         **_process(layout.uids.serve, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
-        "namespaces": ["mount", "ipc", "uts"] if exports else ["mount", "net", "ipc", "uts"],
+        "namespaces": ["mount", "ipc", "uts"] if outside else ["mount", "net", "ipc", "uts"],
         "hostname": "vibed-serve",
         "env": {**env, **layout.told(), "HOME": "/tmp"},
     }

@@ -44,7 +44,9 @@ def lay_out(config: Config, layout: Layout) -> None:
         # /run is in memory on a machine, but often not in a container, where a journal would carry every switch
         with contextlib.suppress(OSError):
             mounts.put_in_memory(layout.runtime)
+    fetched = [(layout.fetched_sources, 0o700, uids.serve, uids.serve)] if config.source_store == "s3" else []
     for path, mode, uid, gid in (
+        *fetched,
         (layout.home / "state", 0o700, uids.serve, uids.serve),
         (layout.sources, 0o700, uids.serve, uids.serve),
         (layout.logs, 0o750, root, uids.serve),
@@ -87,7 +89,8 @@ def hand_over(layout: Layout) -> None:
     """Give the data to the uids of `layout`; `lay_out` does the folders themselves. Nothing may be running."""
     shutil.rmtree(layout.sites, ignore_errors=True)  # they are unpacked again, for Caddy as it is now
     serve = layout.uids.serve
-    for top, uid in ((layout.home / "state", serve), (layout.sources, serve), (layout.logs, -1)):
+    theirs = (layout.home / "state", layout.sources, layout.fetched_sources)
+    for top, uid in (*((top, serve) for top in theirs), (layout.logs, -1)):
         for _, folders, files, descriptor in os.fwalk(top) if top.exists() else ():
             for name in (*folders, *files):
                 os.chown(name, uid, serve, dir_fd=descriptor, follow_symlinks=False)

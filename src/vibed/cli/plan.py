@@ -104,7 +104,8 @@ def _command(layout: Layout, name: str, argv: Sequence[str], env: Mapping[str, s
 
 
 def _environment(config: Config) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name in _ALWAYS or name.startswith(_HANDED_ON)}
+    handed_on = (*_HANDED_ON, "AWS_") if config.source_store == "s3" else _HANDED_ON
+    env = {name: value for name, value in os.environ.items() if name in _ALWAYS or name.startswith(handed_on)}
     env.pop("VIBED_ADMIN_KEY", None)  # it is in its file; an environment is read by more than needs it
     env["PATH"] = os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     env["VIBED_HOME"] = str(config.home)

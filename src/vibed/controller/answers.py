@@ -17,7 +17,7 @@ from vibed.controller.means import Means
 from vibed.runtimes.templates import Template
 from vibed.sandboxes.diagnosis import About
 from vibed.sandboxes.driver import Driver, Prospect
-from vibed.sources.store import source_path
+from vibed.sources.errors import SourceMissing
 from vibed.supervision.failing import failing
 from vibed.supervision.runlogs import LogReader, Position
 from vibed.wire import Message
@@ -61,7 +61,7 @@ class Answers:
                 self._fleet.wake(str(message["app_id"]))
                 return {}
             case "prepare":
-                self._prepare(message)
+                await self._prepare(message)
                 return {}
             case "settle":
                 outcome = await self._fleet.settle(
@@ -105,7 +105,7 @@ class Answers:
 
     async def _bake(self, message: Message) -> BakeFigures:
         # as there: this has passed through nothing that checked it
-        source = source_path(self._means.layout.sources, str(message["digest"]))
+        source = await self._means.sources.open_path(str(message["digest"]))
         template = self._templates.get(str(message["template"]))
         if template is None:
             raise NotFound("there is no such template")
@@ -117,13 +117,16 @@ class Answers:
             owner=str(message["owner"]),
         )
 
-    def _prepare(self, message: Message) -> None:
+    async def _prepare(self, message: Message) -> None:
         # Unlike a spec, this has passed through no store that checked it.
         app_id = _app_id(message)
-        source = source_path(self._means.layout.sources, str(message["digest"]))
         template = self._templates.get(str(message["template"]))
         if template is None or not self._means.placements.is_ready(template.name):
             return
+        try:
+            source = await self._means.sources.open_path(str(message["digest"]))
+        except SourceMissing:
+            return  # it is being stored, by a process that this one shares no disk with
         self._drivers[self._means.placements.driver_of(template)].prepare(
             Prospect(
                 app_id,

@@ -87,7 +87,7 @@ class Life:
                 run,
                 version,
                 app,
-                self._means.source_path(version.source_digest),
+                await self._means.sources.open_path(version.source_digest),
                 log_dir,
                 self._wake,
             )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from vibed import records
@@ -24,6 +23,7 @@ from vibed.controller.starts import PLACE_S, Starts
 from vibed.layout import Layout
 from vibed.sandboxes.driver import Sandbox
 from vibed.sandboxes.pool import Figures, Key
+from vibed.sources.store import SourceStore
 from vibed.tracing import Tracer
 
 log = records.logger("vibed.controller")
@@ -114,7 +114,7 @@ class Means:
     names: Names
     metrics: Metrics
     tracer: Tracer
-    source_path: Callable[[str], Path]
+    sources: SourceStore
     layers: Layers | None = None
     """What makes layers; None on a host that cannot."""
     builds: Builds | None = None

@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 from collections.abc import Mapping
-from functools import partial
 from typing import IO
 
 from vibed import records, tracing
@@ -41,8 +40,8 @@ from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.pool import WarmPools
+from vibed.sources.choice import source_store
 from vibed.sources.limits import ArchiveLimits
-from vibed.sources.store import source_path
 from vibed.supervision.host import Host
 from vibed.supervision.limitations import limitations
 from vibed.wire import serve
@@ -100,7 +99,7 @@ class Service:
             names=self._names,
             metrics=self._metrics,
             tracer=self._tracer,
-            source_path=partial(source_path, layout.sources),
+            sources=source_store(config, layout),
             layers=self._layers,
             builds=self._builds,
         )

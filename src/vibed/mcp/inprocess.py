@@ -13,7 +13,7 @@ from vibed.api.routes.asking import asked
 from vibed.api.steps import Steps
 from vibed.api.views import app_view, contents_view, deploy_view, event_view, template_view, version_view
 from vibed.mcp.backend import View
-from vibed.sources.store import StagedSource
+from vibed.sources.receiving import StagedSource
 from vibed.supervision.runlogs import Position
 
 _ANSWER_S = 9.6

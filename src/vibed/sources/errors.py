@@ -197,6 +197,60 @@ class SignatureRefused(VibedError):
     status = 403
 
 
+class SourceDamaged(VibedError):
+    """What the source store gave is not the source that was stored: cut off, or changed. It was not used."""
+
+    code = "SourceDamaged"
+    status = 502
+
+    @classmethod
+    def of(cls, digest: str, what: str) -> SourceDamaged:
+        """`what` is wrong with the source of this digest."""
+        return cls(
+            f"the source {digest[:12]}… is damaged: {what}",
+            hint="deploy the same source again, which stores it again; if that does not help, something between vibeD"
+            " and the source store changes what passes through it",
+        )
+
+
+class SourceStoreUnreachable(VibedError):
+    """Nothing answers where the source store should be, or it broke the connection off."""
+
+    code = "SourceStoreUnreachable"
+    status = 503
+    retryable = True
+
+
+class SourceStoreSlow(VibedError):
+    """The source store did not do its work in time, or asked for fewer requests."""
+
+    code = "SourceStoreSlow"
+    status = 503
+    retryable = True
+
+
+class SourceStoreFailed(VibedError):
+    """The source store said that something is wrong with itself, or what vibeD does not understand."""
+
+    code = "SourceStoreFailed"
+    status = 503
+    retryable = True
+
+
+class SourceStoreRefused(VibedError):
+    """The source store does not let vibeD in, or not do this: for the operator to put right."""
+
+    code = "SourceStoreRefused"
+    status = 503
+
+
+class BucketMissing(VibedError):
+    """The source store has no bucket of that name: for the operator to put right."""
+
+    code = "BucketMissing"
+    status = 503
+
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -1,7 +1,9 @@
 """The source store: where sources live, addressed by their SHA-256.
 
-`SourceStore` is the port; `ServedStore` keeps them as files and hands out signed URLs. A source is acknowledged
-only after `commit` returned: then it and its name survive a loss of power."""
+`SourceStore` is the port; `ServedStore` keeps them as files on this machine and hands out signed URLs, which does for
+one machine; `vibed.sources.s3` keeps them where every machine finds them. A source is acknowledged only after `commit`
+returned: then it and its name survive a loss of power.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +13,18 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
 from vibed.sources import room
-from vibed.sources.errors import NotGzip, SignatureRefused, SourceMissing, TooLarge, storage_error
-from vibed.sources.inflate import size_text
+from vibed.sources.errors import SignatureRefused, SourceMissing, storage_error
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.receiving import Incoming, StagedSource, digest_of, in_thread
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_SUFFIX = ".tar.gz"
-_BATCH = 1 << 20
-_INLINE = 256 << 10
-"""Up to here a write to the page cache and the hash take less time than handing them to a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class StagedSource:
-    """A source that was received in full and is not yet part of the store."""
-
-    path: Path
-    digest: str
-    size: int
+SUFFIX = ".tar.gz"
 
 
 class SourceStore(Protocol):
@@ -58,23 +46,46 @@ class SourceStore(Protocol):
         ...
 
     async def open_path(self, digest: str) -> Path:
-        """A local file with the source. Raises `SourceMissing`."""
+        """A local file with the source, which stays for an hour at least. Raises `SourceMissing`; a store that is
+        elsewhere also what `vibed.sources.errors` has for it, and `StorageFull` and `StorageFailed` for this machine.
+        """
         ...
 
     async def delete(self, digest: str) -> None:
-        """Remove a source. Idempotent."""
+        """Remove a source that no version names. Idempotent. Where other processes may keep sources at the same time,
+        one that was committed lately stays: another process may be about to name it.
+        """
         ...
 
-    def signed_url(self, digest: str, ttl_s: float) -> str:
+    async def digests(self) -> frozenset[str]:
+        """Every source that may be removed if no version names it, acknowledged or not."""
+        ...
+
+    async def signed_url(self, digest: str, ttl_s: float) -> str:
         """A URL from which anyone who has it can read this one source for `ttl_s` seconds."""
+        ...
+
+    def check_room(self, wanted: int = 0) -> None:
+        """Raises `StorageFull` when this machine's disk has less room than a deploy needs that takes `wanted` bytes."""
+        ...
+
+    def prepare(self) -> int:
+        """Make the folders and remove what an earlier process left half received. Call once, before `receive`, and only
+        when no other process receives into them. Returns how many were removed.
+        """
         ...
 
 
 def source_path(root: Path, digest: str) -> Path:
     """Where in `root` the source of this digest is, or would be. Raises `SourceMissing` for what is not a digest."""
+    return root / (checked(digest) + SUFFIX)
+
+
+def checked(digest: str) -> str:
+    """The digest. Raises `SourceMissing` for what is none."""
     if not _DIGEST.fullmatch(digest):
         raise SourceMissing("a source is named by the 64 hex digits of its SHA-256")
-    return root / (digest + _SUFFIX)
+    return digest
 
 
 class ServedStore:
@@ -87,63 +98,17 @@ class ServedStore:
         if len(key) < 32:
             raise ValueError("the signing key needs at least 32 bytes")
         self._root = root
-        self._incoming = root / "incoming"
+        self._incoming = Incoming(root / "incoming")
         self._key = key
         self._base_url = base_url.rstrip("/")
         self._directory: int | None = None
 
     def prepare(self) -> int:
-        """Make the directories and remove what an earlier process left half received. Call once, before use, and only
-        when no other process receives into this directory. Returns how many were removed."""
         self._root.mkdir(mode=0o750, parents=True, exist_ok=True)
-        self._incoming.mkdir(mode=0o700, exist_ok=True)
-        removed = 0
-        for left in self._incoming.iterdir():
-            left.unlink(missing_ok=True)
-            removed += 1
-        return removed
+        return self._incoming.prepare()
 
     async def receive(self, chunks: AsyncIterator[bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> StagedSource:
-        path = self._incoming / secrets.token_hex(12)
-        try:
-            room.check(self._incoming)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise storage_error(error, "receiving the source") from error
-        try:
-            try:
-                return await self._receive(fd, path, chunks, limits)
-            finally:
-                os.close(fd)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-    async def _receive(self, fd: int, path: Path, chunks: AsyncIterator[bytes], limits: ArchiveLimits) -> StagedSource:
-        hashed = hashlib.sha256()
-        size = 0
-        waiting: list[bytes] = []
-        held = 0
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > limits.compressed:
-                raise TooLarge(
-                    f"the source is larger than the {size_text(limits.compressed)} that are accepted",
-                    hint="leave out what the app does not need: dependencies, build caches, media, .git",
-                )
-            waiting.append(chunk)
-            held += len(chunk)
-            if held >= _BATCH:
-                batch, waiting, held = waiting, [], 0
-                await _in_thread(_take, fd, hashed, batch)
-                room.check(fd)
-        if not size:
-            raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
-        if held <= _INLINE:
-            _take(fd, hashed, waiting)
-        else:
-            await _in_thread(_take, fd, hashed, waiting)
-        return StagedSource(path, hashed.hexdigest(), size)
+        return await self._incoming.receive(chunks, limits)
 
     async def commit(self, staged: StagedSource, *, known: bool = False) -> str:
         try:
@@ -154,7 +119,7 @@ class ServedStore:
             named = False
         except OSError as error:
             raise storage_error(error, "storing the source") from error
-        await _in_thread(self._commit, staged, known, named)
+        await in_thread(self._commit, staged, known, named)
         return staged.digest
 
     async def discard(self, staged: StagedSource) -> None:
@@ -167,7 +132,6 @@ class ServedStore:
         return path
 
     def check_room(self, wanted: int = 0) -> None:
-        """Raises `StorageFull` when the disk has less room than a deploy needs that takes `wanted` bytes."""
         try:
             room.check(self._root, wanted)
         except OSError as error:
@@ -181,11 +145,10 @@ class ServedStore:
         self.path(digest).unlink(missing_ok=True)
 
     async def digests(self) -> frozenset[str]:
-        """Every digest in the store, acknowledged or not (for collecting garbage)."""
         names = await asyncio.to_thread(os.listdir, self._root)
-        return frozenset(n.removesuffix(_SUFFIX) for n in names if _DIGEST.fullmatch(n.removesuffix(_SUFFIX)))
+        return frozenset(n.removesuffix(SUFFIX) for n in names if _DIGEST.fullmatch(n.removesuffix(SUFFIX)))
 
-    def signed_url(self, digest: str, ttl_s: float) -> str:
+    async def signed_url(self, digest: str, ttl_s: float) -> str:
         expires = int(time.time() + ttl_s)
         self.path(digest)
         return f"{self._base_url}/sources/{digest}?expires={expires}&signature={self._signature(digest, expires)}"
@@ -214,7 +177,7 @@ class ServedStore:
                 if known and there:
                     return
                 # A name that is there proves nothing: it may have come back from a crash without its content.
-                if there and _digest_of(final) == staged.digest:
+                if there and digest_of(final) == staged.digest:
                     self._sync(final)
                     return
                 _replace(staged.path, final)
@@ -246,36 +209,6 @@ def _replace(existing: Path, name: Path) -> None:
     second = existing.with_name(f"{existing.name}.named")
     os.link(existing, second)
     second.replace(name)
-
-
-def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:
-    try:
-        for chunk in batch:
-            hashed.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(fd, view) :]
-    except OSError as error:
-        raise storage_error(error, "receiving the source") from error
-
-
-async def _in_thread(work: Callable[..., None], *args: object) -> None:
-    """Run blocking work in a thread and, even when cancelled, return only after it: it uses our descriptor."""
-    task = asyncio.get_running_loop().run_in_executor(None, work, *args)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()
-        raise
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_size(path: Path, size: int) -> bool:

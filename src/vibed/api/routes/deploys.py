@@ -19,7 +19,7 @@ from vibed.api.steps import Steps
 from vibed.api.upload import Upload, read_upload
 from vibed.api.views import deploy_view
 from vibed.config import Config
-from vibed.sources.store import StagedSource
+from vibed.sources.receiving import StagedSource
 
 router = APIRouter()
 

@@ -1,4 +1,7 @@
-"""The key that signs source URLs: random, kept 0600, made once."""
+"""The key of a vibeD that its sources' names and URLs are made with: random, kept 0600, made once.
+
+It belongs to whoever owns its folder, whichever process came first.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ def _made(path: Path) -> bytes:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(fd, owner.st_uid, owner.st_gid)
         os.write(fd, key.hex().encode())
         os.fsync(fd)
     finally:

@@ -1,0 +1,163 @@
+"""Sources of a store that is elsewhere, as files on this machine: for what needs a path.
+
+Content-addressed and verified: a file is in it only after its SHA-256 was seen to be its name, and one that this
+process has not looked at yet (another wrote it, or a loss of power came in between) is looked at before it is handed
+out. Processes may share a folder. What was asked for within `LEASE_S` stays, whatever it takes; of the rest the longest
+unused go first, until all of it takes no more than the bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from vibed.sources import room
+from vibed.sources.errors import SourceDamaged, storage_error
+from vibed.sources.receiving import StagedSource, digest_of, in_thread
+from vibed.sources.store import SUFFIX, source_path
+
+LEASE_S = 3600.0
+LARGEST = 2 << 30
+"""Bytes."""
+_INLINE = 1 << 20
+"""Bytes that are hashed on the event loop."""
+_LOOK_EVERY_S = 60.0
+
+_Seen = tuple[int, int, int]
+"""Device, inode and size of the file whose content was verified: nobody writes to a file that is in here."""
+
+
+class SourceCache:
+    """See the module's docstring. `prepare` it before use."""
+
+    def __init__(self, folder: Path, *, largest: int = LARGEST, lease_s: float = LEASE_S) -> None:
+        """`largest`: bytes that it takes besides what is leased."""
+        self._folder = folder
+        self._arriving = folder / "arriving"
+        self._largest = largest
+        self._lease_s = lease_s
+        self._verified: dict[str, _Seen] = {}
+        self._looked = -_LOOK_EVERY_S
+
+    def prepare(self) -> None:
+        """Make what is missing of the folder. What root makes in it belongs to its owner: the processes of one vibeD
+        share it. Raises OSError.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._arriving.mkdir(mode=0o700, exist_ok=True)
+        _give_to_owner_of(self._folder, self._arriving)
+        for left in self._arriving.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > self._lease_s:
+                    left.unlink()
+
+    async def find(self, digest: str) -> Path | None:
+        """The file of this source, leased from now on; None where it is not here, or was damaged."""
+        path = source_path(self._folder, digest)
+        try:
+            os.utime(path)
+            seen = _facts(path)
+            if self._verified.get(digest) != seen:
+                found = digest_of(path) if seen[2] <= _INLINE else await asyncio.to_thread(digest_of, path)
+                if found != digest:
+                    path.unlink(missing_ok=True)
+                    return None
+                self._verified[digest] = seen
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "looking at the cache of sources") from error
+        return path
+
+    def take(self, staged: StagedSource) -> None:
+        """Have a source that was hashed while it was received, as another name of its file."""
+        path = source_path(self._folder, staged.digest)
+        with contextlib.suppress(OSError):  # only a cache: it is fetched when it is needed
+            os.link(staged.path, path)
+            self._verified[staged.digest] = _facts(path)
+            self._shrink()
+
+    async def fill(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> Path:
+        """Take in what is said to be this source. Raises `SourceDamaged` where it is not, `StorageFull`,
+        `StorageFailed`; nothing of it is kept then.
+        """
+        path, fresh = source_path(self._folder, digest), self._arriving / secrets.token_hex(12)
+        hashed, arrived = hashlib.sha256(), 0
+        self._shrink(wanted=size)
+        try:
+            room.check(self._folder, size)
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise storage_error(error, "fetching a source") from error
+        try:
+            try:
+                async for chunk in chunks:
+                    arrived += len(chunk)
+                    if arrived > size:
+                        raise SourceDamaged.of(digest, "it has more bytes than the store said")
+                    if len(chunk) <= _INLINE:
+                        _take(fd, hashed, chunk)
+                    else:
+                        await in_thread(_take, fd, hashed, chunk)
+                if hashed.hexdigest() != digest:
+                    raise SourceDamaged.of(digest, f"what was read ({arrived} of {size} bytes) is not what was stored")
+                _give_to_owner_of(self._folder, fd)
+            finally:
+                os.close(fd)
+            fresh.replace(path)
+        except OSError as error:
+            raise storage_error(error, "fetching a source") from error
+        finally:
+            fresh.unlink(missing_ok=True)
+        self._verified[digest] = _facts(path)
+        return path
+
+    def forget(self, digest: str) -> None:
+        """Remove a source. Idempotent."""
+        self._verified.pop(digest, None)
+        source_path(self._folder, digest).unlink(missing_ok=True)
+
+    def _shrink(self, wanted: int = 0) -> None:
+        """Make room for `wanted` bytes: within the bound now and then, and at once where the disk has not as much."""
+        short = False
+        with contextlib.suppress(OSError):
+            short = room.free(self._folder) - wanted < room.FLOOR
+        if not short and time.monotonic() < self._looked + _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        kept: list[tuple[float, int, Path]] = []
+        for entry in os.scandir(self._folder):
+            with contextlib.suppress(OSError):
+                if entry.name.endswith(SUFFIX):
+                    facts = entry.stat(follow_symlinks=False)
+                    kept.append((facts.st_mtime, facts.st_size, Path(entry.path)))
+        left = sum(size for _, size, _ in kept) + wanted
+        for used, size, path in sorted(kept):
+            if (left <= self._largest and not short) or time.time() - used < self._lease_s:
+                break
+            self.forget(path.name.removesuffix(SUFFIX))
+            left -= size
+
+
+def _take(fd: int, hashed: hashlib._Hash, chunk: bytes) -> None:
+    hashed.update(chunk)
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _facts(path: Path) -> _Seen:
+    found = path.stat(follow_symlinks=False)
+    return found.st_dev, found.st_ino, found.st_size
+
+
+def _give_to_owner_of(folder: Path, what: int | Path) -> None:
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(what, owner.st_uid, owner.st_gid)

@@ -1,0 +1,49 @@
+"""Which source store a vibeD has, as it is configured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vibed.config import Config
+from vibed.layout import Layout
+from vibed.sources.signing import signing_key
+from vibed.sources.store import ServedStore, SourceStore
+
+if TYPE_CHECKING:
+    from vibed.sources.s3 import S3Store
+
+
+def source_store(config: Config, layout: Layout) -> SourceStore:
+    """Not prepared yet, which only who receives has to do. Raises OSError, ValueError for a damaged key."""
+    if config.source_store == "s3":
+        return s3_store(config, layout)
+    return ServedStore(layout.sources, key=_key(config, layout))
+
+
+def s3_store(config: Config, layout: Layout) -> S3Store:
+    """As it is configured, whichever is used."""
+    # it is 20 MB, which who serves files from this machine does not need
+    from vibed.sources.cache import SourceCache
+    from vibed.sources.s3 import S3Settings, S3Store
+
+    cache = SourceCache(layout.fetched_sources)
+    cache.prepare()
+    return S3Store(
+        S3Settings(
+            bucket=config.s3_bucket,
+            endpoint=config.s3_endpoint,
+            region=config.s3_region,
+            prefix=config.s3_prefix,
+            addressing=config.s3_addressing,
+        ),
+        key=_key(config, layout),
+        cache=cache,
+        incoming=layout.fetched_sources / "incoming",
+    )
+
+
+def _key(config: Config, layout: Layout) -> bytes:
+    """On a cluster all pods are given the same; on one machine whoever comes first makes it."""
+    if config.substrate == "kubernetes":
+        return config.signing_key.read_bytes().strip()
+    return signing_key(layout.signing_key)
