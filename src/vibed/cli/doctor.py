@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vibed.apps.errors import VibedError
 from vibed.apps.sqlite.reserve import Reserve
 from vibed.cli import watchdog
 from vibed.cli.readiness import client
@@ -22,6 +24,7 @@ from vibed.config import Config, load
 from vibed.layout import Layout
 from vibed.runtimes import debian_packages
 from vibed.runtimes.tools import NAMES, Tools
+from vibed.sources.choice import s3_store
 from vibed.supervision.cgroups import Cgroups
 
 _RUN_HERE = {("debian", "12")}
@@ -63,6 +66,7 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
     yield _disk(config)
     if layout.database.exists():
         yield _reserve(layout)
+    yield _sources(config, layout)
     yield from _programs(root)
     tools = Tools(config.home)
     for name in NAMES:
@@ -141,6 +145,21 @@ def _disk(config: Config) -> Finding:
         place = place.parent
     free = shutil.disk_usage(place).free >> 20
     return Finding("disk", free > 4096, f"{free} MB free at {place}", "free at least 4 GB, or set VIBED_HOME elsewhere")
+
+
+def _sources(config: Config, layout: Layout) -> Finding:
+    """The source store; one that is elsewhere is tried out, with the credentials of whoever asks."""
+    if config.source_store == "served":
+        detail = f"served: files in {layout.sources}, for one machine and for development"
+        return Finding("source store", True, detail, needed=False)
+    where = f"s3: {config.s3_endpoint or 'AWS ' + config.s3_region}, bucket {config.s3_bucket}"
+    try:
+        asyncio.run(s3_store(config, layout).prove())
+    except VibedError as error:
+        return Finding("source store", False, f"{where}: {error.message}", error.hint or "")
+    except (OSError, ValueError) as error:
+        return Finding("source store", False, f"{where}: {error}", "vibed up makes its key and its folders")
+    return Finding("source store", True, f"{where}: writes, reads, lists and deletes")
 
 
 def _reserve(layout: Layout) -> Finding:
