@@ -101,7 +101,7 @@ def create_app(
         events=EventStreams(stopping, measures),
         measures=measures,
         stopping=stopping,
-        readiness=Readiness(layout, store, link, stopping),
+        readiness=Readiness(sources.incoming, store, link, stopping),
         housekeeping=housekeeping,
         asking=Asking(config, layout.front_socket),
         baking=Baking(intake, store, link, templates),

@@ -13,7 +13,6 @@ from vibed.api.controlling import Controller
 from vibed.api.sse import Stopping
 from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
-from vibed.layout import Layout
 from vibed.sources import room
 
 FRESH_S = 0.5
@@ -25,8 +24,11 @@ Checks = dict[str, dict[str, Any]]
 class Readiness:
     """Runs the checks of `/readyz`."""
 
-    def __init__(self, layout: Layout, store: AppStore, link: Controller, stopping: Stopping) -> None:
-        self._layout = layout
+    def __init__(self, incoming: Path, store: AppStore, link: Controller, stopping: Stopping) -> None:
+        """`incoming`: where sources arrive. A store that is elsewhere is not asked: while it is away everything but a
+        deploy can be done.
+        """
+        self._incoming = incoming
         self._store = store
         self._link = link
         self._stopping = stopping
@@ -45,7 +47,7 @@ class Readiness:
         checks: Checks = {"process": _check(not stopping, "on its way down" if stopping else "up")}
         checks["store"] = await self._store_check()
         try:
-            free = await asyncio.to_thread(_write_something, self._layout.sources)
+            free = await asyncio.to_thread(_write_something, self._incoming)
             enough = free >= room.FLOOR
             told = f"writable, {free >> 20} MiB free"
             checks["sources"] = _check(enough, told if enough else f"{told}: deploys need {room.FLOOR >> 20}")
@@ -75,7 +77,7 @@ def _check(ok: bool, detail: str) -> dict[str, Any]:
 
 def _write_something(directory: Path) -> int:
     """Write a block where sources go; returns the bytes that are free for us."""
-    path = directory / "incoming" / f"ready-{secrets.token_hex(6)}"
+    path = directory / f"ready-{secrets.token_hex(6)}"
     try:
         path.write_bytes(b"\0" * 4096)
     finally:

@@ -34,13 +34,13 @@ class Incoming:
     """A folder where sources arrive, of one process."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def prepare(self) -> int:
         """Make the folder and remove what an earlier process left half received; returns how many were removed."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         removed = 0
-        for left in self._folder.iterdir():
+        for left in self.folder.iterdir():
             left.unlink(missing_ok=True)
             removed += 1
         return removed
@@ -49,9 +49,9 @@ class Incoming:
         """Raises `TooLarge`, `NotGzip` for no bytes at all, `StorageFull`, `StorageFailed`; when it raises, is
         cancelled, or `chunks` raises, nothing is kept.
         """
-        path = self._folder / secrets.token_hex(12)
+        path = self.folder / secrets.token_hex(12)
         try:
-            room.check(self._folder)
+            room.check(self.folder)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise storage_error(error, "receiving the source") from error

@@ -109,7 +109,6 @@ class S3Store:
         self._key = hmac.digest(key, b"vibed source names", "sha256")
         self._cache = cache
         self._incoming = Incoming(incoming)
-        self._folder = incoming
         self._grace_s = grace_s
         self._deadline_s = deadline_s
         self._bucket = _bucket(settings, credentials or {})
@@ -121,13 +120,17 @@ class S3Store:
         suffix = hmac.new(self._key, checked(digest).encode(), hashlib.sha256).hexdigest()[:32]
         return f"{self._settings.prefix}sources/{digest}-{suffix}{SUFFIX}"
 
+    @property
+    def incoming(self) -> Path:
+        return self._incoming.folder
+
     def prepare(self) -> int:
         self._cache.prepare()
         return self._incoming.prepare()
 
     def check_room(self, wanted: int = 0) -> None:
         try:
-            room.check(self._folder, wanted)
+            room.check(self.incoming, wanted)
         except OSError as error:
             raise storage_error(error, "looking at the disk") from error
 

@@ -30,6 +30,11 @@ SUFFIX = ".tar.gz"
 class SourceStore(Protocol):
     """Keeps sources. Every method is safe to call from several tasks at once."""
 
+    @property
+    def incoming(self) -> Path:
+        """The folder of this machine in which sources arrive."""
+        ...
+
     async def receive(self, chunks: AsyncIterator[bytes], limits: ArchiveLimits = DEFAULT_LIMITS) -> StagedSource:
         """Take in an upload once, hashing it. Raises `TooLarge`, `NotGzip`, `StorageFull`, `StorageFailed`;
         when it raises (or is cancelled, or `chunks` raises) nothing is kept."""
@@ -102,6 +107,10 @@ class ServedStore:
         self._key = key
         self._base_url = base_url.rstrip("/")
         self._directory: int | None = None
+
+    @property
+    def incoming(self) -> Path:
+        return self._incoming.folder
 
     def prepare(self) -> int:
         self._root.mkdir(mode=0o750, parents=True, exist_ok=True)
