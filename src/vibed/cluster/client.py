@@ -206,9 +206,8 @@ class Client:
             await self._send("DELETE", request, body, again=_Again.ALWAYS if preconditions else _Again.UNSENT)
         except KubeNotFound:
             return
-        except KubeConflict as error:
-            # registry/rest/delete.go has no other mark for which of the two it was
-            if uid is None or "UID in precondition" not in error.message:
+        except KubeConflict:
+            if uid is None or await self._is(kind, name, namespace, uid):
                 raise
 
     async def watch(
@@ -221,11 +220,13 @@ class Client:
         fields: str = "",
         lasts_s: float = 300.0,
     ) -> AsyncGenerator[Change, None]:
-        """What changes after the resourceVersion `since`. It ends by itself, without an error: after `lasts_s`, or
-        whenever the server likes (it ends those that do not keep up, and all of a CRD that is edited); who wants to
-        go on watches again since the last change's or bookmark's version. Nothing is repeated here.
+        """What changes after the resourceVersion `since`; first a BOOKMARK of `since` itself, as soon as the server
+        watches.
 
-        Raises `KubeGone` where the server no longer knows what came after `since`.
+        It ends by itself, without an error: after `lasts_s`, or whenever the server likes (it ends those that do not
+        keep up, and all of a CRD that is edited); who wants to go on watches again since the last change's or
+        bookmark's version. Nothing is repeated here. Raises `KubeGone` where the server no longer knows what came
+        after `since`.
         """
         request = self._request("watch", kind, namespace)
         params = _selected(labels, fields) | {
@@ -241,10 +242,17 @@ class Client:
             ) as response:
                 if response.status_code >= 300:
                     raise refusal(request, response.status_code, _status(await response.aread()))
+                yield Change("BOOKMARK", {"metadata": {"resourceVersion": since}})
                 async for line in _lines(response):
                     yield _change(request, line)
         except (httpx2.HTTPError, ConfigError) as error:
             raise _unreachable(request, error, uncertain=False) from error
+
+    async def _is(self, kind: Kind, name: str, namespace: str | None, uid: str) -> bool:
+        try:
+            return bool((await self.get(kind, name, namespace=namespace))["metadata"]["uid"] == uid)
+        except KubeNotFound:
+            return False
 
     async def _pages(self, kind: Kind, namespace: str | None, labels: str, fields: str, *, limit: int) -> Objects:
         request = self._request("list", kind, namespace)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
+import yaml
 from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import NameValue, User, UserExec
@@ -30,6 +31,8 @@ from vibed import __version__
 from vibed.cluster.errors import KubeUnconfigured
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# what lightkube raises for a file that is none, or has another form
+_UNREADABLE = (ConfigError, OSError, KeyError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 _CONNECTIONS = 16
 _REREAD_S = 60.0
 # below the API server's own 90 s (apiserver, pkg/server/secure_serving.go), so that a request never meets a
@@ -66,7 +69,7 @@ class Connection:
             user = _spoken(config.user or User())
             auth = Rotated(Path(user.token_file)) if user.token_file else user_auth(user)
             verify = verify_cluster(config.cluster, user, config.abs_file)
-        except (ConfigError, OSError, KeyError, ValueError, TypeError, msgspec.ValidationError) as error:
+        except _UNREADABLE as error:
             raise KubeUnconfigured(
                 f"no way to a Kubernetes API: {error}",
                 hint="name a kubeconfig file, or run in a pod that has a ServiceAccount",

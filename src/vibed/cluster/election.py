@@ -20,13 +20,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from vibed import records
-from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeConflict, KubeError, KubeExists, KubeForbidden, KubeNotFound, KubeUnavailable
-from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import LEASE, Object
+from vibed.cluster.informer import Informer, Lists
+from vibed.cluster.kinds import LEASE, Kind, Object
 
 log = records.logger("vibed.cluster.election")
 
@@ -34,6 +33,23 @@ OVERRUN = 70
 """The exit status (EX_SOFTWARE) of a process that did not stop leading in time."""
 
 _RELEASE_S = 3.0
+
+
+class Leases(Lists, Protocol):
+    """What an election needs of a client."""
+
+    async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> Object: ...
+
+    async def create(self, kind: Kind, body: Object, *, namespace: str | None = None) -> Object: ...
+
+    async def replace(
+        self, kind: Kind, body: Object, *, namespace: str | None = None, subresource: str = ""
+    ) -> Object: ...
+
+
+def boot_time() -> float:
+    """Seconds on a clock that nobody sets and that runs while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +77,16 @@ class _Seen:
     lease: Object | None = None
     free_at: float = 0.0
 
-    def take(self, lease: Object | None, lease_s: float) -> None:
-        """Called whenever the Lease is seen. That it was deleted does not free it: who held it may not know yet."""
+    def take(self, lease: Object | None, *, now: float, lease_s: float, mine: str) -> None:
+        """Called whenever the Lease is seen. That it was deleted does not free it: who held it may not know yet.
+
+        One with the name `mine` is free for who bears it: it took it, or renewed it, and did not hear the answer.
+        """
         if lease is not None and (self.lease is None or _version(lease) != _version(self.lease)):
+            holder = Leader.of(lease)
             promised: float = lease["spec"].get("leaseDurationSeconds") or 0
-            self.free_at = 0.0 if Leader.of(lease) is None else clock() + max(lease_s, promised)
+            free = holder is None or holder.identity == mine
+            self.free_at = 0.0 if free else now + max(lease_s, promised)
         self.lease = lease
 
 
@@ -82,7 +103,7 @@ class Election:
 
     def __init__(
         self,
-        client: Client,
+        client: Leases,
         name: str,
         *,
         namespace: str | None = None,
@@ -92,6 +113,7 @@ class Election:
         renew_s: float = 10.0,
         every_s: float = 2.0,
         overrun: Callable[[], object] = lambda: os._exit(OVERRUN),
+        clock: Callable[[], float] = boot_time,
     ) -> None:
         """A leader renews every `every_s`; it stops `renew_s` after its last renewal, and then has until `lease_s` to
         have stopped. `overrun` is called when it has not: it ends the process, since another one leads from then on.
@@ -104,7 +126,7 @@ class Election:
         self._client, self._namespace = client, client.namespace if namespace is None else namespace
         self._annotations = dict(annotations or {})
         self._lease_s, self._renew_s, self._every_s = lease_s, renew_s, every_s
-        self._overrun = overrun
+        self._overrun, self._clock = overrun, clock
         self._held: _Held | None = None
         self._seen = _Seen()
         self._changed = asyncio.Event()
@@ -112,14 +134,14 @@ class Election:
     @property
     def leading(self) -> bool:
         """Whether this one leads at this moment: to be asked before each write that two must not make."""
-        return self._held is not None and clock() < self._held.until and not self._held.lost.is_set()
+        return self._held is not None and self._clock() < self._held.until and not self._held.lost.is_set()
 
     @property
     def leader(self) -> Leader | None:
         """Who leads, as far as this one has seen; None when nobody does, or who did has not renewed for too long."""
         if self._held is not None:
             return Leader.of(self._held.lease)
-        return Leader.of(self._seen.lease) if clock() < self._seen.free_at else None
+        return Leader.of(self._seen.lease) if self._clock() < self._seen.free_at else None
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Stand for election until cancelled; `lead` runs while this one leads.
@@ -151,15 +173,18 @@ class Election:
             await asyncio.wait([watching])
 
     def _on_change(self, old: Object | None, new: Object | None) -> None:
-        self._seen.take(new, self._lease_s)
+        self._see(new)
         self._changed.set()
+
+    def _see(self, lease: Object | None) -> None:
+        self._seen.take(lease, now=self._clock(), lease_s=self._lease_s, mine=self.identity)
 
     async def _gain(self, watching: asyncio.Future[None]) -> _Held:
         """Wait until the Lease is free, and take it."""
         while True:
-            wait = self._seen.free_at - clock()
+            wait = self._seen.free_at - self._clock()
             if wait <= 0:
-                began = clock()
+                began = self._clock()
                 taken = await self._take()
                 if taken is not None:
                     self._held = _Held(taken, began + self._renew_s)
@@ -187,7 +212,7 @@ class Election:
             # The watch will tell, but it may be what is behind.
             with contextlib.suppress(KubeError, TimeoutError):
                 async with asyncio.timeout(self._every_s):
-                    self._seen.take(await self._read(), self._lease_s)
+                    self._see(await self._read())
         except TimeoutError:
             log.warning("the lease could not be taken in time", lease=self.name)
         except KubeError as error:
@@ -220,9 +245,9 @@ class Election:
         """
         leading.cancel()
         # A process that was frozen past all times gets a moment to stop, too: it knows already that it does not lead.
-        least = clock() + 1.0
+        least = self._clock() + 1.0
         while not leading.done():
-            left = max(held.until + self._lease_s - self._renew_s, least) - clock()
+            left = max(held.until + self._lease_s - self._renew_s, least) - self._clock()
             if left <= 0:
                 log.error("it still led when another might have begun", lease=self.name)
                 self._overrun()
@@ -232,9 +257,9 @@ class Election:
     async def _renew(self, held: _Held) -> None:
         """Renew until the Lease is lost, or nothing has been heard for too long."""
         pause = self._every_s
-        while (left := held.until - clock()) > 0:
+        while (left := held.until - self._clock()) > 0:
             await asyncio.sleep(min(pause, left))
-            began = clock()
+            began = self._clock()
             if began >= held.until:
                 break
             pause = self._every_s
@@ -313,11 +338,6 @@ class Election:
 
 class _Lost(Exception):
     """The Lease is no longer ours."""
-
-
-def clock() -> float:
-    """Seconds on a clock that nobody sets and that runs while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _stamp() -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from vibed import records
-from vibed.cluster.client import Change, Client
+from vibed.cluster.client import Change, Objects
 from vibed.cluster.errors import KubeError, KubeGone
 from vibed.cluster.kinds import ALL, Kind, Object
 
@@ -28,6 +29,28 @@ _LONGEST_PAUSE_S = 10.0
 _SETTLED_S = 5.0
 
 
+class Lists(Protocol):
+    """What an informer needs of a client."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    async def objects(
+        self, kind: Kind, *, namespace: str | None = None, labels: str = "", fields: str = ""
+    ) -> Objects: ...
+
+    def watch(
+        self,
+        kind: Kind,
+        *,
+        since: str,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        lasts_s: float = 300.0,
+    ) -> AsyncGenerator[Change, None]: ...
+
+
 class Informer:
     """The objects of one kind that match, by name; in all namespaces (`kinds.ALL`) by `namespace/name`.
 
@@ -36,7 +59,7 @@ class Informer:
 
     def __init__(
         self,
-        client: Client,
+        client: Lists,
         kind: Kind,
         *,
         namespace: str | None = None,
@@ -61,9 +84,9 @@ class Informer:
         self._objects: dict[str, Object] = {}
         self._indexes = {name: _Index(keys) for name, keys in (indexes or {}).items()}
         self._version = ""
-        """The last that was heard of the API's time; empty before the first list, and when it has to be listed anew."""
-        self._newest = 0
-        """The last that was heard of it ever."""
+        """The last that was heard of the API's time; empty before the first list."""
+        self._listed = False
+        """Whether a watch since that version may follow."""
         self._synced = asyncio.Event()
 
     async def run(self) -> None:
@@ -76,12 +99,12 @@ class Informer:
         while True:
             began = loop.time()
             try:
-                if not self._version:
+                if not self._listed:
                     await self._list()
                 await self._follow()
             except KubeGone:
                 # An edit of a CRD, or an API server that came back without its past.
-                self._version = ""
+                self._listed = False
             except KubeError as error:
                 if self.trouble is None:
                     log.warning("watch failed", kind=self.kind.resource, error=error.message)
@@ -112,25 +135,15 @@ class Informer:
         """Take the API's answer to a write of one's own into memory, ahead of the watch, so that who writes reads
         what he wrote; told like a change. Older than what is known: nothing happens.
         """
-        name = self._key(item)
-        known = self._objects.get(name)
-        # The watch is past it: the object may have been deleted since.
-        if not self._version or _order(item) <= _number(self._version):
-            return
-        if known is None or _order(known) < _order(item):
-            self._put(name, self._trim(item))
+        # A watch that is past it has told it already, or that it was deleted since.
+        if self._version and _order(item) > _number(self._version):
+            self._take(self._key(item), item)
 
     async def _list(self) -> None:
         found = await self._client.objects(
             self.kind, namespace=self._namespace, labels=self._labels, fields=self._fields
         )
         listed_at = _number(found.resource_version)
-        if listed_at < self._newest:
-            # A list is never older than what was heard before, unless the cluster's storage was: a backup was restored.
-            log.warning("the cluster's time went back", kind=self.kind.resource)
-            for name in list(self._objects):
-                self._drop(name)
-        self._newest = listed_at
         now = {self._key(item): item for item in found.items}
         for name, known in list(self._objects.items()):
             # what was learned after the list was made is not in it
@@ -138,8 +151,7 @@ class Informer:
                 self._drop(name)
         for name, item in now.items():
             self._take(name, item)
-        self._version = found.resource_version
-        self.trouble = None
+        self._version, self._listed = found.resource_version, True
         self._synced.set()
 
     async def _follow(self) -> None:
@@ -155,10 +167,6 @@ class Informer:
             async for change in changes:
                 self.trouble = None
                 self._hear(change)
-                if not self._version:
-                    return
-        # A server that ends watches cleanly is there.
-        self.trouble = None
 
     def _hear(self, change: Change) -> None:
         item = change.object
@@ -169,10 +177,7 @@ class Informer:
                 self._drop(name)
         elif change.type != "BOOKMARK":
             self._take(self._key(item), item)
-        heard_at = _number(change.resource_version)
-        # A watch since a version that the server has not reached yet waits for it without a word, but for bookmarks.
-        self._version = change.resource_version if heard_at >= self._newest else ""
-        self._newest = max(self._newest, heard_at)
+        self._version = change.resource_version
 
     def _take(self, name: str, item: Object) -> None:
         known = self._objects.get(name)
@@ -182,14 +187,12 @@ class Informer:
             if known["metadata"].get("uid") != item["metadata"].get("uid"):
                 # Deleted and made anew while nobody listened: another object.
                 self._drop(name)
-        self._put(name, self._trim(item))
-
-    def _put(self, name: str, item: Object) -> None:
-        known = self._objects.get(name)
-        self._objects[name] = item
+                known = None
+        kept = self._trim(item)
+        self._objects[name] = kept
         for index in self._indexes.values():
-            index.put(name, item)
-        self._on_change(known, item)
+            index.put(name, kept)
+        self._on_change(known, kept)
 
     def _drop(self, name: str) -> None:
         known = self._objects.pop(name)
