@@ -171,7 +171,7 @@ def debian_packages():
 def sources():
     """Every file that goes into the installed vibeD."""
     found = [CHECKOUT / "pyproject.toml"]
-    for folder in ("src", "agent", "templates", "locks", "examples"):
+    for folder in ("src", "agent", "templates", "locks", "examples", "deploy/caddy"):
         found += [p for p in (CHECKOUT / folder).rglob("*") if p.is_file() and not made(p)]
     return sorted(found)
 

@@ -56,6 +56,8 @@ rm "$types"
 if [ "${1:-}" = fast ]; then
     exec "$python" -m pytest tests/unit -q
 fi
+step acme
+"$python" -m tests.prepare acme
 step templates
 "$python" -m tests.prepare templates
 step cluster

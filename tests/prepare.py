@@ -3,6 +3,8 @@
     system      Debian packages that only tests use (Chromium, QEMU), and the kernel that QEMU boots
     tools       the programs that vibeD installs for itself, below VIBED_TEST_HOME
     go          the same for Go; prints where it is
+    acme        what issues certificates to the tests: Pebble, BIND, and vibeD's Caddy with DNS providers, whose build
+                takes about three minutes of CPU where it was not built before
     client      the earlier MCP client, with which the agent of the tests speaks too
     templates   every template that is not prepared on need, all stages
     s3          an S3 server (tests/contract)
@@ -44,6 +46,10 @@ NODE_PACKAGES = {
     "busybox": "busybox-static",
 }
 """The same for a real node."""
+
+
+class CannotPrepare(Exception):
+    """What a test needs cannot be had on this machine."""
 
 
 def home() -> Path:
@@ -111,6 +117,22 @@ async def s3() -> int:
     return 0
 
 
+async def acme() -> int:
+    from tests.name_server import unpack
+
+    began = time.monotonic()
+    have = Tools(home())
+    await binaries.build(binaries.ACME, home())
+    await have.install("caddy-dns", lambda text, _: say("caddy-dns", text, began))
+    say("caddy-dns", have.version("caddy-dns"), began)
+    try:
+        say("bind", str(unpack()), began)
+    except CannotPrepare as error:
+        print(error, file=sys.stderr)
+        return 1 if os.environ.get("CI") else 0
+    return 0
+
+
 OLD_CLIENT = Path(__file__).parents[1] / "locks" / "mcp-1" / "client.txt"
 
 
@@ -169,7 +191,7 @@ def main(arguments: list[str]) -> int:
     if what == "client":
         return client()
     makes: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {"tools": tools, "go": go, "templates": templates}
-    work = (makes | {"s3": s3, "cluster": cluster, "cluster-node": cluster_node}).get(what)
+    work = (makes | {"s3": s3, "acme": acme, "cluster": cluster, "cluster-node": cluster_node}).get(what)
     if work is None:
         print(__doc__, file=sys.stderr)
         return 2

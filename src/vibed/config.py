@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from vibed.apps.errors import VibedError
 
 DEFAULT_LISTEN = "127.0.0.1:18080"
+LISTEN_WITH_CERTIFICATES = "0.0.0.0:80"
+"""Of a vibeD with certificates, which is for everybody's browsers."""
 
 
 class InvalidConfiguration(VibedError):
@@ -33,9 +35,27 @@ class Config:
     home: Path
     """All data and what vibeD installed for itself (VIBED_HOME)."""
     listen: str = DEFAULT_LISTEN
-    """host:port of the one port for API and apps (VIBED_LISTEN)."""
+    """host:port of the one port for API and apps (VIBED_LISTEN). With a `dns_provider` it only leads visitors to HTTPS,
+    and is `0.0.0.0:80` where it is not given."""
     domain: str = "localhost"
     """Apps are at `<id>.<domain>`."""
+    dns_provider: str = ""
+    """Whose DNS has the domain: `cloudflare`, `rfc2136`, `route53`, or another that `caddy` knows. vibeD then gets a
+    certificate for all names below the domain and serves HTTPS (docs/how-to/use-a-domain.md); empty: plain HTTP."""
+    dns_credentials: Path | None = None
+    """A TOML file with what the provider wants to know (`api_token = "…"`), which nobody but its owner may read."""
+    dns_resolvers: tuple[str, ...] = ()
+    """DNS servers (`host:port`) that are asked whether a record is there; empty: those of this machine."""
+    listen_https: str = ""
+    """host:port for HTTPS, with a `dns_provider`; empty: port 443 beside `listen`."""
+    acme_ca: str = "https://acme-v02.api.letsencrypt.org/directory"
+    """The ACME directory of the certificate authority."""
+    acme_email: str = ""
+    """Where the certificate authority writes to, if it does."""
+    acme_ca_roots: Path | None = None
+    """PEM file of the roots by which the authority itself is trusted, where this machine's own are not enough."""
+    caddy: Path | None = None
+    """A Caddy of your own, which has the module of your DNS provider; otherwise vibeD brings one."""
     admin_key: str | None = None
     """The admin key (VIBED_ADMIN_KEY); generated into `home/admin.key` when not given."""
     uid_base: int | None = None
@@ -144,13 +164,56 @@ class Config:
         return int(self.listen.rpartition(":")[2])
 
     @property
+    def https(self) -> bool:
+        """Whether vibeD gets certificates and serves HTTPS."""
+        return bool(self.dns_provider)
+
+    @property
+    def https_host(self) -> str:
+        return (self.listen_https or self.listen).rpartition(":")[0]
+
+    @property
+    def https_port(self) -> int:
+        return int(self.listen_https.rpartition(":")[2]) if self.listen_https else 443
+
+    @property
+    def place(self) -> str:
+        """Domain and port, as URLs have them."""
+        if self.https:
+            return self.domain if self.https_port == 443 else f"{self.domain}:{self.https_port}"
+        return f"{self.domain}:{self.port}"
+
+    @property
     def api_url(self) -> str:
-        """Where clients on this machine find the API."""
-        return f"http://{self.domain}:{self.port}"
+        """Where clients find the API."""
+        return f"{self._scheme}://{self.place}"
 
     def app_url(self, app_id: str) -> str:
         """The live URL of an app."""
-        return f"http://{app_id}.{self.domain}:{self.port}"
+        return f"{self._scheme}://{app_id}.{self.place}"
+
+    @property
+    def local_address(self) -> str:
+        """host:port where this machine itself finds the API, in plain HTTP, certificate or not."""
+        return f"{self.host if self.host not in EVERYWHERE else '127.0.0.1'}:{self.port}"
+
+    @property
+    def local_host(self) -> str:
+        """The Host by which the API is asked for at `local_address`."""
+        return f"127.0.0.1:{self.port}" if self.https else self.place
+
+    @property
+    def local_url(self) -> str:
+        """As who asks at `local_address` names the API."""
+        return f"http://{self.local_host}"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.https else "http"
+
+
+EVERYWHERE = ("0.0.0.0", "[::]", "*")
+"""Hosts of `listen` that stand for all addresses of the machine."""
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -183,6 +246,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         value = environ.get(f"VIBED_{name.upper()}")
         if value is not None and value != "":
             settings[name] = _from_text(name, value)
+    if settings.get("dns_provider"):
+        settings.setdefault("listen", LISTEN_WITH_CERTIFICATES)
     return _validated(replace(Config(home), **{name: _coerced(name, value) for name, value in settings.items()}))
 
 
@@ -306,11 +371,51 @@ def _check_s3(config: Config) -> None:
         raise InvalidConfiguration(f"s3_prefix must be empty or end with a slash, not {config.s3_prefix!r}")
 
 
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_WORD = re.compile(r"[a-z0-9_]{1,40}")
+"""Names of Caddy's modules, and of their settings."""
+_SERVER = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?")
+
+
+def _check_address(name: str, value: str, example: str) -> None:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise InvalidConfiguration(f"{name} must be host:port, not {value!r}", hint=f"e.g. {example}")
+
+
+def _check_certificates(config: Config) -> None:
+    """What is written into Caddy's configuration cannot say anything else there."""
+    if not _DOMAIN.fullmatch(config.domain) or len(config.domain) > 180:
+        raise InvalidConfiguration(
+            f"domain must be a name in lower-case ASCII, not {config.domain!r}", hint="e.g. apps.example.com"
+        )
+    if not config.https:
+        return
+    if "." not in config.domain:
+        raise InvalidConfiguration(
+            f"dns_provider is {config.dns_provider!r}, but domain is {config.domain!r}",
+            hint="set domain to the one below which apps shall be, such as apps.example.com",
+        )
+    if not _WORD.fullmatch(config.dns_provider):
+        raise InvalidConfiguration(f"dns_provider must be the name of a module of Caddy, not {config.dns_provider!r}")
+    if config.listen_https:
+        _check_address("listen_https", config.listen_https, "0.0.0.0:443")
+    if config.https_port == config.port:
+        raise InvalidConfiguration("listen and listen_https must be two ports", hint="e.g. 0.0.0.0:80 and 0.0.0.0:443")
+    if not re.fullmatch(r"https://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/%-]*)?", config.acme_ca):
+        raise InvalidConfiguration(f"acme_ca must be an https address, not {config.acme_ca!r}")
+    if config.acme_email and not re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+", config.acme_email):
+        raise InvalidConfiguration(f"acme_email must be an address, not {config.acme_email!r}")
+    for server in config.dns_resolvers:
+        if not _SERVER.fullmatch(server):
+            raise InvalidConfiguration(f"dns_resolvers must be host:port each, not {server!r}", hint="e.g. 9.9.9.9:53")
+
+
 def _validated(config: Config) -> Config:
     _check_registries(config.registries)
-    host, _, port = config.listen.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise InvalidConfiguration(f"listen must be host:port, not {config.listen!r}", hint=f"e.g. {DEFAULT_LISTEN}")
+    _check_address("listen", config.listen, DEFAULT_LISTEN)
+    _check_certificates(config)
     choices = {
         "general_driver": ("gvisor", "process"),
         "least_general": ("process", "kernel", "vm-emulated", "vm"),

@@ -129,6 +129,21 @@ class Layout:
         return self.home / "cache" / "registry"
 
     @property
+    def certificates(self) -> Path:
+        """Caddy's: certificates with their keys, and its accounts with certificate authorities."""
+        return self.home / "certificates"
+
+    @property
+    def acme(self) -> Path:
+        """What Caddy reads to get certificates: the DNS provider's credentials, a file each, and `acme_roots`."""
+        return self.runtime / "acme"
+
+    @property
+    def acme_roots(self) -> Path:
+        """The roots of a certificate authority that the machine does not know; no credential is called so."""
+        return self.acme / "roots.pem"
+
+    @property
     def own_logs(self) -> Path:
         """Of vibeD's own processes."""
         return self.home / "log"

@@ -99,6 +99,13 @@ GVISOR = Module(
         ),
     ),
 )
+ACME = Module(
+    "acme",
+    "Pebble, an ACME certificate authority",
+    "half a minute",
+    packages=("github.com/letsencrypt/pebble/v2/cmd/pebble",),
+    programs=("pebble",),
+)
 
 S3 = Module(
     "s3",
@@ -117,7 +124,7 @@ def programs(module: Module, home: Path) -> Path:
     """The folder with the module's programs, as its sources are now. Raises NotBuilt."""
     folder = _folder(module, home)
     if not folder.is_dir():
-        target = {CONTROL_PLANE.name: "cluster", S3.name: "s3"}.get(module.name, "cluster-node")
+        target = {CONTROL_PLANE.name: "cluster", S3.name: "s3", ACME.name: "acme"}.get(module.name, "cluster-node")
         raise NotBuilt(f"{module.what}: not built ({module.how_long}, once): python -m tests.prepare {target}")
     return folder
 

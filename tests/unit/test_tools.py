@@ -12,7 +12,7 @@ import pytest
 from vibed.runtimes import clients, host_tools
 from vibed.runtimes import tools as tools_module
 from vibed.runtimes.tool import ToolError
-from vibed.runtimes.tools import NAMES, Tools, agent_digest
+from vibed.runtimes.tools import NAMES, Tools, own_digest
 from vibed.runtimes.wheels import unpack_wheel
 
 
@@ -95,12 +95,12 @@ def test_the_agents_version_follows_its_sources_and_not_its_tests(
     source.mkdir()
     (source / "main.go").write_text("package main")
     monkeypatch.setattr(tools_module, "shipped", lambda _: source)
-    of_sources = agent_digest.__wrapped__  # of one process it is looked at once
-    before = of_sources()
+    of_sources = own_digest.__wrapped__  # of one process it is looked at once
+    before = of_sources("vibed-agent")
     (source / "main_test.go").write_text("package main")
-    assert of_sources() == before
+    assert of_sources("vibed-agent") == before
     (source / "main.go").write_text("package main // changed")
-    assert of_sources() != before
+    assert of_sources("vibed-agent") != before
 
 
 # wheels

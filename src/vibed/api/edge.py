@@ -21,7 +21,7 @@ from vibed.api.identity import Keyring
 from vibed.api.measures import Measures
 from vibed.api.shares import Shares
 from vibed.apps.errors import VibedError
-from vibed.config import Config
+from vibed.config import EVERYWHERE, Config
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -200,9 +200,9 @@ def _kinds(scope: Scope) -> Iterator[str]:
 
 def _hosts(config: Config) -> frozenset[str]:
     names = {"localhost", "127.0.0.1", "[::1]", config.domain.lower()}
-    if config.host not in ("0.0.0.0", "[::]", "*"):
+    if config.host not in EVERYWHERE:
         names.add(config.host.lower())
-    hosts = {f"{name}:{config.port}" for name in names}
+    hosts = {f"{name}:{config.port}" for name in names} | {config.place}
     # Behind TLS, or on port 80, clients leave the port out.
     return frozenset(hosts | ({config.domain.lower()} if config.domain != "localhost" or config.port == 80 else set()))
 

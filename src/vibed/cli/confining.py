@@ -41,7 +41,8 @@ def serve(config: Config, layout: Layout, env: Mapping[str, str]) -> dict[str, o
     }
 
 
-def caddy(layout: Layout, program: Path, env: Mapping[str, str]) -> dict[str, object]:
+def caddy(config: Config, layout: Layout, program: Path, env: Mapping[str, str]) -> dict[str, object]:
+    """Caddy faces the network; what it may do beside others of its uid is to take a port below 1024, if it has one."""
     read = [
         program,
         layout.runtime / "Caddyfile",
@@ -53,8 +54,14 @@ def caddy(layout: Layout, program: Path, env: Mapping[str, str]) -> dict[str, ob
     layout.sites.mkdir(mode=0o750, exist_ok=True)
     os.chown(layout.sites, os.geteuid(), layout.uids.caddy)
     own = [layout.fallback_socket.parent, layout.front_socket.parent]
+    ports = [config.port]
+    if config.https:
+        read.append(layout.acme)
+        own.append(layout.certificates)
+        ports.append(config.https_port)
     return {
         **_process(layout.uids.caddy, [*_system(), *_binds(read, ro=True), *_binds(own, ro=False)]),
+        "capabilities": ["NET_BIND_SERVICE"] if min(ports) < 1024 else [],
         "namespaces": ["mount", "ipc", "uts"],
         "hostname": "vibed-caddy",
         "env": dict(env),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vibed.apps.errors import VibedError
 from vibed.apps.sqlite.reserve import Reserve
-from vibed.cli import watchdog
+from vibed.cli import certificate, watchdog
 from vibed.cli.readiness import client
 from vibed.config import Config, load
 from vibed.layout import Layout
@@ -70,6 +70,8 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
     yield from _programs(root)
     tools = Tools(config.home)
     for name in NAMES:
+        if name in ("caddy", "caddy-dns") and (config.caddy is not None or (name == "caddy-dns") != config.https):
+            continue  # another Caddy is used
         there = tools.installed(name)
         yield Finding(
             f"tool {name}",
@@ -79,6 +81,9 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
             needed=False,
         )
     yield _port(config, layout)
+    if config.https:
+        yield _names(config)
+        yield _certificate(config, layout)
     yield from _processes(layout)
     yield from _templates(config, layout)
     yield from _storage(config, layout)
@@ -215,6 +220,45 @@ def _port(config: Config, layout: Layout) -> Finding:
     if used and not up:
         return Finding("port", False, f"{config.listen} is used by another program", "set VIBED_LISTEN")
     return Finding("port", True, f"{config.listen} {'is served by vibeD' if used else 'is free'}")
+
+
+def _names(config: Config) -> Finding:
+    """Where the names below the domain lead, as this machine sees it."""
+    name = f"vibed.{config.domain}"
+    try:
+        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, config.https_port)})
+    except OSError as error:
+        cure = f"add records for *.{config.domain} and {config.domain} that lead to this machine"
+        return Finding("domain", False, f"{name} leads nowhere: {error}", cure, needed=False)
+    return Finding("domain", True, f"{name} leads to {', '.join(found)}")
+
+
+def _certificate(config: Config, layout: Layout) -> Finding:
+    try:
+        there = certificate.served(config)
+    except OSError as error:
+        told = f"port {config.https_port} does not answer: {error.strerror or error}"
+        return Finding("certificate", False, told, "vibed up", needed=False)
+    said = certificate.trouble(layout)
+    if there is None:
+        return Finding(
+            "certificate",
+            False,
+            f"*.{config.domain} has none yet, so that browsers cannot connect; nothing is served in plain HTTP. "
+            f"{said or 'Caddy has not said why'}",
+            f"Caddy tries again by itself; its log is {layout.own_logs / 'caddy.log'}",
+            needed=False,
+        )
+    if there.renewing_fails:
+        left = f"{there.left_s / 86_400:.1f} days" if there.left_s > 0 else "no time, it has expired"
+        told = f"{there}; it should have been renewed and has {left} left. {said}"
+        return Finding(
+            "certificate", False, told, "see to what is in the way: it is tried again by itself", needed=False
+        )
+    if there.distrusted:
+        cure = "a test authority's is distrusted everywhere: acme_ca"
+        return Finding("certificate", False, f"{there}; this machine does not trust it", cure, needed=False)
+    return Finding("certificate", True, str(there))
 
 
 def _processes(layout: Layout) -> Iterator[Finding]:

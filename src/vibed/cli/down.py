@@ -73,5 +73,5 @@ def _forget_client(config: Config) -> None:
     name = os.environ.get("SUDO_USER")
     if name:
         file = Path(f"~{name}").expanduser() / ".config" / "vibed" / "client.toml"
-        if file.exists() and f'"{config.api_url}"' in file.read_text():
+        if file.exists() and f'"{config.local_url}"' in file.read_text():
             file.unlink()

@@ -62,6 +62,10 @@ def lay_out(config: Config, layout: Layout) -> None:
         # the same the other way round
         (layout.front_socket.parent, 0o2750, uids.caddy, uids.serve),
         (layout.controller_socket.parent, 0o750, root, uids.serve),
+        *(
+            ((layout.certificates, 0o700, uids.caddy, uids.caddy), (layout.acme, 0o750, root, uids.caddy))
+            * config.https
+        ),
     ):
         _folder(path, mode, uid, gid)
     for folder in (layout.home, layout.runtime, layout.sandboxes, layout.apps, layout.ingress, layout.logs):
@@ -88,12 +92,17 @@ def is_of_other_uids(layout: Layout) -> bool:
 def hand_over(layout: Layout) -> None:
     """Give the data to the uids of `layout`; `lay_out` does the folders themselves. Nothing may be running."""
     shutil.rmtree(layout.sites, ignore_errors=True)  # they are unpacked again, for Caddy as it is now
-    serve = layout.uids.serve
-    theirs = (layout.home / "state", layout.sources, layout.fetched_sources)
-    for top, uid in (*((top, serve) for top in theirs), (layout.logs, -1)):
+    serve, caddy = layout.uids.serve, layout.uids.caddy
+    for top, uid, gid in (
+        (layout.home / "state", serve, serve),
+        (layout.sources, serve, serve),
+        (layout.fetched_sources, serve, serve),
+        (layout.logs, -1, serve),
+        (layout.certificates, caddy, caddy),
+    ):
         for _, folders, files, descriptor in os.fwalk(top) if top.exists() else ():
             for name in (*folders, *files):
-                os.chown(name, uid, serve, dir_fd=descriptor, follow_symlinks=False)
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
     if layout.admin_key.exists():
         os.chown(layout.admin_key, serve, serve)
 

@@ -15,11 +15,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is up")] = False,
     as_json: Json = False,
+    domain: Annotated[
+        str | None,
+        typer.Option("--domain", help="Apps at https://<id>.DOMAIN, by certificates; kept in vibed.toml"),
+    ] = None,
 ) -> None:
     """Bring vibeD up on this machine; stays in the foreground unless --detach is given."""
     from vibed.cli.up import up as bring_up
 
-    raise typer.Exit(bring_up(detach=detach, as_json=as_json))
+    raise typer.Exit(bring_up(detach=detach, as_json=as_json, domain=domain))
 
 
 def down(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vibed import __version__
 from vibed.cli import confining
+from vibed.cli.credentials import hand_to_caddy
 from vibed.cli.installation import replace
 from vibed.config import Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
@@ -53,9 +54,13 @@ _ALWAYS = (
 
 
 def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[str, object]:
-    """The watchdog's plan (docs/explanation/processes.md); writes Caddyfile and confine specs beside it."""
+    """The watchdog's plan (docs/explanation/processes.md); writes Caddyfile and confine specs beside it.
+
+    Raises InvalidConfiguration for credentials of a DNS provider that cannot be used.
+    """
     runtime = layout.runtime
-    replace(runtime / "Caddyfile", caddyfile(config, layout), 0o640, layout.uids.caddy)
+    secrets = hand_to_caddy(config, layout)
+    replace(runtime / "Caddyfile", caddyfile(config, layout, secrets.names), 0o640, layout.uids.caddy)
     env = _environment(config)
     python = [sys.executable, "-m", "vibed.cli.main"]
     serve = [*python, "serve"]
@@ -67,7 +72,7 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     quiet["GOGC"] = CADDY_GOGC
     if not layout.uids.rootless:
         serve = _confined(layout, agent, "serve", confining.serve(config, layout, env), serve)
-        proxy = _confined(layout, agent, "caddy", confining.caddy(layout, caddy, quiet), proxy)
+        proxy = _confined(layout, agent, "caddy", confining.caddy(config, layout, caddy, quiet), proxy)
     told = {"socket": str(layout.sites_socket), "apps": str(layout.apps), "types": TYPES, "unknown": UNKNOWN}
     replace(runtime / "sites.json", json.dumps(told), 0o640, layout.uids.caddy)
     sites = [str(agent), "sites", str(runtime / "sites.json")]
@@ -78,7 +83,7 @@ def plan(config: Config, layout: Layout, *, agent: Path, caddy: Path) -> dict[st
     code = f"{_code_digest()} {config!r} {key}"
     return {
         "commands": [
-            _command(layout, "caddy", proxy, quiet, (runtime / "Caddyfile").read_text()),
+            _command(layout, "caddy", proxy, quiet, f"{(runtime / 'Caddyfile').read_text()} {secrets.digest}"),
             _command(layout, "sites", sites, {}, (runtime / "sites.json").read_text()),
             _command(layout, "controller", [*python, "controller"], env, code),
             _command(layout, "serve", serve, env, code),

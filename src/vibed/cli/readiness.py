@@ -23,13 +23,9 @@ SLOW_S = 300.0
 
 def client(config: Config, layout: Layout) -> httpx.Client:
     """A client of the API of this machine, with the admin key."""
-    host = config.host if config.host not in ("0.0.0.0", "[::]", "::") else "127.0.0.1"
     return httpx.Client(
-        base_url=f"http://{host}:{config.port}",
-        headers={
-            "Authorization": f"Bearer {installation.admin_key(layout)}",
-            "Host": f"{config.domain}:{config.port}",
-        },
+        base_url=f"http://{config.local_address}",
+        headers={"Authorization": f"Bearer {installation.admin_key(layout)}", "Host": config.local_host},
         timeout=30.0,
         trust_env=False,
     )

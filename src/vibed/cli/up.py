@@ -8,6 +8,7 @@ is seen with `vibed templates`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any
 import httpx
 
 from vibed.apps.errors import VibedError
-from vibed.cli import installation, stopping, watchdog
+from vibed.cli import certificate, installation, setting, stopping, watchdog
 from vibed.cli.plan import plan
 from vibed.cli.readiness import OwnLogs, client, wait_ready, wait_replaced
 from vibed.cli.steps import AGAIN, Steps, UpFailed
@@ -39,19 +40,22 @@ WELCOME = "welcome"
 ROOM = 2 << 30
 """Bytes of disk that a first start needs: programs, templates and their downloads. deploy/bootstrap.py asks before."""
 ROOM_FOR = "0.2 GB for Python packages, 0.5 GB for programs and downloads, 1.3 GB for templates"
-_PROGRAMS = ("vibed-agent", "caddy")
 
 
-def up(*, detach: bool = False, as_json: bool = False) -> int:
-    """Bring vibeD up; in the foreground it stays until interrupted. Returns the exit status."""
+def up(*, detach: bool = False, as_json: bool = False, domain: str | None = None) -> int:
+    """Bring vibeD up; in the foreground it stays until interrupted. `domain` is kept in the configuration file.
+    Returns the exit status.
+    """
     # Tools and images are used by other uids; a hardened root has 077. What is secret has a mode of its own.
     os.umask(0o022)
-    config = load()
+    config = load() if domain is None else load({**os.environ, "VIBED_DOMAIN": domain})
     layout = Layout.of(config.home, uid_base=config.uid_base)
     steps = Steps(quiet=as_json)
     tools = Tools(config.home)
     try:
         with steps.step("configuration") as say:
+            if domain is not None:
+                _take_domain(config)
             short = _check(config, layout, tools)
             ended = _change_uids(layout) if installation.is_of_other_uids(layout) else None
             installation.lay_out(config, layout)
@@ -61,18 +65,23 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
             steps.note("disk", short)
         if ended is not None:
             steps.note("uids", f"they were changed: {ended} sandboxes ended, and what was kept was handed over")
-        for name in _PROGRAMS:
+        for name in _programs(config):
             with steps.step(name) as say:
                 path = asyncio.run(tools.install(name, _heard(say)))
                 say(f"{tools.version(name)}, {path.stat().st_size >> 20} MB")
+        caddy = config.caddy or tools.path(_programs(config)[-1])
+        if config.https:
+            _check_caddy(config, caddy)
         with steps.step("processes") as say:
             logs = OwnLogs(layout)
-            started = _start(config, layout, tools, detach=detach)
+            started = _start(config, layout, tools, caddy, detach=detach)
             wait_replaced(layout)
             wait_ready(config, layout, logs, say)
             say(f"caddy, controller and API {'started' if started else 'were running'}")
         with steps.step("example") as say:
             live = _welcome(config, layout, say)
+        if config.https:
+            _certificate(config, layout, steps)
         _hand_over(config, layout)
         facts = _facts(config, layout, live)
     except (VibedError, httpx.HTTPError) as problem:
@@ -90,6 +99,61 @@ def up(*, detach: bool = False, as_json: bool = False) -> int:
     return 0
 
 
+def _programs(config: Config) -> tuple[str, ...]:
+    """What is installed before anything is started; Caddy comes last, unless the operator has one."""
+    if config.caddy is not None:
+        return ("vibed-agent",)
+    return ("vibed-agent", "caddy-dns" if config.https else "caddy")
+
+
+def _take_domain(config: Config) -> None:
+    """Keep the domain that was asked for. Raises UpFailed where something is missing for it."""
+    if not config.https:
+        raise UpFailed(
+            f"https://<app>.{config.domain} takes a certificate for all names below {config.domain}, and that takes "
+            "records in its DNS: vibeD does not know whose DNS it is in",
+            hint=f"in {config.home}/vibed.toml:\n"
+            '  dns_provider = "cloudflare"               # or route53, rfc2136, or one that your own `caddy` has\n'
+            '  dns_credentials = "/etc/vibed/dns.toml"   # api_token = "…"; chmod 600\n'
+            f"and *.{config.domain} and {config.domain} must lead to this machine (docs/how-to/use-a-domain.md)",
+        )
+    if os.environ.get("VIBED_DOMAIN", config.domain) != config.domain:
+        raise UpFailed(f"VIBED_DOMAIN says {os.environ['VIBED_DOMAIN']}", hint="unset it, or leave --domain out")
+    setting.keep("domain", config.domain)
+
+
+def _check_caddy(config: Config, caddy: Path) -> None:
+    """Whether Caddy knows the DNS provider. Raises UpFailed."""
+    try:
+        modules = subprocess.run([str(caddy), "list-modules"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UpFailed(f"{caddy} does not run: {error}", hint="caddy must be the path of a Caddy") from error
+    prefix = "dns.providers."
+    known = [line.strip().removeprefix(prefix) for line in modules.splitlines() if line.strip().startswith(prefix)]
+    if config.dns_provider not in known:
+        raise UpFailed(
+            f"{'your Caddy' if config.caddy else 'the Caddy that vibeD brings'} knows no DNS provider "
+            f"{config.dns_provider!r}; it has {', '.join(known) or 'none'}",
+            hint=f"xcaddy build --with github.com/caddy-dns/{config.dns_provider} makes one; `caddy` is where it is",
+        )
+
+
+def _certificate(config: Config, layout: Layout, steps: Steps) -> None:
+    """Wait for the certificate, and say how it stands: without one vibeD is up, and the domain is not yet."""
+    with steps.step("certificate") as say:
+        there = certificate.wait_for_first(config, layout, say)
+        say(str(there) if there else "none yet")
+    if there is None:
+        steps.note(
+            "certificate",
+            f"*.{config.domain} has none yet: {certificate.trouble(layout) or f'{config.acme_ca} has not answered'}. "
+            "It is tried again by itself; until then browsers cannot connect, and nothing is served in plain HTTP. "
+            "`vibed doctor` says how it stands.",
+        )
+    elif there.distrusted:
+        steps.note("certificate", f"this machine does not trust it: {there.distrusted}")
+
+
 def _heard(say: Callable[[str], None]) -> Callable[[str, float | None], None]:
     return lambda text, fraction: say(text)
 
@@ -100,22 +164,32 @@ def _check(config: Config, layout: Layout, tools: Tools) -> str:
     Only a first start needs the room: what was installed before must come back after a reboot all the same.
     """
     free = shutil.disk_usage(_existing(config.home)).free
-    if free < ROOM and not all(tools.installed(name) for name in _PROGRAMS):
+    if free < ROOM and not all(tools.installed(name) for name in _programs(config)):
         raise UpFailed(
             f"a first start needs 2 GB ({ROOM_FOR}), and the disk of {config.home} has {free / 1e9:.1f} GB free",
             hint="free some space, or set VIBED_HOME to a folder on another disk",
         )
     if watchdog.holder(layout.runtime / "watchdog.lock") is None and not watchdog.running(stopping.state(layout)):
-        with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((config.host.strip("[]"), config.port))
-            except OSError as error:
-                raise UpFailed(
-                    f"{config.listen} cannot be used: {error.strerror}",
-                    hint="another program (or another vibeD) has it: set VIBED_LISTEN, e.g. 127.0.0.1:18081",
-                ) from error
+        _check_port("listen", config.listen)
+        if config.https:
+            _check_port("listen_https", f"{config.https_host}:{config.https_port}")
     return "" if free >= ROOM else f"only {free >> 20} MB free at {config.home}: deploys and builds may fail"
+
+
+def _check_port(name: str, listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            cure = f"another program (or another vibeD) has it: set VIBED_{name.upper()}, e.g. 127.0.0.1:18081"
+            if error.errno == errno.EACCES:
+                cure = (
+                    f"a port below 1024 takes root, or sudo sysctl net.ipv4.ip_unprivileged_port_start={port}; "
+                    f"or set VIBED_{name.upper()} to another"
+                )
+            raise UpFailed(f"{listen} cannot be used: {error.strerror}", hint=cure) from error
 
 
 def _change_uids(layout: Layout) -> int:
@@ -137,9 +211,11 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _start(config: Config, layout: Layout, tools: Tools, *, detach: bool) -> subprocess.Popen[bytes] | None:
+def _start(
+    config: Config, layout: Layout, tools: Tools, caddy: Path, *, detach: bool
+) -> subprocess.Popen[bytes] | None:
     """Start the watchdog, or leave the one that runs the same; returns its process when it was started."""
-    wanted = json.dumps(plan(config, layout, agent=tools.path("vibed-agent"), caddy=tools.path("caddy")))
+    wanted = json.dumps(plan(config, layout, agent=tools.path("vibed-agent"), caddy=caddy))
     path = layout.runtime / "plan.json"
     before = ""
     with suppress(OSError):
@@ -188,7 +264,8 @@ def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
             )
             if answer.status_code >= 400:
                 raise UpFailed(f"the example could not be deployed: {answer.text[:300]}")
-        page = api.get("/", headers={"Host": f"{WELCOME}.{config.domain}:{config.port}"})
+        with _apps(config, layout) as apps:
+            page = apps.get("/", headers={"Host": f"{WELCOME}.{config.place}"})
         if there.status_code == 404:
             answers = page.status_code == 200
         else:
@@ -197,6 +274,14 @@ def _welcome(config: Config, layout: Layout, say: Callable[[str], None]) -> str:
             raise UpFailed(f"the example does not answer at {url}: {page.status_code} {page.text[:200]}")
     say(f"live at {url}")
     return url
+
+
+def _apps(config: Config, layout: Layout) -> httpx.Client:
+    """Who asks apps by their names. With certificates, of which there may be none yet, by vibeD's own door."""
+    if not config.https:
+        return httpx.Client(base_url=f"http://{config.local_address}", timeout=30.0, trust_env=False)
+    door = httpx.HTTPTransport(uds=str(layout.front_socket))
+    return httpx.Client(base_url=f"http://{config.domain}", transport=door, timeout=30.0, trust_env=False)
 
 
 def _hand_over(config: Config, layout: Layout) -> None:
@@ -223,7 +308,7 @@ def _hand_over(config: Config, layout: Layout) -> None:
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as out:
-        out.write(f'url = "{config.api_url}"\ntoken = "{installation.admin_key(layout)}"\n')
+        out.write(f'url = "{config.local_url}"\ntoken = "{installation.admin_key(layout)}"\n')
         os.fchown(out.fileno(), user.pw_uid, user.pw_gid)
     fresh.replace(file)
 
@@ -258,7 +343,7 @@ def _print(config: Config, facts: dict[str, Any]) -> None:
         print(f"\n  {', '.join(waiting)} will be ready by themselves; see `vibed templates`.")
     program = "vibed" if shutil.which("vibed") else str(Path(sys.prefix) / "bin" / "vibed")
     print(f"\n  next          cd <your app> && {program} deploy\n")
-    if "SSH_CONNECTION" in os.environ:
+    if "SSH_CONNECTION" in os.environ and not config.https:
         server = os.environ["SSH_CONNECTION"].split()[2]
         user = os.environ.get("SUDO_USER") or os.environ.get("USER") or "you"
         print(f"  from your own computer: ssh -L {config.port}:{config.listen} {user}@{server}\n")

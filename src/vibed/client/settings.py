@@ -50,7 +50,7 @@ def settings(environ: Mapping[str, str] = os.environ) -> Settings:
         if kept.get("url", "").rstrip("/") == url.rstrip("/") and kept.get("token"):
             return Settings(_checked(url, "VIBED_URL"), kept["token"])
         local = _local(environ)
-        if local and local.url == url.rstrip("/"):
+        if local and url.rstrip("/") in (local.url, _told_locally(environ)):
             return local
         raise NoKey(f"there is no key for {url}", hint="set VIBED_TOKEN to a key of that vibeD")
     if kept:
@@ -88,6 +88,13 @@ def _from_file(path: Path) -> dict[str, str]:
     return {name: str(content[name]) for name in ("url", "token") if name in content}
 
 
+def _told_locally(environ: Mapping[str, str]) -> str:
+    """The address that this machine's vibeD tells everybody."""
+    from vibed.config import load
+
+    return load(environ).api_url
+
+
 def _local(environ: Mapping[str, str], token: str | None = None) -> Settings | None:
     from vibed.config import load
 
@@ -99,5 +106,5 @@ def _local(environ: Mapping[str, str], token: str | None = None) -> Settings | N
             token = (config.home / "admin.key").read_text().strip()
         except OSError:
             return None
-    host = config.host if config.host not in ("0.0.0.0", "[::]", "*") else "127.0.0.1"
-    return Settings(config.api_url, token, connect=f"{host}:{config.port}")
+    # with certificates too: the first of them may not be there yet
+    return Settings(config.local_url, token, connect=config.local_address)

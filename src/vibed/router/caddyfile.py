@@ -1,4 +1,7 @@
-"""Caddy's whole configuration, from the `Caddyfile` beside this: one wildcard route, written once, never reloaded for an app.
+"""Caddy's whole configuration, from the files beside this: one wildcard route, written once, never reloaded for an app.
+
+`Caddyfile` has what is the same everywhere, `Caddyfile.http` the sites of a vibeD that serves plain HTTP, and
+`Caddyfile.https` those of one with certificates (docs/how-to/use-a-domain.md).
 
 A request for `<id>.<domain>` is for the app's site, if it has one, and otherwise for its socket (`vibed.router.markers`).
 When that cannot be dialled, because there is none or nobody listens, the activator is asked (a bodiless GET that it
@@ -16,14 +19,23 @@ listed in docs/reference/proxy.md, whose table `tests/e2e/test_proxy_conformance
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from vibed.config import Config
+from vibed.config import EVERYWHERE, Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
 
 HEAD = "64KiB"
 """The largest head of a request. Apps' own limits are below it (Node 16 KiB), the ingress' above."""
+HSTS_S = 30 * 86_400
+"""For how long a browser asks for a name by HTTPS alone. Not longer: an operator who goes back to plain HTTP waits for
+it. Never for an app's own domain, which its owner may take elsewhere."""
+ASK_PATH = "/.well-known/vibed/certificate"
+"""What Caddy asks itself, of this machine only, before it gets a certificate for `?domain=`: whether the name is
+registered (`vibed.router.markers`). So vibeD need not be there for it."""
+MOST_LABELS = 8
+"""Of a name of an app's own."""
 
 
 def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) -> str:
@@ -34,12 +46,13 @@ def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) 
     return json.dumps({"code": code, "message": message, "details": details})
 
 
-def caddyfile(config: Config, layout: Layout) -> str:
-    """The Caddyfile of one vibeD."""
-    hosts = [config.domain, "127.0.0.1", "[::1]"]
+def caddyfile(config: Config, layout: Layout, credentials: Sequence[str] = ()) -> str:
+    """The Caddyfile of one vibeD; `credentials` are the names of what the DNS provider gets, whose values are in files
+    of these names in `layout.acme`.
+    """
     largest = 2 * config.max_source_mb * 1_000_000  # what is somewhat too large the API itself refuses, by its route
-    place = f"{config.domain}:{config.port}"
     values = {
+        "SITES_OF_ALL": _read("Caddyfile.https" if config.https else "Caddyfile.http"),
         "HEAD": HEAD,
         "LARGEST": str(largest),
         "RESTARTING": _error("VibedUnavailable", "vibeD is restarting", "try again in a few seconds", retryable=True),
@@ -52,14 +65,15 @@ def caddyfile(config: Config, layout: Layout) -> str:
         "TOO_LARGE": _error("BodyTooLarge", f"the body has more than {largest} bytes", "send less"),
         "UNREACHABLE": _error("AppUnreachable", "the connection to the app broke before it answered"),
         "UNKNOWN_HOST": _error(
-            "UnknownHost", "nothing is served under this name", f"apps are at <id>.{place}, the API at {place}"
+            "UnknownHost",
+            "nothing is served under this name",
+            f"apps are at <id>.{config.place}, the API at {config.place}",
         ),
         "APPS": str(layout.apps),
         "ACTIVATOR": str(layout.activator_socket),
         "FALLBACK": str(layout.fallback_socket),
         "FRONT": str(layout.front_socket),
         "SERVE": str(layout.serve_socket),
-        "API_HOSTS": " ".join(f"http://{host}:{config.port}" for host in hosts),
         "BIND": config.host.strip("[]"),
         "DOMAIN": config.domain,
         "PORT": str(config.port),
@@ -69,8 +83,61 @@ def caddyfile(config: Config, layout: Layout) -> str:
             f'.{end} "{kind}"' for ending, kind in TYPES.items() for end in (ending, ending.upper())
         ),
         "UNKNOWN": UNKNOWN,
+        **(_with_certificates(config, layout, credentials) if config.https else _without_certificates(config)),
     }
-    text = Path(__file__).with_name("Caddyfile").read_text()
+    text = _read("Caddyfile")
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+def _without_certificates(config: Config) -> dict[str, str]:
+    hosts = [config.domain, "127.0.0.1", "[::1]"]
+    return {
+        "AUTO_HTTPS": "off",
+        "CERTIFICATES": "",
+        "PROTOCOLS": "h1 h2c",
+        "API_HOSTS": " ".join(f"http://{host}:{config.port}" for host in hosts),
+    }
+
+
+def _with_certificates(config: Config, layout: Layout, credentials: Sequence[str]) -> dict[str, str]:
+    local = ["127.0.0.1", "[::1]", *(() if config.host in EVERYWHERE else (config.host,))]
+    acme = [f"dir {config.acme_ca}"]
+    if config.acme_email:
+        acme.append(f"email {config.acme_email}")
+    if config.acme_ca_roots is not None:
+        acme.append(f"trusted_roots {layout.acme_roots}")
+    return {
+        "AUTO_HTTPS": "disable_redirects",
+        "PROTOCOLS": "h1 h2 h2c",
+        "CERTIFICATES": "\n\t".join(
+            (
+                f"http_port {config.port}",
+                f"https_port {config.https_port}",
+                f"storage file_system {layout.certificates}",
+                "on_demand_tls {",
+                f"\task http://{config.local_address}{ASK_PATH}",
+                "}",
+            )
+        ),
+        "LOCAL_HOSTS": " ".join(f"http://{host}:{config.port}" for host in dict.fromkeys(local)),
+        "LOCAL_ADDRESSES": " ".join(["127.0.0.0/8", "::1", *(host.strip("[]") for host in local[2:])]),
+        "ASK_PATH": ASK_PATH,
+        "ACME": "\n\t\t\t".join(acme),
+        "PROVIDER": config.dns_provider,
+        "CREDENTIALS": "\n\t\t\t\t".join(f"{name} {{file.{layout.acme / name}}}" for name in credentials),
+        "RESOLVERS": f"resolvers {' '.join(config.dns_resolvers)}" if config.dns_resolvers else "",
+        "HSTS_S": str(HSTS_S),
+        "HTTPS_PORT": str(config.https_port),
+        "HTTPS_SUFFIX": "" if config.https_port == 443 else f":{config.https_port}",
+        "BIND_HTTPS": config.https_host.strip("[]"),
+        "OWN_NAMES": "\n\t\t".join(
+            rf"~^[^.]+([.][^.]+){{{labels - 1}}}$ {'.'.join(f'{{labels.{at}}}' for at in reversed(range(labels)))}"
+            for labels in range(2, MOST_LABELS + 1)
+        ),
+    }
+
+
+def _read(name: str) -> str:
+    return Path(__file__).with_name(name).read_text()

