@@ -192,6 +192,10 @@ class Config:
         """The live URL of an app."""
         return f"{self._scheme}://{app_id}.{self.place}"
 
+    def own_url(self, name: str) -> str:
+        """The URL of an app at a domain of its own."""
+        return f"https://{name}" if self.https_port == 443 else f"https://{name}:{self.https_port}"
+
     @property
     def local_address(self) -> str:
         """host:port where this machine itself finds the API, in plain HTTP, certificate or not."""

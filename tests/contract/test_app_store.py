@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from tests.contract.app_stores import ClusterPlace, Place, SqlitePlace
+from vibed.apps import domains
 from vibed.apps.app import Crash, Elsewhere, Install, Phase, Resources, Runtime, Start
+from vibed.apps.domains import DomainTaken, TooManyDomains
 from vibed.apps.errors import AlreadyExists, Conflict, IdempotencyMismatch, NameTaken, NotFound
 from vibed.apps.storage import StorageLimitReached
 from vibed.apps.store import IDEMPOTENCY_KEPT_S, AppStore, Idempotency, NewEvent, NewVersion, VersionOutcome
@@ -605,3 +607,132 @@ async def test_of_two_deploys_at_once_that_would_take_too_much_one_is_refused(st
         *(site(store, f"app-{n}", str(n) * 64, 100, 500) for n in range(3)), return_exceptions=True
     )
     assert sorted(isinstance(result, StorageLimitReached) for result in results) == [False, True, True]
+
+
+# domains
+
+
+async def verified(store: AppStore, app_id: str, name: str) -> domains.Domain:
+    """A domain whose record was seen."""
+    wanted = await store.add_domain(app_id, name, by="alice")
+    return await store.verify_domain(app_id, name, wanted.token)
+
+
+async def test_a_domain_leads_nowhere_before_it_is_verified(store: AppStore) -> None:
+    await store.deploy(new())
+    wanted = await store.add_domain("todo", "www.example.com", by="alice")
+    assert (wanted.name, wanted.app_id, wanted.created_by, wanted.verified_at) == (
+        "www.example.com",
+        "todo",
+        "alice",
+        None,
+    )
+    assert await store.domains("todo") == [wanted]
+    assert await store.domain("www.example.com") is None
+    assert await store.verified_domains() == {}
+    seen = await store.verify_domain("todo", "www.example.com", wanted.token)
+    assert seen.verified_at is not None
+    assert await store.domain("www.example.com") == seen
+    assert await store.domains("todo") == [seen]
+    assert await store.verified_domains() == {"www.example.com": "todo"}
+
+
+async def test_a_domain_that_is_added_again_keeps_its_token_and_its_state(store: AppStore) -> None:
+    await store.deploy(new())
+    first = await store.add_domain("todo", "example.com", by="alice")
+    assert await store.add_domain("todo", "example.com", by="alice") == first
+    seen = await store.verify_domain("todo", "example.com", first.token)
+    assert await store.add_domain("todo", "example.com", by="alice") == seen
+    assert await store.verify_domain("todo", "example.com", first.token) == seen
+
+
+async def test_who_wants_a_domain_first_cannot_keep_its_owner_from_it(store: AppStore) -> None:
+    await store.deploy(new("squatter", "mallory"))
+    await store.deploy(new("todo", "alice"))
+    squatted = await store.add_domain("squatter", "example.com", by="mallory")
+    wanted = await store.add_domain("todo", "example.com", by="alice")
+    assert squatted.token != wanted.token
+    await store.verify_domain("todo", "example.com", wanted.token)
+    assert await store.domains("squatter") == [], "what it wanted is forgotten"
+    with pytest.raises((NotFound, DomainTaken)):
+        await store.verify_domain("squatter", "example.com", squatted.token)
+
+
+async def test_a_verified_domain_is_one_apps_alone(store: AppStore) -> None:
+    await store.deploy(new("todo"))
+    await store.deploy(new("other"))
+    await verified(store, "todo", "example.com")
+    with pytest.raises(DomainTaken) as refused:
+        await store.add_domain("other", "example.com", by="bob")
+    assert "todo" not in refused.value.message, "nothing is told about whose it is"
+    await store.remove_domain("todo", "example.com")
+    assert (await verified(store, "other", "example.com")).app_id == "other"
+
+
+async def test_a_token_is_good_for_the_domain_of_one_app_as_it_was_added(store: AppStore) -> None:
+    await store.deploy(new("todo"))
+    await store.deploy(new("other"))
+    wanted = await store.add_domain("todo", "example.com", by="alice")
+    await store.add_domain("other", "example.com", by="bob")
+    with pytest.raises(NotFound):
+        await store.verify_domain("other", "example.com", wanted.token)
+    await store.remove_domain("todo", "example.com")
+    again = await store.add_domain("todo", "example.com", by="alice")
+    assert again.token != wanted.token
+    with pytest.raises(NotFound):
+        await store.verify_domain("todo", "example.com", wanted.token)
+
+
+async def test_two_who_show_the_same_domain_at_once_do_not_both_get_it(store: AppStore) -> None:
+    await store.deploy(new("todo"))
+    await store.deploy(new("other"))
+    both = [await store.add_domain(app_id, "example.com", by="alice") for app_id in ("todo", "other")]
+    outcomes = await asyncio.gather(
+        *(store.verify_domain(domain.app_id, domain.name, domain.token) for domain in both), return_exceptions=True
+    )
+    assert sorted(isinstance(outcome, (NotFound, DomainTaken)) for outcome in outcomes) == [False, True]
+    assert len(await store.verified_domains()) == 1
+
+
+async def test_a_deleted_app_frees_its_domains_at_once_and_gets_no_new_ones(store: AppStore) -> None:
+    await store.deploy(new("todo"))
+    await store.deploy(new("other"))
+    await verified(store, "todo", "example.com")
+    await store.request_delete("todo")
+    assert await store.domain("example.com") is None
+    assert await store.verified_domains() == {}
+    assert await store.domains("todo") == []
+    with pytest.raises(NotFound):
+        await store.add_domain("todo", "example.org", by="alice")
+    await verified(store, "other", "example.com")
+    await store.purge("todo")
+    await store.deploy(new("todo", "bob"))
+    assert await store.domains("todo") == [], "another app of that name has none of its domains"
+
+
+async def test_an_app_has_no_more_than_so_many_domains(store: AppStore) -> None:
+    await store.deploy(new())
+    for number in range(domains.MOST):
+        await store.add_domain("todo", f"n{number}.example.com", by="alice")
+    with pytest.raises(TooManyDomains):
+        await store.add_domain("todo", "more.example.com", by="alice")
+    await store.remove_domain("todo", "n0.example.com")
+    await store.add_domain("todo", "more.example.com", by="alice")
+
+
+async def test_what_is_no_domain_of_an_app_is_not_found(store: AppStore) -> None:
+    with pytest.raises(NotFound):
+        await store.add_domain("nobody", "example.com", by="alice")
+    assert await store.domains("nobody") == []
+    await store.deploy(new())
+    with pytest.raises(NotFound):
+        await store.remove_domain("todo", "example.com")
+    with pytest.raises(NotFound):
+        await store.verify_domain("todo", "example.com", "token")
+
+
+async def test_a_redeploy_keeps_the_domains(store: AppStore) -> None:
+    await store.deploy(new())
+    seen = await verified(store, "todo", "example.com")
+    await store.deploy(new(digest="d2"))
+    assert await store.domains("todo") == [seen]

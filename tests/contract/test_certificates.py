@@ -105,9 +105,7 @@ async def shown(router: Router, host: str) -> x509.Certificate:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    _, writer = await asyncio.open_connection(
-        "127.0.0.1", router.config.https_port, ssl=context, server_hostname=host
-    )
+    _, writer = await asyncio.open_connection("127.0.0.1", router.config.https_port, ssl=context, server_hostname=host)
     raw = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.transport.abort()
     return x509.load_der_x509_certificate(raw)

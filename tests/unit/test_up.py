@@ -218,8 +218,11 @@ def test_an_app_that_has_taken_the_examples_name_may_answer_what_it_likes(
             return httpx.Response(page)
         return httpx.Response(404) if app is None else httpx.Response(200, json=app)
 
-    api = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost")
+    api, visitor = (
+        httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost") for _ in range(2)
+    )
     monkeypatch.setattr(up, "client", lambda config, layout: api)
+    monkeypatch.setattr(up, "_apps", lambda config, layout: visitor)
     failing: Any = contextlib.nullcontext() if fine else pytest.raises(UpFailed, match="does not answer")
     with failing:
         up._welcome(Config(layout.home), layout, lambda text: None)
@@ -237,5 +240,5 @@ def test_on_a_full_disk_the_watchdog_that_runs_is_not_ended(layout: Layout, monk
     monkeypatch.setattr(up.stopping, "end_watchdog", lambda layout, pid, number: ended.append(pid))
     tools: Any = SimpleNamespace(path=Path)
     with pytest.raises(OSError, match="No space"):
-        up._start(Config(layout.home), layout, tools, detach=True)
+        up._start(Config(layout.home), layout, tools, tools.path("caddy"), detach=True)
     assert not ended

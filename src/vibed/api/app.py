@@ -29,6 +29,7 @@ from vibed.api.intake import Decide, Intake
 from vibed.api.keyuse import KeyUse
 from vibed.api.logs import LocalLogs, Logs
 from vibed.api.measures import Measures
+from vibed.api.naming import Naming
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
 from vibed.api.streams import EventStreams, LogStreams
@@ -105,6 +106,7 @@ def create_app(
         housekeeping=housekeeping,
         asking=Asking(config, layout.front_socket),
         baking=Baking(intake, store, link, templates),
+        naming=Naming(config, store, apps, link),
     )
     surfaces = [make(ctx) for make in beside]
 

@@ -277,6 +277,32 @@ class NewKey(Shape):
     admin: bool = False
 
 
+class NewDomain(Shape):
+    name: str = Field(max_length=255, description="As browsers show it, e.g. www.example.com")
+
+
+class DomainRecord(Shape):
+    name: str
+    type: str
+    text: str
+
+
+class Domain(Shape):
+    name: str
+    app_id: str
+    url: str
+    verified: bool = Field(description="Until it is, the name leads nowhere")
+    record: DomainRecord = Field(description="What the domain's DNS has to say for it to be verified")
+    created_at: str
+    created_by: str
+    verified_at: str | None
+
+
+class Domains(Shape):
+    items: list[Domain]
+    total: int
+
+
 class CreatedKey(Key):
     secret: str = Field(description="Shown this once")
 

@@ -9,6 +9,7 @@ from typing import Any
 from vibed.api.asking import Heard
 from vibed.api.settling import DeployResult
 from vibed.apps.app import App, Crash, Event, Key, Runtime, Version
+from vibed.apps.domains import Domain
 from vibed.apps.standing import of_app, standing
 from vibed.config import Config
 from vibed.controller.link import BakeFigures, LayerFigures, TemplateFigures
@@ -161,6 +162,20 @@ def event_view(event: Event) -> View:
         "reason": event.reason,
         "message": event.message,
         "version": event.version,
+    }
+
+
+def domain_view(domain: Domain, config: Config) -> View:
+    """A domain of an app, with the record that shows whose it is."""
+    return {
+        "name": domain.name,
+        "app_id": domain.app_id,
+        "url": config.own_url(domain.name),
+        "verified": domain.verified_at is not None,
+        "record": {"name": domain.record, "type": "TXT", "text": domain.text},
+        "created_at": when(domain.created_at),
+        "created_by": domain.created_by,
+        "verified_at": when(domain.verified_at),
     }
 
 

@@ -1,10 +1,10 @@
 """The AppStore port: where specs, status, versions, events, idempotency keys and API keys live.
 
 Contract, proven for every implementation by tests/contract/test_app_store.py: what was written can be read at once, by
-every process, and survives the death of all of them. `request_delete`, `create_key` and `revoke_key` are durable
-against power loss when they return, `deploy` when a `sync` that was called after it has returned: a controller can
-begin meanwhile, and nobody is told before. Status and events may lose their last instants with the machine's power,
-since the controller derives them again from the spec.
+every process, and survives the death of all of them. `request_delete`, `create_key`, `revoke_key` and what changes
+domains are durable against power loss when they return, `deploy` when a `sync` that was called after it has returned: a
+controller can begin meanwhile, and nobody is told before. Status and events may lose their last instants with the
+machine's power, since the controller derives them again from the spec.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vibed.apps.app import App, Event, Key, Phase, Resources, Runtime, Status, Version
+from vibed.apps.domains import Domain
 from vibed.apps.storage import Kept
 
 IDEMPOTENCY_KEPT_S = 24 * 3600.0
@@ -193,6 +194,38 @@ class AppStore(Protocol):
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
         """Events with a larger seq than `after`, oldest first."""
+        ...
+
+    async def add_domain(self, app_id: str, name: str, *, by: str) -> Domain:
+        """Say that an app shall have a domain (durable); one that it has already is returned as it is. Several apps may
+        want the same until one has shown that it is theirs.
+
+        Raises `NotFound` (also for an app that is being deleted), `DomainTaken`, `TooManyDomains`.
+        """
+        ...
+
+    async def verify_domain(self, app_id: str, name: str, token: str) -> Domain:
+        """The record with that token was seen: from now on the name is this app's alone (durable). What other apps
+        wanted of it is forgotten.
+
+        Raises `NotFound` (also when the domain was removed, and added again with another token), `DomainTaken`.
+        """
+        ...
+
+    async def remove_domain(self, app_id: str, name: str) -> None:
+        """Free a name (durable). Raises `NotFound`."""
+        ...
+
+    async def domains(self, app_id: str) -> Sequence[Domain]:
+        """An app's domains, oldest first; none of an app that is being deleted, or is not there."""
+        ...
+
+    async def domain(self, name: str) -> Domain | None:
+        """The verified domain of that name."""
+        ...
+
+    async def verified_domains(self) -> Mapping[str, str]:
+        """Every verified name with the id of the app that has it."""
         ...
 
     async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:

@@ -32,6 +32,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("rollback", "vibed.cli.versions", "rollback", "Make an earlier version serve again", "Apps"),
     Entry("redeploy", "vibed.cli.versions", "redeploy", "Deploy an app's current version again", "Apps"),
     Entry("delete", "vibed.cli.apps", "delete", "Delete an app with all it has", "Apps"),
+    Entry("domains", "vibed.cli.domains", "app", "Give an app domains of your own", "Apps"),
     Entry("templates", "vibed.cli.templates", "templates", "Show the runtimes and what is in them", "Apps"),
     Entry("layers", "vibed.cli.layers", "app", "Show what was installed for apps, or have it be made", "This machine"),
     Entry("keys", "vibed.cli.keys", "app", "Create, list and revoke API keys", "Access"),

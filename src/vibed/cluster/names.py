@@ -16,6 +16,10 @@ LEDGER = "vibed.dev/ledger"
 """Annotation of a VibedApp (`vibed.cluster.ledger`)."""
 DECISION = "vibed.dev/decision"
 """Annotation of a VibedApp that was applied by hand: what was decided of its source."""
+DOMAINS = "vibed.dev/domains"
+"""Annotation of a VibedApp: its own domains, those that wait for their record too (`vibed.cluster.domains`)."""
+DOMAIN = "vibed.dev/domain"
+"""Label of a Secret that says which app has a domain: the app's uid."""
 TEARDOWN = "vibed.dev/teardown"
 """Finalizer of a VibedApp: it stays until the controller has taken its runs away."""
 
@@ -48,6 +52,11 @@ def idempotency(owner: str, key: str) -> str:
 def api_key(secret_sha256: str) -> str:
     """The Secret of an API key. Not the hash itself: names are shown where contents are not."""
     return f"vibed-key-{hashlib.sha256(secret_sha256.encode()).hexdigest()[:40]}"
+
+
+def domain(name: str) -> str:
+    """The Secret that says which app has a domain."""
+    return f"vibed-domain-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 
 def field_value(text: str) -> str:

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from vibed.apps.app import App, Event, Key, Phase, Runtime, Status, Version
+from vibed.apps.domains import Domain
 from vibed.apps.errors import Conflict, NotFound
 from vibed.apps.standing import of_app
 from vibed.apps.storage import Kept as Taken
@@ -37,6 +38,7 @@ from vibed.cluster.api_keys import ApiKeys
 from vibed.cluster.by_hand import ByHand, Undecided
 from vibed.cluster.client import Client
 from vibed.cluster.deploying import Deploying
+from vibed.cluster.domains import Domains
 from vibed.cluster.errors import KubeConflict, KubeNotFound
 from vibed.cluster.kinds import CONTROLLER_REVISION, LEASE, VIBED_APP
 from vibed.cluster.objects import AppObjects, Cache, Kept, decided
@@ -76,6 +78,7 @@ class ClusterStore:
         self._deploying = Deploying(self._apps, self._room)
         self._by_hand = ByHand(self._apps, self._deploying)
         self._keys = ApiKeys(client, own_namespace)
+        self._domains = Domains(client, self._apps, own_namespace)
         self._writing: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
@@ -202,6 +205,7 @@ class ClusterStore:
             if not kept.deleted:
                 uid = kept.object["metadata"]["uid"]
                 await self._client.delete(VIBED_APP, app_id, namespace=self._namespace, uid=uid)
+                await self._domains.release(kept)
                 found = await self._apps.find(app_id)
                 if found is None or found["metadata"]["uid"] != uid:
                     # Nothing held it: somebody took its finalizer away, or it was purged already.
@@ -252,6 +256,27 @@ class ClusterStore:
             except NotFound:
                 return []
             return [event for event in seen.events(kept.object, kept.ledger) if event.seq > after][:limit]
+
+    async def add_domain(self, app_id: str, name: str, *, by: str) -> Domain:
+        return await self._finish(self._domains.add(app_id, name, by))
+
+    async def verify_domain(self, app_id: str, name: str, token: str) -> Domain:
+        return await self._finish(self._domains.verify(app_id, name, token))
+
+    async def remove_domain(self, app_id: str, name: str) -> None:
+        await self._finish(self._domains.remove(app_id, name))
+
+    async def domains(self, app_id: str) -> Sequence[Domain]:
+        with as_the_port_says():
+            return await self._domains.of_app(app_id)
+
+    async def domain(self, name: str) -> Domain | None:
+        with as_the_port_says():
+            return await self._domains.find(name)
+
+    async def verified_domains(self) -> Mapping[str, str]:
+        with as_the_port_says():
+            return await self._domains.all_verified()
 
     async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
         with as_the_port_says():

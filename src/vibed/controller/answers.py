@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vibed.apps import ids
+from vibed.apps import domains, ids
 from vibed.apps.app import Install, Phase
+from vibed.apps.domains import Domain
 from vibed.apps.errors import NotFound, VibedError
 from vibed.controller.baking import Bakes
 from vibed.controller.fleet import Fleet
 from vibed.controller.link import BakeFigures, LayerFigures, Outcome, TemplateFigures
 from vibed.controller.means import Means
+from vibed.router.ownership import texts_at
 from vibed.runtimes.templates import Template
 from vibed.sandboxes.diagnosis import About
 from vibed.sandboxes.driver import Driver, Prospect
@@ -94,6 +96,11 @@ class Answers:
                 return await asyncio.to_thread(self._log_page, message)
             case "failing":
                 return {"told": await self._failing(str(message["app_id"]))}
+            case "texts":
+                return {"texts": list(await self._texts(str(message["domain"])))}
+            case "lead":
+                await self._means.names.lead(await self._means.store.verified_domains())
+                return {}
             case "metrics":
                 in_use = self._fleet.in_use()
                 for (driver, template), pool in self._means.pools.figures().items():
@@ -102,6 +109,11 @@ class Answers:
             case "health":
                 return await self._health()
         raise NotFound(f"the controller has no operation {op!r}")
+
+    async def _texts(self, domain: str) -> Sequence[str]:
+        config = self._means.config
+        wanted = Domain.wanted(domains.check(domain, config.domain, config.reserved_names), "", "", 0.0)
+        return await texts_at(wanted.record, config.dns_resolvers, uid=self._means.layout.uids.caddy)
 
     async def _bake(self, message: Message) -> BakeFigures:
         # as there: this has passed through nothing that checked it

@@ -192,6 +192,14 @@ class ControllerLink:
         answer = await self._call("failing", timeout=10.0, app_id=app_id)
         return None if answer["told"] is None else str(answer["told"])
 
+    async def texts(self, domain: str) -> Sequence[str]:
+        """What the DNS says where a domain's record belongs (TXT). Raises `DnsUnavailable`."""
+        return list((await self._call("texts", timeout=20.0, domain=domain))["texts"])
+
+    async def lead(self) -> None:
+        """Say that the domains in the store have changed; they lead as it says when this returns."""
+        await self._call("lead", timeout=5.0)
+
     async def metrics(self) -> str:
         """The controller's metrics in Prometheus' text format."""
         return str((await self._call("metrics", timeout=5.0))["text"])

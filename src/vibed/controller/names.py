@@ -6,7 +6,7 @@ On one machine it is Caddy's markers (`vibed.router.marked`), on Kubernetes the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -67,4 +67,8 @@ class Names(Protocol):
 
     async def answers(self, published: Published) -> bool:
         """Whether somebody takes connections where this leads; also where that is not certain."""
+        ...
+
+    async def lead(self, domains: Mapping[str, str]) -> None:
+        """Have exactly these domains, by name, lead wherever the names of their apps do."""
         ...

@@ -198,12 +198,17 @@ class Service:
         for app_id in await asyncio.to_thread(self._names.leading):
             with contextlib.suppress(NotFound):
                 self._fleet.wake(app_id)
+        led: Mapping[str, str] | None = None
         while True:
             # and again from time to time: whoever wrote a spec may not have come to say so
             try:
                 for app in await self._store.unsettled():
                     with contextlib.suppress(NotFound):
                         self._fleet.wake(app.app_id)
+                domains = await self._store.verified_domains()
+                if domains != led:
+                    await self._names.lead(domains)
+                    led = domains
             except Exception:
                 log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)

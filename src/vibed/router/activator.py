@@ -50,7 +50,14 @@ def create_activator(
     """The ASGI app for `layout.activator_socket`."""
 
     async def page_for(host: str) -> Page | None:
-        name = host.partition(":")[0].removesuffix(f".{config.domain}").lower()
+        asked = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        name = asked.lower().removesuffix(f".{config.domain}")
+        if config.https and "." in name:
+            try:
+                domain = await store.domain(name)
+            except StoreUnavailable:
+                return pages.restarting()
+            name = domain.app_id if domain is not None else name
         if not ids.PATTERN.fullmatch(name):
             return pages.bad_name(host)
         try:

@@ -22,6 +22,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from vibed.apps.domains import MOST_LABELS
 from vibed.config import EVERYWHERE, Config
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.layout import Layout
@@ -34,8 +35,6 @@ it. Never for an app's own domain, which its owner may take elsewhere."""
 ASK_PATH = "/.well-known/vibed/certificate"
 """What Caddy asks itself, of this machine only, before it gets a certificate for `?domain=`: whether the name is
 registered (`vibed.router.markers`). So vibeD need not be there for it."""
-MOST_LABELS = 8
-"""Of a name of an app's own."""
 
 
 def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -64,3 +64,6 @@ class MarkedNames:
         except (OSError, TimeoutError):
             return True  # it is there, and busy
         return True
+
+    async def lead(self, domains: Mapping[str, str]) -> None:
+        self._markers.lead(domains)

@@ -9,6 +9,9 @@ In `apps`, the folder that Caddy looks into, an app is either of two:
   width and sorts newest first, so that Caddy's `file` matcher, which takes the first match of a sorted glob, always
   finds the newest. Creating the marker, an empty file, is the switch.
 
+An app's own domain is `<name>` and `<name>.sock`, links to the two of the app, so that it leads wherever the app does,
+and `<name>.known`, an empty file that says that it is registered; no app's id has a dot, and every domain has one.
+
 Caddy looks for sites first. Both switches are atomic for each request and need no reload. The sockets themselves are in
 `ingress`, apart from the sites: for an app without a site, Caddy's glob then ends at a folder that is not there.
 """
@@ -19,6 +22,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +31,8 @@ from vibed.sandboxes.driver import Endpoint
 SITES = "prs"
 """The kinds of sites, as Caddy looks for them: `*.[prs]`."""
 _ENDINGS = tuple(f".{kind}" for kind in SITES)
+
+_KNOWN = ".known"
 
 _LAST = 10**9 - 1
 _SITE = re.compile(r"(\d{9})-(\d+)\.[prs]")
@@ -134,11 +140,43 @@ class Markers:
     def with_sockets(self) -> list[str]:
         """The apps whose name leads to a socket now."""
         with contextlib.suppress(FileNotFoundError):
-            return [name.removesuffix(".sock") for name in os.listdir(self._apps) if name.endswith(".sock")]
+            found = [name.removesuffix(".sock") for name in os.listdir(self._apps) if name.endswith(".sock")]
+            return [name for name in found if "." not in name]
         return []
+
+    def domains(self) -> dict[str, str]:
+        """Every domain that leads to an app now, with the app's id."""
+        found = {}
+        for name in os.listdir(self._apps):
+            if name.endswith(_KNOWN):
+                domain = name.removesuffix(_KNOWN)
+                with contextlib.suppress(OSError):
+                    found[domain] = str((self._apps / domain).readlink())
+        return found
+
+    def lead(self, domains: Mapping[str, str]) -> None:
+        """Have exactly these domains lead to apps: by name, the app's id. What is right already is not touched."""
+        there = self.domains()
+        for name in there.keys() - domains.keys():
+            self._mislead(name)
+        for name, app_id in domains.items():
+            if there.get(name) == app_id:
+                continue
+            self._mislead(name)
+            (self._apps / name).symlink_to(app_id)
+            (self._apps / f"{name}.sock").symlink_to(f"{app_id}.sock")
+            os.close(os.open(self._apps / f"{name}{_KNOWN}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+    def _mislead(self, name: str) -> None:
+        """Have a domain lead nowhere: it is unknown first."""
+        for ending in (_KNOWN, ".sock", ""):
+            (self._apps / f"{name}{ending}").unlink(missing_ok=True)
 
     def clear(self, app_id: str) -> None:
         """Remove all of an app's markers, links and sockets."""
+        for name, of in self.domains().items():
+            if of == app_id:
+                self._mislead(name)
         for marker in self.published(app_id):
             marker.path.unlink(missing_ok=True)
         shutil.rmtree(self._apps / app_id, ignore_errors=True)

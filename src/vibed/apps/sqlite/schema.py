@@ -52,6 +52,14 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE versions ADD COLUMN source_kept INTEGER NOT NULL DEFAULT 1;
     CREATE INDEX versions_by_size ON versions (app_id, source_kept, source_size);
     """,
+    """
+    CREATE TABLE domains (
+        name TEXT NOT NULL, app_id TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, token TEXT NOT NULL,
+        created_at REAL NOT NULL, created_by TEXT NOT NULL, verified_at REAL,
+        PRIMARY KEY (app_id, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX domains_verified ON domains (name) WHERE verified_at IS NOT NULL;
+    """,
 )
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from vibed.apps.app import App, Event, Key, Phase, Status, Version
+from vibed.apps.domains import Domain
 from vibed.apps.errors import NotFound
-from vibed.apps.sqlite import rows, storage, writing
+from vibed.apps.sqlite import naming, rows, storage, writing
 from vibed.apps.sqlite.connections import Connections
 from vibed.apps.storage import Kept, by_app
 from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome
@@ -161,6 +162,7 @@ class SqliteStore:
                 "UPDATE apps SET deleted = 1, generation = generation + 1 WHERE app_id = ? AND deleted = 0",
                 [app_id],
             )
+            db.execute("DELETE FROM domains WHERE app_id = ?", [app_id])
             return rows.get(db, app_id)
 
         return await self._db.write(work, durable=True, frees=True)
@@ -206,6 +208,24 @@ class SqliteStore:
                 )
             ]
         )
+
+    async def add_domain(self, app_id: str, name: str, *, by: str) -> Domain:
+        return await self._db.write(lambda db: naming.add(db, app_id, name, by), durable=True)
+
+    async def verify_domain(self, app_id: str, name: str, token: str) -> Domain:
+        return await self._db.write(lambda db: naming.verify(db, app_id, name, token), durable=True)
+
+    async def remove_domain(self, app_id: str, name: str) -> None:
+        await self._db.write(lambda db: naming.remove(db, app_id, name), durable=True, frees=True)
+
+    async def domains(self, app_id: str) -> Sequence[Domain]:
+        return await self._db.read_now(lambda db: naming.of_app(db, app_id))
+
+    async def domain(self, name: str) -> Domain | None:
+        return await self._db.read_now(lambda db: naming.verified(db, name))
+
+    async def verified_domains(self) -> Mapping[str, str]:
+        return await self._db.read(naming.all_verified)
 
     async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
         key = Key(f"key-{uuid.uuid4().hex[:12]}", owner, admin, label, time.time())
