@@ -734,5 +734,5 @@ async def test_what_is_no_domain_of_an_app_is_not_found(store: AppStore) -> None
 async def test_a_redeploy_keeps_the_domains(store: AppStore) -> None:
     await store.deploy(new())
     seen = await verified(store, "todo", "example.com")
-    await store.deploy(new(digest="d2"))
+    await store.deploy(new(digest=source("d2")))
     assert await store.domains("todo") == [seen]

@@ -20,7 +20,9 @@ from tests.authority import CERTIFICATE_S, Authority, authority
 from tests.contract.router_kit import Router, running, serve
 from tests.e2e.instance import free_port
 from tests.name_server import NameServer, name_server
+from vibed.classify.host_rules import host_rules
 from vibed.cli import certificate
+from vibed.drivers.site_facts import FILE, Facts
 from vibed.sandboxes.driver import Endpoint
 
 ZONE = "apps.test"
@@ -213,6 +215,90 @@ async def test_what_is_secret_is_in_no_log_and_no_configuration(router: Router, 
     secret = shared.names.credentials["key"]
     assert secret not in router.log.read_text()
     assert secret not in (router.layout.home.parent / "Caddyfile").read_text()
+
+
+# an app's own domain
+
+
+async def test_a_name_that_is_not_registered_is_refused_and_the_authority_hears_nothing(
+    router: Router, shared: Ground
+) -> None:
+    await router.app("todo", 1, b"todo")
+    orders = shared.authority.orders()
+    for name in ("www.own.test", f"a.b.{ZONE}", "todo", "127.0.0.1"):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await shown(router, name)
+    assert (await router.ask("www.own.test")).json()["code"] == "UnknownHost"
+    assert shared.authority.orders() == orders
+
+
+async def test_a_registered_name_gets_a_certificate_when_its_first_visitor_comes_and_leads_to_the_app(
+    router: Router, shared: Ground
+) -> None:
+    await router.app("todo", 1, b"todo")
+    orders = shared.authority.orders()
+    router.markers.lead({"shop.own.test": "todo"})
+    assert shared.authority.orders() == orders, "nobody came yet"
+    trusted = shared.authority.trusting()
+    answer = await visit(router, trusted, "shop.own.test", "/a", http2=True)
+    assert (answer.text, answer.http_version) == ("todo 0", "HTTP/2")
+    assert "Strict-Transport-Security" not in answer.headers, "the name is its owner's, who may take it elsewhere"
+    assert shared.authority.orders() == orders + 1
+    led = await router.ask("shop.own.test", "/a?b=c")
+    assert (led.status_code, led.headers["Location"]) == (
+        308,
+        f"https://shop.own.test:{router.config.https_port}/a?b=c",
+    )
+    async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+        answer = await client.get(
+            f"https://127.0.0.1:{router.config.https_port}/",
+            headers={"Host": "SHOP.Own.Test"},
+            extensions={"sni_hostname": "shop.own.test"},
+        )
+        assert answer.text == "todo 0"
+
+
+async def test_a_domain_follows_its_app_through_a_switch_to_a_site_and_back(router: Router, shared: Ground) -> None:
+    await router.app("moves", 1, b"one")
+    router.markers.lead({"moves.own.test": "moves"})
+    trusted = shared.authority.trusting()
+    assert (await visit(router, trusted, "moves.own.test")).text == "one 0"
+    await router.app("moves", 2, b"two")
+    assert (await visit(router, trusted, "moves.own.test")).text == "two 0"
+    site = router.layout.home / "pages"
+    site.mkdir(parents=True)
+    (site / "index.html").write_text("a site")
+    router.markers.publish("moves", 3, 3, Endpoint(site, site=True))
+    assert (await visit(router, trusted, "moves.own.test")).text == "a site"
+    rules = host_rules(lambda path: "/old /new 301" if path == "_redirects" else "", "")
+    (site / FILE).write_text(str(Facts.of(["index.html", "_redirects"], rules).text(spa=False, base="")))
+    router.markers.publish("moves", 4, 4, Endpoint(site, site=True, ruled=True))
+    answer = await visit(router, trusted, "moves.own.test", "/old")
+    assert (answer.status_code, answer.headers["Location"]) == (301, "/new"), "by the site server"
+    await router.app("moves", 5, b"five")
+    assert (await visit(router, trusted, "moves.own.test")).text == "five 0"
+
+
+async def test_a_domain_of_an_app_that_is_not_running_is_asked_of_the_activator(router: Router, shared: Ground) -> None:
+    router.markers.lead({"sleeps.own.test": "sleeps"})
+
+    async def wake(head: str) -> bytes:
+        assert "Host: sleeps.own.test" in head
+        await router.app("sleeps", 1, b"awake")
+        return b"HTTP/1.1 204 No Content\r\n\r\n"
+
+    router.activate = wake
+    assert (await visit(router, shared.authority.trusting(), "sleeps.own.test", method="POST")).text == "awake 0"
+
+
+async def test_a_domain_that_was_removed_leads_nowhere_at_once(router: Router, shared: Ground) -> None:
+    await router.app("todo", 1, b"todo")
+    router.markers.lead({"gone.own.test": "todo"})
+    trusted = shared.authority.trusting()
+    assert (await visit(router, trusted, "gone.own.test")).text == "todo 0"
+    router.markers.lead({})
+    answer = await visit(router, trusted, "gone.own.test")
+    assert (answer.status_code, answer.json()["code"]) == (404, "UnknownHost")
 
 
 # when something is away

@@ -97,6 +97,11 @@ def taken(name: str) -> DomainTaken:
     return DomainTaken(f"{name!r} leads to another app here", hint="it has to be removed from that app first")
 
 
+def too_many(app_id: str) -> TooManyDomains:
+    """That the app may have no more."""
+    return TooManyDomains(f"{app_id!r} has {MOST} domains, which is all it may have", hint="remove one first")
+
+
 def check(name: str, own: str, reserved: Collection[str] = ()) -> str:
     """Return `name` as it is kept when it can be an app's domain; `own` is vibeD's. Raises `InvalidDomain`."""
     plain = name.strip().rstrip(".").lower()

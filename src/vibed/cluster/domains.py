@@ -1,9 +1,9 @@
 """Apps' own domains in the cluster: an annotation of the VibedApp, which routers see, and a claim for each name.
 
 The annotation has every domain of the app, also those that wait for their record. Who has shown a name to be theirs
-claims it: a Secret in vibeD's own namespace whose name follows from the domain, so that the API server lets one app have
-it. A claim is good as long as the app that it names (by uid) lives and has the domain with the same token; one that is
-not is replaced by whoever shows the name next, so that nothing has to be cleaned up for a name to be free.
+claims it: a Secret in vibeD's own namespace whose name follows from the domain, so that the API server lets one app
+have it. A claim is good as long as the app that it names (by uid) lives and has the domain with the same token; one
+that is not is replaced by whoever shows the name next, so that nothing has to be cleaned up for a name to be free.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 
-from vibed.apps.domains import MOST, Domain, TooManyDomains, absent, taken
+from vibed.apps.domains import MOST, Domain, absent, taken, too_many
 from vibed.apps.errors import Conflict, NotFound
 from vibed.cluster import names
 from vibed.cluster.answers import no_app
@@ -28,6 +29,8 @@ from vibed.cluster.objects import AppObjects, Kept, decided
 _TYPE = "vibed.dev/domain"
 _TRIES = 20
 _LONGEST_PAUSE_S = 0.3
+_UNWRITTEN_S = 30.0
+"""How old a claim gets that its app does not know of: its process was killed between the two."""
 
 
 class Domains:
@@ -45,7 +48,7 @@ class Domains:
             if any(domain.name == name for domain in there):
                 return there
             if len(there) >= MOST:
-                raise TooManyDomains(f"{app_id!r} has {MOST} domains, which is all it may have", hint="remove one first")
+                raise too_many(app_id)
             return [*there, wanted]
 
         holder = await self.find(name)
@@ -132,8 +135,8 @@ class Domains:
             if claim is not None:
                 if (holder := await self._holder(claim)) is not None and holder.app_id != wanted.app_id:
                     raise taken(wanted.name)
-                # who claims and has not written it down yet is given the time
-                if attempt and not await self._wants(claim):
+                # who has just claimed it and not written it down yet is given the time
+                if _age_s(claim) > _UNWRITTEN_S or (attempt and await self._of_claim(claim) is None):
                     await self._drop(claim)
             await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))
         raise taken(wanted.name)
@@ -149,9 +152,6 @@ class Domains:
         """The domain that a claim is of, if it is verified."""
         found = await self._of_claim(claim)
         return found if found is not None and found.verified_at is not None else None
-
-    async def _wants(self, claim: Object) -> bool:
-        return await self._of_claim(claim) is not None
 
     async def _of_claim(self, claim: Object) -> Domain | None:
         try:
@@ -240,6 +240,11 @@ def _named(there: Sequence[Domain], name: str) -> Domain:
 def _is_of(claim: Object, kept: Kept) -> bool:
     uid: str = kept.object["metadata"]["uid"]
     return bool(claim["metadata"]["labels"].get(names.DOMAIN) == uid)
+
+
+def _age_s(claim: Object) -> float:
+    created = datetime.fromisoformat(claim["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    return time.time() - created.timestamp()
 
 
 def _text(secret: Object, name: str) -> str:

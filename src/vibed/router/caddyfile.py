@@ -36,6 +36,9 @@ ASK_PATH = "/.well-known/vibed/certificate"
 """What Caddy asks itself, of this machine only, before it gets a certificate for `?domain=`: whether the name is
 registered (`vibed.router.markers`). So vibeD need not be there for it."""
 
+_LABELS = range(2, MOST_LABELS + 1)
+"""How many an app's own domain may have."""
+
 
 def _error(code: str, message: str, hint: str = "", *, retryable: bool = False) -> str:
     """The body of an error, as the API has them."""
@@ -131,10 +134,9 @@ def _with_certificates(config: Config, layout: Layout, credentials: Sequence[str
         "HTTPS_PORT": str(config.https_port),
         "HTTPS_SUFFIX": "" if config.https_port == 443 else f":{config.https_port}",
         "BIND_HTTPS": config.https_host.strip("[]"),
-        "OWN_NAMES": "\n\t\t".join(
-            rf"~^[^.]+([.][^.]+){{{labels - 1}}}$ {'.'.join(f'{{labels.{at}}}' for at in reversed(range(labels)))}"
-            for labels in range(2, MOST_LABELS + 1)
-        ),
+        # in two steps, since what a regular expression leads to is taken as it is
+        "OWN_LABELS": "\n\t\t".join(rf"~^[^.]+([.][^.]+){{{n - 1}}}$ {n}" for n in _LABELS),
+        "OWN_NAMES": "\n\t\t".join(f"{n} {'.'.join(f'{{labels.{at}}}' for at in reversed(range(n)))}" for n in _LABELS),
     }
 
 

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 
-from vibed.apps.domains import MOST, Domain, TooManyDomains, absent, taken
+from vibed.apps.domains import MOST, Domain, absent, taken, too_many
 from vibed.apps.sqlite import rows
 
 _ALL = "SELECT name, app_id, token, created_at, created_by, verified_at FROM domains"
@@ -22,7 +22,7 @@ def add(db: sqlite3.Connection, app_id: str, name: str, by: str) -> Domain:
     if verified(db, name) is not None:
         raise taken(name)
     if len(there) >= MOST:
-        raise TooManyDomains(f"{app_id!r} has {MOST} domains, which is all it may have", hint="remove one first")
+        raise too_many(app_id)
     made = Domain.wanted(name, app_id, by, time.time())
     db.execute(
         "INSERT INTO domains VALUES (?, ?, ?, ?, ?, NULL)", [name, app_id, made.token, made.created_at, made.created_by]
