@@ -218,9 +218,7 @@ def test_an_app_that_has_taken_the_examples_name_may_answer_what_it_likes(
             return httpx.Response(page)
         return httpx.Response(404) if app is None else httpx.Response(200, json=app)
 
-    api, visitor = (
-        httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost") for _ in range(2)
-    )
+    api, visitor = (httpx.Client(transport=httpx.MockTransport(answer), base_url="http://localhost") for _ in range(2))
     monkeypatch.setattr(up, "client", lambda config, layout: api)
     monkeypatch.setattr(up, "_apps", lambda config, layout: visitor)
     failing: Any = contextlib.nullcontext() if fine else pytest.raises(UpFailed, match="does not answer")
