@@ -40,5 +40,6 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mcp", "vibed.cli.machine", "mcp", "Serve MCP on standard input and output, for AI agents", "Processes"),
     Entry("serve", "vibed.cli.machine", "serve", "Run the API (a part of `vibed up`)", "Processes"),
     Entry("controller", "vibed.cli.machine", "controller", "Run the controller (a part of `vibed up`)", "Processes"),
+    Entry("crds", "vibed.cli.crds", "app", "Bring vibeD's definitions into a cluster, or show them", "Kubernetes"),
     Entry("version", "vibed.cli.machine", "version", "Show vibeD's version", "Processes"),
 )

@@ -168,17 +168,23 @@ class Client:
         manager: str = MANAGER,
         force: bool = True,
         subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Server-side apply: make or change the object so that it has these fields, and take away those that this
-        manager applied earlier and that are not in `body`. Raises `KubeConflict` where another manager owns one and
-        `force` is off.
+        manager applied earlier and that are not in `body`; `dry_run` only answers what would be. Raises
+        `KubeConflict` where another manager owns one and `force` is off.
         """
         return await self._object(
             "PATCH",
             self._request("patch", kind, namespace, _name(body), subresource),
             _typed(kind, body),
             content_type="application/apply-patch+yaml",  # JSON is YAML
-            params={**_written_by(kind), "fieldManager": manager, "force": "true" if force else "false"},
+            params={
+                **_written_by(kind),
+                "fieldManager": manager,
+                "force": "true" if force else "false",
+                **({"dryRun": "All"} if dry_run else {}),
+            },
             again=_Again.ALWAYS,
         )
 
