@@ -192,6 +192,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "metrics.md": metrics(),
         REFERENCE / "mcp.md": mcp(),
         REFERENCE / "reasons-and-errors.md": reasons_and_errors(),
+        REFERENCE / "crd.md": crd(),
         REFERENCE / "helm-values.md": helm_values(),
         CHART / "values.schema.json": helm_schema(),
     }
@@ -751,6 +752,149 @@ def about_tool(description: str, guide: str) -> str:
 
 def plain_kind(schema: Mapping[str, Any]) -> str:
     return re.sub(r"\[(\w+)\]\(#\w+\)", r"\1", kind(schema))
+
+
+# The definition of a VibedApp
+
+
+def crd() -> str:
+    from vibed.cluster import definition, ledger, names, rights, seen
+
+    found = definition.ours()
+    version = found["spec"]["versions"][0]
+    schema = version["schema"]["openAPIV3Schema"]
+    out = [
+        "# VibedApp\n",
+        NOTE,
+        textwrap.dedent(f"""\
+            `{found["metadata"]["name"]}/{version["name"]}`, short name `{found["spec"]["names"]["shortNames"][0]}`, in the namespace of the
+            apps. `vibed crds apply` brings it into a cluster and upgrades it there; `vibed crds show` prints it. It needs Kubernetes
+            1.31. What the API deploys is a VibedApp, and a VibedApp that is applied by hand is a deploy:
+
+            ```yaml
+            apiVersion: vibed.dev/v1alpha1
+            kind: VibedApp
+            metadata:
+              name: hello
+            spec:
+              owner: alice
+              source:
+                tarballRef: https://example.com/hello.tar.gz
+              runtime:
+                lane: general
+              env:
+                - name: GREETING
+                  value: hello
+            ```
+            ```
+            kubectl wait --for=condition=Ready vapp/hello
+            kubectl get vapp
+            ```
+            """),
+        "## Its name\n",
+        *(f"- {cell(rule['message'])}." for rule in schema["x-kubernetes-validations"]),
+        "",
+    ]
+    for part in ("spec", "status"):
+        inner = schema["properties"][part]
+        out += [
+            f"## {part}\n",
+            first_paragraph(inner["description"]) + "\n",
+            "| field | type | default | |",
+            "|---|---|---|---|",
+        ]
+        out += crd_rows("", inner)
+        out.append("")
+    out += [
+        "## What `kubectl get vapp` shows\n",
+        "| column | from | |",
+        "|---|---|---|",
+        *(
+            f"| {column['name']} | `{column['jsonPath']}` | {'with `-o wide`' if column.get('priority') else ''} |"
+            for column in version["additionalPrinterColumns"]
+        ),
+        "",
+        textwrap.dedent(f"""\
+            `kubectl get vapp --field-selector spec.owner=alice` selects by owner.
+
+            ## How a spec becomes a version
+            A version is made of `source`, `runtime`, `env`, `resources`, `secretRefs` and `egress`. A spec that was applied or edited by hand
+            is compared with the newest version: where one of these differs, the source is fetched and decided upon, and a version is made of
+            it; where source and runtime are the same, the decision of the version before is used again. `ttl` and `visibility` make no
+            version. `owner` cannot be changed.
+
+            The spec stays as it was applied: nothing is written into it, so that applying the same file again changes nothing. `version` and
+            `decision` are written by the API's deploys alone, and mean nothing when they are written by hand. What no version can be made of is
+            refused in the status (`Ready` is False with the reason, `refusedGeneration` says of which spec), and what served goes on serving.
+            A deploy through the API replaces source, runtime and variables of a spec that was applied by hand.
+
+            `kubectl delete vapp NAME` is `DELETE /v1/apps/NAME`: the finalizer `{names.TEARDOWN}` holds the app until its runs are gone.
+
+            ## What vibeD keeps beside the spec
+            | where | what |
+            |---|---|
+            | annotation `{names.LEDGER}` | one line a version (the newest {ledger.VERSIONS_KEPT} and a few more): digest, size, when, by whom, Idempotency-Key; events that the status has not taken over yet |
+            | annotation `{names.DECISION}` | of a spec that was applied by hand: what was decided of its source |
+            | label `{names.SOURCE}` | the digest of the newest version's source, but for its last digit |
+            | ControllerRevision `NAME-vN` | the version in full; labels `{names.APP}`, `{names.SOURCE}`, `{names.IDEMPOTENCY}` (a hash) |
+            | `status.events` | the newest {seen.EVENTS_KEPT} events |
+            | Secret with the label `{names.KEY}`, in vibeD's own namespace | an API key: the hash of its secret, never the secret |
+
+            An app's annotations are written together with its spec, in one write: an app has a version with its number, its event and its
+            key, or has not. A ControllerRevision that is missing (its writer was killed) is written by whoever makes the next version.
+            `kubectl replace` takes annotations away; the spec is then decided anew.
+
+            ## Rights that the store needs
+            As the chart grants them; `own` is the namespace that vibeD runs in, and nothing but `vibed crds apply` needs a ClusterRole.
+
+            | who | namespace | resource | verbs | for |
+            |---|---|---|---|---|"""),
+    ]
+    for who, granted in (
+        ("`vibed serve`", rights.API),
+        ("`vibed controller`", rights.CONTROLLER),
+        ("`vibed router`", rights.ROUTER),
+        ("`vibed crds apply`", rights.DEFINITIONS),
+    ):
+        for right in granted:
+            where = "all (ClusterRole)" if granted is rights.DEFINITIONS else right.namespace
+            resource = f"{right.resource}.{right.group}" if right.group else right.resource
+            out.append(f"| {who} | {where} | `{resource}` | {', '.join(right.verbs)} | {cell(right.why)} |")
+    return "\n".join(out).rstrip() + "\n"
+
+
+def crd_rows(path: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each field within, and those within these."""
+    for name, part in (schema.get("properties") or {}).items():
+        here = f"{path}{name}"
+        about = [first_paragraph(part.get("description", "")).rstrip(".")]
+        if name in schema.get("required", ()):
+            about.append("Required")
+        if part.get("pattern"):
+            about.append(f"Matches `{part['pattern']}`")
+        if "x-kubernetes-list-map-keys" in part:
+            about.append(f"Each `{part['x-kubernetes-list-map-keys'][0]}` once")
+        about += [rule["message"].rstrip(".") for rule in part.get("x-kubernetes-validations", ())]
+        default = part.get("default")
+        shown = "" if default is None or default in ({}, "") else f"`{default}`"
+        told = ". ".join(text[:1].upper() + text[1:] for text in about if text)
+        yield f"| `{here}` | {cell(crd_kind(part))} | {shown} | {cell(told)} |"
+        yield from crd_rows(f"{here}.", part)
+        if isinstance(part.get("items"), Mapping):
+            yield from crd_rows(f"{here}[].", part["items"])
+
+
+def crd_kind(schema: Mapping[str, Any]) -> str:
+    if schema.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if schema.get("type") == "array":
+        most = f", at most {schema['maxItems']}" if "maxItems" in schema else ""
+        return f"list of {'objects' if schema['items']['type'] == 'object' else crd_kind(schema['items'])}{most}"
+    if schema.get("format") == "date-time":
+        return "time"
+    if schema.get("type") == "object" and not schema.get("additionalProperties"):
+        return "object"
+    return kind(schema)
 
 
 # Reasons and errors

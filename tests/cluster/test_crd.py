@@ -89,7 +89,7 @@ def test_what_is_left_out_has_the_defaults_of_the_existing_definition(vibed_clus
         ("a.b", "an app's name is its DNS label"),
         ("xn--a", "the third and fourth character cannot both be hyphens"),
         ("a" * 64, "an app's name is its DNS label"),
-        *((name, "the name is reserved") for name in ("vibed", "api", "www", "localhost")),
+        *((name, "are reserved") for name in ("vibed", "api", "www", "localhost")),
     ],
 )
 def test_a_name_that_cannot_be_reached_is_refused(vibed_cluster: Cluster, name: str, said: str) -> None:
