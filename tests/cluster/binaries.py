@@ -202,11 +202,14 @@ async def _checked(module: Module, argv: Sequence[str], cwd: Path, env: Mapping[
 
 
 def _environment(go: Path) -> dict[str, str]:
-    """The user's own caches and proxy; nothing else that would change what is built."""
+    """The user's own caches and proxy; nothing else that would change what is built.
+
+    A module that wants a newer Go than there is (containerd does) gets it: Go itself fetches it as a module.
+    """
     dropped = ("GOFLAGS", "GOEXPERIMENT", "GOOS", "GOARCH", "GOAMD64")
     env = {name: value for name, value in os.environ.items() if name not in dropped}
     env["PATH"] = f"{go.parent}:{env.get('PATH', os.defpath)}"
-    return env | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
+    return env | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
 
 
 def _link_flags(module: Module) -> str:

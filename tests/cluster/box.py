@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 READY = "ready"
 _NAMESPACES = ("--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
 _START_S = 120.0
+_CGROUP = "vibed-test-"
 _CLONE_NEWNET = 0x40000000
 _SYSCTLS = {
     "vm/overcommit_memory": "1",
@@ -77,7 +78,8 @@ class Box:
     def start(self, images: Sequence[Path]) -> None:
         """Return when pods can be scheduled. Raises ClusterFailed, and then nothing is left."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.cgroup = f"vibed-test-{os.getpid()}-{time.monotonic_ns() % 10**9}"
+        node.sweep_cgroups(_CGROUP)
+        self.cgroup = f"{_CGROUP}{os.getpid()}-{time.monotonic_ns() % 10**9}"
         setpriv = shutil.which("setpriv")
         mortal = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         inside = [sys.executable, "-m", "tests.cluster.box", self.cgroup, str(self.folder), *map(str, images)]
@@ -106,7 +108,7 @@ class Box:
         self._first = int(children[0])
 
     def end(self) -> None:
-        """End everything in the box and remove what it had of the machine: its cgroups. Its folder stays."""
+        """End everything in the box and remove what it had of the machine. Of its folder the logs stay."""
         if self._process is None:
             return
         # the first process of a PID namespace takes all others with it
@@ -115,6 +117,8 @@ class Box:
         self._process.wait(30)
         self._process = None
         node.remove_cgroup(self.cgroup)
+        for big in ("etcd", "containerd", "kubelet"):
+            shutil.rmtree(self.folder / big, ignore_errors=True)
 
     def command(self, *argv: str) -> list[str]:
         """A command that runs `argv` in the box: there names of Services are names, and all of it is reachable."""

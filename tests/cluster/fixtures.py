@@ -111,8 +111,6 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealClust
         yield RealCluster(made.kubeconfig, program, folder, box=made)
     finally:
         made.end()
-        for big in ("etcd", "containerd", "kubelet"):
-            shutil.rmtree(folder / big, ignore_errors=True)
 
 
 @pytest.fixture

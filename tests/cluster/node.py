@@ -118,7 +118,7 @@ class RealNode:
     def _start_dns(self) -> None:
         zone = f"kubernetes {DOMAIN} {{\n    kubeconfig {self._plane.kubeconfig()}\n    ttl 1\n  }}"
         config = self._folder / "Corefile"
-        config.write_text(f".:53 {{\n  bind {ADDRESS}\n  errors\n  ready 127.0.0.1:8181\n  {zone}\n}}\n")
+        config.write_text(f".:53 {{\n  errors\n  ready 127.0.0.1:8181\n  {zone}\n}}\n")
         self._plane.processes.start("coredns", [self._programs.node / "coredns", "-conf", config])
 
     # what it is configured with
@@ -258,7 +258,8 @@ def make_cgroup(name: str) -> None:
 def remove_cgroup(name: str, *, within_s: float = 10.0) -> None:
     """Remove it and all below it, as soon as the kernel has let the last process go. Raises OSError."""
     ends = time.monotonic() + within_s
-    for hierarchy in _hierarchies():
+    # runc has one in each hierarchy, also where the kubelet has none
+    for hierarchy in {*_hierarchies(), *(path.parent for path in Path("/sys/fs/cgroup").glob(f"*/{name}"))}:
         for folder in sorted((hierarchy / name).glob("**/"), reverse=True):
             while folder.is_dir():
                 try:
@@ -267,6 +268,14 @@ def remove_cgroup(name: str, *, within_s: float = 10.0) -> None:
                     if time.monotonic() > ends:
                         raise
                     time.sleep(0.05)
+
+
+def sweep_cgroups(prefix: str) -> None:
+    """Remove those of boxes whose process was killed: they are named after it. Raises OSError."""
+    root = Path("/sys/fs/cgroup")
+    for name in {path.name for pattern in (f"{prefix}*", f"*/{prefix}*") for path in root.glob(pattern)}:
+        if not Path("/proc", name.removeprefix(prefix).partition("-")[0]).exists():
+            remove_cgroup(name)
 
 
 def _hierarchies() -> list[Path]:

@@ -11,7 +11,7 @@ from deploy.images.archive import File, Image, Layer, write
 
 from tests.cluster.node import PAUSE, SHELL
 
-_APPLETS = ("sh", "cat", "echo", "httpd", "id", "ls", "nslookup", "sleep", "test", "uname", "wget")
+_APPLETS = ("sh", "cat", "echo", "httpd", "id", "ls", "nc", "printf", "sleep", "test", "uname")
 
 
 def small_images(folder: Path) -> list[Path]:
