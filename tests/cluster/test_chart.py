@@ -25,6 +25,7 @@ from tests.cluster.cluster import Refused
 from tests.cluster.releases import CHART, Asked, Helm, HelmFailed, Release, Values, laid_over
 from vibed import __version__
 from vibed.config import load
+from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 
 EVERYTHING: Values = {
     "domain": "apps.example.com",
@@ -225,8 +226,8 @@ def test_sandboxes_are_reached_on_two_ports_and_reach_nothing(helm: Helm) -> Non
         for rule in policies["vibed-in"]["ingress"]
     }
     assert way_in == {
-        "router": [{"port": 8080, "protocol": "TCP"}],
-        "controller": [{"port": 8081, "protocol": "TCP"}],
+        "router": [{"port": INGRESS_PORT, "protocol": "TCP"}],
+        "controller": [{"port": CONTROL_PORT, "protocol": "TCP"}],
     }
     assert policies["vibed-out-registries"]["podSelector"]["matchLabels"] == {"vibed.dev/pool": "builder"}
     blocked = policies["vibed-out-registries"]["egress"][0]["to"][0]["ipBlock"]["except"]

@@ -1,0 +1,279 @@
+"""The driver: puts together claims, pods and the agents in them; keeps the pools as templates say.
+
+`boot` costs nothing, because agent-sandbox keeps the pools warm: a sandbox is claimed when it is given a run. A
+controller that ends leaves every pod as it is, and the next one finds them by their claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vibed import records, wire
+from vibed.apps.app import Runtime, Start
+from vibed.apps.errors import VibedError
+from vibed.cluster.client import Client
+from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
+from vibed.drivers import general
+from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, Claims, Got, claimed_of
+from vibed.drivers.agent_sandbox.line import NotOurs
+from vibed.drivers.agent_sandbox.mirror import Mirror
+from vibed.drivers.agent_sandbox.sandbox import PodSandbox
+from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
+from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests, takes
+from vibed.sandboxes.driver import (
+    BootFailed,
+    Builder,
+    Isolation,
+    Limits,
+    Probe,
+    Prospect,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+)
+from vibed.sources.errors import ArchiveError
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+
+log = records.logger("vibed.drivers.agent_sandbox")
+
+_PROBE_APP = "vibed-probe"
+_PROBE_S = 180.0
+_AT_ONCE = 64
+"""How many pods are met at the same time when they are taken over."""
+_LEVELS = {level.value: level for level in (Isolation.VM, Isolation.VM_EMULATED, Isolation.KERNEL, Isolation.PROCESS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the driver is told of where it is."""
+
+    namespace: str
+    """Of the apps."""
+    owner_of: Callable[[str], str | None]
+    """The UID of an app's VibedApp, which owns its claims."""
+    log_dir: Callable[[str, int], Path]
+    """Where the log of an app's run is copied to."""
+
+
+class AgentSandboxDriver:
+    """See the module's docstring."""
+
+    name = "agent-sandbox"
+
+    def __init__(
+        self,
+        client: Client,
+        place: Place,
+        keys: ClaimKeys,
+        settings: PodSettings,
+        *,
+        shelf: Shelf | None = None,
+        limits: ArchiveLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self.keys = keys
+        self.claims = Claims(client, place.namespace, place.owner_of)
+        self._client = client
+        self._place = place
+        self._settings = settings
+        self._shelf = shelf or Sent()
+        self._limits = limits
+        self._templates: dict[str, Template] = {}
+        self._sandboxes: set[PodSandbox] = set()
+        self._isolation = Isolation.PROCESS
+
+    @property
+    def isolation(self) -> Isolation:
+        """What the last probe has measured; the least before it."""
+        return self._isolation
+
+    async def run(self) -> None:
+        """Watch claims and pods until cancelled."""
+        await self.claims.run()
+
+    async def synced(self) -> None:
+        """Return once all that is there is known."""
+        await self.claims.synced()
+
+    async def ensure_pools(self, templates: Mapping[str, Template], sizes: Mapping[str, int]) -> None:
+        """Have the cluster keep a pool of each template, and none of others. Raises `KubeError`."""
+        wanted = {name: one for name, one in templates.items() if takes(one)}
+        # a claim may come as soon as the first of them is there
+        self._templates = dict(wanted)
+        for name, template in wanted.items():
+            made, pool = manifests(template, self._settings, self.keys.public, sizes.get(name, 0))
+            await self._client.apply(SANDBOX_TEMPLATE, made, namespace=self._place.namespace)
+            await self._client.apply(SANDBOX_WARM_POOL, pool, namespace=self._place.namespace)
+        for kind in (SANDBOX_WARM_POOL, SANDBOX_TEMPLATE):
+            there = await self._client.objects(kind, namespace=self._place.namespace, labels=f"{MANAGED}={BY}")
+            for one in there.items:
+                if one["metadata"]["name"] not in wanted:
+                    # those that are claimed stay
+                    await self._client.delete(kind, one["metadata"]["name"], namespace=self._place.namespace)
+
+    async def probe(self) -> Probe:
+        """Serve a page from a sandbox, and ask its agent what it stands in."""
+        began = time.perf_counter()
+        if not self._templates:
+            return Probe(False, self._isolation, "there are no pools yet, so it could not be tried")
+        name = min(self._templates, key=lambda one: (one not in ("static-nginx", "python-313"), one))
+        folder = Path(tempfile.mkdtemp(prefix="vibed-probe-"))
+        try:
+            archive = folder / "source.tar.gz"
+            archive.write_bytes(_page())
+            sandbox = PodSandbox(self, _id(), name, self._templates[name].definition_digest)
+            self._sandboxes.add(sandbox)
+            start = Start(("/proc/self/exe", "site", "."))
+            runtime = Runtime("general", name, "binary", "", "", start=start)
+            run = Run(_PROBE_APP, 1, secrets.randbelow(10**9), archive, runtime, {}, Limits(), start_timeout_s=30)
+            try:
+                async with asyncio.timeout(_PROBE_S):
+                    await sandbox.run(run, socket=folder, log_dir=folder / "log", on_stage=lambda stage: None)
+            finally:
+                await asyncio.shield(sandbox.destroy(0))
+        except TimeoutError:
+            return Probe(False, self._isolation, f"no page was served from a sandbox within {_PROBE_S:g} s")
+        except (VibedError, OSError) as error:
+            return Probe(False, self._isolation, str(error))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+        seen = sandbox.isolation
+        self._isolation = _LEVELS.get(str(seen.get("level")), Isolation.PROCESS)
+        took = (time.perf_counter() - began) * 1000
+        evidence = "; ".join(str(one) for one in seen.get("evidence") or ())
+        return Probe(True, self._isolation, f"served a page from a pod of {name} in {took:.0f} ms: {evidence}")
+
+    async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
+        """A place for one run, which claims a pod of the template's pool. Raises `BootFailed` for a template that has
+        none, and for a builder.
+        """
+        if builder is not None:
+            raise BootFailed("driver agent-sandbox has no builder sandboxes", retryable=False)
+        known = self._templates.get(template)
+        if known is None:
+            raise BootFailed(f"there is no pool of {template}", retryable=not self._templates)
+        sandbox = PodSandbox(self, _id(), template, known.definition_digest)
+        self._sandboxes.add(sandbox)
+        return sandbox
+
+    def prepare(self, prospect: Prospect) -> None:
+        """Nothing: what a pod needs, it gets when it is claimed."""
+
+    async def adopt(self) -> Sequence[Sandbox]:
+        """Those whose pods an earlier controller has claimed for a run; claims that it did not come to use go."""
+        await self.synced()
+        few = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(claim: Object) -> PodSandbox | None:
+            async with few:
+                return await self._take_over(claim)
+
+        found = await asyncio.gather(*(one(claim) for claim in self.claims.all()))
+        adopted = [sandbox for sandbox in found if sandbox is not None]
+        self._sandboxes.update(adopted)
+        return adopted
+
+    async def close(self) -> None:
+        """Let go of connections; pods stay."""
+        for sandbox in list(self._sandboxes):
+            await sandbox.let_go()
+
+    # used by the sandboxes
+
+    async def order(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
+        """The driver's part of the operation `run`. Raises `RunFailed`, `SandboxLost`, OSError."""
+        order = general.order(run)
+        del order["source"]
+        start = order["start"]
+        assert isinstance(start, dict)
+        # a pod has one uid, whatever it is
+        del start["uid"]
+        if run.runtime.kind == "static":
+            digest, size = await self._send_site(run, send)
+            start["argv"] = sites.start(run)
+            return {**order, "strip": "", "source": {"sha256": digest, "size": size}}
+        there = await self._shelf.source(run.source)
+        if there is None:
+            size = (await asyncio.to_thread(run.source.stat)).st_size
+            return {
+                **order,
+                "layers": await self._layers(run),
+                "source": {"sha256": await send(run.source), "size": size},
+            }
+        return {**order, "layers": await self._layers(run), "source": _told(there)}
+
+    def forget(self, sandbox: PodSandbox) -> None:
+        self._sandboxes.discard(sandbox)
+
+    async def _layers(self, run: Run) -> list[dict[str, object]]:
+        if any(mount.writable for mount in run.mounts):
+            raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
+        return [{**_told(await self._shelf.layer(mount)), "target": mount.target} for mount in run.mounts]
+
+    async def _send_site(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> tuple[str, int]:
+        packing = sites.packed(run, self._limits)
+        try:
+            archive = await asyncio.to_thread(packing.__enter__)
+        except ArchiveError as error:
+            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+        try:
+            return await send(archive), (await asyncio.to_thread(archive.stat)).st_size
+        finally:
+            await asyncio.to_thread(packing.__exit__, None, None, None)
+
+    async def _take_over(self, claim: Object) -> PodSandbox | None:
+        name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
+        where = self.claims.where(claim)
+        labels = claim["metadata"]["labels"]
+        if where is None or labels.get(APP) == _PROBE_APP:
+            await self.claims.remove(name, uid)
+            return None
+        try:
+            claimed = claimed_of(claim)
+        except (KeyError, ValueError):
+            log.warning("a claim does not say which run it is for", claim=name)
+            await self.claims.remove(name, uid)
+            return None
+        template = claim["spec"]["warmPoolRef"]["name"]
+        sandbox = PodSandbox(self, _id(), template, "")
+        mirror = await asyncio.to_thread(Mirror, self._place.log_dir(claimed.app_id, claimed.number))
+        try:
+            await sandbox.take_over(Got(name, uid, where), claimed, mirror)
+        except NotOurs as error:
+            # its controller ended between the claim and the pod
+            log.info("a claim was never used", claim=name, error=error.message)
+            await self.claims.remove(name, uid)
+            return None
+        except wire.WireError as error:
+            log.warning("a pod cannot be taken over", claim=name, error=error.message)
+            await self.claims.remove(name, uid)
+            return None
+        return sandbox
+
+
+def _told(there: Remote) -> dict[str, object]:
+    return {"url": there.url, "sha256": there.sha256, "size": there.size}
+
+
+def _id() -> str:
+    return f"s{secrets.token_hex(6)[:11]}"
+
+
+def _page() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        member = tarfile.TarInfo("index.html")
+        member.size, member.mode = 3, 0o644
+        archive.addfile(member, io.BytesIO(b"ok\n"))
+    return out.getvalue()

@@ -1,0 +1,199 @@
+"""The line to the agent of one pod: TLS, a proof of who asks, and then the wire that supervisors speak, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vibed import wire
+from vibed.drivers.agent_sandbox.signing import ClaimKeys, Pod
+
+INGRESS_PORT = 20080
+CONTROL_PORT = 20081
+PROBES_PORT = 20082
+"""Of every pod (agent/pod). Not 8080 and its neighbours: apps share the pod's network, and those are theirs."""
+
+_CONNECT_S = 5.0
+_PROOF_S = 10.0
+_SHUTDOWN_S = 0.5
+"""How long the agent may take to say goodbye: it waits for whoever waits for a log."""
+_CHUNK = 256 << 10
+_PROOF_LIES = frozenset({"NotClaimed", "WrongToken", "ClaimRefused", "AlreadyClaimed"})
+
+
+class NotOurs(wire.WireError):
+    """The agent does not take us for its owner: nobody has claimed it, or somebody else has."""
+
+    code = "SandboxNotOurs"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A pod that a claim has."""
+
+    claim: str
+    claim_uid: str
+    namespace: str
+    pod: str
+    """Its name."""
+    pod_uid: str
+    ip: str
+
+    def address(self, port: int) -> str:
+        return f"[{self.ip}]:{port}" if ":" in self.ip else f"{self.ip}:{port}"
+
+
+class AgentLine:
+    """Calls go through one connection, made when it is first needed and again when it was lost; what the agent says
+    unasked, `hear` hears.
+    """
+
+    def __init__(self, where: Where, keys: ClaimKeys, hear: Callable[[wire.Message], None]) -> None:
+        self.where = where
+        self._keys = keys
+        self._hear = hear
+        self._connection: wire.Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._closed = False
+
+    async def claim(self) -> None:
+        """Make the pod the claim's. Raises `NotOurs`, `Disconnected`, `WireError`."""
+        async with self._connecting:
+            reader, writer, seen = await self._open()
+            connection = wire.Connection(reader, writer, self._hear)
+            document = self._keys.document(self.where.claim, self.where.claim_uid, seen)
+            await _proven(connection, "claim", document=document)
+            self._connection = connection
+
+    async def connect(self) -> wire.Connection:
+        """The connection, by the claim's token. Raises `NotOurs`, `Disconnected`, `WireError`."""
+        async with self._connecting:  # of two calls that find none, one connects
+            if self._closed:
+                raise wire.Disconnected(f"the line to {self.where.pod} is closed")
+            if self._connection is None or self._connection.closed.done():
+                self._connection = await self._attach()
+            return self._connection
+
+    async def call(self, op: str, timeout: float, **arguments: object) -> wire.Message:
+        """As `wire.Connection.call`. Raises `NotOurs` as well."""
+        connection = await self.connect()
+        return await connection.call(op, timeout=timeout, **arguments)
+
+    async def lost(self) -> None:
+        """Return when the connection, if there is one, has ended."""
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(self._connection.closed)
+
+    async def send(self, source: Path, digest: str, timeout: float) -> None:
+        """Give the agent a file, which it knows by its digest then. Raises `Disconnected`, `WireError`, OSError.
+
+        It has a connection of its own: nothing may come between the request and the bytes that follow it.
+        """
+        async with asyncio.timeout(timeout):
+            reader, writer, seen = await self._open()
+            try:
+                for token in self._keys.tokens(self.where.claim_uid, seen)[:1]:
+                    await _say(writer, {"id": 1, "op": "attach", "token": token})
+                _accepted(await _answer(reader, 1))
+                size = (await asyncio.to_thread(source.stat)).st_size
+                await _say(writer, {"id": 2, "op": "source", "sha256": digest, "size": size})
+                async for chunk in _chunks(source):
+                    writer.write(chunk)
+                    await writer.drain()
+                _accepted(await _answer(reader, 2))
+            except (OSError, ValueError) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                raise wire.Disconnected(f"{self.where.pod} broke off while it was sent its source: {error}") from error
+            finally:
+                writer.close()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _attach(self) -> wire.Connection:
+        refused: NotOurs | None = None
+        pod = None
+        tried = 0
+        while pod is None or tried < len(self._keys.tokens(self.where.claim_uid, pod)):
+            reader, writer, pod = await self._open()
+            connection = wire.Connection(reader, writer, self._hear)
+            try:
+                await _proven(connection, "attach", token=self._keys.tokens(self.where.claim_uid, pod)[tried])
+                return connection
+            except NotOurs as error:
+                refused = error
+            tried += 1
+        assert refused is not None
+        raise refused
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Pod]:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                reader, writer = await asyncio.open_connection(
+                    self.where.ip,
+                    CONTROL_PORT,
+                    ssl=_context(),
+                    server_hostname="",
+                    ssl_shutdown_timeout=_SHUTDOWN_S,
+                    limit=wire.MAX_LINE,
+                )
+        except (OSError, TimeoutError) as error:
+            raise wire.Disconnected(f"the agent of {self.where.pod} does not answer: {error}") from error
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return reader, writer, Pod(self.where.namespace, self.where.pod_uid, hashlib.sha256(shown).hexdigest())
+
+
+def _context() -> ssl.SSLContext:
+    # nobody has signed the certificate: whose it is shows in whether the document, or the token, for it is accepted
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+async def _proven(connection: wire.Connection, op: str, **proof: str) -> None:
+    try:
+        await connection.call(op, timeout=_PROOF_S, **proof)
+    except wire.WireError as error:
+        await connection.close()
+        if error.error_code in _PROOF_LIES:
+            raise NotOurs(error.message, code=error.error_code) from error
+        raise
+    except TimeoutError as error:
+        await connection.close()
+        raise wire.Disconnected("the agent did not answer who asked it") from error
+
+
+async def _say(writer: asyncio.StreamWriter, message: wire.Message) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()
+
+
+async def _answer(reader: asyncio.StreamReader, number: int) -> wire.Message:
+    while line := await reader.readline():
+        message = json.loads(line)
+        if message.get("id") == number:
+            return dict(message)
+    raise ConnectionResetError("it closed the connection")
+
+
+def _accepted(answer: wire.Message) -> None:
+    if error := answer.get("error"):
+        raise wire.WireError(str(error.get("message", "")), code=str(error.get("code", "WireError")))
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk

@@ -1,0 +1,92 @@
+"""A copy of a run's log on the controller's disk, where it outlives the pod (vibed.supervision.runlogs reads it).
+
+It is written as a supervisor writes it on one machine, and rotated at the same size. What the pod says is the app's
+word in the end, so each line is taken apart and written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from vibed.supervision.logs import make_folder
+
+_FILE_BYTES = 4 << 20
+_STREAMS = frozenset({"stdout", "stderr", "build", "system"})
+_TEXT = 16 << 10
+
+
+class Mirror:
+    """Blocking: call it in a thread."""
+
+    def __init__(self, log_dir: Path) -> None:
+        """Nothing is written before the first line. Raises OSError."""
+        self._writing = Lock()
+        self._dir = log_dir
+        self._current = log_dir / "log.jsonl"
+        self._rotated = log_dir / "log.1.jsonl"
+        self.after = max(_last(self._rotated), _last(self._current))
+        """The number of the last line that it has."""
+
+    def add(self, lines: Sequence[object]) -> None:
+        """Write those that are lines and are new. Raises OSError."""
+        with self._writing:
+            self._add(lines)
+
+    def say(self, at: float, text: str) -> None:
+        """A line that the pod could not write any more. Raises OSError."""
+        with self._writing:
+            self._add([{"seq": self.after + 1, "ts": at, "stream": "system", "text": text}])
+
+    def _add(self, lines: Sequence[object]) -> None:
+        out: list[bytes] = []
+        for line in lines:
+            text = _written(line, self.after)
+            if text is not None:
+                self.after, encoded = text
+                out.append(encoded)
+        if not out:
+            return
+        make_folder(self._dir, -1)
+        batch = b"".join(out)
+        if self._current.exists() and self._current.stat().st_size + len(batch) > _FILE_BYTES:
+            self._current.replace(self._rotated)
+        with self._current.open("ab") as file:
+            file.write(batch)
+
+
+def _written(line: object, after: int) -> tuple[int, bytes] | None:
+    if not isinstance(line, Mapping):
+        return None
+    seq, stream, text = line.get("seq"), line.get("stream"), line.get("text")
+    at = line.get("ts")
+    if not isinstance(seq, int) or not after < seq < 1 << 53 or not isinstance(text, str):
+        return None
+    said: dict[str, Any] = {
+        "seq": seq,
+        "ts": at if isinstance(at, (int, float)) else 0.0,
+        "stream": stream if stream in _STREAMS else "stdout",
+        "text": text[:_TEXT],
+    }
+    if line.get("cont") is True:
+        said["cont"] = True
+    return seq, json.dumps(said).encode() + b"\n"
+
+
+def _last(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 131_072))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["seq"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0

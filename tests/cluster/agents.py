@@ -1,0 +1,119 @@
+"""Real agents at fake pods' addresses: for each pod of a namespace that kwok says is running, `vibed-agent pod` runs
+where that pod would, as a user of its own, until the pod goes.
+
+What kwok does not do is done here: a pod that is deleted has its agent told to end, as the kubelet would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.contract.driver_kit import programs
+from vibed.cluster.client import Client
+from vibed.cluster.informer import Informer
+from vibed.cluster.kinds import POD, Object
+
+_FIRST_UID = 3_900_000_000
+_uids = itertools.count(_FIRST_UID + os.getpid() % 10_000 * 1_000)
+
+
+class Agents:
+    """The agents of a namespace's pods."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._pods = Informer(client, POD, namespace=namespace, on_change=self._changed)
+        self._namespace = namespace
+        self._agents: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+        # where any user may run it
+        self._stopped = False
+        self._folder = Path(tempfile.mkdtemp(prefix="agents-", dir="/tmp"))
+        self._folder.chmod(0o755)
+        self._program = shutil.copy(programs().path("vibed-agent"), self._folder / "vibed-agent")
+
+    def process(self, pod: str) -> subprocess.Popen[bytes]:
+        return next(agent for uid, (agent, folder) in self._agents.items() if folder.name.endswith(pod))
+
+    def said(self, pod: str) -> str:
+        folder = next(folder for _, folder in self._agents.values() if folder.name.endswith(pod))
+        return (folder / "said").read_text()
+
+    async def run(self) -> None:
+        await self._pods.run()
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        pod = new or old
+        assert pod is not None
+        uid = pod["metadata"]["uid"]
+        if new is None or "deletionTimestamp" in pod["metadata"]:
+            self.end(uid)
+        elif not self._stopped and uid not in self._agents and pod.get("status", {}).get("podIP"):
+            self._start(pod)
+
+    def _start(self, pod: Object) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="p-", suffix=f"-{pod['metadata']['name']}", dir="/tmp"))
+        user = next(_uids)
+        for name in ("app", "home", "layers", "run"):
+            (folder / name).mkdir()
+        for place in (folder, *folder.iterdir()):
+            os.chown(place, user, user)
+        container = pod["spec"]["containers"][0]
+        env = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+        env |= {"VIBED_POD_UID": pod["metadata"]["uid"], "VIBED_POD_NAMESPACE": self._namespace}
+        argv = [str(self._program), "pod", "-host", pod["status"]["podIP"]]
+        for flag, name in (("-app", "app"), ("-home", "home"), ("-layers", "layers"), ("-dir", "run")):
+            argv += [flag, str(folder / name)]
+        argv += ["-zygotes", "/nowhere", "-env", "/nowhere"]
+        with (folder / "said").open("wb") as said:
+            agent = subprocess.Popen(
+                argv,
+                env={"PATH": os.environ["PATH"], **env},
+                stdout=said,
+                stderr=said,
+                stdin=subprocess.DEVNULL,
+                user=user,
+                group=user,
+                extra_groups=[],
+                start_new_session=True,
+            )
+        self._agents[pod["metadata"]["uid"]] = (agent, folder)
+
+    def end(self, uid: str) -> None:
+        if uid in self._agents:
+            self._agents[uid][0].terminate()
+
+    def stop(self) -> None:
+        """End all, and begin no more. Blocking."""
+        self._stopped = True
+        for agent, _ in self._agents.values():
+            agent.terminate()
+        for agent, folder in self._agents.values():
+            try:
+                agent.wait(20)
+            except subprocess.TimeoutExpired:
+                agent.kill()
+                agent.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def agents(client: Client, namespace: str) -> AsyncIterator[Agents]:
+    """Agents for all pods of the namespace."""
+    found = Agents(client, namespace)
+    running = asyncio.create_task(found.run())
+    try:
+        yield found
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await asyncio.to_thread(found.stop)

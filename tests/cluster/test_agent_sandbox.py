@@ -1,0 +1,550 @@
+"""The driver `agent-sandbox` on a cluster with fake nodes and real agents: whose a pod is, what becomes of claims, and
+what a controller that comes after another one finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import subprocess
+import sys
+import tarfile
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.cluster.agents import Agents, agents
+from tests.cluster.cluster import Namespace
+from tests.cluster.ports import free_port
+from tests.contract.driver_kit import GENERAL_APP, programs
+from vibed.apps.app import Runtime, Start
+from vibed.cluster.client import Client
+from vibed.cluster.kinds import POD, SANDBOX_CLAIM, SANDBOX_WARM_POOL
+from vibed.drivers.agent_sandbox.claims import MANAGED
+from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
+from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
+from vibed.drivers.agent_sandbox.sandbox import PodSandbox
+from vibed.drivers.agent_sandbox.shelf import Signed
+from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.templates import PodSettings
+from vibed.runtimes.templates import load_templates
+from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Run, RunFailed, Sandbox, SandboxLost, State
+from vibed.sources.store import ServedStore
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+TEMPLATE = "python-313"
+SETTINGS = PodSettings("registry.example/vibed", "1.0")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def agent() -> None:
+    """The agent as its sources are now."""
+    subprocess.run([sys.executable, "-m", "tests.prepare", "tools"], check=True, cwd=Path(__file__).parents[2])
+    programs()
+
+
+@dataclass
+class Controller:
+    """One controller's driver, with its watches."""
+
+    driver: AgentSandboxDriver
+    watching: asyncio.Task[None]
+
+    async def end(self) -> None:
+        await self.driver.close()
+        self.watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.watching
+
+
+@dataclass
+class Bed:
+    """A namespace with a pool whose pods have agents."""
+
+    client: Client
+    namespace: Namespace
+    scratch: Path
+    agents: Agents
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    owners: dict[str, str] = field(default_factory=dict)
+    controllers: list[Controller] = field(default_factory=list)
+
+    async def controller(self, keys: ClaimKeys | None = None, *, folder: str = "first") -> AgentSandboxDriver:
+        place = Place(
+            self.namespace.name, self.owners.get, lambda app, run: self.scratch / folder / app / f"{run:010d}"
+        )
+        driver = AgentSandboxDriver(self.client, place, keys or ClaimKeys([self.key]), SETTINGS)
+        made = Controller(driver, asyncio.create_task(driver.run()))
+        self.controllers.append(made)
+        await driver.synced()
+        return driver
+
+    async def pooled(self, size: int = 1, *, template: str = TEMPLATE) -> AgentSandboxDriver:
+        driver = await self.controller()
+        await driver.ensure_pools({template: load_templates()[template]}, {template: size})
+        if size:
+            await self.ready(template, size)
+        return driver
+
+    async def ready(self, template: str, size: int) -> None:
+        async with asyncio.timeout(60):
+            while True:
+                pool = await self.client.get(SANDBOX_WARM_POOL, template, namespace=self.namespace.name)
+                if pool.get("status", {}).get("readyReplicas", 0) >= size:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def claims(self) -> list[dict[str, Any]]:
+        found = await self.client.objects(SANDBOX_CLAIM, namespace=self.namespace.name, labels=f"{MANAGED}=vibed")
+        return [one for one in found.items if "deletionTimestamp" not in one["metadata"]]
+
+    async def no_claims(self) -> None:
+        async with asyncio.timeout(30):
+            while await self.claims():
+                await asyncio.sleep(0.05)
+
+    def archive(self, files: Mapping[str, str]) -> Path:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz") as tar:
+            for name, text in files.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(text.encode()), 0o644
+                tar.addfile(member, io.BytesIO(text.encode()))
+        path = self.scratch / f"{hashlib.sha256(out.getvalue()).hexdigest()}.tar.gz"
+        path.write_bytes(out.getvalue())
+        return path
+
+    def run(self, files: Mapping[str, str] | None = None, *, app: str = "todo", start: Start | None = None) -> Run:
+        # pods have no network of their own here, so each app has a port of its own
+        start = replace(start or Start(("python3", "app.py")), port=free_port())
+        runtime = Runtime("general", TEMPLATE, "python", "app.py", "test", start=start)
+        source = self.archive(files if files is not None else {"app.py": GENERAL_APP})
+        return Run(
+            app, 3, next(_numbers), source, runtime, {"GREETING": "world"}, Limits(), start_timeout_s=60, app_key="17.5"
+        )
+
+    async def start(
+        self, driver: AgentSandboxDriver, run: Run | None = None, *, template: str = TEMPLATE
+    ) -> PodSandbox:
+        run = run or self.run()
+        sandbox = await driver.boot(template)
+        log_dir = self.scratch / "first" / run.app_id / f"{run.number:010d}"
+        self.stages: list[str] = []
+        self.started = await sandbox.run(run, socket=Path(), log_dir=log_dir, on_stage=self.stages.append)
+        assert isinstance(sandbox, PodSandbox)
+        return sandbox
+
+    def log(self, sandbox: Sandbox, folder: str = "first") -> list[str]:
+        assert sandbox.claimed is not None
+        path = self.scratch / folder / sandbox.claimed.app_id / f"{sandbox.claimed.number:010d}" / "log.jsonl"
+        return [json.loads(line)["text"] for line in path.read_text().splitlines()] if path.exists() else []
+
+    async def logged(self, sandbox: Sandbox, text: str, folder: str = "first") -> None:
+        async with asyncio.timeout(30):
+            while not any(text in line for line in self.log(sandbox, folder)):
+                await asyncio.sleep(0.05)
+
+    async def pod_of(self, sandbox: Sandbox) -> str:
+        (claim,) = [one for one in await self.claims() if one["metadata"]["name"] == _name(sandbox)]
+        return str(claim["status"]["sandbox"]["name"])
+
+
+def _name(sandbox: Sandbox) -> str:
+    assert sandbox.claimed is not None
+    return f"{sandbox.claimed.app_id}-{sandbox.claimed.number}"
+
+
+async def ask(sandbox: Sandbox, path: str = "/", *, run: str | None = None) -> tuple[int, str]:
+    """As a router asks."""
+    assert sandbox.endpoint is not None and sandbox.claimed is not None
+    host, _, port = sandbox.endpoint.address.rpartition(":")
+    means = f"{sandbox.claimed.app_id}/{sandbox.claimed.number}" if run is None else run
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        path = "/" + urllib.parse.quote(path[1:], safe="")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: app\r\nX-Vibed-Run: {means}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode(errors="replace")
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+async def bed(namespace: Namespace, tmp_path: Path) -> AsyncIterator[Bed]:
+    client = Client.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
+    async with agents(client, namespace.name) as running:
+        it = Bed(client, namespace, tmp_path, running)
+        try:
+            yield it
+        finally:
+            for one in it.controllers:
+                await one.end()
+    await client.close()
+
+
+# The life of a sandbox
+
+
+async def test_a_run_claims_a_warm_pod_and_is_served_at_its_address(bed: Bed) -> None:
+    driver = await bed.pooled()
+    sandbox = await driver.boot(TEMPLATE)
+    assert (sandbox.state, sandbox.claimed, sandbox.endpoint) == (State.WARM, None, None)
+    assert await bed.claims() == []  # a place alone costs nothing
+
+    sandbox = await bed.start(driver)
+    assert bed.stages == ["claimed", "injected", "started"]
+    assert sandbox.state is State.RUNNING
+    assert sandbox.endpoint == bed.started.endpoint
+    assert sandbox.endpoint is not None and sandbox.endpoint.address.endswith(f":{INGRESS_PORT}")
+    assert await ask(sandbox) == (200, "hello world")
+    await bed.logged(sandbox, "app starts")
+    (claim,) = await bed.claims()
+    pod = await bed.client.get(POD, await bed.pod_of(sandbox), namespace=bed.namespace.name)
+    assert claim["metadata"]["name"] == f"todo-{sandbox.claimed and sandbox.claimed.number}"
+    assert pod["metadata"]["labels"]["sandbox.users.io/app"] == "todo"
+
+    await sandbox.drain(10)
+    ended = await sandbox.wait()
+    assert sandbox.state is State.EXITED
+    assert (sandbox.exit, sandbox.endpoint) == (ended, None)
+    await bed.no_claims()
+    await bed.logged(sandbox, "drained: 0 requests open")
+
+
+async def test_a_pod_gets_its_source_itself_where_it_is_signed_for(bed: Bed) -> None:
+    driver = await bed.pooled()
+    run = bed.run()
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[1])
+        body = run.source.read_bytes()
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    store = ServedStore(
+        bed.scratch / "sources", key=bytes(32), base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    )
+    driver._shelf = Signed(store)
+    async with server:
+        sandbox = await bed.start(driver, run)
+    assert await ask(sandbox) == (200, "hello world")
+    assert len(asked) == 1 and run.source.name.partition(".")[0] in asked[0]
+
+
+async def test_a_claim_belongs_to_its_app(bed: Bed) -> None:
+    owner = bed.namespace
+    owner.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "todo"}})
+    bed.owners["todo"] = uid = owner.get("configmap", "todo")["metadata"]["uid"]
+    driver = await bed.pooled()
+    await bed.start(driver)
+    (claim,) = await bed.claims()
+    (reference,) = claim["metadata"]["ownerReferences"]
+    assert (reference["kind"], reference["name"], reference["uid"]) == ("VibedApp", "todo", uid)
+
+
+async def test_an_address_answers_for_its_own_run_alone(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    assert sandbox.claimed is not None
+    for other in ("", f"todo/{sandbox.claimed.number + 1}", f"other/{sandbox.claimed.number}"):
+        status, body = await ask(sandbox, run=other)
+        assert (status, "hello" in body) == (421, False)
+
+
+async def test_an_app_finds_nothing_of_the_control_plane(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    _, seen = await ask(sandbox, "/__import__('json').dumps(dict(os.environ))")
+    assert not [name for name in json.loads(seen) if name.startswith(("VIBED_", "KUBERNETES_"))]
+    for what in ("environ", "mem", "fd"):
+        _, seen = await ask(sandbox, f"/open(f'/proc/{{os.getppid()}}/{what}').read(1)")
+        assert "Permission" in seen or "Error" in seen
+
+
+async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:
+    driver = await bed.pooled(template="static-nginx")
+    files = {"index.html": "<p>home", "style.css": "p {}", "_redirects": "/old / 302\n", ".env": "SECRET=1"}
+    runtime = Runtime("fast", "static-nginx", "static", "index.html", "test", start=Start(port=free_port()))
+    sandbox = await bed.start(driver, replace(bed.run(files), runtime=runtime), template="static-nginx")
+    assert await ask(sandbox) == (200, "<p>home")
+    assert (await ask(sandbox, "/old"))[0] == 302
+    assert (await ask(sandbox, "/.env"))[0] == 404
+    assert (await ask(sandbox, "/types.json"))[0] == 404
+
+
+async def test_the_probe_serves_a_page_and_tells_what_the_agent_has_measured(bed: Bed) -> None:
+    driver = await bed.pooled()
+    probe = await driver.probe()
+    assert probe.ok, probe.detail
+    assert probe.isolation is driver.isolation is Isolation.PROCESS
+    assert "the kernel was not booted for this pod" in probe.detail
+    await bed.no_claims()
+
+
+async def test_what_there_is_no_pool_of_does_not_boot(bed: Bed) -> None:
+    driver = await bed.pooled(0)
+    with pytest.raises(BootFailed):
+        await driver.boot("cobol-59")
+    with pytest.raises(BootFailed):
+        await driver.boot(TEMPLATE, builder=Builder())
+
+
+async def test_templates_that_are_not_wanted_any_more_lose_their_pools(bed: Bed) -> None:
+    driver = await bed.controller()
+    templates = load_templates()
+    await driver.ensure_pools({name: templates[name] for name in ("python-313", "node-24")}, {})
+    await driver.ensure_pools({"node-24": templates["node-24"]}, {"node-24": 1})
+    there = {one["metadata"]["name"]: one for one in bed.namespace.get("sandboxwarmpools")["items"]}
+    assert [name for name, one in there.items() if "deletionTimestamp" not in one["metadata"]] == ["node-24"]
+    assert there["node-24"]["spec"]["replicas"] == 1
+
+
+# How runs fail and end
+
+
+async def test_an_app_that_does_not_start_is_told_with_its_words_and_leaves_no_claim(bed: Bed) -> None:
+    driver = await bed.pooled()
+    with pytest.raises(RunFailed) as failed:
+        await bed.start(driver, bed.run({"app.py": "print('so far', flush=True)\nimport nothing_of_that_name\n"}))
+    assert "nothing_of_that_name" in failed.value.message
+    assert failed.value.exit is not None and failed.value.exit.code == 1
+    await bed.no_claims()
+
+
+async def test_an_app_that_ends_is_told_with_its_status_and_its_log_is_whole(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    with contextlib.suppress(OSError, IndexError):
+        await ask(sandbox, "/print('last words', flush=True) or os._exit(3)")
+    ended = await asyncio.wait_for(sandbox.wait(), 30)
+    assert (ended.code, ended.signal, ended.oom) == (3, None, False)
+    assert [line for line in bed.log(sandbox) if line in ("last words", "exited with status 3")] == [
+        "last words",
+        "exited with status 3",
+    ]
+    await bed.no_claims()
+
+
+async def test_a_pod_that_is_deleted_is_a_lost_sandbox_and_not_the_apps_fault(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    bed.namespace.kubectl("delete", "pod", await bed.pod_of(sandbox), "--wait=false")
+    ended = await asyncio.wait_for(sandbox.wait(), 30)
+    assert not ended.known
+    assert sandbox.endpoint is None
+    await bed.no_claims()
+
+
+async def test_a_claim_that_somebody_deletes_ends_its_sandbox(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    bed.namespace.kubectl("delete", "sandboxclaim", _name(sandbox), "--wait=false")
+    assert not (await asyncio.wait_for(sandbox.wait(), 30)).known
+
+
+async def test_a_pod_that_was_killed_for_its_memory_says_so(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    pod = await bed.pod_of(sandbox)
+    # as the kubelet writes it; the kernel kills all of a container at once, its agent too
+    bed.agents.process(pod).kill()
+    terminated = {"exitCode": 137, "reason": "OOMKilled"}
+    status = {"name": "app", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+    patch = {"status": {"phase": "Failed", "containerStatuses": [{**status, "state": {"terminated": terminated}}]}}
+    bed.namespace.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+    ended = await asyncio.wait_for(sandbox.wait(), 30)
+    assert (ended.oom, ended.known) == (True, True)
+    await bed.no_claims()
+
+
+async def test_a_pod_that_had_failed_when_it_was_given_out_is_claimed_again(bed: Bed) -> None:
+    driver = await bed.pooled()
+    (failed,) = bed.namespace.get("pods")["items"]
+    name = failed["metadata"]["name"]
+    bed.namespace.kubectl(
+        "patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": {"phase": "Failed"}})
+    )
+    async with asyncio.timeout(30):
+        while True:
+            pods = bed.namespace.get("sandbox", name)["status"].get("conditions", ())
+            if any(one["reason"] == "PodFailed" for one in pods):
+                break
+            await asyncio.sleep(0.1)
+    sandbox = await bed.start(driver)
+    assert await ask(sandbox) == (200, "hello world")
+    (claim,) = await bed.claims()
+    assert claim["status"]["sandbox"]["name"] != name
+
+
+async def test_a_sandbox_runs_once(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    with pytest.raises(SandboxLost) as refused:
+        await sandbox.run(bed.run(), socket=Path(), log_dir=bed.scratch / "again", on_stage=lambda stage: None)
+    assert refused.value.error_code == "AlreadyClaimed"
+    assert await ask(sandbox) == (200, "hello world")
+
+
+async def test_a_run_that_is_given_up_leaves_no_claim(bed: Bed) -> None:
+    driver = await bed.pooled(0)
+    # nobody answers at the pod that will be made
+    bed.agents.stop()
+    starting = asyncio.create_task(bed.start(driver))
+    async with asyncio.timeout(30):
+        while not await bed.claims():
+            await asyncio.sleep(0.05)
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError, SandboxLost):
+        await starting
+    await bed.no_claims()
+
+
+async def test_handing_over_tells_the_proxy_to_let_go(bed: Bed) -> None:
+    driver = await bed.pooled(2)
+    old, new = await bed.start(driver), await bed.start(driver)
+    await old.hand_over(new)
+    assert await ask(old) == (200, "hello world")  # whoever still comes is served
+    await old.drain(10)
+    assert await ask(new) == (200, "hello world")
+
+
+# A controller after another one
+
+
+async def test_the_next_controller_goes_on_with_what_runs(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    await bed.logged(sandbox, "app starts")
+    before = sandbox.endpoint
+    await bed.controllers.pop().end()
+
+    driver = await bed.controller(folder="second")
+    (adopted,) = await driver.adopt()
+    assert adopted.claimed == sandbox.claimed
+    assert (adopted.state, adopted.endpoint, adopted.template) == (State.RUNNING, before, TEMPLATE)
+    assert await ask(adopted) == (200, "hello world")
+    await bed.logged(adopted, "app starts", "second")  # all of the log, though this one has seen none of it
+    await adopted.destroy()
+    await bed.no_claims()
+
+
+async def test_a_key_that_was_renewed_still_opens_what_the_old_one_claimed(bed: Bed) -> None:
+    await bed.start(await bed.pooled())
+    await bed.controllers.pop().end()
+    driver = await bed.controller(ClaimKeys([Ed25519PrivateKey.generate(), bed.key]))
+    (adopted,) = await driver.adopt()
+    assert await ask(adopted) == (200, "hello world")
+
+
+async def test_what_a_controller_claimed_and_never_used_goes(bed: Bed) -> None:
+    await bed.pooled()
+    body = {
+        "apiVersion": SANDBOX_CLAIM.api_version,
+        "kind": SANDBOX_CLAIM.kind,
+        "metadata": {
+            "name": "todo-9",
+            "labels": {MANAGED: "vibed", "vibed.dev/app": "todo", "vibed.dev/run": "9", "vibed.dev/version": "1"},
+        },
+        "spec": {"warmPoolRef": {"name": TEMPLATE}},
+    }
+    bed.namespace.apply(body)
+    bed.namespace.wait("sandboxclaim/todo-9", "condition=Ready")
+    await bed.controllers.pop().end()
+    driver = await bed.controller()
+    assert await driver.adopt() == []
+    await bed.no_claims()
+
+
+# Whose a pod is
+
+
+async def test_another_controllers_key_opens_nothing(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    got = sandbox._got
+    assert got is not None
+    stranger = AgentLine(got.where, ClaimKeys([Ed25519PrivateKey.generate()]), lambda event: None)
+    with pytest.raises(NotOurs) as refused:
+        await stranger.call("status", 5)
+    assert refused.value.error_code == "WrongToken"
+    with pytest.raises(NotOurs) as refused:
+        await stranger.claim()
+    assert refused.value.error_code == "ClaimRefused"
+
+
+async def test_a_pod_is_never_two_claims(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    got = sandbox._got
+    assert got is not None
+    other = replace(got.where, claim="todo-99", claim_uid="another")
+    with pytest.raises(NotOurs) as refused:
+        await AgentLine(other, ClaimKeys([bed.key]), lambda event: None).claim()
+    assert refused.value.error_code == "AlreadyClaimed"
+
+
+async def test_who_stands_between_gets_neither_a_claim_nor_a_token_through(bed: Bed, monkeypatch: Any) -> None:
+    await bed.pooled()
+    (pod,) = bed.namespace.get("pods")["items"]
+    heard: list[bytes] = []
+    ip = pod["status"]["podIP"]
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        heard.append(line)
+        up_reader, up_writer = await asyncio.open_connection(ip, 20081, ssl=_trusting())
+        up_writer.write(line)
+        writer.write(await up_reader.readline())
+        await writer.drain()
+        writer.close()
+        up_writer.close()
+
+    between = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=_server(bed.scratch))
+    port = between.sockets[0].getsockname()[1]
+    from vibed.drivers.agent_sandbox import line as lines
+    from vibed.drivers.agent_sandbox.line import Where
+
+    monkeypatch.setattr(lines, "CONTROL_PORT", port)
+    where = Where("todo-1", "uid", bed.namespace.name, pod["metadata"]["name"], pod["metadata"]["uid"], "127.0.0.1")
+    line = AgentLine(where, ClaimKeys([bed.key]), lambda event: None)
+    async with between:
+        with pytest.raises(NotOurs) as refused:
+            await line.claim()
+    assert refused.value.error_code == "ClaimRefused"
+    assert "somebody is between" in refused.value.message
+    assert heard
+
+
+def _trusting() -> Any:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _server(folder: Path) -> Any:
+    import ssl
+
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=between"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def test_pods_keep_to_the_restricted_standard(bed: Bed) -> None:
+    driver = await bed.pooled(0)
+    assert driver is not None
+    bed.namespace.cluster.kubectl(
+        "label", "namespace", bed.namespace.name, "pod-security.kubernetes.io/enforce=restricted"
+    )
+    spec = bed.namespace.get("sandboxtemplate", TEMPLATE)["spec"]["podTemplate"]["spec"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": spec}
+    bed.namespace.kubectl("create", "--dry-run=server", "-f", "-", given=pod)
