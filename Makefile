@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean doctor test test-all test-cluster cluster images check dev lint types unit agent-test contract e2e hostile bench system-packages lock
+.PHONY: help up down clean doctor kind test test-all test-cluster cluster images check dev lint types unit agent-test contract e2e hostile bench system-packages lock
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,9 @@ clean: ## Stop vibeD and remove everything it made
 
 doctor: ## Say what is missing and how to get it
 	@$(PYTHON) deploy/bootstrap.py doctor
+
+kind: ## Bring vibeD up on a Kind cluster (needs docker, kind, kubectl, helm)
+	@bash deploy/kind/up.sh
 
 test: ## Install what is needed and pass all tests
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh

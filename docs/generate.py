@@ -558,16 +558,23 @@ def shown_default(field: Any) -> str:
 # The chart
 
 NOT_IN_THE_CHART: Mapping[str, str] = {
-    "home": "where data lies: on a cluster no pod has any",
-    "listen": "follows from `domain`, `port` and `tls`",
+    **dict.fromkeys(
+        ("home", "uid_base", "general_driver", "template_dir", "big_packages", "caddy"), "is of one machine"
+    ),
+    **dict.fromkeys(
+        ("substrate", "namespace", "apps_namespace", "pod_name", "pod_ip", "api_host", "router_host"),
+        "is set by the chart",
+    ),
+    **dict.fromkeys(("api_port", "wire_port", "health_port"), "is set by the chart"),
+    **dict.fromkeys(("wire_certificates", "claim_key", "signing_key", "admin_key"), "is in one of `secrets`"),
+    **dict.fromkeys(("listen", "listen_https", "public_url"), "follows from `domain`, `url` and `tls`"),
+    **dict.fromkeys(("dns_provider", "dns_credentials", "acme_ca", "acme_email"), "is one of `tls.acme`"),
+    **dict.fromkeys(("source_store", "s3_bucket", "s3_endpoint", "s3_region"), "is one of `sources`"),
+    **dict.fromkeys(("s3_prefix", "s3_addressing"), "is one of `sources`"),
+    **dict.fromkeys(("image_repository", "image_tag", "image_pull_policy"), "is one of `images`"),
+    **dict.fromkeys(("runtime_class", "templates", "pools", "sandbox_pods"), "is one of `sandboxes`"),
+    "keys_namespace": "is `keys.namespace`",
     "domain": "is `domain`",
-    "admin_key": "is in the Secret vibed-keys",
-    "uid_base": "is of one machine",
-    "general_driver": "is of one machine",
-    "template_dir": "is of one machine",
-    "big_packages": "is of one machine: images of templates have all their stages",
-    "templates": "is `sandboxes.templates`",
-    "pools": "is `sandboxes.pools`",
 }
 """Keys of `Config` that the chart's `config` does not take, and why."""
 
@@ -628,10 +635,15 @@ def helm_values() -> str:
         NOTE.replace("from the code. Change the code", "from deploy/helm/vibed/values.yaml. Change its comments"),
         textwrap.dedent("""\
             `helm install … --values FILE`. A value that is not here, or of another kind, is refused before anything is installed
-            (`values.schema.json`). What vibeD itself can be told is below `config`: the keys of [configuration](configuration.md), but for those
-            that are decided by other values or are of one machine:
+            (`values.schema.json`). What vibeD itself can be told is below `config`: the keys of [configuration](configuration.md), but for these:
             """),
-        ", ".join(f"`{name}` ({why})" for name, why in NOT_IN_THE_CHART.items()) + ".\n",
+        "| key | |",
+        "|---|---|",
+        *(
+            f"| {', '.join(f'`{name}`' for name, other in NOT_IN_THE_CHART.items() if other == why)} | {why} |"
+            for why in dict.fromkeys(NOT_IN_THE_CHART.values())
+        ),
+        "",
         "| value | default | what it is |",
         "|---|---|---|",
     ]

@@ -39,6 +39,9 @@ class Config:
     and is `0.0.0.0:80` where it is not given."""
     domain: str = "localhost"
     """Apps are at `<id>.<domain>`."""
+    public_url: str = ""
+    """`https://apps.example.com`: how visitors reach the domain where something else is in front of vibeD, such as a
+    forwarded port or a load balancer that ends TLS; empty: as vibeD itself listens."""
     dns_provider: str = ""
     """Whose DNS has the domain: `cloudflare`, `rfc2136`, `route53`, or another that `caddy` knows. vibeD then gets a
     certificate for all names below the domain and serves HTTPS (docs/how-to/use-a-domain.md); empty: plain HTTP."""
@@ -128,6 +131,8 @@ class Config:
     """Kubernetes: the namespace of vibeD's own pods, keys and Lease."""
     apps_namespace: str = "vibed-apps"
     """Kubernetes: the namespace of apps and their sandboxes."""
+    keys_namespace: str = ""
+    """Kubernetes: the namespace of API keys; empty: that of vibeD's own pods."""
     pod_name: str = ""
     """Kubernetes: of the pod in which this process runs."""
     pod_ip: str = ""
@@ -152,6 +157,8 @@ class Config:
     """Kubernetes: `Always`, `IfNotPresent` or `Never`."""
     runtime_class: str = ""
     """Kubernetes: the RuntimeClass of sandboxes: `gvisor`, `kata-fc`, `kata-qemu`; empty: the cluster's own."""
+    sandbox_pods: Mapping[str, object] = field(default_factory=dict)
+    """Kubernetes: what else the pods of sandboxes have: `node_selector`, `tolerations`, `pull_secrets`."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
@@ -179,6 +186,8 @@ class Config:
     @property
     def place(self) -> str:
         """Domain and port, as URLs have them."""
+        if self.public_url:
+            return self.public_url.partition("://")[2].rstrip("/")
         if self.https:
             return self.domain if self.https_port == 443 else f"{self.domain}:{self.https_port}"
         return f"{self.domain}:{self.port}"
@@ -213,6 +222,8 @@ class Config:
 
     @property
     def _scheme(self) -> str:
+        if self.public_url:
+            return self.public_url.partition("://")[0]
         return "https" if self.https else "http"
 
 
@@ -331,6 +342,19 @@ _REGISTRIES = {
 }
 
 
+_SANDBOX_PODS = {"node_selector": dict, "tolerations": list, "pull_secrets": list}
+
+
+def _check_sandbox_pods(table: Mapping[str, object]) -> None:
+    for name, value in table.items():
+        if name not in _SANDBOX_PODS:
+            raise InvalidConfiguration(
+                f"[sandbox_pods] has no key {name!r}", hint=f"it knows {', '.join(_SANDBOX_PODS)}"
+            )
+        if not isinstance(value, _SANDBOX_PODS[name]):
+            raise InvalidConfiguration(f"[sandbox_pods] {name} must be as a pod has it, not {value!r}")
+
+
 def _check_registries(table: Mapping[str, object]) -> None:
     for name, value in table.items():
         if name not in _REGISTRIES:
@@ -394,6 +418,13 @@ def _check_certificates(config: Config) -> None:
         raise InvalidConfiguration(
             f"domain must be a name in lower-case ASCII, not {config.domain!r}", hint="e.g. apps.example.com"
         )
+    if config.public_url and not re.fullmatch(
+        rf"https?://{re.escape(config.domain)}(:\d{{1,5}})?/?", config.public_url
+    ):
+        raise InvalidConfiguration(
+            f"public_url must be http:// or https://, the domain {config.domain!r} and perhaps a port,"
+            f" not {config.public_url!r}"
+        )
     if not config.https:
         return
     if "." not in config.domain:
@@ -418,6 +449,7 @@ def _check_certificates(config: Config) -> None:
 
 def _validated(config: Config) -> Config:
     _check_registries(config.registries)
+    _check_sandbox_pods(config.sandbox_pods)
     _check_address("listen", config.listen, DEFAULT_LISTEN)
     _check_certificates(config)
     choices = {

@@ -99,7 +99,6 @@ class Development:
         there = [{"ipBlock": {"cidr": f"{node.ADDRESS}/32"}}]
         return {
             "domain": "localhost",
-            "port": int(LISTEN.rpartition(":")[2]),
             "images": {"registry": REGISTRY, "pullPolicy": "Never"},
             "sources": {
                 "s3": {

@@ -90,6 +90,10 @@ class Release:
     def apps(self) -> str:
         return f"{self.namespace}-apps"
 
+    @property
+    def keys(self) -> str:
+        return f"{self.namespace}-keys"
+
     def values(self, more: Values = {}) -> Values:  # noqa: B006
         return laid_over({"sandboxes": {"namespace": self.apps}}, more)
 
@@ -117,7 +121,7 @@ class Release:
         """What the API server would let a ServiceAccount of the release's namespace do."""
         user = f"system:serviceaccount:{self.namespace}:{account}"
         groups = ["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{self.namespace}"]
-        places = {"apps": self.apps, "release": self.namespace}
+        places = {"apps": self.apps, "release": self.namespace, "keys": self.keys}
         reviews = []
         for verb, what, where in asked:
             resource, _, name = what.partition(" ")

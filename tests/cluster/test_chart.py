@@ -107,7 +107,8 @@ def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
         ({"images": {"tag": "latest"}}, "additional properties 'tag' not allowed"),
         ({"tls": {"mode": "acme-dns"}, "domain": "a.example.com"}, "name the DNS provider in tls.acme.provider"),
         ({"tls": {"mode": "acme-dns", "acme": {"provider": "rfc2136"}}}, "a certificate needs a domain of yours"),
-        ({"tls": {"mode": "secret"}, "domain": "a.example.com"}, "name it in tls.secretName"),
+        ({"url": "https://other.example.com"}, "url must be http:// or https://, the value of domain"),
+        ({"keys": {"namespace": "vibed"}}, "keys.namespace must be another namespace than the release's"),
         ({"sandboxes": {"namespace": "vibed"}}, "sandboxes.namespace must be another namespace than the release's"),
     ],
     ids=lambda part: str(part)[:60] if isinstance(part, dict) else "",
@@ -129,20 +130,29 @@ def test_vibed_understands_the_configuration_that_the_values_become(helm: Helm, 
     config = load({"VIBED_CONFIG": str(tmp_path / "vibed.toml"), "VIBED_HOME": str(tmp_path)})
     assert config.domain == values.get("domain", "localhost")
     assert config.drain_s == values.get("config", {}).get("drain_s", 60.0)
+    assert config.image_repository == "ghcr.io/vibed-project"
+    assert config.runtime_class == values.get("sandboxes", {}).get("runtimeClass", "gvisor")
+    assert (config.source_store, config.s3_bucket) == ("s3", "vibed-sources")
+    assert config.https == (values.get("tls", {}).get("mode", "none") != "none")
+    assert config.app_url("a") == ("https://a.apps.example.com" if values else "http://a.localhost:18080")
     assert config.max_files == values.get("config", {}).get("max_files", 20_000)
     assert dict(config.pools) == values.get("sandboxes", {}).get("pools", {})
 
 
-def test_the_port_of_urls_follows_from_domain_and_certificates(helm: Helm) -> None:
+def test_how_visitors_come_follows_from_domain_and_certificates(helm: Helm) -> None:
     acme = {"mode": "acme-dns", "acme": {"provider": "rfc2136", "credentialsSecret": "dns"}}
+    ingress = {"enabled": True, "tlsSecretName": "wildcard"}
     for values, url in (
-        ({}, "VIBED_URL=http://localhost:18080 "),
-        ({"domain": "apps.example.com"}, "VIBED_URL=http://apps.example.com "),
-        ({"domain": "apps.example.com", "port": 30080}, "VIBED_URL=http://apps.example.com:30080 "),
-        ({"domain": "apps.example.com", "tls": acme}, "VIBED_URL=https://apps.example.com "),
+        ({}, "http://localhost:18080"),
+        ({"domain": "apps.example.com"}, "http://apps.example.com"),
+        ({"domain": "apps.example.com", "url": "http://apps.example.com:30080"}, "http://apps.example.com:30080"),
+        ({"domain": "apps.example.com", "tls": acme}, "https://apps.example.com"),
+        ({"domain": "apps.example.com", "ingress": ingress}, "https://apps.example.com"),
     ):
-        dry = helm("install", "vibed", str(CHART), "-n", "vibed", "--dry-run=client", values=values)
-        assert url in dry.rpartition("NOTES:")[2]
+        notes = helm("install", "vibed", str(CHART), "-n", "vibed", "--dry-run=client", values=values)
+        assert f"VIBED_URL={url} vibed deploy" in notes.rpartition("NOTES:")[2]
+        made = _one(helm.template(values), "ConfigMap", "vibed-config")["data"]["vibed.toml"]
+        assert tomllib.loads(made)["public_url"] == url
 
 
 def test_two_of_each_process_run_spread_and_one_may_be_away(helm: Helm) -> None:
@@ -209,8 +219,8 @@ def test_no_role_reaches_beyond_two_namespaces_but_for_the_hooks(helm: Helm) -> 
             assert "hook-succeeded" in found["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
         for rule in found.get("rules", ()) if found["kind"] in ("Role", "ClusterRole") else ():
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-            if found["kind"] == "ClusterRole" or found["metadata"].get("namespace") == "vibed-apps":
-                assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert (found["kind"], found["metadata"]["namespace"]) == ("Role", "vibed-keys")
 
 
 def test_sandboxes_are_reached_on_two_ports_and_reach_nothing(helm: Helm) -> None:
@@ -332,8 +342,9 @@ def test_an_upgrade_and_a_rollback_keep_the_secrets_and_an_uninstall_leaves_noth
     assert [
         f"{found['kind']}/{found['metadata']['name']}" for found in left if found["metadata"]["name"] not in own
     ] == []
-    with pytest.raises(Refused, match="not found"):
-        own_release.cluster.get("namespace", own_release.apps)
+    for namespace in (own_release.apps, own_release.keys):
+        with pytest.raises(Refused, match="not found"):
+            own_release.cluster.get("namespace", namespace)
 
 
 def test_the_namespace_of_apps_stays_where_the_operator_wants_it(own_release: Release) -> None:
@@ -370,8 +381,13 @@ MAY: Mapping[str, Mapping[Asked, bool]] = {
         ("create", "vibedapps.vibed.dev", "apps"): YES,
         ("patch", "vibedapps.vibed.dev", "apps"): YES,
         ("create", "controllerrevisions.apps", "apps"): YES,
-        ("list", "secrets", "release"): YES,
+        ("list", "secrets", "keys"): YES,
+        ("patch", "leases.coordination.k8s.io vibed-store", "keys"): YES,
+        ("create", "secrets", "keys"): YES,
+        ("get", "secrets vibed-claims", "release"): NO,
+        ("list", "secrets", "release"): NO,
         ("get", "leases.coordination.k8s.io vibed-controller", "release"): YES,
+        ("update", "leases.coordination.k8s.io vibed-housekeeping", "release"): YES,
         ("update", "leases.coordination.k8s.io vibed-controller", "release"): NO,
         ("get", "secrets", "apps"): NO,
         ("create", "secrets", "apps"): NO,
@@ -390,6 +406,8 @@ MAY: Mapping[str, Mapping[Asked, bool]] = {
         ("patch", "sandboxwarmpools.extensions.agents.x-k8s.io", "apps"): YES,
         ("patch", "vibedapps.vibed.dev/status", "apps"): YES,
         ("watch", "pods", "apps"): YES,
+        ("watch", "pods", "release"): YES,
+        ("list", "leases.coordination.k8s.io vibed-controller", "release"): YES,
         ("update", "leases.coordination.k8s.io vibed-controller", "release"): YES,
         ("update", "leases.coordination.k8s.io another", "release"): NO,
         ("get", "secrets", "release"): NO,
@@ -410,7 +428,8 @@ MAY: Mapping[str, Mapping[Asked, bool]] = {
         ("patch", "vibedapps.vibed.dev", "apps"): NO,
         ("patch", "vibedapps.vibed.dev/status", "apps"): NO,
         ("delete", "vibedapps.vibed.dev", "apps"): NO,
-        ("get", "controllerrevisions.apps", "apps"): NO,
+        ("get", "controllerrevisions.apps", "apps"): YES,
+        ("list", "controllerrevisions.apps", "apps"): NO,
         ("get", "secrets", "release"): NO,
         ("get", "secrets", "apps"): NO,
         ("get", "pods", "apps"): NO,

@@ -25,6 +25,7 @@ from vibed.cluster.kinds import (
     CRD,
     LEASE,
     NAMESPACE,
+    POD,
     SANDBOX,
     SANDBOX_CLAIM,
     SANDBOX_TEMPLATE,
@@ -58,7 +59,7 @@ class Right:
     verb: str
     kind: Kind
     where: str = ""
-    """`apps`, `own` (the control plane's namespace), or nothing for what has no namespace."""
+    """`apps`, `keys`, `own` (the control plane's namespace), or nothing for what has no namespace."""
     name: str = ""
     subresource: str = ""
 
@@ -72,7 +73,9 @@ RIGHTS: Mapping[str, Sequence[Right]] = {
     "vibed": [
         *_rights(VIBED_APP, "apps", "get", "list", "watch", "create", "update", "patch", "delete"),
         *_rights(CONTROLLER_REVISION, "apps", "get", "list", "watch", "create"),
-        *_rights(SECRET, "own", "get", "list", "watch", "create", "patch", "delete"),
+        *_rights(SECRET, "keys", "get", "list", "create", "patch", "delete"),
+        *_rights(LEASE, "keys", "patch", name="vibed-store"),
+        *_rights(LEASE, "own", "list", "watch", "update", name="vibed-housekeeping"),
         *_rights(LEASE, "own", "get", name=_LEADER),
     ],
     "vibed-controller": [
@@ -83,10 +86,13 @@ RIGHTS: Mapping[str, Sequence[Right]] = {
         *_rights(SANDBOX_TEMPLATE, "apps", "get", "list", "watch", "create", "patch", "delete"),
         *_rights(SANDBOX_WARM_POOL, "apps", "get", "list", "watch", "create", "patch", "delete"),
         *_rights(SANDBOX, "apps", "get", "list", "watch"),
-        *_rights(LEASE, "own", "get", "update", name=_LEADER),
+        *_rights(LEASE, "own", "get", "list", "watch", "update", name=_LEADER),
+        *_rights(POD, "own", "list", "watch"),
+        *_rights(POD, "apps", "list", "watch"),
     ],
     "vibed-router": [
         *_rights(VIBED_APP, "apps", "get", "list", "watch"),
+        *_rights(CONTROLLER_REVISION, "apps", "get"),
         *_rights(LEASE, "own", "get", name=_LEADER),
     ],
 }
@@ -102,6 +108,7 @@ class Wanted:
     namespace: str
     """The control plane's."""
     apps_namespace: str
+    keys_namespace: str
     domain: str
     runtime_class: str = ""
     """Empty: sandboxes run as the node's own runtime has them."""
@@ -264,7 +271,8 @@ async def _permissions(client: Client, wanted: Wanted) -> Finding:
 async def _allowed(client: Client, right: Right, wanted: Wanted) -> bool:
     attributes = {"verb": right.verb, "group": right.kind.group, "resource": right.kind.plural}
     if right.where:
-        attributes["namespace"] = wanted.apps_namespace if right.where == "apps" else wanted.namespace
+        places = {"apps": wanted.apps_namespace, "keys": wanted.keys_namespace, "own": wanted.namespace}
+        attributes["namespace"] = places[right.where]
     if right.name:
         attributes["name"] = right.name
     if right.subresource:
@@ -328,15 +336,16 @@ def doctor(
 ) -> int:
     """Print every finding; returns 1 when something that vibeD needs is missing. Raises `KubeError`."""
     config = load(environ)
-    wanted = _wanted(config, runtime_class, node_labels, environ)
+    wanted = _wanted(config, runtime_class, node_labels)
     findings = asyncio.run(_examined(wanted))
     return show(findings, as_json=as_json, about={"namespace": wanted.namespace})
 
 
-def _wanted(config: Config, runtime_class: str, node_labels: Sequence[str], environ: Mapping[str, str]) -> Wanted:
+def _wanted(config: Config, runtime_class: str, node_labels: Sequence[str]) -> Wanted:
     return Wanted(
-        namespace=environ.get("VIBED_NAMESPACE", "vibed"),
-        apps_namespace=environ.get("VIBED_APPS_NAMESPACE", "vibed-apps"),
+        namespace=config.namespace,
+        apps_namespace=config.apps_namespace,
+        keys_namespace=config.keys_namespace or config.namespace,
         domain=config.domain,
         runtime_class=runtime_class,
         node_labels={key: value for key, _, value in (label.partition("=") for label in node_labels)},

@@ -38,7 +38,10 @@ def hand_to_caddy(config: Config, layout: Layout) -> Handed:
     if not config.https:
         shutil.rmtree(folder, ignore_errors=True)
         return Handed()
-    files = dict(credentials(config.dns_credentials)) if config.dns_credentials is not None else {}
+    files: dict[str, str] = {}
+    if config.dns_credentials is not None:
+        # a mounted Secret is its pod's group's to read, and nobody else is in the pod
+        files |= credentials(config.dns_credentials, shared=0o040 if config.substrate == "kubernetes" else 0)
     names = tuple(files)
     if config.acme_ca_roots is not None:
         files[layout.acme_roots.name] = _roots(config.acme_ca_roots)
@@ -52,15 +55,18 @@ def hand_to_caddy(config: Config, layout: Layout) -> Handed:
     return Handed(names, digest.hexdigest())
 
 
-def credentials(path: Path) -> Mapping[str, str]:
-    """What is in the file `dns_credentials`, by name. Raises InvalidConfiguration, which quotes nothing of it."""
+def credentials(path: Path, *, shared: int = 0) -> Mapping[str, str]:
+    """What is in the file `dns_credentials`, by name. `shared`: bits of its mode that others than its owner may have.
+
+    Raises InvalidConfiguration, which quotes nothing of it.
+    """
     try:
         mode = path.stat().st_mode
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "it is no text"
         raise InvalidConfiguration(f"dns_credentials: {path} cannot be read: {told}") from error
-    if not stat.S_ISREG(mode) or mode & 0o077:
+    if not stat.S_ISREG(mode) or mode & 0o077 & ~shared:
         raise InvalidConfiguration(
             f"dns_credentials: {path} can be read by others than its owner", hint=f"chmod 600 {path}"
         )

@@ -23,17 +23,27 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ printf "%s/%s:%s" (trimSuffix "/" $root.Values.images.registry) (index . 1) $root.Chart.AppVersion }}
 {{- end }}
 
-{{- define "vibed.port" -}}
-{{- if .Values.port }}{{ int .Values.port }}{{ else if ne .Values.tls.mode "none" }}443{{ else if eq .Values.domain "localhost" }}18080{{ else }}80{{ end }}
+{{/* How visitors reach the domain. */}}
+{{- define "vibed.url" -}}
+{{- if .Values.url }}{{ .Values.url }}
+{{- else if or (ne .Values.tls.mode "none") (and .Values.ingress.enabled .Values.ingress.tlsSecretName) }}https://{{ .Values.domain }}
+{{- else if eq .Values.domain "localhost" }}http://localhost:18080
+{{- else }}http://{{ .Values.domain }}
 {{- end }}
+{{- end }}
+
+{{- define "vibed.keys" -}}{{ .Values.keys.namespace | default (printf "%s-keys" .Release.Namespace) }}{{- end }}
 
 {{/* What may not be, although each value by itself may. */}}
 {{- define "vibed.validated" -}}
 {{- if eq .Values.sandboxes.namespace .Release.Namespace }}
 {{- fail "sandboxes.namespace must be another namespace than the release's: hostile pods are not beside the control plane's Secrets" }}
 {{- end }}
-{{- if and (eq .Values.tls.mode "secret") (not .Values.tls.secretName) }}
-{{- fail "tls.mode is `secret`: name it in tls.secretName" }}
+{{- if eq (include "vibed.keys" .) .Release.Namespace }}
+{{- fail "keys.namespace must be another namespace than the release's: who may read keys could read every Secret there" }}
+{{- end }}
+{{- if not (regexMatch (printf "^(https?://%s(:[0-9]+)?)?$" (replace "." "[.]" .Values.domain)) .Values.url) }}
+{{- fail "url must be http:// or https://, the value of domain, and perhaps a port" }}
 {{- end }}
 {{- if and (eq .Values.tls.mode "acme-dns") (not .Values.tls.acme.provider) }}
 {{- fail "tls.mode is `acme-dns`: name the DNS provider in tls.acme.provider, and its credentials in tls.acme.credentialsSecret" }}
@@ -107,6 +117,7 @@ securityContext:
 - {name: VIBED_CONFIG, value: /etc/vibed/vibed.toml}
 - {name: VIBED_HOME, value: /var/lib/vibed}
 - {name: VIBED_APPS_NAMESPACE, value: {{ .Values.sandboxes.namespace }}}
+- {name: VIBED_KEYS_NAMESPACE, value: {{ include "vibed.keys" . }}}
 - name: VIBED_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - name: VIBED_POD_NAME
