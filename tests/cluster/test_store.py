@@ -166,7 +166,8 @@ async def test_a_revision_of_a_version_that_did_not_come_about_makes_way(
     await store.deploy(new())
     there = apps_namespace.get("controllerrevision", "todo-v1")
     there["metadata"] = {name: there["metadata"][name] for name in ("labels", "ownerReferences")} | {"name": "todo-v2"}
-    there |= {"revision": 2, "data": there["data"] | {"write": "another", "env": {"N": "stray"}}}
+    said = json.loads(there["data"]["version"]) | {"write": "another", "env": {"N": "stray"}}
+    there |= {"revision": 2, "data": {"version": json.dumps(said)}}
     apps_namespace.kubectl("create", "-f", "-", given=there)
     await store.deploy(new(env={"N": "mine"}))
     await store.deploy(new())
@@ -204,6 +205,10 @@ async def test_what_does_not_fit_into_one_object_is_refused_before_it_is_sent(
     with pytest.raises(AppTooLarge, match="1,300,000"):
         await store.deploy(new(env=large))
     assert apps_namespace.get("vapp")["items"] == []
+    quoted = {f"V{number}": '"' * 40_000 for number in range(14)}  # its revision would be too large
+    with pytest.raises(AppTooLarge):
+        await store.deploy(new(env=quoted))
+    assert apps_namespace.get("vapp")["items"] == []
     fits = {f"V{number}": "x" * 90_000 for number in range(14)}
     await store.deploy(new(env=fits))
     await served(store)
@@ -226,6 +231,14 @@ async def test_the_newest_versions_are_kept_and_older_ones_with_their_sources_ar
     there = {one["metadata"]["name"] for one in apps_namespace.get("controllerrevisions")["items"]}
     assert there == {"todo-v1", "todo-v6", "todo-v7", "todo-v8"}
     assert (await store.deploy(new())).version.number == 9
+
+
+async def test_a_revision_can_be_labelled_and_outlive_its_app(apps_namespace: Namespace, store: ClusterStore) -> None:
+    await store.deploy(new(env={"HTML": '<a href="/?a&b">ä\u2028\n\x7f</a>'}))
+    apps_namespace.kubectl("label", "controllerrevision", "todo-v1", "mark=yes")
+    body = json.dumps({"metadata": {"ownerReferences": None}})  # as the garbage collector does for --cascade=orphan
+    apps_namespace.kubectl("patch", "controllerrevision", "todo-v1", "--type=merge", "-p", body)
+    apps_namespace.kubectl("replace", "-f", "-", given=apps_namespace.get("controllerrevision", "todo-v1"))
 
 
 async def test_a_long_name_has_revisions_of_its_own(store: ClusterStore) -> None:

@@ -68,7 +68,7 @@ class Deploying:
             CONTROLLER_REVISION, namespace=self._apps.namespace, labels=f"{names.IDEMPOTENCY}={key}"
         )
         for revision in found.items:
-            app = await self._apps.find(revision["data"]["app"])
+            app = await self._apps.find(revisions.app_of(revision))
             ledger = None if app is None else ledgers.read(app)
             if app is None or ledger is None or not revisions.is_of(revision, app):
                 continue  # the app is gone, and its revision is about to be
@@ -170,6 +170,7 @@ class Deploying:
                 if app is not None and ledger is not None:
                     await self._complete(Kept(app, ledger))
                 placed = place(app, ledger, now, gone)
+                _check_size(placed)
                 try:
                     done = await self._put(placed.body, new=app is None)
                 except (KubeExists, KubeConflict, KubeNotFound) as error:
@@ -187,9 +188,6 @@ class Deploying:
         raise Conflict(f"{app_id!r} is being changed by many at once", hint="try again")
 
     async def _put(self, body: Object, *, new: bool) -> Object:
-        fits(body, len(json.dumps(body)))
-        annotations = body["metadata"]["annotations"]
-        fits(body, sum(map(len, annotations.values())), longest=ledgers.LARGEST)
         call = self._apps.client.create if new else self._apps.client.replace
         done = await call(VIBED_APP, body, namespace=self._apps.namespace)
         self._apps.wrote(done)
@@ -222,7 +220,6 @@ class Deploying:
 
     async def _write_revision(self, kept: Kept, version: Version, line: Line) -> None:
         body = revisions.written(kept.object, version, line)
-        fits(body, len(json.dumps(body)))
         where = {"namespace": self._apps.namespace}
         for _ in range(_TRIES):
             try:
@@ -300,6 +297,17 @@ def _check(new: NewVersion, app: Object | None, ledger: Ledger | None, if_exists
         )
     if expected is not None and ledger is not None and ledger.changes != expected.generation:
         raise Conflict(f"{new.app_id!r} was changed by another deploy", hint="read it again, then retry")
+
+
+def _check_size(placed: Placed) -> None:
+    """Raises `AppTooLarge` before anything is written."""
+    body = placed.body
+    fits(body, len(json.dumps(body)))
+    fits(body, sum(map(len, body["metadata"]["annotations"].values())), longest=ledgers.LARGEST)
+    named: Object = {**body, "metadata": {"uid": "", **body["metadata"]}}
+    version = spec.version(named, placed.ledger)
+    if version is not None:
+        fits(body, len(json.dumps(revisions.written(named, version, placed.line))))
 
 
 def placed_by_hand(

@@ -8,7 +8,7 @@ from vibed.apps.app import Phase
 from vibed.apps.storage import Kept as Taken
 from vibed.apps.storage import make_room
 from vibed.cluster import ledger as ledgers
-from vibed.cluster import names, seen
+from vibed.cluster import names, revisions, seen
 from vibed.cluster.errors import KubeConflict, KubeNotFound
 from vibed.cluster.kinds import CONTROLLER_REVISION, VIBED_APP, Object
 from vibed.cluster.ledger import Ledger
@@ -67,9 +67,8 @@ class Room:
     async def named(self, digests: Iterable[str]) -> frozenset[str]:
         """Those of the sources that a version of any app keeps.
 
-        Labels say where to look, ledgers say what is kept: the label of a revision stays when its source is forgotten,
-        since a ControllerRevision cannot be changed (findings/kubernetes-revision-cannot-be-labelled.sh). Apps are
-        asked before revisions: a version that is being made has its app's label first.
+        Labels say where to look, ledgers say what is kept: the label of a revision stays when its source is forgotten.
+        Apps are asked before revisions: a version that is being made has its app's label first.
         """
         asked = sorted(set(digests))
         found: set[str] = set()
@@ -77,11 +76,11 @@ class Room:
             where = {"namespace": self._apps.namespace, "labels": _selector(asked[at : at + _PER_SELECTOR])}
             apps = {app["metadata"]["name"]: app for app in (await self._apps.client.objects(VIBED_APP, **where)).items}
             for revision in (await self._apps.client.objects(CONTROLLER_REVISION, **where)).items:
-                app_id = revision["data"]["app"]
+                app_id = revisions.app_of(revision)
                 if app_id not in apps and (app := await self._apps.find(app_id)) is not None:
                     apps[app_id] = app
                 if app_id in apps and ledgers.read(apps[app_id]) is None:
-                    found.add(revision["data"]["source"]["digest"])  # rather too much is kept than too little
+                    found.add(revisions.digest_of(revision))  # rather too much is kept than too little
             for kept in decided(apps.values()):
                 found |= {line.digest for line in kept.ledger.lines if line.kept}
         return frozenset(asked) & found

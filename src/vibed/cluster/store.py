@@ -388,7 +388,7 @@ class ClusterStore:
             digests = {line.digest for line in kept.ledger.lines}
             for revision in await self._apps.revisions(app_id):
                 metadata = revision["metadata"]
-                digests.add(revision["data"]["source"]["digest"])
+                digests.add(revisions.digest_of(revision))
                 await self._client.delete(
                     CONTROLLER_REVISION, metadata["name"], namespace=self._namespace, uid=metadata["uid"]
                 )
