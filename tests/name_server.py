@@ -135,7 +135,11 @@ class NameServer:
             self._process = None
 
     def say(self, zone: str, texts: Mapping[str, str]) -> None:
-        """Have a zone that takes no updates say these texts (name below the zone ▸ TXT)."""
+        """Have a zone that takes no updates say these texts (name below the zone ▸ TXT).
+
+        The name above each gets its address by itself: it exists by now, and a wildcard stands for none that does
+        (RFC 4592, 2.2.2).
+        """
         assert self._process is not None
         serial = self._write(zone, texts)
         self._process.send_signal(signal.SIGHUP)
@@ -149,7 +153,9 @@ class NameServer:
 
     def _write(self, zone: str, texts: Mapping[str, str]) -> int:
         serial = self._serials[zone] = self._serials.get(zone, 0) + 1
-        records = "\n".join(f'{name} IN TXT "{text}"' for name, text in texts.items())
+        records = "\n".join(
+            f'{name} IN TXT "{text}"\n{name.partition(".")[2] or "@"} IN A 127.0.0.1' for name, text in texts.items()
+        )
         (self._folder / f"{zone}.zone").write_text(_ZONE.format(zone=zone, serial=serial, records=records))
         return serial
 

@@ -58,11 +58,11 @@ class Instance:
 
     # as a user does it
 
-    def up(self) -> dict[str, Any]:
+    def up(self, *options: str) -> dict[str, Any]:
         """`vibed up --detach --json`; returns what it tells."""
         if not self.home.exists():
             self._take_from_cache()
-        done = self.run("up", "--detach", "--json", timeout_s=_UP_S)
+        done = self.run("up", "--detach", "--json", *options, timeout_s=_UP_S)
         assert done.returncode == 0, f"vibed up failed:\n{done.stderr}\n{done.stdout}\n{self.own_logs()}"
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts

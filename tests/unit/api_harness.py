@@ -76,6 +76,8 @@ class ScriptedController:
         self.templates: list[dict[str, Any]] = []
         self.layers: list[dict[str, Any]] = []
         self.baked: dict[str, Any] = {}
+        self.texts: list[str] = []
+        """What the DNS says wherever it is asked."""
 
     async def __call__(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
         self.calls.append((op, message))
@@ -103,6 +105,10 @@ class ScriptedController:
                 return {}
             case "templates":
                 return {"items": self.templates}
+            case "texts":
+                return {"texts": self.texts}
+            case "lead":
+                return {}
         raise AssertionError(op)
 
     async def settle(self, app_id: str, version: int, timeout_s: float) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def _without_certificates(config: Config) -> dict[str, str]:
 
 
 def _with_certificates(config: Config, layout: Layout, credentials: Sequence[str]) -> dict[str, str]:
-    local = ["127.0.0.1", "[::1]", *(() if config.host in EVERYWHERE else (config.host,))]
+    names = ["localhost", "127.0.0.1", "[::1]"]
+    own = [] if config.host in EVERYWHERE else [config.host]
     acme = [f"dir {config.acme_ca}"]
     if config.acme_email:
         acme.append(f"email {config.acme_email}")
@@ -123,8 +124,8 @@ def _with_certificates(config: Config, layout: Layout, credentials: Sequence[str
                 "}",
             )
         ),
-        "LOCAL_HOSTS": " ".join(f"http://{host}:{config.port}" for host in dict.fromkeys(local)),
-        "LOCAL_ADDRESSES": " ".join(["127.0.0.0/8", "::1", *(host.strip("[]") for host in local[2:])]),
+        "LOCAL_HOSTS": " ".join(f"http://{host}:{config.port}" for host in dict.fromkeys(names + own)),
+        "LOCAL_ADDRESSES": " ".join(["127.0.0.0/8", "::1", *(host.strip("[]") for host in own)]),
         "ASK_PATH": ASK_PATH,
         "ACME": "\n\t\t\t".join(acme),
         "PROVIDER": config.dns_provider,
