@@ -30,6 +30,8 @@ class Api:
         self.watched_since: list[str] = []
         self.down = False
         """While it is, every call and every watch fails."""
+        self.on_the_way_s = 0.0
+        """How long the answer to a list takes to arrive."""
         self._uids = itertools.count(1)
         self._history: list[Change] = []
         self._forgotten = 0
@@ -43,7 +45,9 @@ class Api:
     async def objects(self, kind: Kind, *, namespace: str | None = None, labels: str = "", fields: str = "") -> Objects:
         await self._pass()
         self.lists += 1
-        return Objects([copy.deepcopy(item) for item in self.objects_now.values()], str(self.version))
+        found = Objects([copy.deepcopy(item) for item in self.objects_now.values()], str(self.version))
+        await asyncio.sleep(self.on_the_way_s)
+        return found
 
     async def watch(
         self,

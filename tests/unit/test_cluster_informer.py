@@ -264,6 +264,38 @@ def test_an_answer_that_came_late_does_not_bring_a_deleted_object_back() -> None
     run(main())
 
 
+def test_what_was_written_while_a_list_was_on_its_way_stays_though_it_is_not_in_it() -> None:
+    async def main() -> None:
+        api, told = Api(), Told()
+        async with informer(api, told) as memory:
+            await memory.synced()
+            api.on_the_way_s = 5.0
+            await api.end("gone")
+            await asyncio.sleep(1.0)
+            assert api.lists == 2
+            written = api.write("a", {"group": ""})
+            memory.learn(written)
+            await asyncio.sleep(60.0)
+            assert told.changes == [(None, written)]
+
+    run(main())
+
+
+def test_the_end_of_an_object_that_was_made_anew_since_is_not_the_new_ones() -> None:
+    async def main() -> None:
+        api, told = Api(), Told()
+        first = api.write("a", {"group": ""})
+        async with informer(api, told) as memory:
+            await memory.synced()
+            api.remove("a")
+            second = api.write("a", {"group": ""})
+            memory.learn(second)
+            await asyncio.sleep(60.0)
+            assert told.changes == [(None, first), (first, None), (None, second)]
+
+    run(main())
+
+
 def test_in_all_namespaces_an_object_is_found_by_both_names() -> None:
     async def main() -> None:
         api = Api()
