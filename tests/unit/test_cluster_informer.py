@@ -221,6 +221,21 @@ def test_while_the_api_is_down_it_is_asked_ever_less_often_and_the_trouble_is_to
     run(main())
 
 
+def test_a_watch_that_cannot_keep_up_and_is_ended_all_the_time_is_gone_on_with_at_once() -> None:
+    async def main() -> None:
+        api = Api()
+        async with informer(api) as memory:
+            await memory.synced()
+            for number in range(50):
+                watches = len(api.watched_since)
+                api.write("a", {"group": "", "number": number})
+                await api.end("broken")
+                await asyncio.sleep(0.3)
+                assert len(api.watched_since) > watches, "without a pause that grows"
+
+    run(main())
+
+
 def test_an_api_that_answers_410_each_time_is_not_listed_without_a_pause() -> None:
     async def main() -> None:
         api = Api()

@@ -131,8 +131,9 @@ def refusal(request: Request, code: int, status: Mapping[str, Any]) -> KubeError
     # an apply of a field that the CRD lacks is 500, and so is an object that is too large for etcd
     if 400 <= code < 429 or "field not declared in schema" in said or "request is too large" in said:
         return KubeInvalid(message)
-    # 504: the API gave up waiting; 5xx: it may have failed after it had written
-    return KubeUnavailable(message, uncertain=code >= 500 and code != 503)
+    # 504: the API gave up waiting; other 5xx: it may have failed after it had written
+    uncertain = code >= 500 and code != 503 and request.verb not in ("get", "list", "watch")
+    return KubeUnavailable(message, uncertain=uncertain)
 
 
 def _forbidden(request: Request, code: int, said: str, message: str) -> KubeForbidden:

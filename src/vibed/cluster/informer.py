@@ -97,10 +97,11 @@ class Informer:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE_S
         while True:
-            began = loop.time()
+            began, since = loop.time(), self._version
             try:
                 if not self._listed:
                     await self._list()
+                    since = self._version
                 await self._follow()
             except KubeGone:
                 # An edit of a CRD, or an API server that came back without its past.
@@ -109,8 +110,9 @@ class Informer:
                 if self.trouble is None:
                     log.warning("watch failed", kind=self.kind.resource, error=error.message)
                 self.trouble = error
-            # One that lasted is gone on with at once. One that ends as soon as it begins must not become a storm.
-            if loop.time() - began >= _SETTLED_S:
+            # One that lasted, or brought something on (a server ends those that do not keep up), is gone on with at
+            # once. One that ends as soon as it begins must not become a storm.
+            if loop.time() - began >= _SETTLED_S or self._version != since:
                 pause = _FIRST_PAUSE_S
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
