@@ -38,6 +38,8 @@ class File:
 class Layer:
     """One layer: a directory and its place in the image, and files beside it. Everything belongs to root."""
 
+    packed: Path | None = None
+    """What `pack` made earlier; then there is nothing else."""
     root: Path | None = None
     at: str = ""
     """Below this directory of the image; empty: the directory is the image's root."""
@@ -73,7 +75,8 @@ def write(image: Image, out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
         folder = Path(work)
-        layers = [_layer(layer, folder / f"layer-{number}") for number, layer in enumerate(image.layers)]
+        files = [layer.packed or pack(layer, folder / f"layer-{n}") for n, layer in enumerate(image.layers)]
+        layers = [(_described_file(file, _LAYER), file) for file in files]
         config = json.dumps(_config(image, [layer["digest"] for layer, _ in layers]), sort_keys=True).encode()
         described = _described(config, _CONFIG)
         manifest = json.dumps(
@@ -135,7 +138,8 @@ def _config(image: Image, layers: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer, out: Path) -> tuple[dict[str, Any], Path]:
+def pack(layer: Layer, out: Path) -> Path:
+    """Write a layer alone to `out`, for images that share it; returns `out`. Raises OSError."""
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as tar:
         made: set[str] = set()
         for entry, content in sorted(_entries(layer), key=lambda found: found[0].name):
@@ -149,9 +153,7 @@ def _layer(layer: Layer, out: Path) -> tuple[dict[str, Any], Path]:
             else:
                 with content.open("rb") as opened:
                     tar.addfile(entry, opened)
-    with out.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
-    return {"mediaType": _LAYER, "digest": f"sha256:{digest}", "size": out.stat().st_size}, out
+    return out
 
 
 _Entry = tuple[tarfile.TarInfo, bytes | Path | None]
@@ -219,6 +221,12 @@ def _put(archive: tarfile.TarFile, path: str, content: bytes | Path) -> None:
 
 def _described(content: bytes, media_type: str) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _described_file(file: Path, media_type: str) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": file.stat().st_size}
 
 
 def _digest(content: bytes) -> str:

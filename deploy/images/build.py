@@ -6,7 +6,7 @@
         --out DIR           where the archives go (dist/images)
         --registry NAME     what their names begin with
         --home DIR          where templates and programs are built and kept (VIBED_TEST_HOME, else a cache of the user)
-        --fresh             build also what is there
+        --fresh             build also what is there, with the newest Debian packages
         --with docker       load them into Docker (or: podman, buildah)
 
 Beside each NAME.tar lies NAME.cdx.json, what is in it. The same sources give the same digests, which are printed. The
@@ -93,7 +93,7 @@ async def _one(given: argparse.Namespace, name: str) -> None:
     from deploy.images.contents import Contents
 
     began = time.monotonic()
-    contents = Contents(given.home, given.registry, lambda step: _say(name, step))
+    contents = Contents(given.home, given.registry, lambda step: _say(name, step), fresh=given.fresh)
     archive, record = given.out / f"{name}.tar", given.out / f"{name}.json"
     found = json.loads(record.read_text()) if record.exists() and archive.exists() else {}
     if found.get("key") != contents.key(name) or given.fresh:

@@ -6,13 +6,17 @@ The control plane's is a Debian root without a shell, its packages installed by 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import shutil
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.images import sbom
-from deploy.images.archive import File, Image, Layer
+from deploy.images.archive import File, Image, Layer, pack
 
 from vibed import __version__
 from vibed.runtimes import commands, debian_packages
@@ -20,7 +24,15 @@ from vibed.runtimes.assembly import Assembly
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.pythons import python_of
 from vibed.runtimes.shipped import shipped
-from vibed.runtimes.templates import PoolSize, Resources, Stage, Template, load_templates, locked_wheels
+from vibed.runtimes.templates import (
+    BUILDER_VERSIONS,
+    PoolSize,
+    Resources,
+    Stage,
+    Template,
+    load_templates,
+    locked_wheels,
+)
 from vibed.runtimes.tools import Tools, agent_digest
 from vibed.runtimes.trees import normalise, remove
 from vibed.runtimes.trimming import merge_site
@@ -35,6 +47,8 @@ _SUITE = "trixie"
 # base-files has the links that make /lib64 and /bin what programs expect
 _LIBRARIES = ("base-files", "libc6", "libgcc-s1", "libstdc++6", "ca-certificates", "tzdata")
 _PYTHON = ("python3.13", "python3-minimal", "libc-bin", "netbase", "media-types")
+_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+_BASE_VERSION = "1"
 _STEP_DEADLINE_S = 900.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENTRY = "#!/usr/bin/python3 -I\nimport sys\n\nfrom vibed.cli.main import main\n\nsys.exit(main())\n"
@@ -55,10 +69,22 @@ class Prepared:
     """A CycloneDX document."""
 
 
+@dataclass(frozen=True)
+class _Base:
+    """A packed layer, and what is in it."""
+
+    tar: Path
+    packages: list[sbom.Package]
+
+
 class Contents:
     """Prepares images with the programs and templates of `home`. `say` is told each step."""
 
-    def __init__(self, home: Path, registry: str, say: Callable[[str], None] = lambda step: None) -> None:
+    def __init__(
+        self, home: Path, registry: str, say: Callable[[str], None] = lambda step: None, *, fresh: bool = False
+    ) -> None:
+        """`fresh`: what is kept of earlier builds is made anew, with the newest Debian packages."""
+        self._fresh = fresh
         self._home = home
         self._registry = registry.rstrip("/")
         self._staging = Path()
@@ -111,56 +137,58 @@ class Contents:
         """Python, vibeD with what it needs, and the agent."""
         lock = shipped("locks") / "vibed" / "runtime.txt"
         stage = Stage("vibed", python=lock, packages=locked_wheels(lock))
-        # base-files has the links that make /lib64 and /bin what programs expect
-        debian = (
-            "base-files",
-            "python3.13",
-            "python3-minimal",
-            "libc-bin",
-            "netbase",
-            "ca-certificates",
-            "media-types",
-            "tzdata",
-        )
-        job = await self._assembly("vibed", (*debian, "libstdc++6", "libgcc-s1"), (stage,))
-        versions = await job.assemble(1, None)
+        base = await self._base("vibed", (*_LIBRARIES, *_PYTHON), stage)
+        self._say("installing vibeD")
+        job = self._assembly("vibed", (), ())
+        with tarfile.open(base.tar) as tar:
+            await asyncio.to_thread(tar.extractall, job.root, filter="fully_trusted")
         python = python_of(job.root)
         assert python is not None, "the Debian packages bring Python"
         site = self._staging / "site"
         pip = ["install", "--no-deps", "--no-compile", "--no-build-isolation", "--target", str(site), str(CHECKOUT)]
         await self._tools.pip(pip, log=job.log, deadline_s=_STEP_DEADLINE_S)
+        packages = [*base.packages, *sbom.of_tree(site), self._agent_package()]
+        known = {path.name for path in (job.root / python.site).iterdir()}
         merge_site(site, job.root, python.site)
-        remove(job.root / "usr/local/bin")
-        await job.compile(python, python.site)
+        await job.compile(python, f"{python.site}/vibed")
+        normalise(job.root)
+        for path in (job.root / python.site).iterdir():
+            if path.name in known:
+                remove(path)
         agent = await self._tools.install("vibed-agent")
         programs = {"usr/bin/vibed": File(_ENTRY.encode(), 0o755), "usr/bin/vibed-agent": File(agent, 0o755)}
-        own = Layer(files={**programs, **_files(_IDENTITIES)}, directories=_PLACES)
-        normalise(job.root)
-        packages = [*sbom.of_debian(versions), *sbom.of_tree(job.root), self._agent_package()]
-        return self._prepared("vibed", [Layer(job.root), own], packages, ["/usr/bin/vibed"])
+        own = Layer(
+            root=job.root / python.site,
+            at=python.site,
+            files={**programs, **_files(_IDENTITIES)},
+            directories=_PLACES,
+        )
+        return self._prepared("vibed", [Layer(packed=base.tar), own], packages, ["/usr/bin/vibed"])
 
     async def _proxy(self) -> Prepared:
         """Caddy, certificates of authorities, and nothing else."""
         caddy = await self._tools.install(self._caddy)
-        job = await self._assembly("caddy", ("ca-certificates", "media-types", "tzdata"), ())
-        versions = await job.assemble(1, None)
-        certificates = (job.root / "etc/ssl/certs/ca-certificates.crt").read_bytes()
+        base = await self._base("libraries", _LIBRARIES)
+        with tarfile.open(base.tar) as tar:
+            member = tar.extractfile(_CERTIFICATES)
+            assert member is not None, "ca-certificates brings its bundle"
+            certificates = member.read()
         own = Layer(
             files={
                 "usr/bin/caddy": File(caddy, 0o755),
-                "etc/ssl/certs/ca-certificates.crt": File(certificates),
-                "etc/mime.types": File(job.root / "etc/mime.types"),
+                _CERTIFICATES: File(certificates),
                 **_files(_IDENTITIES),
             },
             directories={**_PLACES, "var/lib/caddy": 0o755},
         )
-        known = {name: version for name, version in versions.items() if name in ("ca-certificates", "media-types")}
-        packages = [*sbom.of_debian(known), sbom.Package("generic", "caddy", self._tools.version(self._caddy))]
+        packages = [one for one in base.packages if one.name == "ca-certificates"]
+        packages.append(sbom.Package("generic", "caddy", self._tools.version(self._caddy)))
         return self._prepared("vibed-caddy", [own], packages, ["/usr/bin/caddy"], ports=(8080, 8443))
 
     @property
     def _caddy(self) -> str:
-        return "caddy"
+        """With DNS providers, for certificates of wildcards."""
+        return "caddy-dns"
 
     # templates
 
@@ -191,16 +219,11 @@ class Contents:
     async def _worker(self, template: Template) -> Prepared:
         """workerd, the C library that it needs, and the agent."""
         agent, workerd = await self._tools.install("vibed-agent"), await self._tools.install("workerd")
-        job = await self._assembly(
-            "workerd", ("base-files", "libc6", "libgcc-s1", "libstdc++6", "ca-certificates", "tzdata"), ()
-        )
-        versions = await job.assemble(1, None)
-        normalise(job.root)
+        base = await self._base("libraries", _LIBRARIES)
         program = Layer(files={"usr/bin/workerd": File(workerd, 0o755)})
-        packages = [*sbom.of_debian(versions), sbom.Package("npm", "workerd", self._tools.version("workerd"))]
-        return self._sandbox(
-            template, [Layer(job.root), program, self._bare(agent)], [*packages, self._agent_package()]
-        )
+        own = sbom.Package("npm", "workerd", self._tools.version("workerd"))
+        packages = [*base.packages, own, self._agent_package()]
+        return self._sandbox(template, [Layer(packed=base.tar), program, self._bare(agent)], packages)
 
     def _bare(self, agent: Path) -> Layer:
         identities = {
@@ -253,9 +276,33 @@ class Contents:
         )
         return Prepared(image, document)
 
-    async def _assembly(self, name: str, debian: tuple[str, ...], stages: tuple[Stage, ...]) -> Assembly:
+    async def _base(self, name: str, debian: tuple[str, ...], *stages: Stage) -> _Base:
+        """A layer of Debian packages and what is installed by hash, which is kept: it seldom changes."""
+        said = json.dumps([_SUITE, debian, BUILDER_VERSIONS["python"], _BASE_VERSION])
+        digest = hashlib.sha256(said.encode())
+        for stage in stages:
+            assert stage.python is not None
+            digest.update(stage.python.read_bytes())
+        kept = self._home / "images" / "bases" / f"{name}-{digest.hexdigest()[:16]}.tar"
+        record = kept.with_suffix(".json")
+        if self._fresh or not record.exists():
+            await debian_packages.ensure(self._home, self._log(name))
+            job = self._assembly(f"base-{name}", debian, stages)
+            versions = await job.assemble(1, None)
+            remove(job.root / "usr/local/bin")
+            normalise(job.root)
+            packages = [*sbom.of_debian(versions), *sbom.of_tree(job.root)]
+            self._say("packing it")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            packed = await asyncio.to_thread(pack, Layer(root=job.root), self._staging / "base.tar")
+            remove(job.root)
+            record.unlink(missing_ok=True)
+            shutil.move(packed, kept)
+            record.write_text(json.dumps([[one.kind, one.name, one.version] for one in packages]))
+        return _Base(kept, [sbom.Package(*one) for one in json.loads(record.read_text())])
+
+    def _assembly(self, name: str, debian: tuple[str, ...], stages: tuple[Stage, ...]) -> Assembly:
         """The builder of templates' roots, for one that is no template."""
-        await debian_packages.ensure(self._home, self._log(name))
         definition = Template(
             name=name,
             lane="general",
