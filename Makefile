@@ -33,7 +33,7 @@ test-cluster: ## Build Kubernetes and a real node, and pass the tests on them (a
 
 cluster: ## A development cluster with a real node, vibeD installed by its chart (as root); stays until ^C
 	@python=$$($(PYTHON) deploy/bootstrap.py dev) && export PYTHONPATH=$(CURDIR)/src && \
-	for what in tools cluster-node; do "$$python" -m tests.prepare $$what || exit; done && \
+	for what in tools cluster-node images; do "$$python" -m tests.prepare $$what || exit; done && \
 	exec "$$python" -m tests.cluster up "$${TMPDIR:-/tmp}/vibed-cluster"
 
 images: ## Container images of vibeD and its templates, without a daemon, into dist/images

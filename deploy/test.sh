@@ -38,6 +38,7 @@ fi
 if [ "${1:-}" = cluster ]; then
     wait "$building"
     trap - EXIT
+    "$python" -m tests.prepare images
     exec "$python" -m pytest tests/cluster
 fi
 go=$("$python" -m tests.prepare go)
@@ -63,6 +64,7 @@ step templates
 step cluster
 wait "$building"
 trap - EXIT
+[ "$stack" = cluster ] || "$python" -m tests.prepare images
 step pytest
 # Most tests wait for programs. Two files at a time: more would fight for the two cores that a test may have to itself.
 marks=()

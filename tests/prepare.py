@@ -10,6 +10,7 @@
     s3          an S3 server (tests/contract)
     cluster     the same, and a Kubernetes control plane with fake nodes (tests/cluster)
     cluster-node  what a real node needs besides: its programs, and Debian packages
+    images      vibeD's container images, for a real node; after tools and templates
 
 VIBED_TEST_HOME is a cache: tests bring up vibeDs with homes of their own that take tools and templates from it.
 """
@@ -183,6 +184,13 @@ async def cluster_node() -> int:
     return status
 
 
+def images() -> int:
+    from tests.cluster import development
+
+    development.images(development.IMAGES)
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     what = arguments[0] if arguments else ""
     home().mkdir(parents=True, exist_ok=True)
@@ -190,6 +198,8 @@ def main(arguments: list[str]) -> int:
         return system()
     if what == "client":
         return client()
+    if what == "images":
+        return images()
     makes: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {"tools": tools, "go": go, "templates": templates}
     work = (makes | {"s3": s3, "acme": acme, "cluster": cluster, "cluster-node": cluster_node}).get(what)
     if work is None:

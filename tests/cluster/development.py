@@ -25,6 +25,7 @@ from tests.cluster.small_images import small_images
 from tests.prepare import home
 
 TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24")
+IMAGES = ("vibed", "vibed-caddy", *TEMPLATES)
 RELEASE, APPS = "vibed", "vibed-apps"
 """The namespaces, of the release and of the apps."""
 LISTEN, API_LISTEN = "127.0.0.1:18080", "127.0.0.1:16443"
@@ -166,10 +167,10 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         say("building images (minutes the first time: the templates)")
-        images(("vibed", "vibed-caddy", *TEMPLATES))
+        images(IMAGES)
         made.start()
         say(f"Kubernetes {binaries.kubernetes_version()} with a real node, in a box")
-        made.import_images(("vibed", "vibed-caddy", *TEMPLATES))
+        made.import_images(IMAGES)
         say("images imported")
         made.install()
         outside = made.forward()
