@@ -38,8 +38,6 @@ class File:
 class Layer:
     """One layer: a directory and its place in the image, and files beside it. Everything belongs to root."""
 
-    packed: Path | None = None
-    """What `pack` made earlier; then there is nothing else."""
     root: Path | None = None
     at: str = ""
     """Below this directory of the image; empty: the directory is the image's root."""
@@ -49,6 +47,8 @@ class Layer:
     """The same for directories -> mode."""
     links: Mapping[str, str] = field(default_factory=dict)
     """The same for symbolic links -> where they lead."""
+    packed: Path | None = None
+    """What `pack` made of a layer earlier; then there is nothing else."""
 
 
 @dataclass(frozen=True)
