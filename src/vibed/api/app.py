@@ -29,6 +29,7 @@ from vibed.api.intake import Decide, Intake
 from vibed.api.keyuse import KeyUse
 from vibed.api.logs import LocalLogs, Logs
 from vibed.api.measures import Measures
+from vibed.api.moving import Moving
 from vibed.api.naming import Naming
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
@@ -43,7 +44,7 @@ from vibed.sources.limits import ArchiveLimits
 from vibed.sources.store import SourceStore
 from vibed.tracing import NoTracer, Tracer
 
-_STREAMING = re.compile(r"/v1/deploy|/v1/apps/[^/]+/redeploy|/v1/layers|/mcp")
+_STREAMING = re.compile(r"/v1/import|/v1/deploy|/v1/apps/[^/]+/redeploy|/v1/layers|/mcp")
 """Paths to which more is posted than JSON of a bounded size."""
 
 
@@ -106,6 +107,7 @@ def create_app(
         housekeeping=housekeeping,
         asking=Asking(config, layout.front_socket),
         baking=Baking(intake, store, link, templates),
+        moving=Moving(store, intake, link),
         naming=Naming(config, store, apps, link),
     )
     surfaces = [make(ctx) for make in beside]

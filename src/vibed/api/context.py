@@ -15,6 +15,7 @@ from vibed.api.deployments import Deployments
 from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Caller, Keyring
 from vibed.api.measures import Measures
+from vibed.api.moving import Moving
 from vibed.api.naming import Naming
 from vibed.api.readiness import Readiness
 from vibed.api.sse import Stopping
@@ -43,6 +44,7 @@ class Context:
     housekeeping: Housekeeping
     asking: Asking
     baking: Baking
+    moving: Moving
     naming: Naming
 
 

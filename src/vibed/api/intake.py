@@ -106,6 +106,10 @@ class Intake:
         folder = runtime.site_folder
         return runtime if folder is None else replace(runtime, unpacked=unpacked_size(table, runtime.strip + folder))
 
+    async def look_at(self, path: Path) -> None:
+        """Read the archive's table. Raises `ArchiveError`."""
+        await asyncio.to_thread(read_table, path, self.limits)
+
     def check_room(self, runtime: Runtime) -> None:
         """Raises `StorageFull` where the disk has no room for a version that runs so, `StorageFailed`."""
         self._sources.check_room(runtime.unpacked)

@@ -307,6 +307,35 @@ class CreatedKey(Key):
     secret: str = Field(description="Shown this once")
 
 
+class MovedApp(Shape):
+    app_id: str
+    owner: str
+    version: int = Field(description="The one that should serve")
+    outcome: Literal["imported", "replaced", "skipped", "refused"]
+    code: str | None = Field(None, description="Why it was refused, as an error's code")
+    message: str | None = None
+
+
+class LeftOutApp(Shape):
+    app_id: str
+    code: str
+    message: str
+
+
+class MovedKeys(Shape):
+    imported: int
+    skipped: int = Field(description="Keys that were there already")
+
+
+class Import(Shape):
+    """What became of an import."""
+
+    apps: list[MovedApp]
+    keys: MovedKeys
+    left_out: list[LeftOutApp] = Field(description="What could not be read when the export was made")
+    complete: bool = Field(description="False: the archive is cut off; what was whole was imported")
+
+
 class Template(Shape):
     name: str
     lane: str

@@ -36,6 +36,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("templates", "vibed.cli.templates", "templates", "Show the runtimes and what is in them", "Apps"),
     Entry("layers", "vibed.cli.layers", "app", "Show what was installed for apps, or have it be made", "This machine"),
     Entry("keys", "vibed.cli.keys", "app", "Create, list and revoke API keys", "Access"),
+    Entry("export", "vibed.cli.moving", "export", "Write all apps, sources and keys to a file", "This machine"),
+    Entry("import", "vibed.cli.moving", "take_in", "Take in what another vibeD has exported", "This machine"),
     Entry("whoami", "vibed.cli.keys", "whoami", "Show whose key is used", "Access"),
     Entry("mcp", "vibed.cli.machine", "mcp", "Serve MCP on standard input and output, for AI agents", "Processes"),
     Entry("serve", "vibed.cli.machine", "serve", "Run the API (a part of `vibed up`)", "Processes"),

@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import IO, Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from vibed.client.settings import Settings, settings
 
 ANSWER_S = 60.0
 _ASKING_S = 5.0
+_SILENCE_S = 120.0
 _CHUNK = 256 * 1024
 _FIRST = 5_000
 """A proxy written in Go (Caddy) holds 4 KiB back: this makes it pass the request's head on, in one write."""
@@ -89,6 +91,31 @@ class Client:
             **(headers or {}),
         }
         return self._endpoint.call("POST", path, chunks(), sent_headers)
+
+    def download(self, path: str) -> AbstractContextManager[Iterator[bytes]]:
+        """What a GET answers, piece by piece."""
+        return self._endpoint.download(path, silence_s=_SILENCE_S)
+
+    def send(
+        self,
+        path: str,
+        content: IO[bytes],
+        size: int,
+        *,
+        query: Mapping[str, object] | None = None,
+        progress: Callable[[int], None] = lambda sent: None,
+    ) -> Answer:
+        """A POST of a file as it is."""
+
+        def chunks() -> Iterator[bytes]:
+            sent = 0
+            while chunk := content.read(_CHUNK):
+                yield chunk
+                sent += len(chunk)
+                progress(sent)
+
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(size)}
+        return self._endpoint.call("POST", path + _query(query), chunks(), headers)
 
     def source_limit(self) -> int | None:
         """How many bytes a source may have at most; None when that cannot be told.

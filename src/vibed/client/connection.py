@@ -22,6 +22,7 @@ from vibed.apps.errors import VibedError
 from vibed.client.settings import Settings
 
 CONNECT_S = 10.0
+_PIECE = 256 * 1024
 _LONG = 20_000_000
 """Bytes of a body that may well be refused for its length alone."""
 _REFUSAL_S = 0.3
@@ -96,6 +97,19 @@ class Endpoint:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def download(self, path: str, *, silence_s: float) -> Iterator[Iterator[bytes]]:
+        """A GET whose answer is taken piece by piece; each may be `silence_s` away from the one before."""
+        connection = self._connect()
+        try:
+            answer = self._send(connection, "GET", path, None, {})
+            if answer.status != 200:
+                raise _refused(answer.status, answer.read())
+            _set_timeout(connection, silence_s)
+            yield _pieces(answer, self._where.url)
+        finally:
+            connection.close()
+
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._address
         if self._secure:
@@ -133,6 +147,17 @@ class Endpoint:
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self._where.url} went away before it answered: {error}") from error
+
+
+def _pieces(answer: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
+    while True:
+        try:
+            piece = answer.read(_PIECE)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"what {url} sends broke off: {error}") from error
+        if not piece:
+            return
+        yield piece
 
 
 class Lines:

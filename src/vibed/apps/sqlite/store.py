@@ -13,6 +13,7 @@ from typing import Literal
 from vibed.apps.app import App, Event, Key, Phase, Status, Version
 from vibed.apps.domains import Domain
 from vibed.apps.errors import NotFound
+from vibed.apps.restoring import KeptKey, Restored
 from vibed.apps.sqlite import naming, rows, storage, writing
 from vibed.apps.sqlite.connections import Connections
 from vibed.apps.storage import Kept, by_app
@@ -264,3 +265,29 @@ class SqliteStore:
                 raise NotFound(f"there is no key {key_id!r}")
 
         await self._db.write(work, durable=True, frees=True)
+
+    async def restore(self, app: Restored) -> App:
+        return await self._db.write(lambda db: writing.restore(db, app), durable=True)
+
+    async def kept_keys(self) -> Sequence[KeptKey]:
+        return await self._db.read(
+            lambda db: [
+                KeptKey(rows.key(row), row[-1])
+                for row in db.execute(f"{rows.KEY.replace(' FROM', ', secret_sha256 FROM')} ORDER BY created_at")
+            ]
+        )
+
+    async def restore_key(self, kept: KeptKey) -> bool:
+        key = kept.key
+
+        def work(db: sqlite3.Connection) -> bool:
+            done = db.execute(
+                "INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    key.key_id, key.owner, int(key.admin), key.label, kept.secret_sha256, key.created_at,
+                    key.last_used_at,
+                ],
+            )  # fmt: skip
+            return done.rowcount == 1
+
+        return await self._db.write(work, durable=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 from vibed.apps.app import App, Status
 from vibed.apps.errors import AlreadyExists, Conflict, IdempotencyMismatch, NameTaken
+from vibed.apps.restoring import Restored
 from vibed.apps.sqlite import storage
 from vibed.apps.sqlite.rows import get, get_version, no_app, wanted
 from vibed.apps.storage import Kept
@@ -86,6 +87,40 @@ def deploy(
     )
     add_event(db, new.app_id, NewEvent("Normal", "Accepted", what, number))
     return Deployed(*wanted(db, new.app_id), created=row is None, replayed=False, dropped=dropped)
+
+
+def restore(db: sqlite3.Connection, app: Restored) -> App:
+    """As `Restoring.restore` says."""
+    row = db.execute("SELECT owner, deleted FROM apps WHERE app_id = ?", [app.app_id]).fetchone()
+    if row is not None:
+        owner, deleted = row
+        if owner != app.owner:
+            raise NameTaken(f"the name {app.app_id!r} is taken", hint="choose another name")
+        if deleted:
+            raise Conflict(f"{app.app_id!r} is being deleted", hint="try again in a few seconds", code="BeingDeleted")
+        raise AlreadyExists(f"there is an app {app.app_id!r} of {app.owner!r} already")
+    newest = app.versions[-1]
+    db.execute(
+        "INSERT INTO apps (app_id, owner, generation, version, created_at, last_deployed_at, phase, reason, message,"
+        " updated_at) VALUES (?, ?, 1, ?, ?, ?, 'Pending', 'Accepted', '', ?)",
+        [app.app_id, app.owner, newest.number, app.created_at, newest.created_at, time.time()],
+    )
+    db.executemany(
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                app.app_id, version.number, version.source_digest, version.source_size,
+                json.dumps(asdict(version.runtime)), json.dumps(dict(version.env)),
+                json.dumps(asdict(version.resources)), version.created_at, version.created_by,
+                version.rolled_back_from, version.phase.value, version.reason, version.message,
+                json.dumps(dict(version.timings)), int(version.source_kept),
+            )
+            for version in app.versions
+        ],
+    )  # fmt: skip
+    what = f"brought here from another vibeD, with {len(app.versions)} versions"
+    add_event(db, app.app_id, NewEvent("Normal", "Restored", what, newest.number))
+    return get(db, app.app_id)
 
 
 def replay(db: sqlite3.Connection, owner: str, idempotency: Idempotency) -> Deployed | None:
