@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.contract.app_stores import Place, SqlitePlace
+from tests.contract.app_stores import ClusterPlace, Place, SqlitePlace
 from tests.contract.test_app_store import RUNTIME, new, source
 from vibed.apps.app import Key, Phase, Resources, Version
 from vibed.apps.errors import AlreadyExists, Conflict, NameTaken
@@ -21,9 +21,12 @@ class Store(AppStore, Restoring, Protocol):
     """Both."""
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "cluster"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return SqlitePlace(tmp_path / "vibed.db")
+    if request.param == "sqlite":
+        return SqlitePlace(tmp_path / "vibed.db")
+    namespace = request.getfixturevalue("apps_namespace")
+    return ClusterPlace(namespace.cluster.config, namespace.name, cached=True)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from vibed.apps.app import Key
 from vibed.apps.errors import NotFound
+from vibed.apps.restoring import KeptKey
 from vibed.cluster import names
 from vibed.cluster.client import Client
-from vibed.cluster.errors import KubeNotFound
+from vibed.cluster.errors import KubeExists, KubeNotFound
 from vibed.cluster.kinds import SECRET, Object
 
 WRITTEN_EVERY_S = 600.0
@@ -37,21 +38,35 @@ class ApiKeys:
     async def create(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
         """Raises `KubeExists` for a secret that has one."""
         key = Key(f"key-{uuid.uuid4().hex[:12]}", owner, admin, label, time.time())
+        await self._create(key, secret_sha256)
+        return key
+
+    async def restore(self, kept: KeptKey) -> bool:
+        """Add a key as it was elsewhere; False when there is one of that id or that secret."""
+        if await self._secrets(kept.key.key_id):
+            return False
+        try:
+            await self._create(kept.key, kept.secret_sha256)
+        except KubeExists:
+            return False
+        return True
+
+    async def _create(self, key: Key, secret_sha256: str) -> None:
         said = {
             "secret_sha256": secret_sha256,
-            "owner": owner,
-            "admin": "true" if admin else "false",
-            "label": label,
+            "owner": key.owner,
+            "admin": "true" if key.admin else "false",
+            "label": key.label,
             "created_at": repr(key.created_at),
         }
+        used = {} if key.last_used_at is None else {"annotations": {_USED: repr(key.last_used_at)}}
         body: Object = {
-            "metadata": {"name": names.api_key(secret_sha256), "labels": {names.KEY: key.key_id}},
+            "metadata": {"name": names.api_key(secret_sha256), "labels": {names.KEY: key.key_id}, **used},
             "type": _TYPE,
             "immutable": True,
             "data": {name: base64.b64encode(value.encode()).decode() for name, value in said.items()},
         }
         await self._client.create(SECRET, body, namespace=self._namespace)
-        return key
 
     async def find(self, secret_sha256: str) -> Key | None:
         """The key with that secret's hash."""
@@ -68,6 +83,14 @@ class ApiKeys:
         found = await self._client.objects(SECRET, namespace=self._namespace, labels=names.KEY)
         keys = [self._read(secret) for secret in found.items if secret.get("type") == _TYPE]
         return sorted(keys, key=lambda key: key.created_at)
+
+    async def kept(self) -> Sequence[KeptKey]:
+        """The same, with what is kept of their secrets."""
+        found = await self._client.objects(SECRET, namespace=self._namespace, labels=names.KEY)
+        keys = [
+            KeptKey(self._read(one), _text(one, "secret_sha256")) for one in found.items if one.get("type") == _TYPE
+        ]
+        return sorted(keys, key=lambda kept: kept.key.created_at)
 
     async def used(self, used: Mapping[str, float]) -> None:
         """Remember; write what is new by enough."""

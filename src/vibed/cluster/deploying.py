@@ -170,9 +170,9 @@ class Deploying:
                 if app is not None and ledger is not None:
                     await self._complete(Kept(app, ledger))
                 placed = place(app, ledger, now, gone)
-                _check_size(placed)
+                check_size(placed)
                 try:
-                    done = await self._put(placed.body, new=app is None)
+                    done = await self.put(placed.body, new=app is None)
                 except (KubeExists, KubeConflict, KubeNotFound) as error:
                     if isinstance(error, KubeNotFound) and app is None:
                         raise  # the namespace, or the CRD
@@ -187,7 +187,8 @@ class Deploying:
                 await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.01 * 2**attempt)))
         raise Conflict(f"{app_id!r} is being changed by many at once", hint="try again")
 
-    async def _put(self, body: Object, *, new: bool) -> Object:
+    async def put(self, body: Object, *, new: bool) -> Object:
+        """Write a VibedApp whose size was checked. Raises `KubeExists`, `KubeConflict`."""
         call = self._apps.client.create if new else self._apps.client.replace
         done = await call(VIBED_APP, body, namespace=self._apps.namespace)
         self._apps.wrote(done)
@@ -196,7 +197,7 @@ class Deploying:
     async def _made(self, kept: Kept, line: Line, dropped: Sequence[str], *, created: bool) -> Deployed:
         version = await self._apps.version(kept, line.number)
         try:
-            await self._write_revision(kept, version, line)
+            await self.write_revision(kept, version, line)
         except KubeError as error:
             # The version is there and stays; the next one is not made before this is written.
             log.warning("a version's revision could not be written yet", app=kept.app_id, error=error.message)
@@ -216,9 +217,10 @@ class Deploying:
         except KubeNotFound:
             there = None
         if there is None or not _is_right(there, kept, line):
-            await self._write_revision(kept, version, line)
+            await self.write_revision(kept, version, line)
 
-    async def _write_revision(self, kept: Kept, version: Version, line: Line) -> None:
+    async def write_revision(self, kept: Kept, version: Version, line: Line) -> None:
+        """Have the revision of a version be there. Idempotent."""
         body = revisions.written(kept.object, version, line)
         where = {"namespace": self._apps.namespace}
         for _ in range(_TRIES):
@@ -281,15 +283,20 @@ class Deploying:
         return lock
 
 
+def check_owner(app: Object, app_id: str, owner: str) -> None:
+    """Raises `NameTaken` where the app is another's, `Conflict` where it is being deleted."""
+    if app["spec"]["owner"] != owner:
+        raise NameTaken(f"the name {app_id!r} is taken", hint="choose another name")
+    if is_deleted(app):
+        raise Conflict(f"{app_id!r} is being deleted", hint="try again in a few seconds", code="BeingDeleted")
+
+
 def _check(new: NewVersion, app: Object | None, ledger: Ledger | None, if_exists: str, expected: App | None) -> None:
     if expected is not None and (app is None or ledger is None or ledger.created_at != expected.created_at):
         raise no_app(new.app_id)
     if app is None:
         return
-    if app["spec"]["owner"] != new.owner:
-        raise NameTaken(f"the name {new.app_id!r} is taken", hint="choose another name")
-    if is_deleted(app):
-        raise Conflict(f"{new.app_id!r} is being deleted", hint="try again in a few seconds", code="BeingDeleted")
+    check_owner(app, new.app_id, new.owner)
     if if_exists == "fail":
         raise AlreadyExists(
             f"you already have an app {new.app_id!r}",
@@ -299,7 +306,7 @@ def _check(new: NewVersion, app: Object | None, ledger: Ledger | None, if_exists
         raise Conflict(f"{new.app_id!r} was changed by another deploy", hint="read it again, then retry")
 
 
-def _check_size(placed: Placed) -> None:
+def check_size(placed: Placed) -> None:
     """Raises `AppTooLarge` before anything is written."""
     body = placed.body
     fits(body, len(json.dumps(body)))

@@ -28,6 +28,7 @@ from typing import Any, Literal, TypeVar
 from vibed.apps.app import App, Event, Key, Phase, Runtime, Status, Version
 from vibed.apps.domains import Domain
 from vibed.apps.errors import Conflict, NotFound
+from vibed.apps.restoring import KeptKey, Restored
 from vibed.apps.standing import of_app
 from vibed.apps.storage import Kept as Taken
 from vibed.apps.storage import by_app
@@ -42,6 +43,7 @@ from vibed.cluster.domains import Domains
 from vibed.cluster.errors import KubeConflict, KubeNotFound
 from vibed.cluster.kinds import CONTROLLER_REVISION, LEASE, VIBED_APP
 from vibed.cluster.objects import AppObjects, Cache, Kept, decided
+from vibed.cluster.restoring import Restorer
 from vibed.cluster.room import Room, taken
 
 T = TypeVar("T")
@@ -277,6 +279,22 @@ class ClusterStore:
     async def verified_domains(self) -> Mapping[str, str]:
         with as_the_port_says():
             return await self._domains.all_verified()
+
+    async def restore(self, app: Restored) -> App:
+        """See `vibed.apps.restoring`; the newest `vibed.cluster.ledger.VERSIONS_KEPT` versions come."""
+
+        async def record(app_id: str, outcomes: Sequence[VersionOutcome]) -> None:
+            await self._record(app_id, None, outcomes, ())
+
+        return await self._finish(Restorer(self._apps, self._deploying, record).restore(app))
+
+    async def kept_keys(self) -> Sequence[KeptKey]:
+        with as_the_port_says():
+            return await self._keys.kept()
+
+    async def restore_key(self, kept: KeptKey) -> bool:
+        with as_the_port_says():
+            return await self._keys.restore(kept)
 
     async def create_key(self, owner: str, *, admin: bool, label: str, secret_sha256: str) -> Key:
         with as_the_port_says():
