@@ -37,7 +37,10 @@ CONTROLLER: tuple[Right, ...] = (
 )
 """`vibed controller`, as far as the store is concerned: claims, pods and the election have rules of their own."""
 
-ROUTER: tuple[Right, ...] = (Right("apps", "vibed.dev", "vibedapps", _READ, "routes"),)
+ROUTER: tuple[Right, ...] = (
+    Right("apps", "vibed.dev", "vibedapps", _READ, "routes"),
+    Right("apps", "apps", "controllerrevisions", ("get",), "an app whose spec is being edited by hand"),
+)
 """`vibed router`."""
 
 DEFINITIONS: tuple[Right, ...] = (
