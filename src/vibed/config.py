@@ -137,6 +137,10 @@ class Config:
     """Kubernetes: of the pod in which this process runs."""
     pod_ip: str = ""
     """Kubernetes: its address."""
+    api_host: str = ""
+    """Kubernetes: where routers find `vibed serve`; empty: its Service."""
+    router_host: str = ""
+    """Kubernetes: where `vibed serve` finds the way in; empty: its Service."""
     api_port: int = 8000
     """Kubernetes: where `vibed serve` answers."""
     wire_port: int = 7443

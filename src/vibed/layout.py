@@ -16,6 +16,7 @@ FIRST_UID = 100_000_000
 INSTANCES = 4_096
 _FIRST_SANDBOX = 1_024
 _TOLD = "VIBED_LAYOUT"
+_POD_RUNTIME = Path("/run/vibed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,13 @@ class Layout:
         run = os.environ.get("XDG_RUNTIME_DIR")
         parent = Path(run) if run and len(run) < 40 else _fallback(os.geteuid())
         return cls(home, parent / "vibed" / name[:8], Uids(os.geteuid(), rootless=True))
+
+    @classmethod
+    def in_pod(cls, home: Path) -> Layout:
+        """The layout inside a pod of a cluster, where every process of vibeD has its own."""
+        told = os.environ.get(_TOLD)
+        runtime = Path(told.rsplit(":", 1)[0]) if told else _POD_RUNTIME
+        return cls(home.absolute(), runtime, Uids(os.geteuid(), rootless=True))
 
     @property
     def above_runtime(self) -> tuple[Path, ...]:

@@ -74,12 +74,10 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def listening_at(port: int) -> Iterator[socket.socket]:
-    """A socket for a port of all addresses, IPv6 where there is any; for pods, whose addresses are their own."""
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    listener = socket.create_server(
-        ("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=family is socket.AF_INET6
-    )
+def listening_at(address: str, port: int) -> Iterator[socket.socket]:
+    """A socket for a port of the address of a pod."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
     try:
         listener.setblocking(False)
         yield listener

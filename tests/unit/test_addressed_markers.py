@@ -15,7 +15,7 @@ from vibed.router.addressed import AddressedMarkers
 def found(apps: Path, app_id: str) -> str | None:
     """What Caddy's `file` matcher takes: the first of a sorted glob; the run and the address of it."""
     names = sorted(path.name for path in (apps / app_id).glob("*_*"))
-    return names[0].partition("_")[2] if names else None
+    return names[0].split("_", 2)[2] if names else None
 
 
 @pytest.fixture
@@ -104,3 +104,26 @@ async def test_whoever_waits_for_a_run_is_told_once_it_or_a_later_one_is_led_to(
     markers.lead("todo", Route(3, 1, "[fd00::1]:8080"))
     assert await waiting
     assert markers.leads("todo") == Route(3, 1, "[fd00::1]:8080")
+
+
+async def test_an_apps_own_domain_leads_wherever_its_name_does_until_it_is_not_its_any_more(
+    apps: Path, markers: AddressedMarkers
+) -> None:
+    markers.name("todo", ["todo.example.com", "www.example.com", "../evil", "nodots"])
+    markers.lead("todo", Route(1, 1, "10.0.0.1:8080"))
+    assert found(apps, "todo.example.com") == found(apps, "todo") == "1_10.0.0.1:8080"
+    assert (apps / "todo.example.com.known").exists()
+    assert sorted(path.name for path in apps.iterdir() if path.name.endswith(".known")) == [
+        "todo.example.com.known",
+        "www.example.com.known",
+    ]
+    markers.name("todo", ["www.example.com"])
+    assert not (apps / "todo.example.com.known").exists()
+    assert found(apps, "todo.example.com") is None
+    again = AddressedMarkers(apps)
+    again.begin()
+    again.name("other", ["www.example.com"])
+    again.lead("other", Route(4, 1, "10.0.0.4:8080"))
+    assert found(apps, "www.example.com") == "4_10.0.0.4:8080"
+    again.name_only(frozenset({"todo"}))
+    assert not (apps / "www.example.com.known").exists()

@@ -1,6 +1,7 @@
 """Caddy's whole configuration, from the files beside this: one wildcard route, written once, never reloaded for an app.
 
-`Caddyfile` has what is the same everywhere, `Caddyfile.http` the sites of a vibeD that serves plain HTTP, and
+`Caddyfile` has what is the same everywhere, `Caddyfile.machine` how apps are reached on this machine, `Caddyfile.pods`
+how in pods of a cluster (`vibed.router.addressed`), `Caddyfile.http` the sites of a vibeD that serves plain HTTP, and
 `Caddyfile.https` those of one with certificates (docs/how-to/use-a-domain.md).
 
 A request for `<id>.<domain>` is for the app's site, if it has one, and otherwise for its socket (`vibed.router.markers`).
@@ -53,7 +54,9 @@ def caddyfile(config: Config, layout: Layout, credentials: Sequence[str] = ()) -
     of these names in `layout.acme`.
     """
     largest = 2 * config.max_source_mb * 1_000_000  # what is somewhat too large the API itself refuses, by its route
+    in_pods = config.substrate == "kubernetes"
     values = {
+        "HOW_APPS_ARE_REACHED": _read("Caddyfile.pods" if in_pods else "Caddyfile.machine").rstrip(),
         "SITES_OF_ALL": _read("Caddyfile.https" if config.https else "Caddyfile.http"),
         "HEAD": HEAD,
         "LARGEST": str(largest),
@@ -65,6 +68,7 @@ def caddyfile(config: Config, layout: Layout, credentials: Sequence[str] = ()) -
             retryable=True,
         ),
         "TOO_LARGE": _error("BodyTooLarge", f"the body has more than {largest} bytes", "send less"),
+        "MOVED": _error("AppMoved", "the app is just being moved", "try again", retryable=True),
         "UNREACHABLE": _error("AppUnreachable", "the connection to the app broke before it answered"),
         "UNKNOWN_HOST": _error(
             "UnknownHost",
@@ -75,7 +79,9 @@ def caddyfile(config: Config, layout: Layout, credentials: Sequence[str] = ()) -
         "ACTIVATOR": str(layout.activator_socket),
         "FALLBACK": str(layout.fallback_socket),
         "FRONT": str(layout.front_socket),
-        "SERVE": str(layout.serve_socket),
+        "API": f"{config.api_host or f'vibed.{config.namespace}.svc'}:{config.api_port}"
+        if in_pods
+        else f"unix/{layout.serve_socket}",
         "BIND": config.host.strip("[]"),
         "DOMAIN": config.domain,
         "PORT": str(config.port),

@@ -11,6 +11,7 @@ import asyncio
 from vibed import records
 from vibed.apps.app import Route
 from vibed.apps.errors import NotFound
+from vibed.cluster import domains, names
 from vibed.cluster.client import Client
 from vibed.cluster.informer import Informer
 from vibed.cluster.kinds import VIBED_APP, Object
@@ -37,6 +38,7 @@ class Following:
             # what an earlier process left and nobody leads to any more
             led = frozenset(app["metadata"]["name"] for app in self._apps.all() if _route(app) is not None)
             self._markers.keep_only(led)
+            self._markers.name_only(frozenset(app["metadata"]["name"] for app in self._apps.all()))
             self._complete = True
 
     def ready(self) -> str:
@@ -61,6 +63,8 @@ class Following:
         assert app is not None
         app_id = app["metadata"]["name"]
         route = _route(new) if new is not None else None
+        mine = domains.read(new) if new is not None else ()
+        self._markers.name(app_id, (domain.name for domain in mine if domain.verified_at is not None))
         if route is None:
             self._markers.drop(app_id)
             return
@@ -73,6 +77,9 @@ class Following:
 def _what_is_followed(app: Object) -> Object:
     metadata = app["metadata"]
     kept = {name: metadata[name] for name in ("name", "uid", "resourceVersion") if name in metadata}
+    own = (metadata.get("annotations") or {}).get(names.DOMAINS)
+    if own is not None:
+        kept["annotations"] = {names.DOMAINS: own}
     return {"metadata": kept, "status": {"route": (app.get("status") or {}).get("route")}}
 
 

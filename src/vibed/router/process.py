@@ -58,10 +58,10 @@ async def serve_names(config: Config, layout: Layout, client: Client, store: App
     async with AsyncExitStack() as stack:
         servers = [
             (server(activator), stack.enter_context(listening(layout.activator_socket))),
-            (server(Health(following.ready)), stack.enter_context(listening_at(config.health_port))),
+            (server(Health(following.ready)), stack.enter_context(listening_at(config.pod_ip, config.health_port))),
         ]
         certificates = mutual.server_side(config.wire_certificates)
-        wire = await serve_remote("", config.wire_port, certificates, following.answer)
+        wire = await serve_remote(config.pod_ip, config.wire_port, certificates, following.answer)
         stack.callback(wire.close)
         await _until_told(servers, following)
 
