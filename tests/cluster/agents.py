@@ -53,6 +53,8 @@ class Agents:
         pod = new or old
         assert pod is not None
         uid = pod["metadata"]["uid"]
+        if "vibed-agent" not in "".join(pod["spec"]["containers"][0].get("command") or ()):
+            return  # no sandbox
         if new is None or "deletionTimestamp" in pod["metadata"]:
             self.end(uid)
         elif not self._stopped and uid not in self._agents and pod.get("status", {}).get("podIP"):

@@ -41,7 +41,16 @@ class NotYet:
 class Placements:
     """Decides by configuration, templates and what the drivers' probes found."""
 
-    def __init__(self, config: Config, templates: Mapping[str, Template], drivers: Mapping[str, Driver]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        templates: Mapping[str, Template],
+        drivers: Mapping[str, Driver],
+        *,
+        only: str | None = None,
+    ) -> None:
+        """`only`: the driver of every template, whatever they say."""
+        self._only = only
         self._config = config
         self._templates = templates
         self._drivers = drivers
@@ -119,7 +128,7 @@ class Placements:
 
     def driver_of(self, template: Template) -> str:
         """The driver that makes this template's sandboxes."""
-        return template.driver or self._config.general_driver
+        return self._only or template.driver or self._config.general_driver
 
     def isolation(self, template: Template) -> Isolation | None:
         """The level that the driver's probe measured; None while it has not run or did not succeed."""

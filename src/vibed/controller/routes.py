@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -114,6 +114,9 @@ class RoutedNames:
         except OSError:
             return False
         return True
+
+    async def lead(self, domains: Mapping[str, str]) -> None:
+        """Nothing: routers see an app's domains where they see its route."""
 
     async def _write(self, app_id: str, route: Route | None) -> None:
         for attempt in range(_TRIES):

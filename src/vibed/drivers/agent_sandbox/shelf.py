@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from vibed.sandboxes.driver import Mount, SandboxLost
-from vibed.sources.store import SourceStore
+from vibed.sources.store import SUFFIX, SourceStore
 
 SIGNED_FOR_S = 600.0
 """How long an address is good: a pod tries for half of it."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Signed(Sent):
         self._store = store
 
     async def source(self, path: Path) -> Remote | None:
-        digest = path.name.partition(".")[0]
+        digest = path.name.removesuffix(SUFFIX)
+        if not _DIGEST.fullmatch(digest):
+            return None  # what a build made is not of the store
         size = (await asyncio.to_thread(path.stat)).st_size
         return Remote(await self._store.signed_url(digest, SIGNED_FOR_S), digest, size)

@@ -1,0 +1,263 @@
+"""The controller on Kubernetes: the same fleet of keepers as on one machine, among other neighbours.
+
+Of several replicas one leads (`vibed.controller.leading`); this is what it does while it does. It has no state: apps
+are in the API, sandboxes are claims there, and where names lead is in the apps' statuses. Who leads next finds all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from vibed import mutual, records, tracing
+from vibed.apps.app import App
+from vibed.apps.errors import NotFound, VibedError
+from vibed.apps.store import AppStore
+from vibed.cluster.client import Client
+from vibed.cluster.informer import Informer
+from vibed.cluster.kinds import POD, SANDBOX_WARM_POOL, Object
+from vibed.config import Config
+from vibed.controller.answers import Answers
+from vibed.controller.claims import ClusterPools
+from vibed.controller.fleet import Fleet
+from vibed.controller.leading import address, remote
+from vibed.controller.means import Means
+from vibed.controller.memory import Elsewhere
+from vibed.controller.metrics import Metrics
+from vibed.controller.placement import Placements
+from vibed.controller.routers import Routers
+from vibed.controller.routes import RoutedNames
+from vibed.layout import Layout
+from vibed.runtimes.templates import Template, load_templates
+from vibed.sandboxes.driver import Driver, Sandbox
+from vibed.sandboxes.pool import Figures, Key
+from vibed.sources.store import SourceStore
+from vibed.wire import Remote, serve_remote
+
+log = records.logger("vibed.controller")
+
+ROUTERS = "app.kubernetes.io/component=router"
+"""Label of the routers' pods."""
+_LOOK_EVERY_S = 10.0
+_PAGE = 500
+
+
+class PodsDriver(Driver, Protocol):
+    """The driver `agent-sandbox` (`vibed.drivers.agent_sandbox`), as far as the Driver port does not say it."""
+
+    async def ensure_pools(self, templates: Mapping[str, Template], sizes: Mapping[str, int]) -> None:
+        """Have the cluster keep a pool of each template. Raises `VibedError`."""
+        ...
+
+    async def run(self) -> None:
+        """Watch what it needs to watch until cancelled."""
+        ...
+
+    async def synced(self) -> None:
+        """Return once all that is there is known."""
+        ...
+
+
+class NoSites:
+    """On Kubernetes a site has a pod, as every app."""
+
+    def find(self, app_id: str, version: int, *, index: str = "", spa: bool = False) -> Sandbox | None:
+        return None
+
+    async def remove_app(self, app_id: str) -> None:
+        return
+
+
+class ClusterService:
+    """All parts of a controller that leads, put together once for each time that it does. `apps` is the informer of all
+    VibedApps, which `store` reads too; `driver`'s watches and `apps` are the caller's to run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        client: Client,
+        store: AppStore,
+        apps: Informer,
+        sources: SourceStore,
+        driver: PodsDriver,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._store = store
+        self._apps = apps
+        self._driver = driver
+        templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
+        wanted = config.templates or tuple(templates)
+        self._templates = {name: template for name, template in templates.items() if name in wanted}
+        self._placements = Placements(config, self._templates, {driver.name: driver}, only=driver.name)
+        self._metrics = Metrics()
+        self._tracer = tracing.from_environment()
+        self._pools = Informer(
+            client, SANDBOX_WARM_POOL, namespace=config.apps_namespace, on_change=lambda old, new: self._pool(new)
+        )
+        self._router_pods = Informer(client, POD, namespace=config.namespace, labels=ROUTERS)
+        self._routers = Routers(self._routers_here)
+        self._names = RoutedNames(store, self._routers.applied)
+        self._means = Means(
+            config=config,
+            layout=layout,
+            store=store,
+            pools=ClusterPools(driver, self._figures),
+            sites=NoSites(),
+            placements=self._placements,
+            names=self._names,
+            metrics=self._metrics,
+            tracer=self._tracer,
+            sources=sources,
+            memory=Elsewhere(),
+        )
+        self._fleet = Fleet(self._means)
+        self._answers = Answers(
+            self._means,
+            self._fleet,
+            templates=self._templates,
+            drivers={driver.name: driver},
+            packages=lambda template: self._templates[template].packages,
+            front=self._front,
+            count_sites=lambda: 0,
+            limitations=(),
+        )
+
+    async def lead(self) -> None:
+        """Work until cancelled; sandboxes and routes stay."""
+        ready = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._fleet.run(ready))
+                await ready.wait()
+                tasks.create_task(self._router_pods.run())
+                for informer in (self._apps, self._router_pods):
+                    await informer.synced()
+                await self._driver.synced()
+                self._names.learn(await self._all_apps())
+                await self._adopt()
+                certificates = mutual.server_side(self._config.wire_certificates)
+                wire = await serve_remote(
+                    self._config.pod_ip, self._config.wire_port, certificates, self._answers.answer
+                )
+                log.info("leads", answers=address(self._config.pod_ip, self._config.wire_port))
+                tasks.create_task(self._offer())
+                tasks.create_task(self._recover())
+                async with wire:
+                    await asyncio.Event().wait()
+        finally:
+            await self._routers.close()
+            await asyncio.to_thread(self._tracer.close)
+
+    def changed(self, old: Object | None, new: Object | None) -> None:
+        """An app was changed, by whoever it was; told while this leads."""
+        app = new or old
+        assert app is not None
+        metadata = app["metadata"]
+        if old is not None and new is not None and _asked_for(old) == _asked_for(new):
+            return  # a status: this controller's own word
+        with contextlib.suppress(NotFound, AssertionError):
+            self._fleet.wake(metadata["name"])
+
+    async def metrics(self) -> str:
+        """In Prometheus' text format."""
+        return str((await self._answers.answer("metrics", {}))["text"])
+
+    async def _all_apps(self) -> Sequence[App]:
+        found: list[App] = []
+        while True:
+            page, total = await self._store.list(limit=_PAGE, offset=len(found))
+            found += page
+            if not page or len(found) >= total:
+                return found
+
+    async def _adopt(self) -> None:
+        adopted = [sandbox for sandbox in await self._driver.adopt() if sandbox.claimed is not None]
+        self._fleet.adopt(adopted)
+        log.info("took over", serving=len(adopted))
+
+    async def _offer(self) -> None:
+        """Have the pools kept, and say which templates can be had."""
+        pause = 1.0
+        while True:
+            try:
+                sizes = {name: self._config.pools.get(name, t.pool.size) for name, t in self._templates.items()}
+                await self._driver.ensure_pools(self._templates, sizes)
+                break
+            except VibedError as error:
+                log.error("the pools could not be made; it is tried again", error=error.message)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 60.0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pools.run())
+            while True:
+                probe = await self._driver.probe()
+                self._placements.probed(self._driver.name, probe)
+                self._fleet.wake_waiting()
+                if probe.ok:
+                    log.info("sandboxes work", isolation=probe.isolation.value, detail=probe.detail)
+                    return
+                log.error("sandboxes do not work; it is tried again", detail=probe.detail)
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _pool(self, pool: Object | None) -> None:
+        """A pool has changed: its template can be had from the first sandbox that was ever ready in it."""
+        if pool is None:
+            return
+        name = pool["spec"]["sandboxTemplateRef"]["name"]
+        template = self._templates.get(name)
+        if template is None:
+            return
+        if not self._placements.is_ready(name):
+            self._placements.built(name, template.packages)
+            self._fleet.wake_waiting()
+
+    def _figures(self) -> Mapping[Key, Figures]:
+        found: dict[Key, Figures] = {}
+        for pool in self._pools.all():
+            name, status = pool["spec"]["sandboxTemplateRef"]["name"], pool.get("status") or {}
+            size, ready = pool["spec"].get("replicas", 0), status.get("readyReplicas", 0)
+            have = status.get("replicas", 0)
+            error = "" if ready or not size else "none of its sandboxes is ready"
+            found[self._driver.name, name] = Figures(size, ready, max(0, have - ready), 0, 0, error)
+        return found
+
+    def _routers_here(self) -> Sequence[Remote]:
+        found = []
+        for pod in self._router_pods.all():
+            status = pod.get("status") or {}
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+            if ready and status.get("podIP") and "deletionTimestamp" not in pod["metadata"]:
+                where = address(status["podIP"], self._config.wire_port)
+                found.append(remote(where, self._config.wire_certificates))
+        return found
+
+    async def _front(self) -> str:
+        here = len(self._routers_here())
+        if not here:
+            raise VibedError("no router is ready", code="NoRouter", retryable=True)
+        return f"{here} routers are ready"
+
+    async def _recover(self) -> None:
+        """Look at what an earlier controller did not finish, and at apps that lost their sandbox meanwhile."""
+        for app_id in self._names.leading():
+            with contextlib.suppress(NotFound):
+                self._fleet.wake(app_id)
+        while True:
+            try:
+                for app in await self._store.unsettled():
+                    with contextlib.suppress(NotFound):
+                        self._fleet.wake(app.app_id)
+            except Exception:
+                log.exception("apps could not be looked through; it is tried again")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _asked_for(app: Object) -> tuple[object, ...]:
+    metadata = app["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), annotations

@@ -1,0 +1,111 @@
+"""One of several controllers on Kubernetes: it stands for election, and leads while it is elected."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+from vibed import records
+from vibed.apps.errors import VibedError
+from vibed.apps.store import AppStore
+from vibed.cluster.client import Client
+from vibed.cluster.election import Election
+from vibed.cluster.informer import Informer
+from vibed.cluster.kinds import Object
+from vibed.config import Config
+from vibed.controller.leading import NAME, WIRE, address
+from vibed.controller.on_cluster import ClusterService, PodsDriver
+from vibed.health import Health
+from vibed.layout import Layout
+from vibed.serving import listening_at, run_all, server
+from vibed.sources.store import SourceStore
+
+log = records.logger("vibed.controller")
+
+
+class Replica:
+    """See the module's docstring. `apps` is the informer of all VibedApps, which `store` reads too, and which tells
+    `changed`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        client: Client,
+        store: AppStore,
+        apps: Informer,
+        sources: SourceStore,
+        driver: PodsDriver,
+    ) -> None:
+        self._config = config
+        self._layout = layout
+        self._client = client
+        self._apps = apps
+        self._store = store
+        self._sources = sources
+        self._driver = driver
+        self._leading: ClusterService | None = None
+        self._election = Election(
+            client,
+            NAME,
+            namespace=config.namespace,
+            identity=config.pod_name,
+            annotations={WIRE: address(config.pod_ip, config.wire_port)},
+        )
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT; the lead is then given back, so that another need not wait for its end."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._store.close)
+            probes = server(Health(self._ready, self._metrics))
+            listener = stack.enter_context(listening_at(self._config.pod_ip, self._config.health_port))
+            working = asyncio.ensure_future(self._work())
+
+            def stop() -> None:
+                working.cancel()
+
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop)
+            answering = asyncio.ensure_future(run_all([(probes, listener)], stop))
+            try:
+                await working
+            except asyncio.CancelledError:
+                log.info("the controller stops; apps go on")
+            finally:
+                probes.should_exit = True
+                await answering
+                await self._driver.close()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            # what is watched is watched by those who do not lead, too: they take over in a moment
+            tasks.create_task(self._apps.run())
+            tasks.create_task(self._driver.run())
+            await self._election.run(self._lead)
+            raise VibedError("it neither leads nor stands for election any more", code="Internal")
+
+    async def _lead(self) -> None:
+        service = ClusterService(
+            self._config, self._layout, self._client, self._store, self._apps, self._sources, self._driver
+        )
+        self._leading = service
+        try:
+            await service.lead()
+        finally:
+            self._leading = None
+
+    def changed(self, old: Object | None, new: Object | None) -> None:
+        """An app was changed, by whoever it was."""
+        if self._leading is not None:
+            self._leading.changed(old, new)
+
+    def _ready(self) -> str:
+        if self._election.leading or self._election.leader is not None:
+            return ""
+        return "nobody leads" if self._apps.trouble is None else self._apps.trouble.message
+
+    async def _metrics(self) -> str:
+        return "" if self._leading is None else await self._leading.metrics()

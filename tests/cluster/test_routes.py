@@ -1,0 +1,171 @@
+"""Where names lead on a cluster: written once in an app's status, followed by all routers, waited for by who writes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import Namespace
+from tests.contract.app_stores import ClusterPlace
+from tests.contract.test_app_store import new
+from vibed import mutual
+from vibed.apps.app import Phase, Route
+from vibed.apps.store import AppStore
+from vibed.cluster.client import Client
+from vibed.controller.routers import Routers
+from vibed.controller.routes import RoutedNames
+from vibed.router.addressed import AddressedMarkers
+from vibed.router.following import Following
+from vibed.sandboxes.driver import Endpoint
+from vibed.wire import Remote, serve_remote
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from certificates import authority, signed
+
+
+@dataclass
+class Router:
+    """One router as it is in a pod, without its Caddy."""
+
+    apps: Path
+    markers: AddressedMarkers
+    remote: Remote
+
+    def found(self, app_id: str) -> str | None:
+        """What Caddy finds: run and address."""
+        names = sorted(path.name for path in (self.apps / app_id).glob("*_*"))
+        return names[0].split("_", 2)[2] if names else None
+
+
+@dataclass
+class World:
+    store: AppStore
+    names: RoutedNames
+    routers: list[Router] = field(default_factory=list)
+
+
+@pytest.fixture
+async def world(apps_namespace: Namespace, tmp_path: Path) -> AsyncIterator[World]:
+    certificates = signed(authority(tmp_path / "ca"), tmp_path / "wire")
+    async with AsyncExitStack() as stack:
+        place = ClusterPlace(apps_namespace.cluster.config, apps_namespace.name, cached=False)
+        store = await stack.enter_async_context(place.opened())
+        routers: list[Router] = []
+        asking = Routers(lambda: [router.remote for router in routers])
+        stack.push_async_callback(asking.close)
+        for number in range(2):
+            client = Client.connect(kubeconfig=apps_namespace.cluster.config, namespace=apps_namespace.name)
+            stack.push_async_callback(client.close)
+            markers = AddressedMarkers(tmp_path / f"apps-{number}")
+            markers.begin()
+            following = Following(client, apps_namespace.name, markers)
+            task = asyncio.ensure_future(following.run())
+            stack.callback(task.cancel)
+            wire = await serve_remote("127.0.0.1", 0, mutual.server_side(certificates), following.answer)
+            stack.callback(wire.close)
+            port = wire.sockets[0].getsockname()[1]
+            remote = Remote("127.0.0.1", port, mutual.client_side(certificates), mutual.NAME)
+            routers.append(Router(tmp_path / f"apps-{number}", markers, remote))
+            async with asyncio.timeout(20):
+                while following.ready():
+                    await asyncio.sleep(0.02)
+        yield World(store, RoutedNames(store, asking.applied), routers)
+
+
+async def test_what_was_published_is_where_every_router_leads_when_the_publisher_goes_on(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    for run in range(1, 6):
+        await world.names.publish("todo", run, 1, Endpoint(address=f"10.0.0.{run}:20080"))
+        assert [router.found("todo") for router in world.routers] == [f"{run}_10.0.0.{run}:20080"] * 2
+    assert (await world.store.get("todo")).status.route == Route(5, 1, "10.0.0.5:20080")
+
+
+async def test_a_status_that_is_told_beside_it_neither_loses_the_route_nor_is_lost(world: World) -> None:
+    await world.store.deploy(new("todo"))
+
+    async def tell(number: int) -> None:
+        for _ in range(3):
+            app = await world.store.get("todo")
+            told = replace(app.status, restarts=number, route=world.names.route("todo"))
+            try:
+                await world.store.record("todo", told)
+                return
+            except Exception as error:
+                assert "Conflict" in type(error).__name__
+        raise AssertionError("it was never told")
+
+    await asyncio.gather(
+        world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080")), tell(7), return_exceptions=False
+    )
+    status = (await world.store.get("todo")).status
+    assert (status.route, status.restarts) == (Route(1, 1, "10.0.0.1:20080"), 7)
+
+
+async def test_a_run_that_is_retired_is_led_to_no_more_and_another_one_still_is(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    await world.names.publish("todo", 2, 1, Endpoint(address="10.0.0.2:20080"))
+    await world.names.retire("todo", 1)
+    assert world.routers[0].found("todo") == "2_10.0.0.2:20080"
+    await world.names.retire("todo", 2)
+    async with asyncio.timeout(20):
+        while any(router.found("todo") for router in world.routers):
+            await asyncio.sleep(0.02)
+    assert (await world.store.get("todo")).status.route is None
+
+
+async def test_a_deleted_app_leads_nowhere(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    await world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080"))
+    await world.store.request_delete("todo")
+    await world.names.clear("todo")
+    await world.store.purge("todo")
+    async with asyncio.timeout(20):
+        while any(router.found("todo") for router in world.routers):
+            await asyncio.sleep(0.02)
+    assert world.names.published("todo") == []
+
+
+async def test_a_router_that_does_not_answer_holds_up_a_switch_and_does_not_prevent_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vibed.controller.routers.WAIT_S", 0.2)
+    await world.store.deploy(new("todo"))
+    dead = world.routers[0].remote
+    world.routers.append(Router(Path("nowhere"), world.routers[0].markers, replace(dead, port=1)))
+    await world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080"))
+    assert [router.found("todo") for router in world.routers[:2]] == ["1_10.0.0.1:20080"] * 2
+
+
+async def test_the_next_controller_knows_where_names_lead(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    await world.store.deploy(new("other"))
+    await world.names.publish("todo", 3, 1, Endpoint(address="10.0.0.1:20080"))
+    following = RoutedNames(world.store, _nobody)
+    apps, _ = await world.store.list()
+    following.learn(apps)
+    assert list(following.leading()) == ["todo"]
+    assert [(one.run, one.endpoint.address) for one in following.published("todo")] == [(3, "10.0.0.1:20080")]
+    assert all(app.status.phase is Phase.PENDING for app in apps)
+
+
+async def test_an_address_where_nobody_listens_is_known_not_to_answer(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await world.names.publish("todo", 1, 1, Endpoint(address=f"127.0.0.1:{port}"))
+    (published,) = world.names.published("todo")
+    assert await world.names.answers(published)
+    server.close()
+    await server.wait_closed()
+    assert not await world.names.answers(published)
+
+
+async def _nobody(app_id: str, route: Route) -> None:
+    return
