@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match, Route
 
 from vibed import __version__
 from vibed.api import routes, schema
-from vibed.api.asking import Asking
+from vibed.api.asking import Asking, Door
 from vibed.api.baking import Baking
 from vibed.api.catalog import Catalog
 from vibed.api.context import Context
@@ -79,6 +79,7 @@ def create_app(
     decide: Decide,
     admin_digest: str | None,
     logs: Logs | None = None,
+    door: Door | None = None,
     stopping: Stopping | None = None,
     tracer: Tracer | None = None,
     beside: Sequence[Beside] = (),
@@ -105,7 +106,7 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(sources.incoming, store, link, stopping),
         housekeeping=housekeeping,
-        asking=Asking(config, layout.front_socket),
+        asking=Asking(config, door or layout.front_socket),
         baking=Baking(intake, store, link, templates),
         moving=Moving(store, intake, link),
         naming=Naming(config, store, apps, link),

@@ -40,6 +40,10 @@ _OURS = frozenset(
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
 
 
+Door = Path | tuple[str, int]
+"""Where Caddy takes requests for apps: its socket (`Layout.front_socket`), or host and port on a cluster."""
+
+
 class NoAnswer(VibedError):
     """An app did not answer a request in time, or broke it off."""
 
@@ -91,8 +95,7 @@ class Heard:
 class Asking:
     """Asks apps, a few at a time."""
 
-    def __init__(self, config: Config, door: Path) -> None:
-        """`door`: Caddy's socket for the apps (`Layout.front_socket`)."""
+    def __init__(self, config: Config, door: Door) -> None:
         self._config = config
         self._door = door
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -153,11 +156,14 @@ class _Answer(http.client.HTTPResponse):
 class _Connection(http.client.HTTPConnection):
     response_class = _Answer
 
-    def __init__(self, door: Path) -> None:
+    def __init__(self, door: Door) -> None:
         super().__init__("localhost", timeout=ANSWER_S)
         self._door = door
 
     def connect(self) -> None:
+        if isinstance(self._door, tuple):
+            self.sock = socket.create_connection(self._door, ANSWER_S)
+            return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(ANSWER_S)
         self.sock.connect(str(self._door))

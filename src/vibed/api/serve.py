@@ -10,9 +10,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from typing import Any
 
 from vibed import records, tracing
 from vibed.api.app import Beside, create_app
@@ -20,13 +21,15 @@ from vibed.api.background import in_background
 from vibed.api.classifying import decider, installable
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
+from vibed.api.logs import ControllersLogs
 from vibed.api.sse import Stopping
 from vibed.apps.sqlite.store import SqliteStore
+from vibed.apps.store import AppStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
 from vibed.runtimes.templates import load_templates
-from vibed.serving import Server, listening, run_all, server
+from vibed.serving import Server, listening, listening_at, run_all, server
 from vibed.sources.choice import source_store
 
 _THREADS = 32
@@ -73,6 +76,56 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
         ]
         await stack.enter_async_context(in_background(context.housekeeping.run(stopping, store.keep_reserve)))
         await _run(servers, stopping)
+
+
+async def serve_in_pod(
+    config: Config,
+    layout: Layout,
+    store: AppStore,
+    link: ControllerLink,
+    *,
+    alone: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]],
+    beside: Sequence[Beside] = (),
+) -> None:
+    """The same on Kubernetes, where there are several and each has a port. What is passed in is the caller's to close;
+    `alone` does something in one of them, for as long as it lives.
+    """
+    if not config.admin_key:
+        raise InvalidConfiguration("there is no admin key to check calls against", hint="VIBED_ADMIN_KEY has it")
+    stopping = Stopping()
+    async with AsyncExitStack() as stack:
+        tracer = tracing.from_environment()
+        stack.callback(tracer.close)
+        sources = source_store(config, layout)
+        sources.prepare()
+        templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
+        app = create_app(
+            config,
+            layout,
+            store,
+            sources,
+            link,
+            templates,
+            decide=decider(templates),
+            admin_digest=digest(config.admin_key),
+            logs=ControllersLogs(link),
+            door=(config.router_host or f"vibed-router.{config.namespace}.svc", config.port),
+            stopping=stopping,
+            tracer=tracer,
+            beside=beside,
+        )
+        context: Context = app.state.context
+        servers = [(server(app), stack.enter_context(listening_at(config.pod_ip, config.api_port)))]
+
+        async def keep_house() -> None:
+            await context.housekeeping.run(stopping, _nothing_is_reserved)
+
+        await stack.enter_async_context(in_background(alone(keep_house)))
+        await _run(servers, stopping)
+
+
+async def _nothing_is_reserved() -> bool:
+    return True
 
 
 def _admin_digest(config: Config, layout: Layout) -> str | None:

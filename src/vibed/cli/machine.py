@@ -68,11 +68,31 @@ def mcp() -> None:
 
 
 def serve() -> None:
-    """Run the API on its Unix socket; Caddy, which `vibed up` starts, is in front of it."""
+    """Run the API: on a Unix socket behind the Caddy that `vibed up` starts, or in a pod of a cluster."""
+    from vibed.config import load
+
+    if (config := load()).substrate == "kubernetes":
+        from vibed.cli import pods
+
+        pods.run(pods.serve, config)
+        return
     from vibed.api.serve import run
     from vibed.mcp.http import McpOverHttp
 
     run(beside=[McpOverHttp])
+
+
+def router(
+    prepare: Annotated[bool, typer.Option("--prepare", help="Write Caddy's configuration, and end")] = False,
+) -> None:
+    """Run a router, beside its Caddy in a pod of a cluster."""
+    from vibed.cli import pods
+    from vibed.config import load
+
+    if prepare:
+        pods.prepare_router(load())
+    else:
+        pods.run(pods.route, load())
 
 
 def controller() -> None:
@@ -80,6 +100,12 @@ def controller() -> None:
     import uvloop
 
     from vibed.config import load
+
+    if (found := load()).substrate == "kubernetes":
+        from vibed.cli import pods
+
+        pods.run(pods.control, found)
+        return
     from vibed.controller.service import run
     from vibed.layout import Layout
     from vibed.turns import take_quick_turns

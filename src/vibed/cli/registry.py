@@ -42,6 +42,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mcp", "vibed.cli.machine", "mcp", "Serve MCP on standard input and output, for AI agents", "Processes"),
     Entry("serve", "vibed.cli.machine", "serve", "Run the API (a part of `vibed up`)", "Processes"),
     Entry("controller", "vibed.cli.machine", "controller", "Run the controller (a part of `vibed up`)", "Processes"),
+    Entry("router", "vibed.cli.machine", "router", "Run a router (a part of the chart)", "Processes"),
     Entry("crds", "vibed.cli.crds", "app", "Bring vibeD's definitions into a cluster, or show them", "Kubernetes"),
     Entry("version", "vibed.cli.machine", "version", "Show vibeD's version", "Processes"),
 )

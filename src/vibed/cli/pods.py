@@ -1,0 +1,147 @@
+"""vibeD's processes on Kubernetes, put together: each is a container of the chart (deploy/helm/vibed)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+from vibed import __version__, records
+from vibed.cluster.client import Client
+from vibed.cluster.election import Election
+from vibed.cluster.informer import Informer
+from vibed.cluster.kinds import VIBED_APP, Object
+from vibed.cluster.store import ClusterStore
+from vibed.config import Config
+from vibed.controller.leading import finder
+from vibed.controller.link import ControllerLink
+from vibed.controller.replica import Replica
+from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
+from vibed.drivers.agent_sandbox.shelf import Signed
+from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.templates import PodSettings
+from vibed.layout import Layout
+from vibed.router.caddyfile import caddyfile
+from vibed.router.process import serve_names
+from vibed.sources.choice import source_store
+from vibed.sources.limits import ArchiveLimits
+
+
+def run(work: Callable[[Config], Awaitable[None]], config: Config) -> None:
+    """Run one of the processes below until it is told to end."""
+    import uvloop
+
+    from vibed.turns import take_quick_turns
+
+    take_quick_turns()
+    records.set_up(config.log_level)
+
+    async def main() -> None:
+        await work(config)
+
+    uvloop.run(main())
+
+
+async def control(config: Config) -> None:
+    """A controller."""
+    layout = Layout.in_pod(config.home)
+    async with AsyncExitStack() as stack:
+        client = Client.connect(namespace=config.apps_namespace)
+        stack.push_async_callback(client.close)
+        sources = source_store(config, layout)
+        replica: Replica | None = None
+
+        def changed(old: Object | None, new: Object | None) -> None:
+            if replica is not None:
+                replica.changed(old, new)
+
+        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
+
+        def owner_of(app_id: str) -> str | None:
+            app = apps.get(app_id)
+            return None if app is None else str(app["metadata"]["uid"])
+
+        driver = AgentSandboxDriver(
+            client,
+            Place(config.apps_namespace, owner_of, layout.run_log),
+            ClaimKeys.load(config.claim_key),
+            PodSettings(
+                config.image_repository,
+                config.image_tag or __version__,
+                image_pull_policy=config.image_pull_policy,
+                runtime_class=config.runtime_class,
+                **cast(Any, config.sandbox_pods),
+            ),
+            # who serves from files has them where no pod gets at them
+            shelf=Signed(sources) if config.source_store == "s3" else None,
+            limits=ArchiveLimits.of(config),
+        )
+        replica = Replica(config, layout, client, _store(config, client, apps), apps, sources, driver)
+        await replica.run()
+
+
+async def route(config: Config) -> None:
+    """A router, beside its Caddy."""
+    async with AsyncExitStack() as stack:
+        client = Client.connect(namespace=config.apps_namespace)
+        stack.push_async_callback(client.close)
+        link = ControllerLink(finder(client, config.namespace, config.wire_certificates))
+        stack.push_async_callback(link.close)
+        store = _store(config, client, None)
+        await serve_names(config, Layout.in_pod(config.home), client, store, link)
+
+
+def prepare_router(config: Config) -> None:
+    """What Caddy needs before it starts: its configuration, and the folders that it looks into."""
+    layout = Layout.in_pod(config.home)
+    for folder in (layout.apps, layout.runtime / "caddy", layout.activator_socket.parent, layout.front_socket.parent):
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    (layout.runtime / "caddy" / "Caddyfile").write_text(caddyfile(config, layout))
+
+
+async def serve(config: Config) -> None:
+    """The API."""
+    from vibed.api.serve import serve_in_pod
+    from vibed.mcp.http import McpOverHttp
+
+    async with AsyncExitStack() as stack:
+        client = Client.connect(namespace=config.apps_namespace)
+        stack.push_async_callback(client.close)
+        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace)
+        watching = asyncio.ensure_future(apps.run())
+        stack.push_async_callback(_ended, watching)
+        link = ControllerLink(finder(client, config.namespace, config.wire_certificates))
+        stack.push_async_callback(link.close)
+        await serve_in_pod(
+            config,
+            Layout.in_pod(config.home),
+            _store(config, client, apps),
+            link,
+            alone=_alone(client, config, "vibed-housekeeping"),
+            beside=[McpOverHttp],
+        )
+
+
+def _store(config: Config, client: Client, cache: Informer | None) -> ClusterStore:
+    return ClusterStore(
+        client, namespace=config.apps_namespace, own_namespace=config.namespace, url=config.app_url, cache=cache
+    )
+
+
+def _alone(
+    client: Client, config: Config, name: str
+) -> Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]]:
+    """What has something done in one of several processes, by a Lease of that name."""
+
+    async def alone(work: Callable[[], Awaitable[None]]) -> None:
+        await Election(client, name, namespace=config.namespace, identity=config.pod_name).run(work)
+
+    return alone
+
+
+async def _ended(watching: asyncio.Future[None]) -> None:
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching

@@ -1,0 +1,234 @@
+"""A whole vibeD on a cluster with fake nodes: its real processes, a real Caddy, a real S3 server, and in the place of
+containers real agents at the pods' addresses (`tests.cluster.agents`).
+
+What the chart would do is done here: the processes' environment, their keys, and the pods that say where routers are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.cluster.agents import agents
+from tests.cluster.cluster import Namespace
+from tests.cluster.ports import free_port
+from tests.contract.s3_server import REGION, S3Server
+from tests.e2e.client import Client
+from tests.prepare import home
+from tests.unit.certificates import authority, signed
+from vibed.cluster.client import Client as Kube
+from vibed.controller.on_cluster import ROUTERS
+from vibed.runtimes.tools import Tools
+
+ADMIN_KEY = "vibed_" + "k" * 43
+TEMPLATES = "static-nginx,python-313"
+START_S = 60.0
+STOP_S = 25.0
+
+
+@dataclass
+class Process:
+    """One of vibeD's processes, as its container would run it."""
+
+    name: str
+    argv: list[str]
+    env: Mapping[str, str]
+    log: Path
+    running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                self.argv, env=dict(self.env), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """With -9, as a node's death is."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """As the kubelet does."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.running is None:
+            return
+        self.running.send_signal(how)
+        try:
+            self.running.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.running.kill()
+            self.running.wait()
+        self.running = None
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+@dataclass
+class Installed:
+    """vibeD in a namespace, which has both its own things and the apps."""
+
+    namespace: Namespace
+    folder: Path
+    s3: S3Server
+    port: int
+    controllers: list[Process] = field(default_factory=list)
+    api: list[Process] = field(default_factory=list)
+    routers: list[Process] = field(default_factory=list)
+    caddies: list[Process] = field(default_factory=list)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.controllers, *self.api, *self.routers, *self.caddies]
+
+    @property
+    def client(self) -> Client:
+        """Of an admin, by the first router's Caddy."""
+        return Client(self.port, ADMIN_KEY)
+
+    def told(self) -> str:
+        """What its processes said last, for whoever looks at a failure."""
+        return "\n".join(f"--- {one.name}\n{one.said[-3000:]}" for one in self.processes)
+
+
+@asynccontextmanager
+async def installed(
+    namespace: Namespace, *, controllers: int = 1, pools: str = "static-nginx=1,python-313=2"
+) -> AsyncIterator[Installed]:
+    """vibeD, once it answers and its pools are offered."""
+    folder = Path(tempfile.mkdtemp(prefix="vc", dir="/tmp"))
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        s3 = stack.enter_context(S3Server(home()))
+        kube = Kube.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
+        stack.push_async_callback(kube.close)
+        await stack.enter_async_context(agents(kube, namespace.name))
+        made = Installed(namespace, folder, s3, free_port())
+        common = _common(namespace, folder, s3, pools)
+        api_port, wire_port = free_port(), free_port()
+        shared = {
+            **common,
+            "VIBED_API_PORT": str(api_port),
+            "VIBED_WIRE_PORT": str(wire_port),
+            "VIBED_LISTEN": f"127.0.0.1:{made.port}",
+        }
+        for number in range(controllers):
+            address = f"127.0.0.{number + 1}"
+            made.controllers.append(_process(f"controller-{number}", ["controller"], shared, folder, address))
+        made.api.append(_process("api-0", ["serve"], {**shared, "VIBED_ROUTER_HOST": "127.0.0.1"}, folder, "127.0.0.1"))
+        address = _pod_of_a_router(namespace, "router-0")
+        router = _process("router-0", ["router"], {**shared, "VIBED_API_HOST": "127.0.0.1"}, folder, address)
+        await asyncio.to_thread(
+            subprocess.run, [*router.argv, "--prepare"], env=router.env, check=True, capture_output=True
+        )
+        made.routers.append(router)
+        caddyfile = folder / "router-0" / "run" / "caddy" / "Caddyfile"
+        made.caddies.append(
+            Process(
+                "caddy-0",
+                [str(Tools(home()).path("caddy")), "run", "--config", str(caddyfile), "--adapter", "caddyfile"],
+                {"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+                folder / "caddy-0.log",
+            )
+        )
+        for process in made.processes:
+            stack.callback(process.stop)
+            process.start()
+        try:
+            await _until_it_works(made)
+            yield made
+        except BaseException:
+            sys.stderr.write(made.told())
+            raise
+
+
+def _common(namespace: Namespace, folder: Path, s3: S3Server, pools: str) -> dict[str, str]:
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(key)
+    (folder / "signing").write_text("ab" * 32)
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "KUBECONFIG": str(namespace.cluster.config),
+        "VIBED_SUBSTRATE": "kubernetes",
+        "VIBED_NAMESPACE": namespace.name,
+        "VIBED_APPS_NAMESPACE": namespace.name,
+        "VIBED_ADMIN_KEY": ADMIN_KEY,
+        "VIBED_WIRE_CERTIFICATES": str(signed(authority(folder / "ca"), folder / "wire")),
+        "VIBED_CLAIM_KEY": str(folder / "key.pem"),
+        "VIBED_SIGNING_KEY": str(folder / "signing"),
+        "VIBED_SOURCE_STORE": "s3",
+        "VIBED_S3_BUCKET": s3.bucket,
+        "VIBED_S3_ENDPOINT": s3.endpoint,
+        "VIBED_S3_REGION": REGION,
+        "VIBED_TEMPLATES": TEMPLATES,
+        "VIBED_POOLS": pools,
+        # agents that are processes of this machine share its kernel, and say so
+        "VIBED_LEAST_GENERAL": "process",
+        "VIBED_LEAST_FAST": "isolate",
+        **s3.environment,
+    }
+
+
+def _process(name: str, arguments: list[str], env: Mapping[str, str], folder: Path, address: str) -> Process:
+    own = folder / name
+    (own / "home").mkdir(parents=True)
+    told = {
+        "VIBED_HOME": str(own / "home"),
+        "VIBED_LAYOUT": f"{own / 'run'}:{os.getuid()}",
+        "VIBED_POD_NAME": name,
+        "VIBED_POD_IP": address,
+        "VIBED_HEALTH_PORT": str(free_port()),
+    }
+    return Process(name, [sys.executable, "-m", "vibed.cli.main", *arguments], {**env, **told}, folder / f"{name}.log")
+
+
+def _pod_of_a_router(namespace: Namespace, name: str) -> str:
+    """A pod that says where a router is; its address is this machine's, as those of all fake pods."""
+    label, _, value = ROUTERS.partition("=")
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {label: value}},
+        "spec": {"containers": [{"name": "router", "image": "vibed"}]},
+    }
+    namespace.apply(body)
+    namespace.wait(f"pod/{name}", "condition=Ready")
+    return str(namespace.get(f"pod/{name}")["status"]["podIP"])
+
+
+async def _until_it_works(vibed: Installed) -> None:
+    until = time.monotonic() + START_S
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        while True:
+            try:
+                answer = await client.get(
+                    f"http://127.0.0.1:{vibed.port}/v1/templates",
+                    headers={"Host": f"localhost:{vibed.port}", "Authorization": f"Bearer {ADMIN_KEY}"},
+                )
+                items = answer.json().get("items") or [] if answer.status_code == 200 else []
+                if items and all(item["available"] for item in items):
+                    return
+            except (httpx.HTTPError, ValueError):
+                pass
+            ended = [one.name for one in vibed.processes if one.running is None or one.running.poll() is not None]
+            if ended or time.monotonic() > until:
+                raise AssertionError(f"vibeD does not come up; ended: {ended}\n{vibed.told()}")
+            await asyncio.sleep(0.2)
