@@ -146,6 +146,7 @@ SANDBOX_CODES: Mapping[str, tuple[str, str, bool]] = {
         True,
     ),
     "AppNotFound": ("Of the router: no app has this name.", "visitor", False),
+    "AppMoved": ("Of the router on a cluster: the app's pod is just being replaced.", "vibeD", True),
     "UnknownHost": ("Of the router: nothing is served under this host name.", "visitor", False),
     "VibedUnavailable": ("Of the router: vibeD is restarting. Apps that run are not concerned.", "vibeD", True),
     "AppFailed": ("Of the router: the app cannot be brought up. Its owner sees why.", "app", False),

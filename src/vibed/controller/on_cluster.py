@@ -44,6 +44,14 @@ _LOOK_EVERY_S = 10.0
 _PAGE = 500
 
 
+class NoRouter(VibedError):
+    """Nobody is there who takes visitors' requests."""
+
+    code = "NoRouter"
+    status = 503
+    retryable = True
+
+
 class PodsDriver(Driver, Protocol):
     """The driver `agent-sandbox` (`vibed.drivers.agent_sandbox`), as far as the Driver port does not say it."""
 
@@ -239,7 +247,7 @@ class ClusterService:
     async def _front(self) -> str:
         here = len(self._routers_here())
         if not here:
-            raise VibedError("no router is ready", code="NoRouter", retryable=True)
+            raise NoRouter("no router is ready, so no visitor gets in", hint="kubectl get pods says why")
         return f"{here} routers are ready"
 
     async def _recover(self) -> None:
