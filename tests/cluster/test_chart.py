@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.cluster.cluster import Refused
 from tests.cluster.releases import CHART, Asked, Helm, HelmFailed, Release, Values, laid_over
 from vibed import __version__
+from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 
@@ -449,6 +450,24 @@ MAY: Mapping[str, Mapping[Asked, bool]] = {
 @pytest.mark.parametrize("account", MAY)
 def test_each_account_may_do_its_work_and_nothing_else(release: Release, account: str) -> None:
     assert release.may(account, list(MAY[account])) == MAY[account]
+
+
+@pytest.mark.parametrize(
+    ("account", "needed"),
+    [("vibed", rights.API), ("vibed-controller", rights.CONTROLLER), ("vibed-router", rights.ROUTER)],
+    ids=["vibed", "vibed-controller", "vibed-router"],
+)
+def test_each_account_has_what_the_store_needs(release: Release, account: str, needed: Sequence[rights.Right]) -> None:
+    asked: list[Asked] = []
+    for right in needed:
+        resource, _, subresource = right.resource.partition("/")
+        what = ".".join(filter(None, (resource, right.group))) + (f"/{subresource}" if subresource else "")
+        # a Lease is granted by its name, except to be made, which RBAC cannot hold to one
+        named = " vibed-store" if resource == "leases" else ""
+        where = "apps" if right.namespace == "apps" else "keys"
+        asked += [(verb, what if verb == "create" else what + named, where) for verb in right.verbs]
+    may = release.may(account, asked)
+    assert [what for what, allowed in may.items() if not allowed] == []
 
 
 def _replicas(release: Release, name: str) -> int:
