@@ -16,6 +16,8 @@ import pytest
 from tests.cluster.cluster import Cluster, Namespace
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.releases import Helm, Release
+from tests.contract.s3_server import REGION, S3Server
+from tests.prepare import home
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -99,6 +101,23 @@ def test_a_name_that_leads_nowhere_is_a_note(cluster: Cluster, namespace: Namesp
     told = found["names below apps.nowhere.invalid"]
     assert (status, told["ok"], told["needed"]) == (0, False, False)
     assert "*.apps.nowhere.invalid" in told["cure"]
+
+
+def test_the_bucket_is_written_to_and_read_and_one_that_is_not_there_is_missed(
+    cluster: Cluster, namespace: Namespace
+) -> None:
+    with S3Server(home()) as server:
+        settings = {
+            **server.environment,
+            "VIBED_SOURCE_STORE": "s3",
+            "VIBED_S3_ENDPOINT": server.endpoint,
+            "VIBED_S3_REGION": REGION,
+        }
+        status, found = doctor(cluster.config, namespace.name, **settings, VIBED_S3_BUCKET=server.bucket)
+        assert (status, found["source store"]["ok"]) == (0, True), found["source store"]
+        status, found = doctor(cluster.config, namespace.name, **settings, VIBED_S3_BUCKET="no-such-bucket")
+        assert (status, found["source store"]["ok"]) == (1, False)
+        assert "no-such-bucket" in found["source store"]["detail"]
 
 
 def test_an_agent_sandbox_whose_controller_is_silent_is_missed(

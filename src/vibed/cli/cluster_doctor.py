@@ -11,13 +11,15 @@ import asyncio
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from vibed.cli.doctor import Finding, show
+from vibed.cli.doctor import Finding, show, sources
 from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeError, KubeForbidden, KubeNotFound
 from vibed.cluster.kinds import (
@@ -36,6 +38,7 @@ from vibed.cluster.kinds import (
     Object,
 )
 from vibed.config import Config, load
+from vibed.layout import Layout
 
 OLDEST = (1, 30)
 """The oldest Kubernetes that the chart installs on (`kubeVersion` in Chart.yaml)."""
@@ -322,6 +325,14 @@ async def _name(domain: str) -> Finding:
     return Finding(title, True, f"lead to {', '.join(sorted({str(address[4][0]) for address in found}))}")
 
 
+def _bucket(config: Config) -> Finding:
+    """With a key for names that is nobody else's: before an installation there is none."""
+    with tempfile.TemporaryDirectory(prefix="vibed-doctor-") as folder:
+        layout = Layout.in_pod(Path(folder))
+        layout.signing_key.parent.mkdir(parents=True, exist_ok=True)
+        return sources(replace(config, substrate="machine"), layout)
+
+
 def _unseen(name: str, error: KubeForbidden) -> Finding:
     """What this account may not look at is no fault of the cluster's."""
     return Finding(name, False, f"could not be looked at: {error.message}", error.hint or "", needed=False)
@@ -338,6 +349,8 @@ def doctor(
     config = load(environ)
     wanted = _wanted(config, runtime_class, node_labels)
     findings = asyncio.run(_examined(wanted))
+    if config.source_store == "s3":
+        findings.append(_bucket(config))
     return show(findings, as_json=as_json, about={"namespace": wanted.namespace})
 
 

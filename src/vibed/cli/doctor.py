@@ -66,7 +66,7 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
     yield _disk(config)
     if layout.database.exists():
         yield _reserve(layout)
-    yield _sources(config, layout)
+    yield sources(config, layout)
     yield from _programs(root)
     tools = Tools(config.home)
     for name in NAMES:
@@ -152,7 +152,7 @@ def _disk(config: Config) -> Finding:
     return Finding("disk", free > 4096, f"{free} MB free at {place}", "free at least 4 GB, or set VIBED_HOME elsewhere")
 
 
-def _sources(config: Config, layout: Layout) -> Finding:
+def sources(config: Config, layout: Layout) -> Finding:
     """The source store; one that is elsewhere is tried out, with the credentials of whoever asks."""
     if config.source_store == "served":
         detail = f"served: files in {layout.sources}, for one machine and for development"
