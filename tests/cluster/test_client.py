@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,24 @@ async def client(cluster: Cluster, namespace: Namespace) -> AsyncIterator[Client
     one = Client.connect(kubeconfig=cluster.config, namespace=namespace.name)
     yield one
     await one.close()
+
+
+async def test_a_certificate_without_a_key_identifier_is_trusted_by_pythons_that_are_strict_unless_told(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = ssl.create_default_context
+
+    def of_python_3_13(*args: Any, **more: Any) -> ssl.SSLContext:
+        context = default(*args, **more)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", of_python_3_13)
+    client = Client.connect(kubeconfig=cluster.config)
+    try:
+        assert (await client.version())["gitVersion"].startswith("v1.")
+    finally:
+        await client.close()
 
 
 def config_map(name: str, **data: str) -> Object:

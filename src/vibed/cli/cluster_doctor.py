@@ -328,7 +328,7 @@ async def _name(domain: str) -> Finding:
 def _bucket(config: Config) -> Finding:
     """With a key for names that is nobody else's: before an installation there is none."""
     with tempfile.TemporaryDirectory(prefix="vibed-doctor-") as folder:
-        layout = Layout.in_pod(Path(folder))
+        layout = Layout.of(Path(folder))
         layout.signing_key.parent.mkdir(parents=True, exist_ok=True)
         return sources(replace(config, substrate="machine"), layout)
 
