@@ -68,8 +68,11 @@ class Authority:
 
     def _pair(self, name: str, subject: x509.Name, usage: x509.ObjectIdentifier, known: list[x509.GeneralName]) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
+        # Python from 3.13 on believes no certificate without it
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
             _builder(subject, self._name, key)
+            .add_extension(signer, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
@@ -104,4 +107,5 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + _VALID)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
