@@ -154,7 +154,7 @@ class Config:
     signing_key: Path = Path("/etc/vibed/keys/signing")
     """Kubernetes: the secret with which URLs are signed."""
     image_repository: str = "vibed"
-    """Kubernetes: where the images of templates are, without the name of the template."""
+    """Kubernetes: where the images of templates are, which are called `vibed-template-<name>`."""
     image_tag: str = ""
     """Kubernetes: their tag; empty: vibeD's version."""
     image_pull_policy: str = "IfNotPresent"

@@ -142,7 +142,7 @@ def test_a_template_and_its_pool_are_these_objects() -> None:
                     "containers": [
                         {
                             "name": "app",
-                            "image": "registry.example/vibed/python-313:1.2.3",
+                            "image": "registry.example/vibed/vibed-template-python-313:1.2.3",
                             "imagePullPolicy": "IfNotPresent",
                             "command": ["/usr/lib/vibed/vibed-agent", "pod"],
                             "workingDir": "/",

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 from vibed import __version__, records
+from vibed.cli.credentials import hand_to_caddy
 from vibed.cluster.client import Client
 from vibed.cluster.election import Election
 from vibed.cluster.informer import Informer
@@ -96,9 +97,11 @@ async def route(config: Config) -> None:
 def prepare_router(config: Config) -> None:
     """What Caddy needs before it starts: its configuration, and the folders that it looks into."""
     layout = Layout.in_pod(config.home)
-    for folder in (layout.apps, layout.runtime / "caddy", layout.activator_socket.parent, layout.front_socket.parent):
+    sockets = (layout.activator_socket.parent, layout.front_socket.parent)
+    for folder in (layout.apps, layout.acme, layout.runtime / "caddy", *sockets):
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    (layout.runtime / "caddy" / "Caddyfile").write_text(caddyfile(config, layout))
+    handed = hand_to_caddy(config, layout)
+    (layout.runtime / "caddy" / "Caddyfile").write_text(caddyfile(config, layout, handed.names))
 
 
 async def serve(config: Config) -> None:
@@ -125,9 +128,8 @@ async def serve(config: Config) -> None:
 
 
 def _store(config: Config, client: Client, cache: Informer | None) -> ClusterStore:
-    return ClusterStore(
-        client, namespace=config.apps_namespace, own_namespace=config.namespace, url=config.app_url, cache=cache
-    )
+    keys = config.keys_namespace or config.namespace
+    return ClusterStore(client, namespace=config.apps_namespace, own_namespace=keys, url=config.app_url, cache=cache)
 
 
 def _alone(

@@ -60,7 +60,7 @@ class PodSettings:
     """How the operator has set up what pods are made of."""
 
     image_repository: str
-    """Images are `<repository>/<template>:<tag>`."""
+    """Images are `<repository>/vibed-template-<template>:<tag>` (deploy/images)."""
     image_tag: str
     image_pull_policy: str = "IfNotPresent"
     runtime_class: str = ""
@@ -134,7 +134,7 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
         "containers": [
             {
                 "name": "app",
-                "image": f"{settings.image_repository}/{template.name}:{settings.image_tag}",
+                "image": f"{settings.image_repository}/vibed-template-{template.name}:{settings.image_tag}",
                 "imagePullPolicy": settings.image_pull_policy,
                 "command": [AGENT, "pod"],
                 "workingDir": "/",
