@@ -137,6 +137,9 @@ class Config:
     """Kubernetes: of the pod in which this process runs."""
     pod_ip: str = ""
     """Kubernetes: its address."""
+    source_hosts: tuple[str, ...] = ()
+    """Kubernetes: hosts from which the sources of VibedApps that are applied by hand are fetched
+    (`spec.source.tarballRef`); empty: none."""
     api_host: str = ""
     """Kubernetes: where routers find `vibed serve`; empty: its Service."""
     router_host: str = ""

@@ -5,14 +5,23 @@ API server, agent-sandbox, and real agents at the pods' addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from secrets import token_hex
+from typing import Any
 
+import httpx
 import pytest
+import pytest_asyncio
 
-from tests.cluster.cluster import Namespace
+from tests.cluster.cluster import Cluster, Refused
 from tests.cluster.installed import Installed, installed
+from tests.e2e.client import packed
+from tests.e2e.waiting import eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
 SERVER = """
 
@@ -22,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
         said = SAYS.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(said)))
@@ -40,10 +50,45 @@ def server(says: str) -> dict[str, str]:
     return {"app.py": f"SAYS = {says!r}\n{SERVER}"}
 
 
-@pytest.fixture
-async def vibed(apps_namespace: Namespace) -> AsyncIterator[Installed]:
-    async with installed(apps_namespace) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def vibed(vibed_cluster: Cluster) -> AsyncIterator[Installed]:
+    """One for all of these tests, with two controllers; each test has apps of its own."""
+    namespace = vibed_cluster.namespace(f"installed-{token_hex(3)}")
+    async with installed(namespace, controllers=2) as made:
         yield made
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:
+    """The agents' watch goes on beside what a client does."""
+    return await asyncio.to_thread(work)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def claims(vibed: Installed, app_id: str) -> list[Any]:
+    """The claims of an app that are to stay."""
+    found = vibed.namespace.get("sandboxclaims", "-l", f"vibed.dev/app={app_id}")["items"]
+    return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+
+def by_hand(name: str, digest: str, **spec: Any) -> dict[str, Any]:
+    """A VibedApp as somebody writes it."""
+    return {
+        "apiVersion": "vibed.dev/v1alpha1",
+        "kind": "VibedApp",
+        "metadata": {"name": name},
+        "spec": {
+            "owner": "alice",
+            "source": {"tarballRef": f"sha256:{digest}"},
+            "runtime": {"lane": "general"},
+            **spec,
+        },
+    }
 
 
 async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(vibed: Installed) -> None:
@@ -60,5 +105,169 @@ async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(v
         app = client.app("todo")
         assert (app["phase"], app["version"], app["isolation"]) == ("Ready", 2, "process")
         client.delete("todo")
+        eventually(lambda: client.visit("todo").status_code == 404, "its name leads nowhere", within_s=30)
+        eventually(lambda: not claims(vibed, "todo"), "its claims are gone", within_s=30)
 
-    await asyncio.to_thread(use)
+    await in_thread(use)
+
+
+async def test_a_version_that_fails_leaves_the_last_good_one_serving_and_says_why(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("sturdy", server("good"))
+        crash = "import sqlite3\nsqlite3.connect(':memory:').execute('select * from notes')\n"
+        failed = client.deploy("sturdy", {"app.py": crash + server("never")["app.py"]})
+        assert (failed.phase, failed.reason) == ("Failed", "StartFailed")
+        assert "no such table" in failed.message
+        assert client.visit("sturdy").text == "good"
+        assert client.app("sturdy")["serving_version"] == 1
+
+    await in_thread(use)
+
+
+async def test_under_load_a_redeploy_fails_no_request_and_leaves_none_to_the_old_version(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("busy", server("1"))
+        told, wrong, over = 1, [], threading.Event()
+
+        def visit() -> None:
+            mine = vibed.client
+            while not over.is_set():
+                least = told
+                answer = mine.visit("busy", method="POST", content=b"x" * 1000)
+                if answer.status_code != 200 or int(answer.text) < least:
+                    wrong.append((least, answer.status_code, answer.text[:200]))
+            mine.close()
+
+        visitors = [threading.Thread(target=visit) for _ in range(3)]
+        for visitor in visitors:
+            visitor.start()
+        try:
+            for version in range(2, 5):
+                client.deploy_ready("busy", server(str(version)))
+                told = version
+        finally:
+            time.sleep(1)
+            over.set()
+            for visitor in visitors:
+                visitor.join()
+        assert not wrong
+
+    await in_thread(use)
+
+
+async def test_a_pod_that_is_deleted_comes_back_with_its_source_without_being_asked_for(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("healed", server("still here"))
+        (claim,) = claims(vibed, "healed")
+        pod = claim["status"]["sandbox"]["name"]
+        vibed.namespace.kubectl("delete", "pod", pod, "--wait=false")
+        eventually(
+            lambda: (
+                (found := claims(vibed, "healed"))
+                and all(c["metadata"]["uid"] != claim["metadata"]["uid"] for c in found)
+            ),
+            "it has another sandbox",
+            within_s=60,
+        )
+        eventually(lambda: client.visit("healed").text == "still here", "it answers", within_s=60)
+        eventually(lambda: len(claims(vibed, "healed")) == 1, "nothing is left of the first", within_s=30)
+
+    await in_thread(use)
+
+
+async def test_a_controller_that_is_killed_is_followed_by_another_and_apps_notice_nothing(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("lasting", server("on"))
+        uid = claims(vibed, "lasting")[0]["metadata"]["uid"]
+        lease = vibed.namespace.get("lease/vibed-controller")["spec"]["holderIdentity"]
+        leader = next(one for one in vibed.controllers if one.name == lease)
+        leader.kill()
+        assert client.visit("lasting").text == "on"
+        # taken in while nobody leads, and begun by who leads next
+        client.deploy_ready("meanwhile", server("new"), settle_s=120)
+        assert client.visit("meanwhile").text == "new"
+        assert client.visit("lasting").text == "on"
+        assert [one["metadata"]["uid"] for one in claims(vibed, "lasting")] == [uid], (
+            "it was neither lost nor claimed anew"
+        )
+        client.deploy_ready("lasting", server("on and on"))
+        assert client.visit("lasting").text == "on and on"
+        leader.start()
+
+    await in_thread(use)
+
+
+async def test_a_router_that_starts_anew_leads_where_the_last_one_did(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("found", server("1"))
+        (router,) = vibed.routers
+        router.kill()
+        assert client.visit("found").text == "1", "Caddy needs nobody for what it knows"
+        router.start()
+        # until then its pod is not ready, and no visitor is sent to it
+        ready = f"http://{router.env['VIBED_POD_IP']}:{router.env['VIBED_HEALTH_PORT']}/readyz"
+        eventually(lambda: _is_ready(ready), "the router follows", within_s=30)
+        client.deploy_ready("found", server("2"))
+        assert client.visit("found").text == "2"
+
+    await in_thread(use)
+
+
+async def test_what_is_applied_by_hand_is_a_deploy_like_any_other(vibed: Installed) -> None:
+    def use() -> None:
+        client, source = vibed.client, packed(server("by hand"))
+        digest = hashlib.sha256(source).hexdigest()
+        client.deploy_ready("sender", source)  # which has it in the source store
+        vibed.namespace.apply(by_hand("manual", digest))
+        vibed.namespace.wait("vapp/manual", "condition=Ready", deadline_s=60)
+        assert client.visit("manual").text == "by hand"
+        assert (client.app("manual")["owner"], client.app("manual")["version"]) == ("alice", 1)
+        changed = by_hand("manual", digest, runtime={"lane": "general", "env": [{"name": "COLOUR", "value": "red"}]})
+        vibed.namespace.apply(changed)
+        eventually(lambda: client.app("manual")["version"] == 2, "it is a version of its own", within_s=60)
+        vibed.namespace.wait("vapp/manual", "condition=Ready", deadline_s=60)
+        vibed.namespace.kubectl("delete", "vapp", "manual", "--timeout=60s", deadline_s=70)
+        assert not claims(vibed, "manual")
+        assert client.visit("manual").status_code == 404
+
+    await in_thread(use)
+
+
+async def test_what_cannot_be_done_of_a_spec_is_said_in_its_status(vibed: Installed) -> None:
+    def use() -> None:
+        for name, spec, reason in (
+            ("absent", {}, "SourceMissing"),
+            ("elsewhere", {"source": {"tarballRef": "http://169.254.169.254/latest"}}, "SourceUnknown"),
+            ("remote", {"source": {"gitRef": "main", "tarballRef": f"sha256:{'0' * 64}"}}, "NotSupported"),
+        ):
+            vibed.namespace.apply(by_hand(name, "0" * 64, **spec))
+            found = eventually(
+                lambda name=name: next(
+                    (
+                        one
+                        for one in (vibed.namespace.get(f"vapp/{name}").get("status") or {}).get("conditions") or ()
+                        if one["type"] == "Ready"
+                    ),
+                    None,
+                ),
+                f"{name} has a condition",
+                within_s=60,
+            )
+            assert found is not None
+            assert (found["status"], found["reason"]) == ("False", reason), found
+            vibed.namespace.kubectl("delete", "vapp", name, "--timeout=60s", deadline_s=70)
+
+    await in_thread(use)
+
+
+async def test_a_spec_that_cannot_be_is_refused_by_the_api_server(vibed: Installed) -> None:
+    def use() -> None:
+        with pytest.raises(Refused):
+            vibed.namespace.apply(by_hand("Capital", "0" * 64))
+
+    await in_thread(use)

@@ -106,6 +106,7 @@ def create_app(
         stopping=stopping,
         readiness=Readiness(sources.incoming, store, link, stopping),
         housekeeping=housekeeping,
+        intake=intake,
         asking=Asking(config, door or layout.front_socket),
         baking=Baking(intake, store, link, templates),
         moving=Moving(store, intake, link),

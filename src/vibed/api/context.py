@@ -14,6 +14,7 @@ from vibed.api.controlling import Controller
 from vibed.api.deployments import Deployments
 from vibed.api.housekeeping import Housekeeping
 from vibed.api.identity import Caller, Keyring
+from vibed.api.intake import Intake
 from vibed.api.measures import Measures
 from vibed.api.moving import Moving
 from vibed.api.naming import Naming
@@ -42,6 +43,7 @@ class Context:
     stopping: Stopping
     readiness: Readiness
     housekeeping: Housekeeping
+    intake: Intake
     asking: Asking
     baking: Baking
     moving: Moving

@@ -18,13 +18,14 @@ from typing import Any
 from vibed import records, tracing
 from vibed.api.app import Beside, create_app
 from vibed.api.background import in_background
+from vibed.api.by_hand import ByHand
 from vibed.api.classifying import decider, installable
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
 from vibed.api.logs import ControllersLogs
 from vibed.api.sse import Stopping
 from vibed.apps.sqlite.store import SqliteStore
-from vibed.apps.store import AppStore
+from vibed.cluster.store import ClusterStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
@@ -81,14 +82,16 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
 async def serve_in_pod(
     config: Config,
     layout: Layout,
-    store: AppStore,
+    store: ClusterStore,
     link: ControllerLink,
     *,
+    on_change: Callable[[Callable[[], None]], None],
     alone: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]],
     beside: Sequence[Beside] = (),
 ) -> None:
     """The same on Kubernetes, where there are several and each has a port. What is passed in is the caller's to close;
-    `alone` does something in one of them, for as long as it lives.
+    `alone` does something in one of them, for as long as it lives; `on_change` calls what it is given when an app has
+    changed.
     """
     if not config.admin_key:
         raise InvalidConfiguration("there is no admin key to check calls against", hint="VIBED_ADMIN_KEY has it")
@@ -117,10 +120,16 @@ async def serve_in_pod(
         context: Context = app.state.context
         servers = [(server(app), stack.enter_context(listening_at(config.pod_ip, config.api_port)))]
 
-        async def keep_house() -> None:
-            await context.housekeeping.run(stopping, _nothing_is_reserved)
+        by_hand = ByHand(
+            store, context.intake, hosts=config.source_hosts, storage_limit=config.owner_storage_mb * 1_000_000
+        )
+        on_change(by_hand.wake)
 
-        await stack.enter_async_context(in_background(alone(keep_house)))
+        async def what_one_does() -> None:
+            async with in_background(by_hand.run()):
+                await context.housekeeping.run(stopping, _nothing_is_reserved)
+
+        await stack.enter_async_context(in_background(alone(what_one_does)))
         await _run(servers, stopping)
 
 

@@ -112,7 +112,13 @@ async def serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
         client = Client.connect(namespace=config.apps_namespace)
         stack.push_async_callback(client.close)
-        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace)
+        listeners: list[Callable[[], None]] = []
+
+        def changed(old: Object | None, new: Object | None) -> None:
+            for told in listeners:
+                told()
+
+        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
         watching = asyncio.ensure_future(apps.run())
         stack.push_async_callback(_ended, watching)
         link = ControllerLink(finder(client, config.namespace, config.wire_certificates))
@@ -122,6 +128,7 @@ async def serve(config: Config) -> None:
             Layout.in_pod(config.home),
             _store(config, client, apps),
             link,
+            on_change=listeners.append,
             alone=_alone(client, config, "vibed-housekeeping"),
             beside=[McpOverHttp],
         )
