@@ -59,11 +59,13 @@ class Development:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.box.start(small_images(self.folder))
         (self.folder / "s3" / BUCKET).mkdir(parents=True)
-        # in the box, since sandboxes fetch from it
+        # in the box's network, since sandboxes fetch from it; not in its mounts: it links files by its own /proc, and the
+        # box's is of other processes
         address = f"{node.ADDRESS}:{_S3_PORT}"
         keys = ("--access", self._s3_key["AWS_ACCESS_KEY_ID"], "--secret", self._s3_key["AWS_SECRET_ACCESS_KEY"])
         server = (str(self._s3_programs / "versitygw"), *keys, "--region", REGION, "--port", address)
-        self._processes.start("s3", self.box.command(*server, "posix", str(self.folder / "s3")))
+        there = ("nsenter", f"--net=/proc/{self.box.pid}/ns/net", "--")
+        self._processes.start("s3", [*there, *server, "posix", str(self.folder / "s3")])
 
     def import_images(self, names: Sequence[str]) -> None:
         """Build images (deploy/images) and give them to the node. Raises CalledProcessError, ClusterFailed."""

@@ -199,18 +199,23 @@ def test_what_faces_visitors_has_neither_a_token_nor_a_key(helm: Helm) -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
-def test_only_the_controller_holds_what_proves_it_to_sandboxes_and_only_the_api_the_keys(helm: Helm) -> None:
+def test_only_the_controller_holds_what_proves_it_to_sandboxes_and_only_the_api_the_admins_key(helm: Helm) -> None:
     holders: dict[str, set[str]] = {}
+    items: dict[str, list[str]] = {}
     for deployment in _all(helm.template(), "Deployment"):
         spec = deployment["spec"]["template"]["spec"]
         for volume in spec["volumes"]:
             if "secret" in volume:
                 holders.setdefault(volume["secret"]["secretName"], set()).add(deployment["metadata"]["name"])
+                if volume["secret"]["secretName"] == "vibed-keys":
+                    told = volume["secret"].get("items") or ()
+                    items[deployment["metadata"]["name"]] = [item["key"] for item in told]
     assert holders == {
         "vibed-wire": {"vibed", "vibed-controller", "vibed-router"},
         "vibed-claims": {"vibed-controller"},
-        "vibed-keys": {"vibed"},
+        "vibed-keys": {"vibed", "vibed-controller"},
     }
+    assert items["vibed-controller"] == ["signing"], "by which it finds sources in the bucket, and no more"
 
 
 def test_no_role_reaches_beyond_two_namespaces_but_for_the_hooks(helm: Helm) -> None:

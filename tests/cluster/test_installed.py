@@ -97,6 +97,7 @@ async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(v
         client.deploy_ready("pages", {"index.html": "<h1>hello</h1>", "about.html": "about"})
         assert client.visit("pages").text == "<h1>hello</h1>"
         assert client.visit("pages", "/about").text == "about"
+        client.delete("pages")  # these agents share a network, and what serves sites listens at one port
         client.deploy_ready("todo", server("one"))
         assert client.visit("todo").text == "one"
         assert "serving" in client.log_text("todo")
