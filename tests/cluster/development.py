@@ -59,8 +59,8 @@ class Development:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.box.start(small_images(self.folder))
         (self.folder / "s3" / BUCKET).mkdir(parents=True)
-        # in the box's network, since sandboxes fetch from it; not in its mounts: it links files by its own /proc, and the
-        # box's is of other processes
+        # in the box's network, since sandboxes fetch from it; not in its mounts: it links files by its own /proc, and
+        # the box's is of other processes
         address = f"{node.ADDRESS}:{_S3_PORT}"
         keys = ("--access", self._s3_key["AWS_ACCESS_KEY_ID"], "--secret", self._s3_key["AWS_SECRET_ACCESS_KEY"])
         server = (str(self._s3_programs / "versitygw"), *keys, "--region", REGION, "--port", address)

@@ -40,6 +40,8 @@ log = records.logger("vibed.controller")
 
 ROUTERS = "app.kubernetes.io/component=router"
 """Label of the routers' pods."""
+LEAST_POOL = 1
+"""How many sandboxes of a template are kept warm where neither it nor the operator says more."""
 _LOOK_EVERY_S = 10.0
 _PAGE = 500
 
@@ -193,7 +195,11 @@ class ClusterService:
         pause = 1.0
         while True:
             try:
-                sizes = {name: self._config.pools.get(name, t.pool.size) for name, t in self._templates.items()}
+                sizes = {
+                    # what needs nothing warm on one machine, a site, is a pod here
+                    name: self._config.pools.get(name, template.pool.size or LEAST_POOL)
+                    for name, template in self._templates.items()
+                }
                 await self._driver.ensure_pools(self._templates, sizes)
                 break
             except VibedError as error:
