@@ -144,6 +144,11 @@ class Config:
     """Kubernetes: where routers find `vibed serve`; empty: its Service."""
     router_host: str = ""
     """Kubernetes: where `vibed serve` finds the way in; empty: its Service."""
+    router_port: int = 80
+    """Kubernetes: the port there."""
+    source_urls: bool = True
+    """Kubernetes: whether sandboxes get sources from the bucket by signed URLs, where their policy lets them; otherwise
+    the controller sends them."""
     api_port: int = 8000
     """Kubernetes: where `vibed serve` answers."""
     wire_port: int = 7443

@@ -131,7 +131,15 @@ async def installed(
         for number in range(controllers):
             address = f"127.0.0.{number + 1}"
             made.controllers.append(_process(f"controller-{number}", ["controller"], shared, folder, address))
-        made.api.append(_process("api-0", ["serve"], {**shared, "VIBED_ROUTER_HOST": "127.0.0.1"}, folder, "127.0.0.1"))
+        made.api.append(
+            _process(
+                "api-0",
+                ["serve"],
+                {**shared, "VIBED_ROUTER_HOST": "127.0.0.1", "VIBED_ROUTER_PORT": str(made.port)},
+                folder,
+                "127.0.0.1",
+            )
+        )
         address = _pod_of_a_router(namespace, "router-0")
         router = _process("router-0", ["router"], {**shared, "VIBED_API_HOST": "127.0.0.1"}, folder, address)
         await asyncio.to_thread(

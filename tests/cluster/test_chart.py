@@ -201,21 +201,16 @@ def test_what_faces_visitors_has_neither_a_token_nor_a_key(helm: Helm) -> None:
 
 def test_only_the_controller_holds_what_proves_it_to_sandboxes_and_only_the_api_the_admins_key(helm: Helm) -> None:
     holders: dict[str, set[str]] = {}
-    items: dict[str, list[str]] = {}
     for deployment in _all(helm.template(), "Deployment"):
         spec = deployment["spec"]["template"]["spec"]
         for volume in spec["volumes"]:
             if "secret" in volume:
                 holders.setdefault(volume["secret"]["secretName"], set()).add(deployment["metadata"]["name"])
-                if volume["secret"]["secretName"] == "vibed-keys":
-                    told = volume["secret"].get("items") or ()
-                    items[deployment["metadata"]["name"]] = [item["key"] for item in told]
     assert holders == {
         "vibed-wire": {"vibed", "vibed-controller", "vibed-router"},
         "vibed-claims": {"vibed-controller"},
-        "vibed-keys": {"vibed", "vibed-controller"},
-    }
-    assert items["vibed-controller"] == ["signing"], "by which it finds sources in the bucket, and no more"
+        "vibed-sources": {"vibed", "vibed-controller"},
+    }, "the admin's key is in the API's environment alone"
 
 
 def test_no_role_reaches_beyond_two_namespaces_but_for_the_hooks(helm: Helm) -> None:
@@ -316,7 +311,7 @@ def test_the_secrets_are_what_they_are_for(release: Release) -> None:
     made = {
         name: {key: base64.b64decode(text) for key, text in data.items()} for name, data in release.secrets().items()
     }
-    assert made.keys() == {"vibed-wire", "vibed-claims", "vibed-keys"}
+    assert made.keys() == {"vibed-wire", "vibed-claims", "vibed-keys", "vibed-sources"}
     authority = x509.load_pem_x509_certificate(made["vibed-wire"]["ca.crt"])
     certificate = x509.load_pem_x509_certificate(made["vibed-wire"]["tls.crt"])
     certificate.verify_directly_issued_by(authority)
@@ -328,7 +323,7 @@ def test_the_secrets_are_what_they_are_for(release: Release) -> None:
     assert isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
     assert key.public_key() == certificate.public_key()
     assert isinstance(load_pem_private_key(made["vibed-claims"]["key.pem"], None), Ed25519PrivateKey)
-    assert len(bytes.fromhex(made["vibed-keys"]["signing"].decode())) == 32
+    assert len(bytes.fromhex(made["vibed-sources"]["signing"].decode())) == 32
     assert len(made["vibed-keys"]["admin"]) >= 40
 
 

@@ -87,7 +87,7 @@ class Platform:
 
     def cli(self, *arguments: str, cwd: Path) -> str:
         """What `vibed` prints."""
-        told = {"VIBED_URL": f"http://localhost:{self.port}", "VIBED_TOKEN": self.key, "HOME": str(cwd)}
+        told = {"VIBED_URL": f"http://localhost:{self.port}", "VIBED_TOKEN": self.key, "HOME": str(self.made.folder)}
         argv = [sys.executable, "-m", "vibed.cli.main", *arguments]
         env = {**os.environ, **told, "PYTHONPATH": str(REPOSITORY / "src")}
         done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=180)
@@ -179,7 +179,7 @@ def test_a_site_a_flask_and_an_express_app_are_deployed_by_the_cli_and_answer_by
         folder.mkdir()
         for path, text in files.items():
             (folder / path).write_text(text)
-        assert "is live" in platform.cli("deploy", ".", "--name", name, cwd=folder)
+        assert platform.cli("deploy", ".", "--name", name, cwd=folder).strip() == f"http://{name}.localhost:18080"
     client = platform.client
     assert client.visit("pages").text == "<h1>pages</h1>"
     assert "gvisor" in client.visit("flask").text

@@ -114,18 +114,23 @@ class ByHand:
             with contextlib.suppress(NotFound):
                 await self._store.refuse(spec.app_id, error.error_code, told, generation=spec.generation)
             log.info("an app that was applied by hand is refused", app=spec.app_id, reason=error.error_code)
+        except Exception:
+            # one that nobody thought of keeps no other waiting
+            log.exception("a spec cannot be decided upon", app=spec.app_id)
 
     async def _decided(self, spec: Undecided) -> tuple[Runtime, str, int]:
         override = Override(
             lane=spec.lane or None, template=spec.template or None, entrypoint=spec.entrypoint or None, port=spec.port
         )
-        named = _DIGEST.fullmatch(spec.digest) or _DIGEST.fullmatch(spec.tarball_ref)
+        named = _DIGEST.fullmatch(spec.tarball_ref) if spec.tarball_ref else _DIGEST.fullmatch(spec.digest)
         if named is not None:
+            _check_digest(spec, named[1])
             path = await self._intake.path(named[1])
             size = (await asyncio.to_thread(path.stat)).st_size
             return await self._intake.decide(path, override), named[1], size
         staged = await self._intake.receive(self._fetched(spec.tarball_ref), spec.owner)
         try:
+            _check_digest(spec, staged.digest)
             with self._intake.holding(staged.digest):
                 await self._intake.keep(staged, known=False)
                 return await self._intake.decide(staged.path, override), staged.digest, staged.size
@@ -156,8 +161,19 @@ class ByHand:
                     raise SourceUnknown(f"{where.hostname} answered {answer.status_code}", retryable=later)
                 async for chunk in answer.aiter_raw(_CHUNK):
                     yield chunk
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SourceUnknown(f"spec.source.tarballRef is no URL: {error}") from error
         except (httpx.HTTPError, TimeoutError) as error:
             raise SourceUnknown(f"{where.hostname} could not be read: {error}", retryable=True) from error
+
+
+def _check_digest(spec: Undecided, digest: str) -> None:
+    """Raises `SourceUnknown` where the spec says that its source is another one."""
+    if spec.digest and spec.digest.removeprefix("sha256:") != digest:
+        raise SourceUnknown(
+            f"spec.source.digest is {spec.digest[:80]}, and what tarballRef names has {digest}",
+            hint="leave one of them out, or have both say the same",
+        )
 
 
 def _check_supported(spec: Undecided) -> None:

@@ -112,7 +112,7 @@ async def serve_in_pod(
             decide=decider(templates),
             admin_digest=digest(config.admin_key),
             logs=ControllersLogs(link),
-            door=(config.router_host or f"vibed-router.{config.namespace}.svc", config.port),
+            door=(config.router_host or f"vibed-router.{config.namespace}.svc", config.router_port),
             stopping=stopping,
             tracer=tracer,
             beside=beside,

@@ -76,7 +76,7 @@ async def control(config: Config) -> None:
                 **cast(Any, config.sandbox_pods),
             ),
             # who serves from files has them where no pod gets at them
-            shelf=Signed(sources) if config.source_store == "s3" else None,
+            shelf=Signed(sources) if config.source_store == "s3" and config.source_urls else None,
             limits=ArchiveLimits.of(config),
         )
         replica = Replica(config, layout, client, _store(config, client, apps), apps, sources, driver)
@@ -115,6 +115,8 @@ async def serve(config: Config) -> None:
         listeners: list[Callable[[], None]] = []
 
         def changed(old: Object | None, new: Object | None) -> None:
+            if old is not None and new is not None and _generation(old) == _generation(new):
+                return  # a status
             for told in listeners:
                 told()
 
@@ -132,6 +134,10 @@ async def serve(config: Config) -> None:
             alone=_alone(client, config, "vibed-housekeeping"),
             beside=[McpOverHttp],
         )
+
+
+def _generation(app: Object) -> tuple[object, object]:
+    return app["metadata"]["uid"], app["metadata"].get("generation")
 
 
 def _store(config: Config, client: Client, cache: Informer | None) -> ClusterStore:

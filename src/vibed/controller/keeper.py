@@ -28,6 +28,10 @@ from vibed.sandboxes.driver import Sandbox
 log = records.logger("vibed.controller")
 
 
+CONFLICT_PAUSE_S = 0.02
+"""Two who write the same status must not do so without an end."""
+
+
 class Keeper:
     """See the module's docstring. `adopted`: sandboxes of the app that an earlier controller left."""
 
@@ -103,6 +107,7 @@ class Keeper:
                         self._means.tasks.spawn(destroy(sandbox))
                     break
                 except Conflict:
+                    await asyncio.sleep(CONFLICT_PAUSE_S)
                     continue
                 except Exception:
                     log.exception("looking at an app failed; it is tried again", app=self.app_id)

@@ -114,6 +114,8 @@ class ControllerLink:
             async with asyncio.timeout(timeout):
                 return await (await self._connected()).call(op, timeout=None, **arguments)
         except TimeoutError as error:
+            # its machine may be gone, and say nothing for a quarter of an hour
+            await self.close()
             raise Disconnected(f"the controller did not answer {op!r} in {timeout:g} s") from error
 
     async def _connected(self) -> Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -126,6 +127,7 @@ class ClusterService:
             memory=Elsewhere(),
         )
         self._fleet = Fleet(self._means)
+        self._adopted = False
         self._answers = Answers(
             self._means,
             self._fleet,
@@ -149,7 +151,10 @@ class ClusterService:
                     await informer.synced()
                 await self._driver.synced()
                 self._names.learn(await self._all_apps())
+                # what an earlier lead of this process' container has copied may be of apps that are others by now
+                await asyncio.to_thread(shutil.rmtree, self._means.layout.logs, ignore_errors=True)
                 await self._adopt()
+                self._adopted = True
                 certificates = mutual.server_side(self._config.wire_certificates)
                 wire = await serve_remote(
                     self._config.pod_ip, self._config.wire_port, certificates, self._answers.answer
@@ -164,7 +169,11 @@ class ClusterService:
             await asyncio.to_thread(self._tracer.close)
 
     def changed(self, old: Object | None, new: Object | None) -> None:
-        """An app was changed, by whoever it was; told while this leads."""
+        """An app was changed, by whoever it was; told while this leads. Before what was there is taken over, a keeper
+        would begin without it; those changes are found among what is unsettled.
+        """
+        if not self._adopted:
+            return
         app = new or old
         assert app is not None
         metadata = app["metadata"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from vibed import records
@@ -47,6 +48,7 @@ class Replica:
         self._sources = sources
         self._driver = driver
         self._leading: ClusterService | None = None
+        self._stop: Callable[[], None] = lambda: None
         self._election = Election(
             client,
             NAME,
@@ -66,6 +68,8 @@ class Replica:
 
             def stop() -> None:
                 working.cancel()
+
+            self._stop = stop
 
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop)
@@ -96,6 +100,8 @@ class Replica:
             await service.lead()
         finally:
             self._leading = None
+            # Whoever has lost the lead keeps nothing: connections of those who ask, memories of apps. It starts anew.
+            self._stop()
 
     def changed(self, old: Object | None, new: Object | None) -> None:
         """An app was changed, by whoever it was."""

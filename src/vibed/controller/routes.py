@@ -8,17 +8,19 @@ Ready is what the next request reaches.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from vibed import records
 from vibed.apps.app import App, Route
-from vibed.apps.errors import Conflict, NotFound
+from vibed.apps.errors import Conflict, NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.controller.names import Published
 from vibed.sandboxes.driver import Endpoint
+
+log = records.logger("vibed.controller")
 
 _DIAL_S = 2.0
 _TRIES = 8
@@ -92,9 +94,14 @@ class RoutedNames:
             route = self._routes.get(app_id)
             if route is None or route.run != run:
                 return
-            with contextlib.suppress(NotFound):
-                await self._write(app_id, None)
+            # forgotten first: where it cannot be written now, it is told with the app's next status
             del self._routes[app_id]
+            try:
+                await self._write(app_id, None, only=route)
+            except NotFound:
+                return
+            except VibedError as error:
+                log.warning("a route could not be taken back; it is told with the status", app=app_id, error=str(error))
 
     async def forget(self, app_id: str, run: int, *, last: bool = True) -> None:
         await self.retire(app_id, run)
@@ -118,9 +125,12 @@ class RoutedNames:
     async def lead(self, domains: Mapping[str, str]) -> None:
         """Nothing: routers see an app's domains where they see its route."""
 
-    async def _write(self, app_id: str, route: Route | None) -> None:
+    async def _write(self, app_id: str, route: Route | None, *, only: Route | None = None) -> None:
+        """`only`: nothing is written unless this is the route that is there."""
         for attempt in range(_TRIES):
             app = await self._store.get(app_id)
+            if only is not None and app.status.route != only:
+                return
             try:
                 await self._store.record(app_id, replace(app.status, route=route))
                 return

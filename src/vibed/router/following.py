@@ -64,7 +64,9 @@ class Following:
         app_id = app["metadata"]["name"]
         route = _route(new) if new is not None else None
         mine = domains.read(new) if new is not None else ()
-        self._markers.name(app_id, (domain.name for domain in mine if domain.verified_at is not None))
+        # whoever may edit an app may have written anything there
+        verified = (one.name for one in mine if one.verified_at is not None and isinstance(one.name, str))
+        self._markers.name(app_id, verified)
         if route is None:
             self._markers.drop(app_id)
             return

@@ -156,6 +156,7 @@ securityContext:
 {{/* The name of a Secret: the chart's own, or the one that the values name. */}}
 {{- define "vibed.secret.wire" -}}{{ .Values.secrets.wire | default "vibed-wire" }}{{- end }}
 {{- define "vibed.secret.claims" -}}{{ .Values.secrets.claims | default "vibed-claims" }}{{- end }}
+{{- define "vibed.secret.sources" -}}{{ .Values.secrets.sources | default "vibed-sources" }}{{- end }}
 {{- define "vibed.secret.keys" -}}{{ .Values.secrets.keys | default "vibed-keys" }}{{- end }}
 
 {{/* A ServiceAccount; takes [root, component, name, annotations]. Tokens are mounted where a pod says so, nowhere else. */}}
