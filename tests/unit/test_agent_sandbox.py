@@ -12,10 +12,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from vibed.apps.app import Resources as Asked
+from vibed.apps.app import Runtime
+from vibed.config import Config
+from vibed.controller.placement import Placements, Refusal
 from vibed.drivers.agent_sandbox.claims import claim_name, killed_for_memory
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeyInvalid, ClaimKeys, Pod
-from vibed.drivers.agent_sandbox.templates import PodSettings, manifests, takes
+from vibed.drivers.agent_sandbox.templates import PodSettings, manifests, takes, why_not
 from vibed.runtimes.templates import Resources, load_templates
 from vibed.supervision.runlogs import LogReader
 
@@ -214,6 +218,18 @@ def test_every_shipped_template_but_those_of_another_kind_has_pods() -> None:
     left_out = {name for name, template in load_templates().items() if not takes(template)}
     assert left_out >= {"workerd"}
     assert not left_out & {"python-313", "node-24", "static-nginx", "go-123"}
+
+
+def test_an_app_whose_template_has_no_pods_is_refused_and_does_not_wait_for_them(tmp_path: Path) -> None:
+    templates = load_templates()
+    placements = Placements(Config(tmp_path), templates, {}, only="agent-sandbox")
+    for name, template in templates.items():
+        if (why := why_not(template)) is not None:
+            placements.broken(name, why)
+    refused = placements.place(Runtime("fast", "workerd", "worker", "", ""), Asked())
+    assert isinstance(refused, Refusal)
+    assert (refused.reason, "workerd has no pods" in refused.message) == ("TemplateUnavailable", True)
+    assert "python-313" in refused.message
 
 
 # the copy of a log

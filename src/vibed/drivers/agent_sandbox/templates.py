@@ -70,9 +70,16 @@ class PodSettings:
     pull_secrets: Sequence[str] = ()
 
 
+def why_not(template: Template) -> str | None:
+    """Why no pods can be made of it; None where they can."""
+    if template.unavailable is not None or template.kind in KINDS:
+        return template.unavailable
+    return f"the template {template.name} has no pods on Kubernetes yet"
+
+
 def takes(template: Template) -> bool:
     """Whether pods can be made of it."""
-    return template.unavailable is None and template.kind in KINDS
+    return why_not(template) is None
 
 
 def manifests(template: Template, settings: PodSettings, claim_keys: str, size: int) -> tuple[Object, Object]:
