@@ -103,10 +103,8 @@ class RealNode:
         for that, which need CONFIG_NFT_QUEUE; where the kernel lacks it, it says so and goes on, and this rule does
         instead. --queue-bypass: until it is up, all pass.
         """
-        decided = "-m conntrack --ctstate NEW -j NFQUEUE --queue-num 100 --queue-bypass"
-        # and what pods ask of the node itself, the API server for one
-        for rule in (f"-A FORWARD {decided}", f"-A INPUT -s {POD_CIDR} {decided}"):
-            subprocess.run(["iptables", *rule.split()], check=True, env={**os.environ, "PATH": self._path})
+        rule = "-A FORWARD -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100 --queue-bypass"
+        subprocess.run(["iptables", *rule.split()], check=True, env={**os.environ, "PATH": self._path})
         self._plane.processes.start(
             "network-policies",
             [
