@@ -170,6 +170,12 @@ def test_two_of_each_process_run_spread_and_one_may_be_away(helm: Helm) -> None:
         assert [rule["topologyKey"] for rule in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
 
 
+def test_a_service_of_vibeds_is_no_setting_of_its(helm: Helm) -> None:
+    """Of a Service `vibed-router` Kubernetes tells pods as VIBED_ROUTER_PORT=tcp://…, unless it is told not to."""
+    for deployment in _all(helm.template(), "Deployment"):
+        assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
 def test_every_container_is_probed_and_bounded(helm: Helm) -> None:
     for deployment in _all(helm.template(), "Deployment"):
         for container in _containers(deployment):

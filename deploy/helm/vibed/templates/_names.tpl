@@ -69,6 +69,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* What the processes share of a pod's specification; takes [root, component]. */}}
 {{- define "vibed.pod" -}}
 {{- $root := index . 0 -}}
+# else Kubernetes sets VIBED_ROUTER_PORT and the like, which mean something else to vibeD
+enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
