@@ -195,7 +195,7 @@ class Moving:
                 else:
                     raise moved.MalformedExport(f"an export has no {member.name[:80]!r}")
             if first:
-                raise moved.MalformedExport("there is nothing in it", hint="give the file that `vibed export` wrote")
+                raise moved.MalformedExport("there is nothing in it", hint="give the file that an export wrote")
         return report
 
     async def _take_source(self, digest: str, member: moved.Member, owner: str) -> VibedError | None:
@@ -278,7 +278,7 @@ class Moving:
 
 def _check_format(name: str, said: Any) -> None:
     if name != moved.BEGIN or not isinstance(said, dict):
-        raise moved.MalformedExport("this is no export of vibeD", hint="give the file that `vibed export` wrote")
+        raise moved.MalformedExport("this is no export of vibeD", hint="give the file that an export wrote")
     if said.get("format") != moved.FORMAT:
         raise moved.MalformedExport(
             f"it has format {said.get('format')!r}, and this vibeD reads {moved.FORMAT}",
