@@ -10,27 +10,23 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any
 
 from vibed import records, tracing
 from vibed.api.app import Beside, create_app
 from vibed.api.background import in_background
-from vibed.api.by_hand import ByHand
 from vibed.api.classifying import decider, installable
 from vibed.api.context import Context
 from vibed.api.identity import digest, read_admin_key
-from vibed.api.logs import ControllersLogs
 from vibed.api.sse import Stopping
 from vibed.apps.sqlite.store import SqliteStore
-from vibed.cluster.store import ClusterStore
 from vibed.config import Config, InvalidConfiguration
 from vibed.controller.link import ControllerLink
 from vibed.layout import Layout
 from vibed.runtimes.templates import load_templates
-from vibed.serving import Server, listening, listening_at, run_all, server
+from vibed.serving import Server, listening, run_all, server
 from vibed.sources.choice import source_store
 
 _THREADS = 32
@@ -76,65 +72,7 @@ async def serve(config: Config, *, beside: Sequence[Beside] = (), layout: Layout
             (server(create_activator(config, store, link)), stack.enter_context(listening(layout.activator_socket))),
         ]
         await stack.enter_async_context(in_background(context.housekeeping.run(stopping, store.keep_reserve)))
-        await _run(servers, stopping)
-
-
-async def serve_in_pod(
-    config: Config,
-    layout: Layout,
-    store: ClusterStore,
-    link: ControllerLink,
-    *,
-    on_change: Callable[[Callable[[], None]], None],
-    alone: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, None]],
-    beside: Sequence[Beside] = (),
-) -> None:
-    """The same on Kubernetes, where there are several and each has a port. What is passed in is the caller's to close;
-    `alone` does something in one of them, for as long as it lives; `on_change` calls what it is given when an app has
-    changed.
-    """
-    if not config.admin_key:
-        raise InvalidConfiguration("there is no admin key to check calls against", hint="VIBED_ADMIN_KEY has it")
-    stopping = Stopping()
-    async with AsyncExitStack() as stack:
-        tracer = tracing.from_environment()
-        stack.callback(tracer.close)
-        sources = source_store(config, layout)
-        sources.prepare()
-        templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
-        app = create_app(
-            config,
-            layout,
-            store,
-            sources,
-            link,
-            templates,
-            decide=decider(templates),
-            admin_digest=digest(config.admin_key),
-            logs=ControllersLogs(link),
-            door=(config.router_host or f"vibed-router.{config.namespace}.svc", config.router_port),
-            stopping=stopping,
-            tracer=tracer,
-            beside=beside,
-        )
-        context: Context = app.state.context
-        servers = [(server(app), stack.enter_context(listening_at(config.pod_ip, config.api_port)))]
-
-        by_hand = ByHand(
-            store, context.intake, hosts=config.source_hosts, storage_limit=config.owner_storage_mb * 1_000_000
-        )
-        on_change(by_hand.wake)
-
-        async def what_one_does() -> None:
-            async with in_background(by_hand.run()):
-                await context.housekeeping.run(stopping, _nothing_is_reserved)
-
-        await stack.enter_async_context(in_background(alone(what_one_does)))
-        await _run(servers, stopping)
-
-
-async def _nothing_is_reserved() -> bool:
-    return True
+        await run_until_told(servers, stopping)
 
 
 def _admin_digest(config: Config, layout: Layout) -> str | None:
@@ -149,7 +87,8 @@ def _admin_digest(config: Config, layout: Layout) -> str | None:
         ) from error
 
 
-async def _run(servers: Sequence[tuple[Server, socket.socket]], stopping: Stopping) -> None:
+async def run_until_told(servers: Sequence[tuple[Server, socket.socket]], stopping: Stopping) -> None:
+    """Serve until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

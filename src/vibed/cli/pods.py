@@ -106,7 +106,7 @@ def prepare_router(config: Config) -> None:
 
 async def serve(config: Config) -> None:
     """The API."""
-    from vibed.api.serve import serve_in_pod
+    from vibed.api.in_pod import serve_in_pod
     from vibed.mcp.http import McpOverHttp
 
     async with AsyncExitStack() as stack:
