@@ -23,7 +23,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.cluster.agents import Agents, agents
-from tests.cluster.cluster import Namespace
+from tests.cluster.cluster import Cluster, Namespace
 from tests.cluster.ports import free_port
 from tests.contract.driver_kit import GENERAL_APP, programs
 from vibed.apps.app import Runtime, Start
@@ -245,10 +245,12 @@ async def test_a_pod_gets_its_source_itself_where_it_is_signed_for(bed: Bed) -> 
     assert len(asked) == 1 and run.source.name.partition(".")[0] in asked[0]
 
 
-async def test_a_claim_belongs_to_its_app(bed: Bed) -> None:
+async def test_a_claim_belongs_to_its_app(vibed_cluster: Cluster, bed: Bed) -> None:
     owner = bed.namespace
-    owner.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "todo"}})
-    bed.owners["todo"] = uid = owner.get("configmap", "todo")["metadata"]["uid"]
+    spec = {"owner": "alice", "source": {"tarballRef": "none"}, "runtime": {"lane": "general"}}
+    owner.apply({"apiVersion": "vibed.dev/v1alpha1", "kind": "VibedApp", "metadata": {"name": "todo"}, "spec": spec})
+    # the garbage collector takes what belongs to an owner that is not there
+    bed.owners["todo"] = uid = owner.get("vibedapp", "todo")["metadata"]["uid"]
     driver = await bed.pooled()
     await bed.start(driver)
     (claim,) = await bed.claims()
