@@ -137,7 +137,7 @@ def test_the_hooks_account_may_look_at_everything_that_decides(
     helm: Helm, cluster: Cluster, namespace: Namespace
 ) -> None:
     values = {"sandboxes": {"namespace": f"{namespace}-apps"}}
-    hooks = [made for made in helm.template(values, namespace=namespace.name) if _is_hook(made)]
+    hooks = [made for made in helm.template(values, namespace=namespace.name) if _comes_before_an_installation(made)]
     namespace.apply([made for made in hooks if made["kind"] != "Job"])
     try:
         status, found = doctor(namespace.token_of("vibed-hook"), namespace.name)
@@ -150,8 +150,8 @@ def test_the_hooks_account_may_look_at_everything_that_decides(
     assert found["permissions"]["detail"] == "vibed-hook may do what it has to"
 
 
-def _is_hook(made: Any) -> bool:
-    return "helm.sh/hook" in made["metadata"].get("annotations", {})
+def _comes_before_an_installation(made: Any) -> bool:
+    return "pre-install" in made["metadata"].get("annotations", {}).get("helm.sh/hook", "")
 
 
 def test_somebody_who_may_nothing_is_told_what_could_not_be_looked_at(namespace: Namespace) -> None:
@@ -165,5 +165,6 @@ def test_somebody_who_may_nothing_is_told_what_could_not_be_looked_at(namespace:
 @pytest.mark.parametrize("account", ["vibed", "vibed-controller", "vibed-router"])
 def test_the_charts_roles_grant_what_each_process_has_to_be_allowed(release: Release, account: str) -> None:
     config = Namespace(release.cluster, release.namespace).token_of(account)
-    _, found = doctor(config, release.namespace)
+    # as the chart tells its processes
+    _, found = doctor(config, release.namespace, VIBED_KEYS_NAMESPACE=release.keys)
     assert found["permissions"]["detail"] == f"{account} may do what it has to"
