@@ -22,7 +22,7 @@ class Health:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await live(receive, send)
             return
         if scope["type"] != "http":
             return
@@ -39,7 +39,8 @@ class Health:
         await send({"type": "http.response.body", "body": text.encode()})
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def live(receive: Receive, send: Send) -> None:
+    """The lifespan of an ASGI application that has nothing to open or to close."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

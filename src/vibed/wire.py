@@ -20,6 +20,8 @@ from typing import Any
 from vibed.apps.errors import VibedError
 
 MAX_LINE = 1 << 20
+GOODBYE_S = 0.5
+"""How long the end of a TLS connection waits for the other side's: its machine may be gone, or it waits itself."""
 
 Message = dict[str, Any]
 
@@ -36,8 +38,12 @@ class Remote:
     """The name that the other side's certificate has to have; empty where `tls` does not look at names."""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return address(self.host, self.port)
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class WireError(VibedError):
@@ -82,7 +88,12 @@ class Connection:
             async with asyncio.timeout(timeout):
                 if isinstance(where, Remote):
                     reader, writer = await asyncio.open_connection(
-                        where.host, where.port, ssl=where.tls, server_hostname=where.name, limit=MAX_LINE
+                        where.host,
+                        where.port,
+                        ssl=where.tls,
+                        server_hostname=where.name,
+                        ssl_shutdown_timeout=GOODBYE_S,
+                        limit=MAX_LINE,
                     )
                 else:
                     reader, writer = await asyncio.open_unix_connection(str(where), limit=MAX_LINE)

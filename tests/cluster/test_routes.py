@@ -58,7 +58,11 @@ async def world(apps_namespace: Namespace, tmp_path: Path) -> AsyncIterator[Worl
         place = ClusterPlace(apps_namespace.cluster.config, apps_namespace.name, cached=False)
         store = await stack.enter_async_context(place.opened())
         routers: list[Router] = []
-        asking = Routers(lambda: [router.remote for router in routers])
+
+        def remote(where: str) -> Remote:
+            return next(router.remote for router in routers if str(router.remote) == where)
+
+        asking = Routers(lambda: [str(router.remote) for router in routers], remote)
         stack.push_async_callback(asking.close)
         for number in range(2):
             client = Client.connect(kubeconfig=apps_namespace.cluster.config, namespace=apps_namespace.name)

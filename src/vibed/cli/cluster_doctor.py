@@ -36,6 +36,7 @@ from vibed.cluster.kinds import (
     VIBED_APP,
     Kind,
     Object,
+    is_ready,
 )
 from vibed.config import Config, load
 from vibed.layout import Layout
@@ -218,7 +219,7 @@ async def _nodes(client: Client, labels: Mapping[str, str]) -> Finding:
         found = (await client.objects(NODE, labels=selector)).items
     except KubeForbidden as error:
         return _unseen("nodes", error)
-    ready = [node for node in found if _is_ready(node) and not node["spec"].get("unschedulable")]
+    ready = [node for node in found if is_ready(node) and not node["spec"].get("unschedulable")]
     which = f"with {selector}" if selector else "for sandboxes"
     cure = "add nodes with these labels to the cluster, or label some: kubectl label node NAME " + selector.replace(
         ",", " "
@@ -229,11 +230,6 @@ async def _nodes(client: Client, labels: Mapping[str, str]) -> Finding:
         f"{len(ready)} ready {which}" if found else f"none {which}",
         cure if selector else "add a node to the cluster",
     )
-
-
-def _is_ready(node: Object) -> bool:
-    conditions = node.get("status", {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 async def _pod_security(client: Client, namespace: str) -> Finding:

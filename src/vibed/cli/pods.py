@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -18,6 +16,7 @@ from vibed.cluster.store import ClusterStore
 from vibed.config import Config
 from vibed.controller.leading import finder
 from vibed.controller.link import ControllerLink
+from vibed.controller.on_cluster import ClusterService
 from vibed.controller.replica import Replica
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.shelf import Signed
@@ -52,11 +51,9 @@ async def control(config: Config) -> None:
         client = Client.connect(namespace=config.apps_namespace)
         stack.push_async_callback(client.close)
         sources = source_store(config, layout)
-        replica: Replica | None = None
 
         def changed(old: Object | None, new: Object | None) -> None:
-            if replica is not None:
-                replica.changed(old, new)
+            service.changed(old, new)
 
         apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
 
@@ -79,8 +76,9 @@ async def control(config: Config) -> None:
             shelf=Signed(sources) if config.source_store == "s3" and config.source_urls else None,
             limits=ArchiveLimits.of(config),
         )
-        replica = Replica(config, layout, client, _store(config, client, apps), apps, sources, driver)
-        await replica.run()
+        store = _store(config, client, apps)
+        service = ClusterService(config, layout, client, store, apps, sources, driver)
+        await Replica(config, client, store, apps, driver, service).run()
 
 
 async def route(config: Config) -> None:
@@ -106,6 +104,7 @@ def prepare_router(config: Config) -> None:
 
 async def serve(config: Config) -> None:
     """The API."""
+    from vibed.api.background import in_background
     from vibed.api.in_pod import serve_in_pod
     from vibed.mcp.http import McpOverHttp
 
@@ -121,8 +120,7 @@ async def serve(config: Config) -> None:
                 told()
 
         apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
-        watching = asyncio.ensure_future(apps.run())
-        stack.push_async_callback(_ended, watching)
+        await stack.enter_async_context(in_background(apps.run()))
         link = ControllerLink(finder(client, config.namespace, config.wire_certificates))
         stack.push_async_callback(link.close)
         await serve_in_pod(
@@ -154,9 +152,3 @@ def _alone(
         await Election(client, name, namespace=config.namespace, identity=config.pod_name).run(work)
 
     return alone
-
-
-async def _ended(watching: asyncio.Future[None]) -> None:
-    watching.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await watching

@@ -5,6 +5,7 @@ An object is a plain dict, as the API's JSON has it: what we do not know of it p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,12 @@ Object = dict[str, Any]
 
 ALL = "*"
 """Stands for every namespace, where objects are listed or watched."""
+
+
+def is_ready(item: Mapping[str, Any]) -> bool:
+    """Whether its condition Ready is true: of a pod, a node, a claim."""
+    conditions = (item.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 @dataclass(frozen=True, slots=True)

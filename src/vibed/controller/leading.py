@@ -24,11 +24,6 @@ def remote(address: str, certificates: Path) -> Remote:
     return Remote(host.strip("[]"), int(port), mutual.client_side(certificates), mutual.NAME)
 
 
-def address(ip: str, port: int) -> str:
-    """`host:port`, as an annotation has it."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
 def finder(client: Client, namespace: str, certificates: Path) -> Callable[[], Awaitable[Path | Remote]]:
     """What finds who leads now, for `vibed.controller.link.ControllerLink`."""
 

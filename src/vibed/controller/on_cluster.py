@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from vibed import mutual, records, tracing
@@ -18,12 +19,12 @@ from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.cluster.client import Client
 from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import POD, SANDBOX_WARM_POOL, Object
+from vibed.cluster.kinds import POD, SANDBOX_WARM_POOL, Object, is_ready
 from vibed.config import Config
 from vibed.controller.answers import Answers
 from vibed.controller.claims import ClusterPools
 from vibed.controller.fleet import Fleet
-from vibed.controller.leading import address, remote
+from vibed.controller.leading import remote
 from vibed.controller.means import Means
 from vibed.controller.memory import Elsewhere
 from vibed.controller.metrics import Metrics
@@ -36,7 +37,7 @@ from vibed.runtimes.templates import Template, load_templates
 from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.pool import Figures, Key
 from vibed.sources.store import SourceStore
-from vibed.wire import Remote, serve_remote
+from vibed.wire import address, serve_remote
 
 log = records.logger("vibed.controller")
 
@@ -83,8 +84,8 @@ class NoSites:
 
 
 class ClusterService:
-    """All parts of a controller that leads, put together once for each time that it does. `apps` is the informer of all
-    VibedApps, which `store` reads too; `driver`'s watches and `apps` are the caller's to run.
+    """All parts of a controller that leads; a process leads once. `apps` is the informer of all VibedApps, which
+    `store` reads too, and which tells `changed`; `driver`'s watches and `apps` are the caller's to run.
     """
 
     def __init__(
@@ -98,7 +99,6 @@ class ClusterService:
         driver: PodsDriver,
     ) -> None:
         self._config = config
-        self._client = client
         self._store = store
         self._apps = apps
         self._driver = driver
@@ -116,7 +116,7 @@ class ClusterService:
             client, SANDBOX_WARM_POOL, namespace=config.apps_namespace, on_change=lambda old, new: self._pool(new)
         )
         self._router_pods = Informer(client, POD, namespace=config.namespace, labels=ROUTERS)
-        self._routers = Routers(self._routers_here)
+        self._routers = Routers(self._routers_here, partial(remote, certificates=config.wire_certificates))
         self._names = RoutedNames(store, self._routers.applied)
         self._means = Means(
             config=config,
@@ -174,8 +174,8 @@ class ClusterService:
             await asyncio.to_thread(self._tracer.close)
 
     def changed(self, old: Object | None, new: Object | None) -> None:
-        """An app was changed, by whoever it was; told while this leads. Before what was there is taken over, a keeper
-        would begin without it; those changes are found among what is unsettled.
+        """An app was changed, by whoever it was. Before this leads and has taken over what was there, a keeper would
+        begin without it; those changes are found among what is unsettled.
         """
         if not self._adopted:
             return
@@ -184,7 +184,7 @@ class ClusterService:
         metadata = app["metadata"]
         if old is not None and new is not None and _asked_for(old) == _asked_for(new):
             return  # a status: this controller's own word
-        with contextlib.suppress(NotFound, AssertionError):
+        with contextlib.suppress(NotFound):
             self._fleet.wake(metadata["name"])
 
     async def metrics(self) -> str:
@@ -254,15 +254,12 @@ class ClusterService:
             found[self._driver.name, name] = Figures(size, ready, max(0, have - ready), 0, 0, error)
         return found
 
-    def _routers_here(self) -> Sequence[Remote]:
-        found = []
-        for pod in self._router_pods.all():
-            status = pod.get("status") or {}
-            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-            if ready and status.get("podIP") and "deletionTimestamp" not in pod["metadata"]:
-                where = address(status["podIP"], self._config.wire_port)
-                found.append(remote(where, self._config.wire_certificates))
-        return found
+    def _routers_here(self) -> Sequence[str]:
+        return [
+            address(pod["status"]["podIP"], self._config.wire_port)
+            for pod in self._router_pods.all()
+            if is_ready(pod) and pod["status"].get("podIP") and "deletionTimestamp" not in pod["metadata"]
+        ]
 
     async def _front(self) -> str:
         here = len(self._routers_here())

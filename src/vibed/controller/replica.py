@@ -13,41 +13,35 @@ from vibed.apps.store import AppStore
 from vibed.cluster.client import Client
 from vibed.cluster.election import Election
 from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import Object
 from vibed.config import Config
-from vibed.controller.leading import NAME, WIRE, address
+from vibed.controller.leading import NAME, WIRE
 from vibed.controller.on_cluster import ClusterService, PodsDriver
 from vibed.health import Health
-from vibed.layout import Layout
 from vibed.serving import listening_at, run_all, server
-from vibed.sources.store import SourceStore
+from vibed.wire import address
 
 log = records.logger("vibed.controller")
 
 
 class Replica:
-    """See the module's docstring. `apps` is the informer of all VibedApps, which `store` reads too, and which tells
-    `changed`.
+    """See the module's docstring. `service` is what it does while it leads; `apps` is the informer of all VibedApps,
+    which `store` and `service` read, too.
     """
 
     def __init__(
         self,
         config: Config,
-        layout: Layout,
         client: Client,
         store: AppStore,
         apps: Informer,
-        sources: SourceStore,
         driver: PodsDriver,
+        service: ClusterService,
     ) -> None:
         self._config = config
-        self._layout = layout
-        self._client = client
-        self._apps = apps
         self._store = store
-        self._sources = sources
+        self._apps = apps
         self._driver = driver
-        self._leading: ClusterService | None = None
+        self._service = service
         self._stop: Callable[[], None] = lambda: None
         self._election = Election(
             client,
@@ -92,21 +86,11 @@ class Replica:
             raise VibedError("it neither leads nor stands for election any more", code="Internal")
 
     async def _lead(self) -> None:
-        service = ClusterService(
-            self._config, self._layout, self._client, self._store, self._apps, self._sources, self._driver
-        )
-        self._leading = service
         try:
-            await service.lead()
+            await self._service.lead()
         finally:
-            self._leading = None
             # Whoever has lost the lead keeps nothing: connections of those who ask, memories of apps. It starts anew.
             self._stop()
-
-    def changed(self, old: Object | None, new: Object | None) -> None:
-        """An app was changed, by whoever it was."""
-        if self._leading is not None:
-            self._leading.changed(old, new)
 
     def _ready(self) -> str:
         if self._election.leading or self._election.leader is not None:
@@ -114,4 +98,4 @@ class Replica:
         return "nobody leads" if self._apps.trouble is None else self._apps.trouble.message
 
     async def _metrics(self) -> str:
-        return "" if self._leading is None else await self._leading.metrics()
+        return await self._service.metrics() if self._election.leading else ""

@@ -17,20 +17,21 @@ WAIT_S = 2.0
 
 
 class Routers:
-    """`here` tells where those that take requests are now."""
+    """`here` tells where those that take requests are now (`host:port`), `remote` how one is connected to."""
 
-    def __init__(self, here: Callable[[], Sequence[Remote]]) -> None:
+    def __init__(self, here: Callable[[], Sequence[str]], remote: Callable[[str], Remote]) -> None:
         self._here = here
-        self._connections: dict[tuple[str, int], Connection] = {}
+        self._remote = remote
+        self._connections: dict[str, Connection] = {}
 
     async def applied(self, app_id: str, route: Route) -> None:
         """Return when each of them has applied that route or a later one, or did not say so in time."""
         routers = self._here()
-        self._forget({(router.host, router.port) for router in routers})
+        self._forget(set(routers))
         told = await asyncio.gather(*(self._ask(router, app_id, route) for router in routers), return_exceptions=True)
         for router, answer in zip(routers, told, strict=True):
             if isinstance(answer, VibedError | TimeoutError) or answer is False:
-                log.warning("a router did not say that it follows", router=str(router), app=app_id, run=route.run)
+                log.warning("a router did not say that it follows", router=router, app=app_id, run=route.run)
             elif isinstance(answer, BaseException):
                 raise answer
 
@@ -39,20 +40,19 @@ class Routers:
             await connection.close()
         self._connections.clear()
 
-    async def _ask(self, router: Remote, app_id: str, route: Route) -> bool:
+    async def _ask(self, router: str, app_id: str, route: Route) -> bool:
         async with asyncio.timeout(WAIT_S + 1):
             connection = await self._connected(router)
             answer = await connection.call("applied", app_id=app_id, run=route.run, timeout_s=WAIT_S)
         return bool(answer["applied"])
 
-    async def _connected(self, router: Remote) -> Connection:
-        key = (router.host, router.port)
-        connection = self._connections.get(key)
+    async def _connected(self, router: str) -> Connection:
+        connection = self._connections.get(router)
         if connection is None or connection.closed.done():
-            connection = self._connections[key] = await Connection.open(router, timeout=WAIT_S)
+            connection = self._connections[router] = await Connection.open(self._remote(router), timeout=WAIT_S)
         return connection
 
-    def _forget(self, there: set[tuple[str, int]]) -> None:
-        for key in self._connections.keys() - there:
+    def _forget(self, there: set[str]) -> None:
+        for router in self._connections.keys() - there:
             # its pod is gone, and with it the other end
-            self._connections.pop(key).closed.cancel()
+            self._connections.pop(router).closed.cancel()

@@ -6,21 +6,18 @@ the visitor gets. It never sees a request's body and never forwards anything; se
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from vibed.apps import ids
 from vibed.apps.app import Phase
 from vibed.apps.errors import NotFound, StoreUnavailable
 from vibed.apps.store import AppStore
 from vibed.config import Config
+from vibed.health import Receive, Scope, Send, live
 from vibed.router import pages
 from vibed.router.pages import Page
 from vibed.wire import Disconnected, WireError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 HOLD_S = 10.0
 """How long a visitor's request is held before the starting page is shown."""
@@ -82,7 +79,7 @@ def create_activator(
 
     async def activator(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await live(receive, send)
             return
         if scope["type"] != "http":
             return
@@ -112,13 +109,3 @@ def create_activator(
 def _wants_html(accept: str) -> bool:
     """Browsers name text/html; API clients name JSON, or take anything."""
     return "text/html" in accept or "application/xhtml" in accept
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -53,8 +53,8 @@ class AddressedMarkers:
             if (self._apps / name).is_symlink():
                 self._domains[name] = str((self._apps / name).readlink())
         for app_id in self._folders():
-            for _, name in self._markers(app_id):
-                self._next = max(self._next, _LAST - int(name.partition("_")[0]) + 1)
+            for marker in self._markers(app_id):
+                self._next = max(self._next, _LAST - int(marker.name.partition("_")[0]) + 1)
 
     def leads(self, app_id: str) -> Route | None:
         """Where the name leads, as far as it was told."""
@@ -70,7 +70,7 @@ class AddressedMarkers:
             return
         folder = self._apps / app_id
         folder.mkdir(mode=0o750, exist_ok=True)
-        older = [path for path, _ in self._markers(app_id)]
+        older = self._markers(app_id)
         self._next += 1
         name = f"{_LAST - self._next:0{_WIDTH}d}_{app_id}_{route.run}_{route.address}"
         os.close(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
@@ -134,13 +134,13 @@ class AddressedMarkers:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _markers(self, app_id: str) -> list[tuple[Path, str]]:
+    def _markers(self, app_id: str) -> list[Path]:
         folder = self._apps / app_id
         try:
             names = os.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [(folder / name, name) for name in sorted(names) if _NAME.fullmatch(name)]
+        return [folder / name for name in names if _NAME.fullmatch(name)]
 
     def _remove(self, markers: list[Path]) -> None:
         for marker in markers:

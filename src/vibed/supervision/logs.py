@@ -23,14 +23,14 @@ def make_folder(folder: Path, gid: int) -> None:
 def append_system_line(log_dir: Path, text: str) -> None:
     """The line that the dead supervisor could not write; `seq` goes on where it stopped."""
     path = log_dir / "log.jsonl"
-    seq = max(_last_seq(log_dir / "log.1.jsonl"), _last_seq(path))
+    seq = max(last_seq(log_dir / "log.1.jsonl"), last_seq(path))
     line = {"seq": seq + 1, "ts": round(time.time(), 6), "stream": "system", "text": text}
     with contextlib.suppress(OSError), path.open("ab+") as out:
         half_written = out.tell() > 0 and out.seek(-1, os.SEEK_END) >= 0 and out.read(1) != b"\n"
         out.write(b"\n" * half_written + json.dumps(line).encode() + b"\n")
 
 
-def _last_seq(path: Path) -> int:
+def last_seq(path: Path) -> int:
     """The number of the last whole line of a log file, 0 when there is none. A line has at most 16 KiB of text, each
     byte of which may take six.
     """

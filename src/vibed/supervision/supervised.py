@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from vibed import wire
 from vibed.apps.errors import VibedError
-from vibed.sandboxes.diagnosis import diagnose, exit_of
+from vibed.sandboxes.diagnosis import exit_of
 from vibed.sandboxes.driver import (
     Builder,
     Claimed,
@@ -26,7 +26,6 @@ from vibed.sandboxes.driver import (
     Limits,
     Mount,
     Run,
-    RunFailed,
     Sandbox,
     SandboxLost,
     Started,
@@ -35,6 +34,7 @@ from vibed.sandboxes.driver import (
 from vibed.supervision import logs, mounts
 from vibed.supervision.cgroups import BUILDING, SERVING, Bounds, Group
 from vibed.supervision.death import Death
+from vibed.supervision.failed import FAULT_OF_APP, STAGES, as_told
 from vibed.supervision.host import Host
 from vibed.supervision.line import Line
 from vibed.supervision.place import Place, read_json
@@ -43,10 +43,6 @@ from vibed.supervision.roots import Root
 _CLEANUP_S = 10.0
 _LAST_WORDS_S = 5.0
 _HAND_OVER_S = 5.0
-_FAULT_OF_APP = frozenset(
-    {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
-)
-_STAGES = frozenset({"claimed", "injected", "started"})
 
 
 class Owner(Protocol):
@@ -166,12 +162,9 @@ class Supervised:
                 **order,
             )
         except wire.WireError as error:
-            if error.error_code in _FAULT_OF_APP:
-                told = await self._account(error.extra)
-                if run.runtime.start.job:
-                    # what an installer's words mean, who gave it the job knows better than what knows apps
-                    raise RunFailed(error.message, code=error.error_code, exit=exit_of(told.get("exit"))) from error
-                raise diagnose(error.error_code, error.message, told, run) from error
+            if error.error_code in FAULT_OF_APP:
+                await self._last_words()
+                raise as_told(error, self._exit, run) from error
             raise SandboxLost(f"sandbox {self.id}: {error.message}", code=_lost_code(error)) from error
         except (wire.Disconnected, TimeoutError, OSError) as error:
             raise SandboxLost(f"sandbox {self.id} was lost while it started {run.app_id}: {error}") from error
@@ -303,17 +296,11 @@ class Supervised:
             if not self._ended.done():
                 self._ended.set_result(ended)
 
-    async def _account(self, details: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The details of a failed run with the app's last lines, which are complete when the sandbox has ended."""
+    async def _last_words(self) -> None:
+        """Wait until the app's last lines are complete: when the sandbox has ended."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
                 await asyncio.shield(self._ended)
-        if self._exit is None:
-            return details
-        told = dict(details)
-        if ended := details.get("exit"):
-            told["exit"] = {"oom": self._exit.oom, "at": self._exit.at, **ended, "tail": self._exit.tail}
-        return {"log": self._exit.tail, **told}
 
     async def _call(self, op: str, timeout: float, **arguments: object) -> wire.Message:
         if self._ended.done() or self._death.happened:
@@ -323,7 +310,7 @@ class Supervised:
     def _hear(self, event: wire.Message) -> None:
         if event["event"] == "state":
             self.hear_state(event["state"])
-        elif event["event"] == "stage" and event["stage"] in _STAGES:
+        elif event["event"] == "stage" and event["stage"] in STAGES:
             self._on_stage(event["stage"])
 
     async def _add(self, mount: Mount) -> None:

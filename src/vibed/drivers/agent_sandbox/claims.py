@@ -354,11 +354,6 @@ def _condition(claim: Object) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def pod_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-
-
 def killed_for_memory(pod: Mapping[str, Any]) -> bool:
     """Whether a container of it was."""
     for one in (pod.get("status") or {}).get("containerStatuses") or ():

@@ -21,8 +21,6 @@ PROBES_PORT = 20082
 
 _CONNECT_S = 5.0
 _PROOF_S = 10.0
-_SHUTDOWN_S = 0.5
-"""How long the agent may take to say goodbye: it waits for whoever waits for a log."""
 _CHUNK = 256 << 10
 _PROOF_LIES = frozenset({"NotClaimed", "WrongToken", "ClaimRefused", "AlreadyClaimed"})
 
@@ -46,7 +44,7 @@ class Where:
     ip: str
 
     def address(self, port: int) -> str:
-        return f"[{self.ip}]:{port}" if ":" in self.ip else f"{self.ip}:{port}"
+        return wire.address(self.ip, port)
 
 
 class AgentLine:
@@ -144,7 +142,7 @@ class AgentLine:
                     CONTROL_PORT,
                     ssl=_context(),
                     server_hostname="",
-                    ssl_shutdown_timeout=_SHUTDOWN_S,
+                    ssl_shutdown_timeout=wire.GOODBYE_S,
                     limit=wire.MAX_LINE,
                 )
         except (OSError, TimeoutError) as error:

@@ -7,13 +7,12 @@ word in the end, so each line is taken apart and written anew.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from vibed.supervision.logs import make_folder
+from vibed.supervision.logs import last_seq, make_folder
 
 _FILE_BYTES = 4 << 20
 _STREAMS = frozenset({"stdout", "stderr", "build", "system"})
@@ -24,12 +23,12 @@ class Mirror:
     """Blocking: call it in a thread."""
 
     def __init__(self, log_dir: Path) -> None:
-        """Nothing is written before the first line. Raises OSError."""
+        """Nothing is written before the first line."""
         self._writing = Lock()
         self._dir = log_dir
         self._current = log_dir / "log.jsonl"
         self._rotated = log_dir / "log.1.jsonl"
-        self.after = max(_last(self._rotated), _last(self._current))
+        self.after = max(last_seq(self._rotated), last_seq(self._current))
         """The number of the last line that it has."""
 
     def add(self, lines: Sequence[object]) -> None:
@@ -75,18 +74,3 @@ def _written(line: object, after: int) -> tuple[int, bytes] | None:
     if line.get("cont") is True:
         said["cont"] = True
     return seq, json.dumps(said).encode() + b"\n"
-
-
-def _last(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 131_072))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return 0
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["seq"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return 0

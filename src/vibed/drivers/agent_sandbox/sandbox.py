@@ -8,28 +8,30 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from vibed import records, wire
 from vibed.apps.errors import VibedError
-from vibed.drivers.agent_sandbox.claims import Claims, Got, Wanted, killed_for_memory, pod_ready
+from vibed.cluster.kinds import is_ready
+from vibed.drivers.agent_sandbox.claims import Claims, Got, Wanted, killed_for_memory
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
-from vibed.sandboxes.diagnosis import diagnose, exit_of
+from vibed.sandboxes.diagnosis import exit_of
 from vibed.sandboxes.driver import (
     Claimed,
     Endpoint,
     Exit,
     HeirUnreachable,
     Run,
-    RunFailed,
     Sandbox,
     SandboxLost,
     Started,
     State,
 )
+from vibed.supervision.failed import FAULT_OF_APP, STAGES, as_told
 
 log = records.logger("vibed.drivers.agent_sandbox")
 
@@ -45,12 +47,8 @@ _UNREACHABLE_S = 30.0
 _CALM_S = 3.0
 """How long nothing may have come to a run that is drained: every router has heard by then where its name leads now."""
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
-_FAULT_OF_APP = frozenset(
-    {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
-)
 _PROGRESS = frozenset({State.INJECTING, State.STARTING, State.RUNNING, State.DRAINING})
 _HALF_WAY = frozenset({State.INJECTING, State.STARTING})
-_STAGES = frozenset({"claimed", "injected", "started"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -302,7 +300,7 @@ class PodSandbox:
 
     async def _failed(self, error: wire.WireError, run: Run) -> VibedError:
         """What a run that failed is told as; nothing is left of it."""
-        if error.error_code not in _FAULT_OF_APP:
+        if error.error_code not in FAULT_OF_APP:
             await self._bury()
             return SandboxLost(f"sandbox {self.id}: {error.message}")
         with contextlib.suppress(TimeoutError):
@@ -311,15 +309,8 @@ class PodSandbox:
         pod = self._pod()
         oom = pod is not None and killed_for_memory(pod)
         await self._bury()
-        told: dict[str, Any] = dict(error.extra)
         ended = self._told_exit
-        if ended is not None:
-            if one := told.get("exit"):
-                told["exit"] = {"oom": ended.oom or oom, "at": ended.at, **one, "tail": ended.tail}
-            told = {"log": ended.tail, **told}
-        if run.runtime.start.job:
-            return RunFailed(error.message, code=error.error_code, exit=exit_of(told.get("exit")))
-        return diagnose(error.error_code, error.message, told, run)
+        return as_told(error, replace(ended, oom=ended.oom or oom) if ended is not None else None, run)
 
     async def _call(self, op: str, timeout: float, **arguments: object) -> wire.Message:
         if self._line is None or self._ended.done():
@@ -329,7 +320,7 @@ class PodSandbox:
     def _hear(self, event: wire.Message) -> None:
         if event.get("event") == "state":
             self.hear_state(event["state"])
-        elif event.get("event") == "stage" and event.get("stage") in _STAGES:
+        elif event.get("event") == "stage" and event.get("stage") in STAGES:
             self._on_stage(str(event["stage"]))
 
     def _watch(self) -> None:
@@ -385,7 +376,7 @@ class PodSandbox:
                 break
             except (wire.Disconnected, wire.WireError, TimeoutError):
                 pod = self._pod()
-                if time.monotonic() - since > _UNREACHABLE_S and (pod is None or not pod_ready(pod)):
+                if time.monotonic() - since > _UNREACHABLE_S and (pod is None or not is_ready(pod)):
                     break
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
                 attempt += 1
