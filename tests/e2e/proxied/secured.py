@@ -58,14 +58,21 @@ def secured(vibed: Instance, folder: Path) -> Iterator[Connect]:
 
 
 def _with_tls(text: str, port: int) -> str:
-    """Only the site for apps, at another port, with certificates of Caddy's own authority."""
-    above, apps = re.split(r"^http:// \{$", text, maxsplit=1, flags=re.MULTILINE)
-    apps = re.search(r"^http://(\*\.[^:\n]+):\d+ \{\n.*?^\}$", apps, re.MULTILINE | re.DOTALL)[0]  # type: ignore[index]
+    """What is common to all sites, and of the sites only the apps': at another port, with certificates of Caddy's own
+    authority.
+    """
+    common, sites = [], []
+    for block in re.findall(r"^\S*(?: \S+)* ?\{\n.*?^\}$", text, re.MULTILINE | re.DOTALL):
+        if block.startswith(("{", "(")):
+            common.append(block)
+        elif block.startswith("http://*."):
+            sites.append(block)
+    [apps] = sites
     apps = re.sub(
         r"^http://(\*\.[^:\n]+):\d+ \{\n\tbind .*$",
         rf"https://\1:{port} {{\n\tbind 127.0.0.1\n\ttls internal",
         apps,
         flags=re.MULTILINE,
     )
-    above = above.replace("auto_https off", "auto_https disable_redirects\n\tskip_install_trust")
-    return f"{above.replace('protocols h1 h2c', 'protocols h1 h2')}{apps}\n"
+    above = "\n\n".join(common).replace("auto_https off", "auto_https disable_redirects\n\tskip_install_trust")
+    return f"{above.replace('protocols h1 h2c', 'protocols h1 h2')}\n\n{apps}\n"
