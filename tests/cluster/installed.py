@@ -102,6 +102,22 @@ class Installed:
         """Of an admin, by the first router's Caddy."""
         return Client(self.port, ADMIN_KEY)
 
+    def cli(self, *arguments: str, cwd: Path | None = None, timeout_s: float = 120.0) -> str:
+        """What `vibed ARGUMENTS` prints for its admin; it has to go well."""
+        told = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOME": str(self.folder),
+            "VIBED_URL": f"http://localhost:{self.port}",
+            "VIBED_TOKEN": ADMIN_KEY,
+        }
+        argv = [sys.executable, "-m", "vibed.cli.main", *arguments]
+        done = subprocess.run(
+            argv, cwd=cwd or self.folder, env=told, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert done.returncode == 0, f"vibed {' '.join(arguments)}: {done.stdout}{done.stderr}\n{self.told()}"
+        return done.stdout
+
     def told(self) -> str:
         """What its processes said last, for whoever looks at a failure."""
         return "\n".join(f"--- {one.name}\n{one.said[-3000:]}" for one in self.processes)

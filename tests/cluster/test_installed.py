@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -17,8 +19,10 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.cluster import Cluster, Refused
-from tests.cluster.installed import Installed, installed
-from tests.e2e.client import packed
+from tests.cluster.installed import ADMIN_KEY, Installed, installed
+from tests.e2e.client import Client, packed
+from tests.e2e.instance import Instance
+from tests.e2e.mcp_client import call, over_http, refused
 from tests.e2e.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
@@ -108,6 +112,111 @@ async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(v
         client.delete("todo")
         eventually(lambda: client.visit("todo").status_code == 404, "its name leads nowhere", within_s=30)
         eventually(lambda: not claims(vibed, "todo"), "its claims are gone", within_s=30)
+
+    await in_thread(use)
+
+
+async def test_an_agents_whole_round_by_mcp(vibed: Installed) -> None:
+    async with over_http(vibed.port, ADMIN_KEY) as agent:
+        made = await call(agent, "deploy_artifact", name="agents", files=server("by an agent"), language="python")
+        assert (made["artifact_id"], made["status"], made["target"]) == ("agents", "running", "python-313")
+        assert (await in_thread(lambda: vibed.client.visit("agents"))).text == "by an agent"
+        assert (await call(agent, "get_artifact_status", artifact_id="agents"))["status"] == "running"
+        updated = await call(agent, "update_artifact", artifact_id="agents", files=server("again"))
+        assert (updated["status"], updated["version"]) == ("running", 2)
+        assert (await in_thread(lambda: vibed.client.visit("agents"))).text == "again"
+        lines = (await call(agent, "get_artifact_logs", artifact_id="agents"))["lines"]
+        assert any(line.endswith("serving") for line in lines)
+        back = await call(agent, "rollback_artifact", artifact_id="agents", version=1)
+        assert (back["status"], back["version"]) == ("running", 3)
+        assert (await in_thread(lambda: vibed.client.visit("agents"))).text == "by an agent"
+        assert "agents" in [one["artifact_id"] for one in (await call(agent, "list_artifacts"))["artifacts"]]
+        targets = (await call(agent, "list_deployment_targets"))["targets"]
+        assert "python-313" in [target["name"] for target in targets]
+        assert (await call(agent, "delete_artifact", artifact_id="agents"))["deleted"]
+        assert "agents" in await refused(agent, "get_artifact_status", artifact_id="agents")
+    await in_thread(lambda: eventually(lambda: not claims(vibed, "agents"), "its claims are gone", within_s=30))
+
+
+async def test_the_cli_deploys_a_folder_shows_how_it_stands_and_takes_it_away(vibed: Installed, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(server("from a folder")["app.py"])
+
+    def use() -> None:
+        assert vibed.cli("deploy", ".", "--name", "folder", cwd=tmp_path).strip() == vibed.client.url("folder", "")
+        assert vibed.client.visit("folder").text == "from a folder"
+        stands = json.loads(vibed.cli("status", "folder", "--json"))
+        assert (stands["phase"], stands["version"], stands["isolation"]) == ("Ready", 1, "process")
+        assert "serving" in vibed.cli("logs", "folder")
+        assert "folder" in vibed.cli("apps")
+        vibed.cli("delete", "folder", "--yes")
+        eventually(lambda: vibed.client.visit("folder").status_code == 404, "its name leads nowhere", within_s=30)
+
+    await in_thread(use)
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Instance]:
+    """A vibeD of one machine, with its sources in files."""
+    instance = Instance(templates="static-nginx,python-313", pools="python-313=1", layers="false")
+    try:
+        instance.up()
+        yield instance
+    finally:
+        left = instance.end()
+    assert not left, "\n".join(left)
+
+
+async def test_apps_move_from_a_machine_onto_the_cluster_serve_there_and_come_back(
+    vibed: Installed, machine: Instance
+) -> None:
+    def outcomes(report: str) -> dict[str, str]:
+        return {app["app_id"]: app["outcome"] for app in json.loads(report)["apps"]}
+
+    def greeting(number: int) -> dict[str, str]:
+        return {"app.py": f"import os\nSAYS = os.environ['WORD'] + ' {number}'\n{SERVER}"}
+
+    def use() -> None:
+        here, there = machine.client, vibed.client
+        here.wait_for_template("python-313")
+        here.delete("welcome")  # a second site: these agents share a network
+        eventually(lambda: here.api("GET", "/v1/apps/welcome").status_code == 404, "it is gone", within_s=30)
+        for number in (1, 2):
+            here.deploy_ready("greeting", greeting(number), env=[{"name": "WORD", "value": "carried"}])
+        here.deploy_ready("page", {"index.html": "a page"})
+        carol = here.ask("POST", "/v1/keys", json={"owner": "carol"})["secret"]
+        machine.client_with(carol).deploy_ready("hers", server("carol's"))
+        file = machine.root / "moved.tar"
+        assert json.loads(machine.run("export", str(file), "--json").stdout)["left_out"] == []
+
+        moved = {"greeting": "imported", "page": "imported", "hers": "imported"}
+        assert outcomes(vibed.cli("import", str(file), "--json")) == moved
+        for name, number in (("greeting", 2), ("page", 1), ("hers", 1)):
+            assert there.settled(name, number)["phase"] == "Ready"
+        assert there.visit("greeting").text == "carried 2"
+        assert there.visit("page").text == "a page"
+        hers = Client(vibed.port, carol)
+        assert hers.app("hers")["owner"] == "carol"
+        hers.deploy_ready("hers", server("carol's still"))
+        assert there.visit("hers").text == "carol's still"
+        back = there.ask("POST", "/v1/apps/greeting/rollback", json={"version": 1})
+        assert (back["version"], back["phase"]) == (3, "Ready")
+        assert there.visit("greeting").text == "carried 1"
+        # what is there already is left alone
+        assert set(outcomes(vibed.cli("import", str(file), "--json")).values()) == {"skipped"}
+        assert there.visit("greeting").text == "carried 1"
+
+        vibed.cli("export", str(vibed.folder / "back.tar"))
+        report = machine.run("import", str(vibed.folder / "back.tar"), "--replace", "--json", timeout_s=120).stdout
+        assert outcomes(report) == dict.fromkeys(moved, "replaced")
+        for name, number in (("greeting", 3), ("page", 1), ("hers", 2)):
+            assert here.settled(name, number)["phase"] == "Ready"
+        assert here.visit("greeting").text == "carried 1"
+        assert here.visit("page").text == "a page"
+        assert here.visit("hers").text == "carol's still"
+        versions = here.ask("GET", "/v1/apps/greeting/versions")["items"]
+        assert [one["version"] for one in versions] == [3, 2, 1]
+        for name in moved:
+            there.delete(name)
 
     await in_thread(use)
 

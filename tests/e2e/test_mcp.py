@@ -6,16 +6,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 from mcp import ClientSession, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.e2e import samples
 from tests.e2e.conftest import Apps
 from tests.e2e.instance import Instance
+from tests.e2e.mcp_client import call, over_http, refused
 
 Open = Callable[[Instance], AbstractAsyncContextManager[ClientSession]]
 
@@ -35,16 +33,8 @@ TOOLS = {
 }
 
 
-@asynccontextmanager
-async def _http(vibed: Instance) -> AsyncIterator[ClientSession]:
-    headers = {"Authorization": f"Bearer {vibed.admin_key}", "Host": f"localhost:{vibed.port}"}
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
-        streamable_http_client(f"http://127.0.0.1:{vibed.port}/mcp", http_client=http) as streams,
-        ClientSession(streams[0], streams[1]) as session,
-    ):
-        await session.initialize()
-        yield session
+def _http(vibed: Instance) -> AbstractAsyncContextManager[ClientSession]:
+    return over_http(vibed.port, vibed.admin_key)
 
 
 @asynccontextmanager
@@ -57,19 +47,6 @@ async def _stdio(vibed: Instance) -> AsyncIterator[ClientSession]:
 
 
 both = pytest.mark.parametrize("transport", [pytest.param(_http, id="http"), pytest.param(_stdio, id="stdio")])
-
-
-async def _call(session: ClientSession, tool: str, **arguments: Any) -> dict[str, Any]:
-    result = await session.call_tool(tool, arguments)
-    assert not result.is_error, f"{tool}: {result.content}"
-    assert result.structured_content is not None
-    return dict(result.structured_content)
-
-
-async def _refused(session: ClientSession, tool: str, **arguments: Any) -> str:
-    result = await session.call_tool(tool, arguments)
-    assert result.is_error, f"{tool} went well: {result.content}"
-    return " ".join(getattr(part, "text", "") for part in result.content)
 
 
 @both
@@ -92,32 +69,32 @@ async def test_an_agents_whole_round(vibed: Instance, apps: Apps, transport: Ope
     name = apps.name()
     files = {name: str(content) for name, content in samples.python_hello(1).items()}
     async with transport(vibed) as session:
-        made = await _call(session, "deploy_artifact", name=name, files=files, language="python")
+        made = await call(session, "deploy_artifact", name=name, files=files, language="python")
         assert (made["artifact_id"], made["status"], made["target"]) == (name, "running", "python-313")
         assert vibed.client.visit(name).text == "version 1\n"
 
         files = {name: str(content) for name, content in samples.python_hello(2).items()}
-        updated = await _call(session, "update_artifact", artifact_id=name, files=files)
+        updated = await call(session, "update_artifact", artifact_id=name, files=files)
         assert (updated["status"], updated["version"]) == ("running", 2)
         assert vibed.client.visit(name).text == "version 2\n"
 
-        assert (await _call(session, "get_artifact_status", artifact_id=name))["status"] == "running"
-        listed = (await _call(session, "list_artifacts"))["artifacts"]
+        assert (await call(session, "get_artifact_status", artifact_id=name))["status"] == "running"
+        listed = (await call(session, "list_artifacts"))["artifacts"]
         assert name in [item["artifact_id"] for item in listed]
-        versions = (await _call(session, "list_versions", artifact_id=name))["versions"]
+        versions = (await call(session, "list_versions", artifact_id=name))["versions"]
         assert [item["version"] for item in versions] == [2, 1]
 
-        back = await _call(session, "rollback_artifact", artifact_id=name, version=1)
+        back = await call(session, "rollback_artifact", artifact_id=name, version=1)
         assert (back["status"], back["version"]) == ("running", 3)
         assert vibed.client.visit(name).text == "version 1\n"
 
-        logs = await _call(session, "get_artifact_logs", artifact_id=name)
+        logs = await call(session, "get_artifact_logs", artifact_id=name)
         assert isinstance(logs["lines"], list)
-        targets = (await _call(session, "list_deployment_targets"))["targets"]
+        targets = (await call(session, "list_deployment_targets"))["targets"]
         assert "python-313" in [target["name"] for target in targets]
 
-        assert (await _call(session, "delete_artifact", artifact_id=name))["deleted"]
-        assert name in await _refused(session, "get_artifact_status", artifact_id=name)
+        assert (await call(session, "delete_artifact", artifact_id=name))["deleted"]
+        assert name in await refused(session, "get_artifact_status", artifact_id=name)
 
 
 @both
@@ -125,7 +102,7 @@ async def test_an_app_that_fails_tells_the_agent_what_to_change(vibed: Instance,
     vibed.client.wait_for_template("python-313")
     name = apps.name()
     async with transport(vibed) as session:
-        made = await _call(
+        made = await call(
             session,
             "deploy_artifact",
             name=name,
@@ -134,18 +111,18 @@ async def test_an_app_that_fails_tells_the_agent_what_to_change(vibed: Instance,
         assert made["status"] == "failed"
         assert made["reason"]
         assert "TEAM_TOKEN" in made["message"]
-        lines = (await _call(session, "get_artifact_logs", artifact_id=name))["lines"]
+        lines = (await call(session, "get_artifact_logs", artifact_id=name))["lines"]
         assert any(line.endswith(" hello log") for line in lines)
 
 
 @both
 async def test_refusals_name_their_code_and_the_cure(vibed: Instance, apps: Apps, transport: Open) -> None:
     async with transport(vibed) as session:
-        bad_name = await _refused(session, "deploy_artifact", name="Not A Name", files={"index.html": "x"})
+        bad_name = await refused(session, "deploy_artifact", name="Not A Name", files={"index.html": "x"})
         assert "InvalidName" in bad_name
-        notebook = await _refused(session, "deploy_artifact", name=apps.name(), files={"a.ipynb": "{}"})
+        notebook = await refused(session, "deploy_artifact", name=apps.name(), files={"a.ipynb": "{}"})
         assert "NotAWebApp" in notebook
-        missing = await _refused(
+        missing = await refused(
             session,
             "deploy_artifact",
             name=apps.name(),
@@ -160,7 +137,7 @@ async def test_stdio_deploys_a_folder_of_this_machine(vibed: Instance, apps: App
     (tmp_path / ".vibedignore").write_text("secret.txt\n")
     name = apps.name()
     async with _stdio(vibed) as session:
-        made = await _call(session, "deploy_artifact", name=name, path=str(tmp_path))
+        made = await call(session, "deploy_artifact", name=name, path=str(tmp_path))
     assert made["status"] == "running"
     assert vibed.client.visit(name).text == "from a folder"
     assert vibed.client.visit(name, "/secret.txt").status_code == 404
