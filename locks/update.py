@@ -4,7 +4,7 @@
     python3 locks/update.py tools              caddy, go, node, uv, workerd, esbuild, npm, pnpm, yarn, bundler
     python3 locks/update.py python-313         every template by its name
     python3 locks/update.py mcp-1              the earlier MCP client that the agent of the tests speaks with, too
-    python3 locks/update.py vibed              what vibeD itself and its tests import (needs pip-tools)
+    python3 locks/update.py vibed              what vibeD itself and its tests import
     python3 locks/update.py all
 
 Run it, read the diff, build and test (`pytest tests/e2e/test_templates_build.py`), commit. Lock files hold versions and
@@ -16,6 +16,7 @@ its note says why.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -89,13 +90,21 @@ def update_vibed() -> None:
 
 
 def compile_pip_lock(path: Path, requirements: list[str], constraints: Path | None) -> None:
-    """A lock for every platform and Python that vibeD itself runs on: hashes of all files of a version."""
+    """A lock for every platform and Python that vibeD itself runs on: hashes of all files of a version. What is locked
+    already stays, while it fits. By the uv of `locks/tools`, from the index that pip is configured with.
+    """
+    configured = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True
+    )
+    index = os.environ.get("PIP_INDEX_URL") or configured.stdout.strip()
     with tempfile.TemporaryDirectory() as scratch:
         wanted = Path(scratch) / "wanted.in"
-        limits = [f"-c {constraints}"] if constraints else []
-        wanted.write_text("\n".join([*requirements, *limits]) + "\n")
-        argv = [sys.executable, "-m", "piptools", "compile", "--quiet", "--generate-hashes", "--allow-unsafe"]
-        argv += ["--no-header", "--no-annotate", "--strip-extras", "--no-emit-index-url", "--no-emit-find-links"]
+        wanted.write_text("\n".join(requirements) + "\n")
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-t", f"{scratch}/uv", WHEELS["uv"]], check=True)
+        argv = [f"{scratch}/uv/bin/uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+        argv += ["--generate-hashes", "--python-version", "3.11", "--python-platform", "linux", "--no-emit-index-url"]
+        argv += ["--default-index", index] if index else []
+        argv += ["--constraints", str(constraints)] if constraints else []
         subprocess.run([*argv, "-o", str(path), str(wanted)], check=True)
 
 
