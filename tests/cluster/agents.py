@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -88,15 +89,24 @@ class Agents:
             )
         self._agents[pod["metadata"]["uid"]] = (agent, folder)
 
+    def freeze(self, pod: str) -> None:
+        """Have it do nothing any more, and close nothing: as on a node without power."""
+        self.process(pod).send_signal(signal.SIGSTOP)
+
+    def thaw(self, pod: str) -> None:
+        self.process(pod).send_signal(signal.SIGCONT)
+
     def end(self, uid: str) -> None:
         if uid in self._agents:
-            self._agents[uid][0].terminate()
+            agent, _ = self._agents[uid]
+            agent.send_signal(signal.SIGCONT)
+            agent.terminate()
 
     def stop(self) -> None:
         """End all, and begin no more. Blocking."""
         self._stopped = True
-        for agent, _ in self._agents.values():
-            agent.terminate()
+        for uid in self._agents:
+            self.end(uid)
         for agent, folder in self._agents.values():
             try:
                 agent.wait(20)

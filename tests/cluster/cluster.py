@@ -116,6 +116,25 @@ class Namespace:
         arguments = ("wait", what, f"--for={condition}", f"--timeout={deadline_s:g}s")
         self.kubectl(*arguments, deadline_s=deadline_s + 10)
 
+    def unready(self, pod: str) -> None:
+        """Say of a pod what Kubernetes says when its node is not heard of any more."""
+        condition = {"type": "Ready", "status": "False", "reason": "NodeNotReady"}
+        self.kubectl(
+            *("patch", "pod", pod, "--subresource=status", "-p", json.dumps({"status": {"conditions": [condition]}}))
+        )
+
+    def evict(self, pod: str) -> None:
+        """As a node is drained."""
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.name}}
+        self.kubectl("create", "--raw", f"/api/v1/namespaces/{self.name}/pods/{pod}/eviction", "-f", "-", given=body)
+
+    def killed_for_memory(self, pod: str) -> None:
+        """Say of a pod what the kubelet says when the kernel has killed its container."""
+        terminated = {"exitCode": 137, "reason": "OOMKilled"}
+        status = {"name": "app", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+        patch = {"status": {"phase": "Failed", "containerStatuses": [{**status, "state": {"terminated": terminated}}]}}
+        self.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+
     def service_account(self, name: str, *, rules: Sequence[Rule] = (), cluster_rules: Sequence[Rule] = ()) -> Path:
         """Make a ServiceAccount that may do in this namespace what `rules` say, and everywhere what `cluster_rules`
         say; returns a kubeconfig with a token of it (an hour).

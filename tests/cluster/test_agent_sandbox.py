@@ -29,6 +29,8 @@ from tests.contract.driver_kit import GENERAL_APP, programs
 from vibed.apps.app import Runtime, Start
 from vibed.cluster.client import Client
 from vibed.cluster.kinds import POD, SANDBOX_CLAIM, SANDBOX_WARM_POOL
+from vibed.drivers.agent_sandbox import line as lines
+from vibed.drivers.agent_sandbox import sandbox as sandboxes
 from vibed.drivers.agent_sandbox.claims import MANAGED
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
@@ -39,6 +41,7 @@ from vibed.drivers.agent_sandbox.templates import PodSettings
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Run, RunFailed, Sandbox, SandboxLost, State
 from vibed.sources.store import ServedStore
+from vibed.wire import WireError
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -353,15 +356,62 @@ async def test_a_claim_that_somebody_deletes_ends_its_sandbox(bed: Bed) -> None:
     assert not (await asyncio.wait_for(sandbox.wait(), 30)).known
 
 
+async def test_a_pod_that_is_evicted_is_a_lost_sandbox(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    bed.namespace.evict(await bed.pod_of(sandbox))
+    assert not (await asyncio.wait_for(sandbox.wait(), 30)).known
+    await bed.no_claims()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes tenths of them."""
+    for name, seconds in {"_BEAT_S": 0.4, "_BEAT_ANSWER_S": 0.8, "_UNREACHABLE_S": 2.0, "_WITNESS_S": 1.2}.items():
+        monkeypatch.setattr(sandboxes, name, seconds)
+    monkeypatch.setattr(lines, "_CONNECT_S", 0.5)
+
+
+async def test_a_pod_whose_node_is_gone_without_a_word_is_a_lost_sandbox(bed: Bed, impatient: None) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    pod = await bed.pod_of(sandbox)
+    bed.agents.freeze(pod)
+    bed.namespace.unready(pod)
+    assert not (await asyncio.wait_for(sandbox.wait(), 30)).known
+    await bed.no_claims()
+
+
+async def test_a_pod_that_is_not_ready_and_answers_is_not_lost(bed: Bed, impatient: None) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    bed.namespace.unready(await bed.pod_of(sandbox))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sandbox.wait(), 4)
+    assert await ask(sandbox) == (200, "hello world")
+
+
+async def test_a_silent_agent_is_lost_if_another_is_heard_and_not_if_all_are_silent(bed: Bed, impatient: None) -> None:
+    driver = await bed.pooled(2)
+    one, other = await bed.start(driver), await bed.start(driver, bed.run(app="other"))
+    pods = [await bed.pod_of(one), await bed.pod_of(other)]
+    for pod in pods:
+        bed.agents.freeze(pod)
+    ending = asyncio.create_task(one.wait())
+    # it may be the controller that is cut off, and pods are said to be ready
+    await asyncio.wait([ending], timeout=4)
+    assert not ending.done()
+    assert other.exit is None
+    bed.agents.thaw(pods[1])
+    assert not (await asyncio.wait_for(ending, 30)).known
+    assert await ask(other) == (200, "hello world")
+    (claim,) = await bed.claims()
+    assert claim["metadata"]["name"] == _name(other)
+
+
 async def test_a_pod_that_was_killed_for_its_memory_says_so(bed: Bed) -> None:
     sandbox = await bed.start(await bed.pooled())
     pod = await bed.pod_of(sandbox)
-    # as the kubelet writes it; the kernel kills all of a container at once, its agent too
+    # the kernel kills all of a container at once, its agent too
     bed.agents.process(pod).kill()
-    terminated = {"exitCode": 137, "reason": "OOMKilled"}
-    status = {"name": "app", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-    patch = {"status": {"phase": "Failed", "containerStatuses": [{**status, "state": {"terminated": terminated}}]}}
-    bed.namespace.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+    bed.namespace.killed_for_memory(pod)
     ended = await asyncio.wait_for(sandbox.wait(), 30)
     assert (ended.oom, ended.known) == (True, True)
     await bed.no_claims()
@@ -463,6 +513,47 @@ async def test_what_a_controller_claimed_and_never_used_goes(bed: Bed) -> None:
     await bed.no_claims()
 
 
+async def test_an_agent_that_answers_the_next_controller_with_an_error_is_asked_again_and_keeps_its_claim(
+    bed: Bed,
+) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    got = sandbox._got
+    assert got is not None
+    await bed.controllers.pop().end()
+    friends: list[AgentLine] = []
+    with pytest.raises(WireError) as refused:  # no more can be connected
+        while True:
+            friends.append(AgentLine(got.where, ClaimKeys([bed.key]), lambda event: None))
+            await friends[-1].call("status", 5)
+    assert (refused.type, refused.value.error_code) == (WireError, "Internal")
+    driver = await bed.controller()
+    (adopted,) = await driver.adopt()
+    assert (adopted.state, adopted.endpoint) == (State.STARTING, sandbox.endpoint)
+    assert await ask(adopted) == (200, "hello world")
+    for friend in friends:
+        await friend.close()
+    async with asyncio.timeout(30):
+        while adopted.state is not State.RUNNING:
+            await asyncio.sleep(0.05)
+    (claim,) = await bed.claims()
+    assert claim["metadata"]["uid"] == got.uid
+
+
+async def test_a_pod_that_is_silent_while_it_is_taken_over_goes_on_when_it_is_heard(bed: Bed) -> None:
+    sandbox = await bed.start(await bed.pooled())
+    pod = await bed.pod_of(sandbox)
+    await bed.controllers.pop().end()
+    bed.agents.freeze(pod)
+    driver = await bed.controller()
+    (adopted,) = await driver.adopt()
+    assert (adopted.state, adopted.endpoint) == (State.STARTING, sandbox.endpoint)
+    bed.agents.thaw(pod)
+    async with asyncio.timeout(30):
+        while adopted.state is not State.RUNNING:
+            await asyncio.sleep(0.05)
+    assert await ask(adopted) == (200, "hello world")
+
+
 # Whose a pod is
 
 
@@ -507,7 +598,6 @@ async def test_who_stands_between_gets_neither_a_claim_nor_a_token_through(bed: 
 
     between = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=_server(bed.scratch))
     port = between.sockets[0].getsockname()[1]
-    from vibed.drivers.agent_sandbox import line as lines
     from vibed.drivers.agent_sandbox.line import Where
 
     monkeypatch.setattr(lines, "CONTROL_PORT", port)

@@ -197,6 +197,10 @@ def test_a_template_and_its_pool_are_these_objects() -> None:
                         {"name": "layers", "emptyDir": {"sizeLimit": "1600Mi"}},
                         {"name": "agent", "emptyDir": {"sizeLimit": "800Mi"}},
                     ],
+                    "tolerations": [
+                        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+                        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+                    ],
                 },
             },
         },
@@ -210,8 +214,17 @@ def test_an_operator_says_where_pods_run_and_with_what_images_are_pulled() -> No
     template, _ = manifests(Small(), settings, "", 0)
     pod = template["spec"]["podTemplate"]["spec"]
     assert "runtimeClassName" not in pod
-    assert (pod["nodeSelector"], pod["tolerations"]) == ({"pool": "kata"}, [{"key": "kata"}])
+    assert (pod["nodeSelector"], pod["tolerations"][0]) == ({"pool": "kata"}, {"key": "kata"})
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_an_operator_may_say_how_long_pods_stay_on_a_node_that_is_gone() -> None:
+    long = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 600}
+    template, _ = manifests(Small(), PodSettings("r", "t", tolerations=[long]), "", 0)
+    said = {one["key"]: one["tolerationSeconds"] for one in template["spec"]["podTemplate"]["spec"]["tolerations"]}
+    assert said == {"node.kubernetes.io/unreachable": 600, "node.kubernetes.io/not-ready": 30}
+    template, _ = manifests(Small(), PodSettings("r", "t", tolerations=[{"operator": "Exists"}]), "", 0)
+    assert template["spec"]["podTemplate"]["spec"]["tolerations"] == [{"operator": "Exists"}]
 
 
 def test_every_shipped_template_but_those_of_another_kind_has_pods() -> None:

@@ -602,6 +602,30 @@ async def test_a_controller_that_starts_anew_takes_its_sandboxes_over(world: Wor
     assert (await world.app()).status.phase is Phase.READY
 
 
+async def test_one_that_does_not_answer_its_new_controller_is_gone_on_with_where_the_name_leads_to_it(
+    world: World,
+) -> None:
+    await world.settle(await world.deploy())
+    (silent,) = world.driver.alive
+    silent.state = State.STARTING  # it is not known whether it serves
+    world.fleet._keepers.clear()
+    world.fleet.adopt([silent])
+    await world.until(lambda: "todo" in world.fleet._keepers and world.serving() == [1])
+    await world.settle(await world.deploy())  # it has looked at what there is
+    assert silent.drained, "it served until another did"
+
+
+async def test_one_that_does_not_answer_and_that_no_name_leads_to_is_replaced(world: World) -> None:
+    await world.deploy()
+    await world.store.next_run("todo")
+    silent = await orphan(world, "todo", 1)
+    silent.state = State.STARTING
+    world.fleet.adopt([silent])
+    await world.until(lambda: silent.exit is not None and world.serving() == [1])
+    (new,) = world.driver.alive
+    assert new.claimed is not None and new.claimed.number == 2
+
+
 async def test_what_was_installed_for_a_sandbox_that_is_taken_over_is_in_use(world: World) -> None:
     await world.settle(await world.deploy())
     (sandbox,) = world.driver.alive

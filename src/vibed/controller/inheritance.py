@@ -16,7 +16,7 @@ from vibed.controller.names import Published
 from vibed.controller.run import LiveRun, app_key
 from vibed.controller.telling import TRIED_AGAIN, Telling
 from vibed.controller.trouble import SOUND_AFTER_S, Trouble
-from vibed.sandboxes.driver import Sandbox
+from vibed.sandboxes.driver import Sandbox, State
 
 
 async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Life, telling: Telling) -> None:
@@ -42,7 +42,9 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
             continue  # it was taken over before the disk, for one, refused what came after it
         run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox, layer=sandbox.claimed.layer)
         another = sandbox.claimed.app_key not in ("", app_key(app)) or run.number > app.runs
-        if sandbox.endpoint is None or sandbox.exit is not None or another:
+        # nobody answers there yet (a pod whose node is just away): it served if the name leads to it
+        unproven = sandbox.state is State.STARTING and run.number not in {marker.run for marker in published}
+        if sandbox.endpoint is None or sandbox.exit is not None or another or unproven:
             # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of
             # an earlier app of this name, that was deleted while the sandbox could not be.
             await means.names.forget(app.app_id, run.number)

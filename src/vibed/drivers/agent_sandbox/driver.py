@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vibed import records, wire
+from vibed import records
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.cluster.client import Client
@@ -92,6 +92,8 @@ class AgentSandboxDriver:
         self._templates: dict[str, Template] = {}
         self._sandboxes: set[PodSandbox] = set()
         self._isolation = Isolation.PROCESS
+        self._heard: dict[PodSandbox, float] = {}
+        """The two that were heard last, and when."""
 
     @property
     def isolation(self) -> Isolation:
@@ -213,6 +215,15 @@ class AgentSandboxDriver:
             }
         return {**order, "layers": await self._layers(run), "source": _told(there)}
 
+    def heard(self, sandbox: PodSandbox) -> None:
+        self._heard.pop(sandbox, None)
+        self._heard[sandbox] = time.monotonic()
+        if len(self._heard) > 2:
+            del self._heard[next(iter(self._heard))]
+
+    def others_heard_at(self, sandbox: PodSandbox) -> float:
+        return max((at for other, at in self._heard.items() if other is not sandbox), default=0.0)
+
     def forget(self, sandbox: PodSandbox) -> None:
         self._sandboxes.discard(sandbox)
 
@@ -253,10 +264,6 @@ class AgentSandboxDriver:
         except NotOurs as error:
             # its controller ended between the claim and the pod
             log.info("a claim was never used", claim=name, error=error.message)
-            await self.claims.remove(name, uid)
-            return None
-        except wire.WireError as error:
-            log.warning("a pod cannot be taken over", claim=name, error=error.message)
             await self.claims.remove(name, uid)
             return None
         return sandbox

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import ssl
@@ -83,11 +82,11 @@ class AgentLine:
         connection = await self.connect()
         return await connection.call(op, timeout=timeout, **arguments)
 
-    async def lost(self) -> None:
-        """Return when the connection, if there is one, has ended."""
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                await asyncio.shield(self._connection.closed)
+    async def drop(self, connection: wire.Connection) -> None:
+        """Let go of a connection on which nothing comes any more; the next call makes another one."""
+        if self._connection is connection:
+            self._connection = None
+        await connection.close()
 
     async def send(self, source: Path, digest: str, timeout: float) -> None:
         """Give the agent a file, which it knows by its digest then. Raises `Disconnected`, `WireError`, OSError.

@@ -42,8 +42,18 @@ _LAST_WORDS_S = 5.0
 _LOG_WAIT_S = 30.0
 _MEET_S = 20.0
 """How long a pod that is said to be ready may not answer."""
+_BEAT_S = 15.0
+"""How long an agent may say nothing until it is asked whether it is there."""
+_BEAT_ANSWER_S = 10.0
+"""How long it may take to say so; then its connection counts as dead, and another one is made."""
 _UNREACHABLE_S = 30.0
-"""How long an agent may not answer while its pod is not ready, until the pod counts as lost."""
+"""How long nothing may have come from an agent, and no connection be had, until its pod counts as lost. Its node may be
+without power: nobody closes connections then, and Kubernetes takes a minute to notice it, and five to delete its pods.
+"""
+_WITNESS_S = _BEAT_S + _BEAT_ANSWER_S
+"""How much longer than it another agent has to have been heard, where the pod is still called ready: whoever hears
+nobody may himself be cut off. Who was cut off from all at once has heard none of them this much longer than another.
+"""
 _CALM_S = 3.0
 """How long nothing may have come to a run that is drained: every router has heard by then where its name leads now."""
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
@@ -66,6 +76,14 @@ class Owner(Protocol):
         """The driver's part of the operation `run`. `send` gives the agent a file, and returns its digest. Raises
         `RunFailed`, `SandboxLost`, OSError.
         """
+        ...
+
+    def heard(self, sandbox: PodSandbox) -> None:
+        """An agent has said something."""
+        ...
+
+    def others_heard_at(self, sandbox: PodSandbox) -> float:
+        """When any other agent has said something last (`time.monotonic`)."""
         ...
 
     def forget(self, sandbox: PodSandbox) -> None: ...
@@ -95,6 +113,10 @@ class PodSandbox:
         self._log_complete = asyncio.Event()
         self._ending = False
         self._taken_over = False
+        self._unproven = False
+        """Whether it was taken over, and its agent has not said yet what it does."""
+        self._heard_at = 0.0
+        """When its agent has said something last."""
         self._asked = False
         """Whether it was told to end, by us."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,24 +230,27 @@ class PodSandbox:
     # used by the driver
 
     async def take_over(self, got: Got, claimed: Claimed, mirror: Mirror) -> None:
-        """Go on with what an earlier controller claimed. Raises `NotOurs` where that one never came to tell the pod so,
-        and `WireError`.
+        """Go on with what an earlier controller claimed. Raises `NotOurs` where that one never came to tell the pod so.
+
+        An agent that does not answer, or with another error, is asked again until it does or its pod is gone: a network
+        that is just away is no reason to start the app anew. Until then this is STARTING and has an endpoint: it serves
+        if the app's name led to it.
         """
-        self._taken_over = True
+        self._taken_over = self._unproven = True
         self._claimed = claimed
         self._got = got
         self._mirror = mirror
         self._line = AgentLine(got.where, self._owner.keys, self._hear)
-        # what is known until the agent answers: a network that is just away is no reason to start the app anew
-        self._state = State.RUNNING
+        self._heard_at = time.monotonic()
+        self._state = State.STARTING
         self._endpoint = Endpoint(address=got.where.address(INGRESS_PORT))
         try:
             self.hear_state(await self._call("status", 5.0))
         except NotOurs:
             await self._line.close()
             raise
-        except (wire.Disconnected, TimeoutError) as error:
-            log.warning("a pod does not answer yet", claim=got.name, error=str(error))
+        except (VibedError, TimeoutError) as error:
+            log.warning("a pod does not answer yet; it is asked again", claim=got.name, error=str(error))
         self._watch()
 
     async def let_go(self) -> None:
@@ -239,6 +264,7 @@ class PodSandbox:
     def hear_state(self, state: Mapping[str, Any]) -> None:
         """Take over what the agent says of itself."""
         said = str(state.get("state"))
+        believed, self._unproven = self._unproven and self._burying is None and bool(self._tasks), False
         self.isolation = state.get("isolation") or self.isolation
         self._template_digest = self._template_digest or str(state.get("template_digest") or "")
         if said == State.EXITED:
@@ -252,6 +278,8 @@ class PodSandbox:
         elif said in _HALF_WAY and self._taken_over:
             # its controller ended in the middle of it: whoever took it over may not take it for one that serves
             self._state, self._endpoint = State(said), None
+            if believed:
+                self._exited.set()  # and has taken it for one already
         elif said in _PROGRESS and (self._state is not State.DRAINING or said == State.DRAINING):
             self._state = State(said)
 
@@ -263,6 +291,7 @@ class PodSandbox:
         got = self._got = await self._owner.claims.get_one(wanted)
         line = self._line = AgentLine(got.where, self._owner.keys, self._hear)
         await self._meet(line)
+        self._spoke()
         claimed = _ms(began)
         self._watch()
         preparing = time.perf_counter()
@@ -317,7 +346,12 @@ class PodSandbox:
             raise wire.Disconnected(f"sandbox {self.id} has no pod, or has ended")
         return await self._line.call(op, timeout, **arguments)
 
+    def _spoke(self) -> None:
+        self._heard_at = time.monotonic()
+        self._owner.heard(self)
+
     def _hear(self, event: wire.Message) -> None:
+        self._spoke()
         if event.get("event") == "state":
             self.hear_state(event["state"])
         elif event.get("event") == "stage" and event.get("stage") in STAGES:
@@ -363,33 +397,63 @@ class PodSandbox:
         self._begin_end()
 
     async def _follow_agent(self) -> None:
-        """Stay connected, and end with the app."""
-        attempt, since = 0, time.monotonic()
+        """Stay connected, and end with the app, or when nothing can be heard of it any more."""
+        assert self._line is not None
+        attempt = 0
         while not self._exited.is_set():
-            assert self._line is not None
             try:
-                await self._line.connect()
-                attempt, since = 0, time.monotonic()
-                await self._until_lost_or_exited()
+                connection = await self._line.connect()
+                self._spoke()
+                await self._attend(connection)
+                attempt = 0
             except NotOurs as error:
                 log.error("a pod answers to another claim", claim=self._line.where.claim, error=error.message)
                 break
-            except (wire.Disconnected, wire.WireError, TimeoutError):
-                pod = self._pod()
-                if time.monotonic() - since > _UNREACHABLE_S and (pod is None or not is_ready(pod)):
+            except wire.WireError as error:
+                self._spoke()  # something is there, and says that it cannot
+                log.warning("an agent answers with an error", claim=self._line.where.claim, error=error.message)
+            except (wire.Disconnected, TimeoutError):
+                if self._given_up():
+                    log.warning("nothing is heard of a pod any more", claim=self._line.where.claim)
                     break
-                await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
-                attempt += 1
+            await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+            attempt += 1
         self._begin_end()
 
-    async def _until_lost_or_exited(self) -> None:
+    async def _attend(self, connection: wire.Connection) -> None:
+        """Return when a connection has ended, or the app. Who says nothing is asked, and its connection given up when
+        it does not answer. Raises `WireError`, `Disconnected`, `TimeoutError`.
+        """
         assert self._line is not None
-        waiting = [asyncio.ensure_future(self._line.lost()), asyncio.ensure_future(self._exited.wait())]
+        exited: asyncio.Future[Any] = asyncio.ensure_future(self._exited.wait())
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            while not exited.done() and not connection.closed.done():
+                quiet = time.monotonic() - self._heard_at
+                if quiet < _BEAT_S and not self._unproven:
+                    await asyncio.wait(
+                        (exited, connection.closed),
+                        timeout=_BEAT_S - quiet,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    continue
+                try:
+                    said = await connection.call("status", timeout=_BEAT_ANSWER_S)
+                except TimeoutError:
+                    await self._line.drop(connection)
+                    raise
+                self._spoke()
+                self.hear_state(said)
         finally:
-            for one in waiting:
-                one.cancel()
+            exited.cancel()
+
+    def _given_up(self) -> bool:
+        """Whether an agent that cannot be reached counts as lost."""
+        if time.monotonic() - self._heard_at < _UNREACHABLE_S:
+            return False
+        pod = self._pod()
+        if pod is None or not is_ready(pod):
+            return True
+        return self._owner.others_heard_at(self) > self._heard_at + _WITNESS_S
 
     async def _follow_log(self) -> None:
         """Copy the log until it is complete."""
@@ -399,6 +463,7 @@ class PodSandbox:
             try:
                 said = await self._line.call("logs", _LOG_WAIT_S + 10, after=mirror.after, wait_s=_LOG_WAIT_S)
                 attempt = 0
+                self._spoke()
                 await asyncio.to_thread(mirror.add, said.get("lines") or [])
                 if said.get("complete"):
                     self._log_complete.set()

@@ -27,6 +27,7 @@ KINDS = frozenset({"python", "node", "go", "binary", "static"})
 
 _OVERHEAD_MB = 96
 """The agent, its supervisor, and what the shared part of warm processes takes."""
+_GONE_S = 30
 _REQUESTED_CPUS = "50m"
 _NOTHING: Mapping[str, str] = {}
 
@@ -186,11 +187,22 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
         pod["runtimeClassName"] = settings.runtime_class
     if settings.node_selector:
         pod["nodeSelector"] = dict(settings.node_selector)
-    if settings.tolerations:
-        pod["tolerations"] = [dict(one) for one in settings.tolerations]
+    pod["tolerations"] = [*(dict(one) for one in settings.tolerations), *_leaving(settings.tolerations)]
     if settings.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
     return pod
+
+
+def _leaving(tolerations: Sequence[Mapping[str, Any]]) -> list[Object]:
+    """How long a pod stays on a node that is gone, where the operator does not say it: Kubernetes would leave it there,
+    and in its pool, for five minutes.
+    """
+    said = {str(one.get("key", "")) for one in tolerations}
+    return [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _GONE_S}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if not said & {key, ""}
+    ]
 
 
 def _of_pod(name: str, path: str) -> Object:
