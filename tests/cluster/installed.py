@@ -18,12 +18,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.cluster.agents import agents
+from tests.cluster.agents import Agents, agents
 from tests.cluster.cluster import Namespace
 from tests.cluster.ports import free_port
 from tests.contract.s3_server import REGION, S3Server
@@ -88,6 +89,7 @@ class Installed:
     folder: Path
     s3: S3Server
     port: int
+    agents: Agents
     controllers: list[Process] = field(default_factory=list)
     api: list[Process] = field(default_factory=list)
     routers: list[Process] = field(default_factory=list)
@@ -96,6 +98,18 @@ class Installed:
     @property
     def processes(self) -> list[Process]:
         return [*self.controllers, *self.api, *self.routers, *self.caddies]
+
+    @property
+    def leader(self) -> Process | None:
+        """The controller that leads by its Lease, whether or not it lives."""
+        holder = self.namespace.get("lease/vibed-controller")["spec"].get("holderIdentity")
+        return next((one for one in self.controllers if one.name == holder), None)
+
+    def claims(self, app_id: str = "") -> list[Any]:
+        """The claims of an app, or of all, that are to stay."""
+        labels = f"vibed.dev/app={app_id}" if app_id else "app.kubernetes.io/managed-by=vibed"
+        found = self.namespace.get("sandboxclaims", "-l", labels)["items"]
+        return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
     @property
     def client(self) -> Client:
@@ -134,8 +148,8 @@ async def installed(
         s3 = stack.enter_context(S3Server(home()))
         kube = Kube.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
         stack.push_async_callback(kube.close)
-        await stack.enter_async_context(agents(kube, namespace.name))
-        made = Installed(namespace, folder, s3, free_port())
+        running = await stack.enter_async_context(agents(kube, namespace.name))
+        made = Installed(namespace, folder, s3, free_port(), running)
         common = _common(namespace, folder, s3, pools)
         api_port, wire_port = free_port(), free_port()
         shared = {

@@ -20,38 +20,13 @@ import pytest_asyncio
 
 from tests.cluster.cluster import Cluster, Refused
 from tests.cluster.installed import ADMIN_KEY, Installed, installed
+from tests.cluster.servers import SERVER, server
 from tests.e2e.client import Client, packed
 from tests.e2e.instance import Instance
 from tests.e2e.mcp_client import call, over_http, refused
 from tests.e2e.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
-
-SERVER = """
-
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers["Content-Length"] or 0))
-        said = SAYS.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    do_POST = do_GET
-
-print("serving", flush=True)
-ThreadingHTTPServer(("127.0.0.1", 0), Handler).serve_forever()
-"""
-
-
-def server(says: str) -> dict[str, str]:
-    """A small app."""
-    return {"app.py": f"SAYS = {says!r}\n{SERVER}"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -72,12 +47,6 @@ def _is_ready(url: str) -> bool:
         return httpx.get(url, timeout=5, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def claims(vibed: Installed, app_id: str) -> list[Any]:
-    """The claims of an app that are to stay."""
-    found = vibed.namespace.get("sandboxclaims", "-l", f"vibed.dev/app={app_id}")["items"]
-    return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
 
 def by_hand(name: str, digest: str, **spec: Any) -> dict[str, Any]:
@@ -111,7 +80,7 @@ async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(v
         assert (app["phase"], app["version"], app["isolation"]) == ("Ready", 2, "process")
         client.delete("todo")
         eventually(lambda: client.visit("todo").status_code == 404, "its name leads nowhere", within_s=30)
-        eventually(lambda: not claims(vibed, "todo"), "its claims are gone", within_s=30)
+        eventually(lambda: not vibed.claims("todo"), "its claims are gone", within_s=30)
 
     await in_thread(use)
 
@@ -135,7 +104,7 @@ async def test_an_agents_whole_round_by_mcp(vibed: Installed) -> None:
         assert "python-313" in [target["name"] for target in targets]
         assert (await call(agent, "delete_artifact", artifact_id="agents"))["deleted"]
         assert "agents" in await refused(agent, "get_artifact_status", artifact_id="agents")
-    await in_thread(lambda: eventually(lambda: not claims(vibed, "agents"), "its claims are gone", within_s=30))
+    await in_thread(lambda: eventually(lambda: not vibed.claims("agents"), "its claims are gone", within_s=30))
 
 
 async def test_the_cli_deploys_a_folder_shows_how_it_stands_and_takes_it_away(vibed: Installed, tmp_path: Path) -> None:
@@ -271,19 +240,19 @@ async def test_a_pod_that_is_deleted_comes_back_with_its_source_without_being_as
     def use() -> None:
         client = vibed.client
         client.deploy_ready("healed", server("still here"))
-        (claim,) = claims(vibed, "healed")
+        (claim,) = vibed.claims("healed")
         pod = claim["status"]["sandbox"]["name"]
         vibed.namespace.kubectl("delete", "pod", pod, "--wait=false")
         eventually(
             lambda: (
-                (found := claims(vibed, "healed"))
+                (found := vibed.claims("healed"))
                 and all(c["metadata"]["uid"] != claim["metadata"]["uid"] for c in found)
             ),
             "it has another sandbox",
             within_s=60,
         )
         eventually(lambda: client.visit("healed").text == "still here", "it answers", within_s=60)
-        eventually(lambda: len(claims(vibed, "healed")) == 1, "nothing is left of the first", within_s=30)
+        eventually(lambda: len(vibed.claims("healed")) == 1, "nothing is left of the first", within_s=30)
 
     await in_thread(use)
 
@@ -292,16 +261,16 @@ async def test_a_controller_that_is_killed_is_followed_by_another_and_apps_notic
     def use() -> None:
         client = vibed.client
         client.deploy_ready("lasting", server("on"))
-        uid = claims(vibed, "lasting")[0]["metadata"]["uid"]
-        lease = vibed.namespace.get("lease/vibed-controller")["spec"]["holderIdentity"]
-        leader = next(one for one in vibed.controllers if one.name == lease)
+        uid = vibed.claims("lasting")[0]["metadata"]["uid"]
+        leader = vibed.leader
+        assert leader is not None
         leader.kill()
         assert client.visit("lasting").text == "on"
         # taken in while nobody leads, and begun by who leads next
         client.deploy_ready("meanwhile", server("new"), settle_s=120)
         assert client.visit("meanwhile").text == "new"
         assert client.visit("lasting").text == "on"
-        assert [one["metadata"]["uid"] for one in claims(vibed, "lasting")] == [uid], (
+        assert [one["metadata"]["uid"] for one in vibed.claims("lasting")] == [uid], (
             "it was neither lost nor claimed anew"
         )
         client.deploy_ready("lasting", server("on and on"))
@@ -342,7 +311,7 @@ async def test_what_is_applied_by_hand_is_a_deploy_like_any_other(vibed: Install
         eventually(lambda: client.app("manual")["version"] == 2, "it is a version of its own", within_s=60)
         vibed.namespace.wait("vapp/manual", "condition=Ready", deadline_s=60)
         vibed.namespace.kubectl("delete", "vapp", "manual", "--timeout=60s", deadline_s=70)
-        assert not claims(vibed, "manual")
+        assert not vibed.claims("manual")
         assert client.visit("manual").status_code == 404
 
     await in_thread(use)
