@@ -344,6 +344,26 @@ async def test_what_cannot_be_done_of_a_spec_is_said_in_its_status(vibed: Instal
     await in_thread(use)
 
 
+async def test_what_a_pod_has_not_is_not_promised_to_an_app(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        asked = {"memory": "256Mi", "cpu": "500m"}
+        made = client.deploy_ready("modest", server("fits"), resources=asked)
+        more = client.deploy("modest", server("too large"), resources={**asked, "memory": "4Gi"})
+        assert (more.phase, more.reason) == ("Failed", "ResourcesTooLarge")
+        assert "512 MB" in more.message and "4096 MB" in more.message
+        assert client.visit("modest").text == "fits"
+        digest = client.ask("GET", f"/v1/apps/modest/versions/{made.number}")["source_digest"]
+        vibed.namespace.apply(by_hand("greedy", digest.removeprefix("sha256:"), resources={"cpu": "16"}))
+        vibed.namespace.wait("vapp/greedy", "jsonpath={.status.reason}=ResourcesTooLarge", deadline_s=60)
+        conditions = vibed.namespace.get("vapp/greedy")["status"]["conditions"]
+        (ready,) = [one for one in conditions if one["type"] == "Ready"]
+        assert (ready["status"], ready["reason"]) == ("False", "ResourcesTooLarge")
+        assert "1 CPUs" in ready["message"]
+
+    await in_thread(use)
+
+
 async def test_a_spec_that_cannot_be_is_refused_by_the_api_server(vibed: Installed) -> None:
     def use() -> None:
         with pytest.raises(Refused):

@@ -105,7 +105,7 @@ class ClusterService:
         templates = load_templates(extra=config.template_dir, big_packages=config.big_packages)
         wanted = config.templates or tuple(templates)
         self._templates = {name: template for name, template in templates.items() if name in wanted}
-        self._placements = Placements(config, self._templates, {driver.name: driver}, only=driver.name)
+        self._placements = Placements(config, self._templates, {driver.name: driver}, only=driver.name, fixed=True)
         for name, template in self._templates.items():
             # refused at once: no pool of it will ever be there
             if (why := why_not(template)) is not None:

@@ -48,9 +48,13 @@ class Placements:
         drivers: Mapping[str, Driver],
         *,
         only: str | None = None,
+        fixed: bool = False,
     ) -> None:
-        """`only`: the driver of every template, whatever they say."""
+        """`only`: the driver of every template, whatever they say. `fixed`: its sandboxes have their template's limits,
+        and no app's own: a pod that waits warm cannot be given more.
+        """
         self._only = only
+        self._fixed = fixed
         self._config = config
         self._templates = templates
         self._drivers = drivers
@@ -190,12 +194,22 @@ class Placements:
                 f"offers {probe.isolation.value!r}; the operator decides",
             )
         defaults = template.resources
+        cpus, memory_mb = resources.cpu or defaults.cpus, resources.memory_mb or defaults.memory_mb
+        if self._fixed:
+            if cpus > defaults.cpus or memory_mb > defaults.memory_mb:
+                return Refusal(
+                    "ResourcesTooLarge",
+                    f"each sandbox of {runtime.template} has {defaults.cpus:g} CPUs and {defaults.memory_mb} MB of"
+                    f" memory, since one that waits warm cannot be given more; this app asks for {cpus:g} CPUs and"
+                    f" {memory_mb} MB",
+                )
+            cpus, memory_mb = defaults.cpus, defaults.memory_mb
         return Placement(
             name,
             runtime.template,
             Limits(
-                cpus=resources.cpu or defaults.cpus,
-                memory_mb=resources.memory_mb or defaults.memory_mb,
+                cpus=cpus,
+                memory_mb=memory_mb,
                 pids=defaults.pids,
                 disk_mb=defaults.disk_mb,
             ),

@@ -16,7 +16,7 @@ from vibed.controller.link import Outcome
 from vibed.controller.means import Means
 from vibed.controller.run import LiveRun, newest_serving
 
-REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow")
+REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow", "ResourcesTooLarge")
 """Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
 TRIED_AGAIN = (*REFUSALS, "CrashLoop")
 """Reasons with which a version is Failed and is gone on with all the same."""
