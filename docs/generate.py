@@ -98,6 +98,11 @@ REASONS: Mapping[str, tuple[str, str, str]] = {
         "The driver measures less than the least isolation that the operator set for this lane.",
         "ask the operator (`least_general`, `least_fast`)",
     ),
+    "ResourcesTooLarge": (
+        "Failed",
+        "On Kubernetes: `resources` asks for more than the pods of its template have, which wait warm with fixed limits.",
+        "ask for less, or for none; another template",
+    ),
 }
 """Reasons of a status or an event: the phases they come with, what they mean, what to do."""
 
@@ -569,12 +574,15 @@ NOT_IN_THE_CHART: Mapping[str, str] = {
     **dict.fromkeys(("api_port", "wire_port", "health_port"), "is set by the chart"),
     **dict.fromkeys(("wire_certificates", "claim_key", "signing_key", "admin_key"), "is in one of `secrets`"),
     **dict.fromkeys(("listen", "listen_https", "public_url"), "follows from `domain`, `url` and `tls`"),
-    **dict.fromkeys(("dns_provider", "dns_credentials", "acme_ca", "acme_email"), "is one of `tls.acme`"),
+    **dict.fromkeys(
+        ("dns_provider", "dns_credentials", "acme_ca", "acme_ca_roots", "acme_email"), "is one of `tls.acme`"
+    ),
     **dict.fromkeys(("source_store", "s3_bucket", "s3_endpoint", "s3_region"), "is one of `sources`"),
     **dict.fromkeys(("s3_prefix", "s3_addressing"), "is one of `sources`"),
     **dict.fromkeys(("image_repository", "image_tag", "image_pull_policy"), "is one of `images`"),
     **dict.fromkeys(("runtime_class", "templates", "pools", "sandbox_pods"), "is one of `sandboxes`"),
     "keys_namespace": "is `keys.namespace`",
+    "certificate": "follows from `tls.secretName`",
     "domain": "is `domain`",
 }
 """Keys of `Config` that the chart's `config` does not take, and why."""

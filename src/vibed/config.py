@@ -57,6 +57,9 @@ class Config:
     """Where the certificate authority writes to, if it does."""
     acme_ca_roots: Path | None = None
     """PEM file of the roots by which the authority itself is trusted, where this machine's own are not enough."""
+    certificate: Path | None = None
+    """On Kubernetes: folder with `tls.crt` and `tls.key` for `<domain>` and `*.<domain>`, which somebody else renews
+    (a mounted Secret). They are read again when they have changed; no `dns_provider` is needed then."""
     caddy: Path | None = None
     """A Caddy of your own, which has the module of your DNS provider; otherwise vibeD brings one."""
     admin_key: str | None = None
@@ -184,8 +187,8 @@ class Config:
 
     @property
     def https(self) -> bool:
-        """Whether vibeD gets certificates and serves HTTPS."""
-        return bool(self.dns_provider)
+        """Whether vibeD has certificates and serves HTTPS."""
+        return bool(self.dns_provider) or self.certificate is not None
 
     @property
     def https_host(self) -> str:
@@ -194,6 +197,12 @@ class Config:
     @property
     def https_port(self) -> int:
         return int(self.listen_https.rpartition(":")[2]) if self.listen_https else 443
+
+    @property
+    def visited_https_port(self) -> int:
+        """Where visitors find `https_port`: another, where a Service or a forwarded port leads there."""
+        url = urlsplit(self.public_url)
+        return (url.port or 443) if url.scheme == "https" else self.https_port
 
     @property
     def place(self) -> str:
@@ -215,7 +224,8 @@ class Config:
 
     def own_url(self, name: str) -> str:
         """The URL of an app at a domain of its own."""
-        return f"https://{name}" if self.https_port == 443 else f"https://{name}:{self.https_port}"
+        port = self.visited_https_port
+        return f"https://{name}" if port == 443 else f"https://{name}:{port}"
 
     @property
     def local_address(self) -> str:
@@ -440,11 +450,19 @@ def _check_certificates(config: Config) -> None:
     if not config.https:
         return
     if "." not in config.domain:
+        asked = f"dns_provider is {config.dns_provider!r}" if config.dns_provider else "there is a certificate"
         raise InvalidConfiguration(
-            f"dns_provider is {config.dns_provider!r}, but domain is {config.domain!r}",
+            f"{asked}, but domain is {config.domain!r}",
             hint="set domain to the one below which apps shall be, such as apps.example.com",
         )
-    if not _WORD.fullmatch(config.dns_provider):
+    if config.certificate is not None:
+        if config.dns_provider:
+            raise InvalidConfiguration("certificate and dns_provider are two ways to the same", hint="leave one out")
+        if config.substrate != "kubernetes":
+            raise InvalidConfiguration("certificate is for vibeD on Kubernetes", hint="here, dns_provider gets one")
+        if not re.fullmatch(r"/[A-Za-z0-9._/-]*", str(config.certificate)):
+            raise InvalidConfiguration(f"certificate must be a folder's plain path, not {str(config.certificate)!r}")
+    elif not _WORD.fullmatch(config.dns_provider):
         raise InvalidConfiguration(f"dns_provider must be the name of a module of Caddy, not {config.dns_provider!r}")
     if config.listen_https:
         _check_address("listen_https", config.listen_https, "0.0.0.0:443")

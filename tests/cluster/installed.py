@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,9 +137,27 @@ class Installed:
         return "\n".join(f"--- {one.name}\n{one.said[-3000:]}" for one in self.processes)
 
 
+@dataclass(frozen=True)
+class Front:
+    """What the routers of one vibeD serve, where it is not plain HTTP for `localhost` by one of them."""
+
+    ports: tuple[tuple[int, int], ...]
+    """Of each router's Caddy, for HTTP and HTTPS. The first is where the Service leads."""
+    settings: Mapping[str, str]
+    """Variables of all processes."""
+    certificates: Path
+    """The volume in which the routers keep them."""
+    amended: Callable[[str], str] = str
+    """What a test changes in their Caddyfiles."""
+
+
 @asynccontextmanager
 async def installed(
-    namespace: Namespace, *, controllers: int = 1, pools: str = "static-nginx=1,python-313=2"
+    namespace: Namespace,
+    *,
+    controllers: int = 1,
+    pools: str = "static-nginx=1,python-313=2",
+    front: Front | None = None,
 ) -> AsyncIterator[Installed]:
     """vibeD, once it answers and its pools are offered."""
     folder = Path(tempfile.mkdtemp(prefix="vc", dir="/tmp"))
@@ -149,7 +167,8 @@ async def installed(
         kube = Kube.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
         stack.push_async_callback(kube.close)
         running = await stack.enter_async_context(agents(kube, namespace.name))
-        made = Installed(namespace, folder, s3, free_port(), running)
+        ports = ((free_port(), 0),) if front is None else front.ports
+        made = Installed(namespace, folder, s3, ports[0][0], running)
         common = _common(namespace, folder, s3, pools)
         api_port, wire_port = free_port(), free_port()
         shared = {
@@ -157,6 +176,7 @@ async def installed(
             "VIBED_API_PORT": str(api_port),
             "VIBED_WIRE_PORT": str(wire_port),
             "VIBED_LISTEN": f"127.0.0.1:{made.port}",
+            **({} if front is None else front.settings),
         }
         for number in range(controllers):
             address = f"127.0.0.{number + 1}"
@@ -170,21 +190,11 @@ async def installed(
                 "127.0.0.1",
             )
         )
-        address = _pod_of_a_router(namespace, "router-0")
-        router = _process("router-0", ["router"], {**shared, "VIBED_API_HOST": "127.0.0.1"}, folder, address)
-        await asyncio.to_thread(
-            subprocess.run, [*router.argv, "--prepare"], env=router.env, check=True, capture_output=True
-        )
-        made.routers.append(router)
-        caddyfile = folder / "router-0" / "run" / "caddy" / "Caddyfile"
-        made.caddies.append(
-            Process(
-                "caddy-0",
-                [str(Tools(home()).path("caddy")), "run", "--config", str(caddyfile), "--adapter", "caddyfile"],
-                {"HOME": str(folder), "PATH": "/usr/bin:/bin"},
-                folder / "caddy-0.log",
-            )
-        )
+        for number, (http_port, https_port) in enumerate(ports):
+            told = {**shared, "VIBED_API_HOST": "127.0.0.1", "VIBED_LISTEN": f"127.0.0.1:{http_port}"}
+            if https_port:
+                told["VIBED_LISTEN_HTTPS"] = f"127.0.0.1:{https_port}"
+            await _add_router(made, number, told, front)
         for process in made.processes:
             stack.callback(process.stop)
             process.start()
@@ -194,6 +204,29 @@ async def installed(
         except BaseException:
             sys.stderr.write(made.told())
             raise
+
+
+async def _add_router(vibed: Installed, number: int, told: Mapping[str, str], front: Front | None) -> None:
+    """A router and the Caddy beside it, prepared and not yet started."""
+    name, folder = f"router-{number}", vibed.folder
+    router = _process(name, ["router"], told, folder, _pod_of_a_router(vibed.namespace, name))
+    await asyncio.to_thread(
+        subprocess.run, [*router.argv, "--prepare"], env=router.env, check=True, capture_output=True
+    )
+    caddyfile = folder / name / "run" / "caddy" / "Caddyfile"
+    if front is not None:
+        (folder / name / "home" / "certificates").symlink_to(front.certificates)
+        caddyfile.write_text(front.amended(caddyfile.read_text()))
+    program = Tools(home()).path("caddy" if front is None else "caddy-dns")
+    vibed.routers.append(router)
+    vibed.caddies.append(
+        Process(
+            f"caddy-{number}",
+            [str(program), "run", "--config", str(caddyfile), "--adapter", "caddyfile"],
+            {"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+            folder / f"caddy-{number}.log",
+        )
+    )
 
 
 def _common(namespace: Namespace, folder: Path, s3: S3Server, pools: str) -> dict[str, str]:

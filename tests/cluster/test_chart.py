@@ -28,6 +28,11 @@ from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 
+SECRET: Values = {
+    "mode": "secret",
+    "secretName": "wildcard",
+    "acme": {"directory": "https://ca.example.com:9000/dir", "rootsConfigMap": "roots"},
+}
 EVERYTHING: Values = {
     "domain": "apps.example.com",
     "images": {"pullSecrets": ["pull"], "pullPolicy": "Never"},
@@ -108,6 +113,10 @@ def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
         ({"images": {"tag": "latest"}}, "additional properties 'tag' not allowed"),
         ({"tls": {"mode": "acme-dns"}, "domain": "a.example.com"}, "name the DNS provider in tls.acme.provider"),
         ({"tls": {"mode": "acme-dns", "acme": {"provider": "rfc2136"}}}, "a certificate needs a domain of yours"),
+        (
+            {"tls": {"mode": "secret"}, "domain": "a.example.com"},
+            "name the Secret with the certificate in",
+        ),
         ({"url": "https://other.example.com"}, "url must be http:// or https://, the value of domain"),
         ({"keys": {"namespace": "vibed"}}, "keys.namespace must be another namespace than the release's"),
         ({"sandboxes": {"namespace": "vibed"}}, "sandboxes.namespace must be another namespace than the release's"),
@@ -148,12 +157,39 @@ def test_how_visitors_come_follows_from_domain_and_certificates(helm: Helm) -> N
         ({"domain": "apps.example.com"}, "http://apps.example.com"),
         ({"domain": "apps.example.com", "url": "http://apps.example.com:30080"}, "http://apps.example.com:30080"),
         ({"domain": "apps.example.com", "tls": acme}, "https://apps.example.com"),
+        ({"domain": "apps.example.com", "tls": SECRET}, "https://apps.example.com"),
         ({"domain": "apps.example.com", "ingress": ingress}, "https://apps.example.com"),
     ):
         notes = helm("install", "vibed", str(CHART), "-n", "vibed", "--dry-run=client", values=values)
         assert f"VIBED_URL={url} vibed deploy" in notes.rpartition("NOTES:")[2]
         made = _one(helm.template(values), "ConfigMap", "vibed-config")["data"]["vibed.toml"]
         assert tomllib.loads(made)["public_url"] == url
+
+
+def test_a_certificate_of_the_operators_is_caddys_to_read_and_nobody_elses(helm: Helm, tmp_path: Path) -> None:
+    made = helm.template({"domain": "apps.example.com", "tls": SECRET})
+    told = tmp_path / "vibed.toml"
+    told.write_text(_one(made, "ConfigMap", "vibed-config")["data"]["vibed.toml"])
+    config = load({"VIBED_CONFIG": str(told), "VIBED_HOME": str(tmp_path), "VIBED_SUBSTRATE": "kubernetes"})
+    assert (config.https, config.https_port, config.dns_provider) == (True, 8443, "")
+    assert config.own_url("shop.example.org") == "https://shop.example.org", "by the Service's port"
+    pod = _one(made, "Deployment", "vibed-router")["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["tls"]["secret"]["secretName"] == "wildcard"
+    found = {
+        (container["name"], mount["name"]): mount
+        for container in (*pod["initContainers"], *pod["containers"])
+        for mount in container["volumeMounts"]
+    }
+    mount = found["caddy", "tls"]
+    assert mount["mountPath"] == str(config.certificate)
+    assert "subPath" not in mount, "which would stay as it was when the Secret changes"
+    assert [container for container, name in found if name == "tls"] == ["caddy"]
+    assert config.acme_ca_roots == Path(found["prepare", "roots"]["mountPath"]) / "ca.crt"
+    assert volumes["roots"]["configMap"]["name"] == "roots"
+    egress = _one(made, "NetworkPolicy", "vibed-router")["spec"]["egress"]
+    assert {"ports": [{"port": 9000, "protocol": "TCP"}]} in egress
+    assert not [rule for rule in egress if "to" not in rule and any(port["port"] == 53 for port in rule["ports"])]
 
 
 def test_two_of_each_process_run_spread_and_one_may_be_away(helm: Helm) -> None:

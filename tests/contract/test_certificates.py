@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.authority import CERTIFICATE_S, Authority, authority
 from tests.contract.router_kit import Router, running, serve
 from tests.e2e.instance import free_port
 from tests.name_server import NameServer, name_server
+from tests.unit import certificates
 from vibed.classify.host_rules import host_rules
 from vibed.cli import certificate
 from vibed.drivers.site_facts import FILE, Facts
@@ -354,3 +356,68 @@ async def test_a_certificate_is_renewed_while_it_is_served(tmp_path: Path) -> No
                     await asyncio.sleep(0.2)
             assert now.not_valid_after_utc > first.not_valid_after_utc
             assert (await visit(router, trusted, f"todo.{ZONE}")).text == "todo 0"
+
+
+# a certificate that somebody else renews
+
+
+def _issued(folder: Path, issuer: Path) -> Path:
+    """A new certificate, as a mounted Secret has it: behind a link that is moved in one step."""
+    fresh = certificates.signed(issuer, folder / f"..{time.monotonic_ns()}", ZONE, f"*.{ZONE}")
+    link = folder / "..new"
+    link.symlink_to(fresh.name)
+    link.rename(folder / "..data")
+    for name in ("tls.crt", "tls.key"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    return folder
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[tuple[Router, Path, ssl.SSLContext]]:
+    """A router of a cluster whose certificate is in a Secret, the Secret's folder, and who trusts its issuer."""
+    issuer = certificates.authority(tmp_path / "ca")
+    folder = _issued(tmp_path / "secret", issuer)
+    settings = {
+        "substrate": "kubernetes",
+        "domain": ZONE,
+        "listen": f"127.0.0.1:{free_port()}",
+        "listen_https": f"127.0.0.1:{free_port()}",
+        "certificate": folder,
+        "acme_ca": "https://127.0.0.1:1/dir",
+        "public_url": f"https://{ZONE}",
+    }
+    async with running(settings) as router:
+        yield router, folder, ssl.create_default_context(cafile=str(issuer / "ca.crt"))
+
+
+async def test_a_certificate_in_a_secret_is_served_and_a_new_one_without_a_restart(
+    kept: tuple[Router, Path, ssl.SSLContext], tmp_path: Path
+) -> None:
+    router, folder, trusted = kept
+    first = await shown(router, f"todo.{ZONE}")
+    assert (await visit(router, trusted, f"todo.{ZONE}")).text == "no app"
+    assert (await shown(router, ZONE)).serial_number == first.serial_number
+    _issued(folder, tmp_path / "ca")
+    async with asyncio.timeout(30):
+        while (now := await shown(router, f"todo.{ZONE}")).serial_number == first.serial_number:
+            await asyncio.sleep(0.1)
+    assert (await visit(router, trusted, f"todo.{ZONE}")).text == "no app"
+    # half of a change, and something that is no certificate: what was right is served on
+    (folder / "..data" / "tls.key").write_text("no key")
+    async with asyncio.timeout(30):
+        while "served on" not in router.log.read_text():
+            assert (await shown(router, f"todo.{ZONE}")).serial_number == now.serial_number
+            await asyncio.sleep(0.1)
+    assert (await visit(router, trusted, f"todo.{ZONE}")).text == "no app"
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await shown(router, "www.elsewhere.test")
+    assert "obtain" not in router.log.read_text(), "no authority is asked for what is in the Secret"
+
+
+async def test_with_another_port_in_front_visitors_are_led_there(
+    kept: tuple[Router, Path, ssl.SSLContext],
+) -> None:
+    router, _, _ = kept
+    led = await router.ask(f"todo.{ZONE}", "/a")
+    assert (led.status_code, led.headers["Location"]) == (308, f"https://todo.{ZONE}/a"), "a Service leads 443 to it"

@@ -15,12 +15,13 @@ def authority(folder: Path, name: str = "vibed-test") -> Path:
     return folder
 
 
-def signed(authority: Path, folder: Path, name: str = NAME) -> Path:
-    """A folder as the chart mounts it: `ca.crt`, and `tls.crt` and `tls.key` for `name`."""
+def signed(authority: Path, folder: Path, name: str = NAME, *others: str) -> Path:
+    """A folder as the chart mounts it: `ca.crt`, and `tls.crt` and `tls.key` for `name` and others."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ca.crt").write_bytes((authority / "ca.crt").read_bytes())
     signing = ("-CA", str(authority / "ca.crt"), "-CAkey", str(authority / "ca.key"))
-    names = ("-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE")
+    all_names = ",".join(f"DNS:{one}" for one in (name, *others))
+    names = ("-addext", f"subjectAltName={all_names}", "-addext", "basicConstraints=critical,CA:FALSE")
     _openssl(folder, *signing, "-keyout", "tls.key", "-out", "tls.crt", "-subj", f"/CN={name}", *names)
     return folder
 

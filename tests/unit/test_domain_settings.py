@@ -39,6 +39,22 @@ def test_other_ports_are_part_of_the_urls(tmp_path: Path) -> None:
     assert (config.local_address, config.local_url) == ("10.0.0.5:8080", "http://127.0.0.1:8080")
 
 
+def test_visitors_are_told_the_port_at_which_they_come_where_another_leads_to_vibeds(tmp_path: Path) -> None:
+    ports = {"listen": "0.0.0.0:8080", "listen_https": "0.0.0.0:8443"}
+    service = told(
+        tmp_path, domain="apps.example.com", dns_provider="x", public_url="https://apps.example.com", **ports
+    )
+    assert service.app_url("todo") == "https://todo.apps.example.com"
+    assert service.own_url("shop.example.org") == "https://shop.example.org"
+    node_port = told(
+        tmp_path, domain="apps.example.com", dns_provider="x", public_url="https://apps.example.com:30443", **ports
+    )
+    assert node_port.own_url("shop.example.org") == "https://shop.example.org:30443"
+    for config, there in ((service, ""), (node_port, ":30443")):
+        text = caddyfile(config, Layout.of(tmp_path))
+        assert f"redir https://{{http.request.host}}{there}{{http.request.uri}} 308" in text
+
+
 def test_without_one_a_domain_stays_plain_http_for_a_proxy_of_the_operators(tmp_path: Path) -> None:
     config = told(tmp_path, domain="apps.example.com")
     assert config.app_url("todo") == "http://todo.apps.example.com:18080"
@@ -58,6 +74,10 @@ def test_without_one_a_domain_stays_plain_http_for_a_proxy_of_the_operators(tmp_
         ({"domain": "a.test", "dns_provider": "x", "acme_ca": "https://ca.test/ {"}, "acme_ca"),
         ({"domain": "a.test", "dns_provider": "x", "acme_email": "me }"}, "acme_email"),
         ({"domain": "a.test", "dns_provider": "x", "dns_resolvers": "1.1.1.1:53 }"}, "dns_resolvers"),
+        ({"certificate": "/tls"}, "domain"),
+        ({"domain": "a.test", "certificate": "/tls"}, "Kubernetes"),
+        ({"domain": "a.test", "certificate": "/tls", "dns_provider": "x"}, "two ways"),
+        ({"domain": "a.test", "certificate": "/t ls", "substrate": "kubernetes"}, "plain path"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(tmp_path: Path, names: dict[str, str], word: str) -> None:

@@ -20,7 +20,7 @@ listed in docs/reference/proxy.md, whose table `tests/e2e/test_proxy_conformance
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vibed.apps.domains import MOST_LABELS
@@ -133,18 +133,32 @@ def _with_certificates(config: Config, layout: Layout, credentials: Sequence[str
         "LOCAL_HOSTS": " ".join(f"http://{host}:{config.port}" for host in dict.fromkeys(names + own)),
         "LOCAL_ADDRESSES": " ".join(["127.0.0.0/8", "::1", *(host.strip("[]") for host in own)]),
         "ASK_PATH": ASK_PATH,
+        # before what is in it
+        "WILDCARD": "\n\t\t".join(_wildcard(config, layout, credentials)),
         "ACME": "\n\t\t\t".join(acme),
-        "PROVIDER": config.dns_provider,
-        "CREDENTIALS": "\n\t\t\t\t".join(f"{name} {{file.{layout.acme / name}}}" for name in credentials),
-        "RESOLVERS": f"resolvers {' '.join(config.dns_resolvers)}" if config.dns_resolvers else "",
         "HSTS_S": str(HSTS_S),
         "HTTPS_PORT": str(config.https_port),
-        "HTTPS_SUFFIX": "" if config.https_port == 443 else f":{config.https_port}",
+        "HTTPS_SUFFIX": "" if config.visited_https_port == 443 else f":{config.visited_https_port}",
         "BIND_HTTPS": config.https_host.strip("[]"),
         # in two steps, since what a regular expression leads to is taken as it is
         "OWN_LABELS": "\n\t\t".join(rf"~^[^.]+([.][^.]+){{{n - 1}}}$ {n}" for n in _LABELS),
         "OWN_NAMES": "\n\t\t".join(f"{n} {'.'.join(f'{{labels.{at}}}' for at in reversed(range(n)))}" for n in _LABELS),
     }
+
+
+def _wildcard(config: Config, layout: Layout, credentials: Sequence[str]) -> Iterator[str]:
+    """How the certificate of all apps is got."""
+    if config.certificate is not None:
+        yield f"get_certificate files {config.certificate / 'tls.crt'} {config.certificate / 'tls.key'}"
+        return
+    yield "issuer acme {"
+    yield "\t@ACME@"
+    yield f"\tdns {config.dns_provider} {{"
+    yield from (f"\t\t{name} {{file.{layout.acme / name}}}" for name in credentials)
+    yield "\t}"
+    if config.dns_resolvers:
+        yield f"\tresolvers {' '.join(config.dns_resolvers)}"
+    yield "}"
 
 
 def _read(name: str) -> str:

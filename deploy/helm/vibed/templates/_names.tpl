@@ -48,6 +48,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if and (eq .Values.tls.mode "acme-dns") (not .Values.tls.acme.provider) }}
 {{- fail "tls.mode is `acme-dns`: name the DNS provider in tls.acme.provider, and its credentials in tls.acme.credentialsSecret" }}
 {{- end }}
+{{- if and (eq .Values.tls.mode "secret") (not .Values.tls.secretName) }}
+{{- fail "tls.mode is `secret`: name the Secret with the certificate in tls.secretName" }}
+{{- end }}
 {{- if and (ne .Values.tls.mode "none") (eq .Values.domain "localhost") }}
 {{- fail "a certificate needs a domain of yours: set domain" }}
 {{- end }}
