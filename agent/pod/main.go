@@ -44,12 +44,14 @@ const (
 // agent is what a process of this mode consists of.
 type agent struct {
 	dir, layers string
+	app         string
 	bare        bool // the sandbox shares the node's kernel
 	owned       *supervise.Owned
 	owner       *ownership
 	fetching    atomic.Bool
 	sent        store
 	isolation   isolation
+	workshop    *workshop // nil where apps are no workers
 }
 
 // Main is the mode `vibed-agent pod`. It returns when its run has ended and was told.
@@ -62,6 +64,8 @@ func Main(args []string) int {
 	layers := flags.String("layers", "/layers", "where what was installed for an app appears")
 	zygotes := flags.String("zygotes", "/etc/vibed/zygotes.json", "warm processes of the template")
 	env := flags.String("env", "/etc/vibed/env.json", "environment variables of the template")
+	bundler := flags.String("bundler", "/usr/bin/esbuild", "what bundles a worker")
+	modules := flags.String("modules", "/modules", "packages that a worker may bundle")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -71,7 +75,7 @@ func Main(args []string) int {
 	// The app has this uid, too.
 	syscall.RawSyscall(syscall.SYS_PRCTL, prSetDumpable, 0, 0)
 	terminate := supervise.Independent()
-	a := &agent{dir: *dir, layers: *layers, isolation: measure("/")}
+	a := &agent{dir: *dir, layers: *layers, app: *app, isolation: measure("/")}
 	a.bare = a.isolation.Level == levelProcess
 	a.sent.dir = *dir
 	certificate, fingerprint, err := selfMade()
@@ -85,7 +89,11 @@ func Main(args []string) int {
 		return failed(err)
 	}
 	command, kind := flags.Args(), "worker"
-	if len(command) == 0 {
+	var confine map[string]any
+	if len(command) > 0 {
+		a.workshop = &workshop{bundler: *bundler, modules: *modules}
+		confine = confined("/", map[string]string{}, 0)
+	} else {
 		kind = "agent"
 		command = []string{"/proc/self/exe", "agent", "-app", *app, "-home", *home, "-data", filepath.Join(*layers, ".data"), "-hosts", "", "-uid", strconv.Itoa(os.Getuid()),
 			"-zygotes", *zygotes, "-env", *env, "-socket", filepath.Join(*dir, "agent.sock"), "-app-socket", filepath.Join(*dir, "app.sock"),
@@ -93,7 +101,7 @@ func Main(args []string) int {
 	}
 	specification, err := json.Marshal(map[string]any{
 		"id": os.Getenv("VIBED_POD_UID"), "driver": "agent-sandbox", "template": os.Getenv("VIBED_TEMPLATE"),
-		"template_digest": os.Getenv("VIBED_TEMPLATE_DIGEST"), "kind": kind, "command": command, "boot_timeout_s": 60,
+		"template_digest": os.Getenv("VIBED_TEMPLATE_DIGEST"), "kind": kind, "command": command, "confine": confine, "boot_timeout_s": 60,
 		"agent_socket": filepath.Join(*dir, "agent.sock"), "app_socket": filepath.Join(*dir, "app.sock"),
 		"sockets":    map[string]string{"http": filepath.Join(*dir, "http.sock"), "admin": filepath.Join(*dir, "admin.sock")},
 		"cgroup_oom": firstThere("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"),
@@ -170,6 +178,8 @@ func (a *agent) ops() supervise.Ops {
 		"claim":   {Do: a.claimedAlready},
 		"attach":  {Do: func([]byte, reader) (any, error) { return struct{}{}, nil }},
 		"source":  {Do: a.receive, Reads: true},
+		"bundle":  {Do: a.bundle},
+		"bundled": {Do: a.piece},
 		"run":     {Do: a.run},
 		"logs":    {Do: a.logs},
 		"closing": {Do: a.closing},

@@ -147,6 +147,11 @@ func (a *agent) run(line []byte, _ reader) (any, error) {
 	source := a.sent.path(&o.Source)
 	defer os.Remove(source)
 	changed, err := a.rewrite(line, &o)
+	if err == nil && a.workshop != nil {
+		source, err = a.workerOf(source, &o)
+		// it has what the app was given as its variables, and is in memory by then
+		defer os.Remove(source)
+	}
 	if err != nil {
 		return nil, err
 	}

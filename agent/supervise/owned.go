@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"vibed.dev/agent/ingress"
@@ -72,8 +74,14 @@ func (o *Owned) Serves() bool {
 	return now != stateBooting && now != stateExited
 }
 
-// Warm tells whether it has run nothing yet.
-func (o *Owned) Warm() bool { return o.s.state.get().State == stateWarm && !o.s.claimed.Load() }
+// Warm tells whether it has run nothing yet. One that still boots is waited for: who asks may be told of a pod a moment
+// before that is ready.
+func (o *Owned) Warm() bool {
+	for o.s.state.get().State == stateBooting {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return o.s.state.get().State == stateWarm && !o.s.claimed.Load()
+}
 
 // Converse answers a client, of which lines may have read ahead, until it is gone.
 func (o *Owned) Converse(conn net.Conn, lines *bufio.Reader) { o.control.serve(conn, lines) }
@@ -93,6 +101,16 @@ func (o *Owned) Run(line []byte, source string, fetched time.Duration) (any, err
 	}
 	answer.Timings.Fetch = float64(fetched.Microseconds()) / 1000
 	return answer, nil
+}
+
+// Spawn runs argv with these descriptors beside the sandbox, in a session of its own, and delivers its status once. It ends
+// with the sandbox.
+func (o *Owned) Spawn(argv []string, files []*os.File) (pid int, ended <-chan syscall.WaitStatus, err error) {
+	p, err := o.s.spawn.start(argv, commandEnv(), files)
+	if err != nil {
+		return 0, nil, err
+	}
+	return p.pid, p.ended, nil
 }
 
 // Logs returns what the run has said after a line's number; it waits for something until ctx ends.
@@ -118,6 +136,11 @@ func RunName(app string, run int) string { return app + "/" + strconv.Itoa(run) 
 
 // Refusal is an answer that is an error of the contract.
 func Refusal(code, format string, args ...any) error { return faultf(code, format, args...) }
+
+// RefusalSaying is one with what a program has said, at length.
+func RefusalSaying(code, message, said string) error {
+	return &fault{Code: code, Message: message, Details: map[string]any{"said": said}}
+}
 
 // Refused tells whether an error has a code of the contract.
 func Refused(err error) bool {

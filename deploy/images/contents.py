@@ -19,6 +19,8 @@ from deploy.images import sbom
 from deploy.images.archive import File, Image, Layer, pack
 
 from vibed import __version__
+from vibed.drivers.agent_sandbox import workers
+from vibed.drivers.workerd.code import shim
 from vibed.runtimes import commands, debian_packages
 from vibed.runtimes.assembly import Assembly
 from vibed.runtimes.builder import TemplateBuilder
@@ -109,6 +111,8 @@ class Contents:
         if name.startswith(PREFIX):
             template = self._templates[name.removeprefix(PREFIX)]
             built = self._builder.ready(template.name)
+            if template.kind == workers.KIND:
+                digest.update("".join(_shim().values()).encode())
             digest.update(f"{template.definition_digest}\0{built.digest if built and built.complete else ''}".encode())
         elif name == "vibed":
             for source in _sources():
@@ -127,7 +131,7 @@ class Contents:
         template = self._templates[name.removeprefix(PREFIX)]
         if template.kind == "static":
             return await self._static(template)
-        if template.kind == "worker":
+        if template.kind == workers.KIND:
             return await self._worker(template)
         return await self._general(template)
 
@@ -217,12 +221,19 @@ class Contents:
         return self._sandbox(template, [self._bare(agent)], [self._agent_package()])
 
     async def _worker(self, template: Template) -> Prepared:
-        """workerd, the C library that it needs, and the agent."""
-        agent, workerd = await self._tools.install("vibed-agent"), await self._tools.install("workerd")
+        """workerd with the shim, what bundles workers, the C library that they need, and the agent."""
+        agent = await self._tools.install("vibed-agent")
+        programs = {"workerd": workers.PROGRAM, "esbuild": workers.BUNDLER}
+        files = {path[1:]: File(await self._tools.install(name), 0o755) for name, path in programs.items()}
+        files |= _files({f"{workers.SHIM[1:]}/{name}": text for name, text in _shim().items()})
         base = await self._base("libraries", _LIBRARIES)
-        program = Layer(files={"usr/bin/workerd": File(workerd, 0o755)})
-        own = sbom.Package("npm", "workerd", self._tools.version("workerd"))
-        packages = [*base.packages, own, self._agent_package()]
+        while not (built := await self._builder.build(template.name)).complete:
+            self._say(f"stage {built.stage} is there")
+        modules = built.node_modules
+        program = Layer(root=modules, at=workers.MODULES[1:] if modules else "", files=files)
+        own = [sbom.Package("npm", name, self._tools.version(name)) for name in programs]
+        bundled = sbom.of_tree(built.directory) if modules else []
+        packages = [*base.packages, *own, *bundled, self._agent_package()]
         return self._sandbox(template, [Layer(packed=base.tar), program, self._bare(agent)], packages)
 
     def _bare(self, agent: Path) -> Layer:
@@ -330,6 +341,10 @@ class Contents:
 
     def _log(self, name: str) -> Path:
         return self._staging / f"{name}.log"
+
+
+def _shim() -> Mapping[str, str]:
+    return shim(workers.ASSETS)
 
 
 def _files(contents: Mapping[str, str]) -> dict[str, File]:

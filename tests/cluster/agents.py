@@ -18,10 +18,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.contract.driver_kit import programs
+from tests.contract.driver_kit import TestRoots, programs
+from tests.prepare import home
 from vibed.cluster.client import Client
 from vibed.cluster.informer import Informer
 from vibed.cluster.kinds import POD, Object
+from vibed.drivers.agent_sandbox import workers
+from vibed.drivers.workerd import code
 
 _FIRST_UID = 3_900_000_000
 _uids = itertools.count(_FIRST_UID + os.getpid() % 10_000 * 1_000)
@@ -43,9 +46,12 @@ class Agents:
     def process(self, pod: str) -> subprocess.Popen[bytes]:
         return next(agent for uid, (agent, folder) in self._agents.items() if folder.name.endswith(pod))
 
+    def folder(self, pod: str) -> Path:
+        """What the pod's volumes would be."""
+        return next(folder for _, folder in self._agents.values() if folder.name.endswith(pod))
+
     def said(self, pod: str) -> str:
-        folder = next(folder for _, folder in self._agents.values() if folder.name.endswith(pod))
-        return (folder / "said").read_text()
+        return (self.folder(pod) / "said").read_text()
 
     async def run(self) -> None:
         await self._pods.run()
@@ -75,6 +81,8 @@ class Agents:
         for flag, name in (("-app", "app"), ("-home", "home"), ("-layers", "layers"), ("-dir", "run")):
             argv += [flag, str(folder / name)]
         argv += ["-zygotes", "/nowhere", "-env", "/nowhere"]
+        if "--" in container["command"]:
+            argv += self._for_a_worker(folder, container["command"])
         with (folder / "said").open("wb") as said:
             agent = subprocess.Popen(
                 argv,
@@ -95,6 +103,33 @@ class Agents:
 
     def thaw(self, pod: str) -> None:
         self.process(pod).send_signal(signal.SIGCONT)
+
+    def _for_a_worker(self, folder: Path, command: list[str]) -> list[str]:
+        """What its image would have, wherever this machine has it."""
+        shim = folder / "shim"
+        shim.mkdir()
+        for name, text in code.shim(str(folder / "app")).items():
+            (shim / name).write_text(text)
+        there = {workers.PROGRAM: str(self._tool("workerd")), f"{workers.SHIM}/shim.capnp": str(shim / "shim.capnp")}
+        argv = ["-bundler", str(self._tool("esbuild")), "-modules", str(self._modules())]
+        return [*argv, "--", *(there.get(one, one) for one in command[command.index("--") + 1 :])]
+
+    def _tool(self, name: str) -> Path:
+        """A program where any user may run it."""
+        mine = self._folder / name
+        if not mine.exists():
+            try:
+                mine.hardlink_to(programs().path(name))
+            except OSError:
+                shutil.copy(programs().path(name), mine)
+        return mine
+
+    def _modules(self) -> Path:
+        mine = self._folder / "modules"
+        known = TestRoots(home()).root("workerd").modules
+        if known is not None and not mine.exists():
+            shutil.copytree(known, mine)
+        return mine
 
     def end(self, uid: str) -> None:
         if uid in self._agents:

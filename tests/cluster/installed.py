@@ -36,7 +36,6 @@ from vibed.controller.on_cluster import ROUTERS
 from vibed.runtimes.tools import Tools
 
 ADMIN_KEY = "vibed_" + "k" * 43
-TEMPLATES = "static-nginx,python-313"
 START_S = 60.0
 STOP_S = 25.0
 
@@ -249,7 +248,7 @@ def _common(namespace: Namespace, folder: Path, s3: S3Server, pools: str) -> dic
         "VIBED_S3_BUCKET": s3.bucket,
         "VIBED_S3_ENDPOINT": s3.endpoint,
         "VIBED_S3_REGION": REGION,
-        "VIBED_TEMPLATES": TEMPLATES,
+        "VIBED_TEMPLATES": ",".join(pool.partition("=")[0] for pool in pools.split(",")),
         "VIBED_POOLS": pools,
         # agents that are processes of this machine share its kernel, and say so
         "VIBED_LEAST_GENERAL": "process",

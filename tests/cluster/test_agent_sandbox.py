@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.cluster.agents import Agents, agents
 from tests.cluster.cluster import Cluster, Namespace
 from tests.cluster.ports import free_port
-from tests.contract.driver_kit import GENERAL_APP, programs
+from tests.contract.driver_kit import GENERAL_APP, WORKER, programs
 from vibed.apps.app import Runtime, Start
 from vibed.cluster.client import Client
 from vibed.cluster.kinds import POD, SANDBOX_CLAIM, SANDBOX_WARM_POOL
@@ -46,6 +46,7 @@ from vibed.wire import WireError
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 TEMPLATE = "python-313"
+WORKERS = "workerd"
 SETTINGS = PodSettings("registry.example/vibed", "1.0")
 _numbers = itertools.count(1)
 
@@ -175,7 +176,7 @@ async def ask(sandbox: Sandbox, path: str = "/", *, run: str | None = None) -> t
     means = f"{sandbox.claimed.app_id}/{sandbox.claimed.number}" if run is None else run
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        path = "/" + urllib.parse.quote(path[1:], safe="")
+        path = "/" + urllib.parse.quote(path[1:], safe="/?=:")
         writer.write(f"GET {path} HTTP/1.1\r\nHost: app\r\nX-Vibed-Run: {means}\r\nConnection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode(errors="replace")
@@ -287,6 +288,71 @@ async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:
     assert (await ask(sandbox, "/old"))[0] == 302
     assert (await ask(sandbox, "/.env"))[0] == 404
     assert (await ask(sandbox, "/types.json"))[0] == 404
+
+
+# Workers
+
+
+def a_worker(bed: Bed, files: Mapping[str, str], entry: str = "worker.js", **options: Any) -> Run:
+    bundle = bool(options.pop("bundle", False))
+    runtime = Runtime("fast", WORKERS, "worker", entry, "test", bundle=bundle, options=options)
+    return replace(bed.run(files), runtime=runtime)
+
+
+async def test_a_worker_runs_in_a_pod_with_its_variables_its_assets_and_its_log(bed: Bed) -> None:
+    files = {"worker.js": WORKER, "public/page.html": "<p>an asset", "public/.env": "SECRET=1"}
+    run = a_worker(bed, files, assets={"directory": "public"})
+    sandbox = await bed.start(await bed.pooled(template=WORKERS), run, template=WORKERS)
+    assert await ask(sandbox) == (200, "hello world")
+    assert await ask(sandbox, "/page") == (200, "<p>an asset")
+    assert (await ask(sandbox, "/.env"))[1] != "SECRET=1"
+    assert (await ask(sandbox, "/read?path=/etc/passwd"))[1].startswith("refused")
+    assert (await ask(sandbox, "/fetch?to=http://127.0.0.1:20081"))[1].startswith("refused")
+    await bed.logged(sandbox, "app starts")
+    left = [path.name for path in bed.agents.folder(await bed.pod_of(sandbox)).glob("app/*")]
+    assert left == ["site"], "what it was given as variables is in no file"
+    await sandbox.drain(5)
+    await bed.no_claims()
+
+
+async def test_what_a_worker_needs_to_be_bundled_for_is_bundled_in_its_pod(bed: Bed) -> None:
+    source = """
+        import { Hono } from "hono";
+        import { word } from "./word";
+        const app = new Hono<{ Bindings: { GREETING: string } }>();
+        app.get("/", (c) => c.text(`${word} ${c.env.GREETING}`));
+        export default app;
+    """
+    # more than fits into one answer of the agent's
+    word = f"export const filling = {'y' * 900_000!r}; export const word: string = 'hi' + filling.length"
+    run = a_worker(bed, {"src/index.ts": source, "src/word.ts": word}, "src/index.ts", bundle=True)
+    driver = await bed.pooled(2, template=WORKERS)
+    assert await ask(await bed.start(driver, run, template=WORKERS)) == (200, "hi900000 world")
+    with pytest.raises(RunFailed) as failed:
+        source = "import a from 'left-pad'; import b from '@scope/other'; export default { fetch() { a(b) } }"
+        await bed.start(driver, a_worker(bed, {"worker.js": source}), template=WORKERS)
+    assert failed.value.error_code == "DependenciesMissing"
+    assert "'left-pad', '@scope/other'" in failed.value.message
+
+
+async def test_a_worker_that_is_refused_is_told_why_and_one_that_spins_is_ended(bed: Bed) -> None:
+    driver = await bed.pooled(2, template=WORKERS)
+    with pytest.raises(RunFailed) as failed:
+        await bed.start(driver, a_worker(bed, {"worker.js": "export default { queue() {} }"}), template=WORKERS)
+    assert failed.value.error_code == "WorkerRejected"
+    assert "no fetch handler" in failed.value.message
+    sandbox = await bed.start(driver, a_worker(bed, {"worker.js": WORKER}), template=WORKERS)
+    with contextlib.suppress(OSError, IndexError):
+        await ask(sandbox, "/spin")
+    assert (await asyncio.wait_for(sandbox.wait(), 30)).signal == "SIGKILL"
+    assert "the worker did not yield for 5 s" in bed.log(sandbox)
+    await bed.no_claims()
+
+
+async def test_where_there_are_workers_only_the_probe_runs_one(bed: Bed) -> None:
+    probe = await (await bed.pooled(template=WORKERS)).probe()
+    assert probe.ok, probe.detail
+    await bed.no_claims()
 
 
 async def test_the_probe_serves_a_page_and_tells_what_the_agent_has_measured(bed: Bed) -> None:

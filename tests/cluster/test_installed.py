@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(lo
 async def vibed(vibed_cluster: Cluster) -> AsyncIterator[Installed]:
     """One for all of these tests, with two controllers; each test has apps of its own."""
     namespace = vibed_cluster.namespace(f"installed-{token_hex(3)}")
-    async with installed(namespace, controllers=2) as made:
+    async with installed(namespace, controllers=2, pools="static-nginx=1,workerd=1,python-313=2") as made:
         yield made
 
 
@@ -186,6 +186,39 @@ async def test_apps_move_from_a_machine_onto_the_cluster_serve_there_and_come_ba
         assert [one["version"] for one in versions] == [3, 2, 1]
         for name in moved:
             there.delete(name)
+
+    await in_thread(use)
+
+
+WORKER = """
+console.log("a worker is up");
+export default {
+  fetch(request, env) {
+    if (new URL(request.url).pathname === "/spin") for (;;);
+    return new Response(`SAYS ${env.GREETING}`);
+  },
+};
+"""
+
+
+async def test_a_worker_is_deployed_redeployed_and_there_again_after_it_was_ended(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        env = [{"name": "GREETING", "value": "world"}]
+        for says in ("one", "two"):
+            source = {"src/index.ts": WORKER.replace("SAYS", says), "public/page.html": "an asset"}
+            config = "name = 'w'\nmain = 'src/index.ts'\ncompatibility_date = '2026-01-01'\nassets = { directory = 'public' }\n"
+            client.deploy_ready("edge", {**source, "wrangler.toml": config}, env=env)
+            assert client.visit("edge").text == f"{says} world"
+        assert client.visit("edge", "/page").text == "an asset"
+        app = client.app("edge")
+        assert (app["runtime"]["template"], app["phase"], app["version"]) == ("workerd", "Ready", 2)
+        assert "a worker is up" in client.log_text("edge")
+        # its only thread does not come back, so it is ended, as on one machine
+        assert client.visit("edge", "/spin").status_code >= 500
+        eventually(lambda: client.visit("edge").text == "two world", "another pod runs it", within_s=60)
+        client.delete("edge")
+        eventually(lambda: not claims(vibed, "edge"), "its claims are gone", within_s=30)
 
     await in_thread(use)
 

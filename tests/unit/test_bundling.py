@@ -15,6 +15,7 @@ import pytest
 
 from vibed.apps.app import Runtime
 from vibed.drivers.workerd import driver as workerd
+from vibed.drivers.workerd import source as of_source
 from vibed.drivers.workerd.bundling import bundle
 from vibed.layout import Layout, Uids
 from vibed.sandboxes.driver import Limits, Run, RunFailed
@@ -82,7 +83,7 @@ async def test_assets_of_a_worker_that_is_ended_while_they_are_unpacked_go_with_
         into.parent.mkdir(exist_ok=True)
         return extract(source, table, into, **how)
 
-    monkeypatch.setattr(workerd, "extract", slowly)
+    monkeypatch.setattr(of_source, "extract", slowly)
     source = tmp_path / "source"
     with tarfile.open(source, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("public/index.html"))

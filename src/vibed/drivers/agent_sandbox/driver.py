@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from vibed.apps.errors import VibedError
 from vibed.cluster.client import Client
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers import general
-from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox import sites, workers
 from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, Claims, Got, claimed_of
 from vibed.drivers.agent_sandbox.line import NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
@@ -31,6 +32,7 @@ from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests, takes
+from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
     Builder,
@@ -50,6 +52,7 @@ log = records.logger("vibed.drivers.agent_sandbox")
 
 _PROBE_APP = "vibed-probe"
 _PROBE_S = 180.0
+_WORKER = b"export default { fetch() { return new Response('ok') } }"
 _AT_ONCE = 64
 """How many pods are met at the same time when they are taken over."""
 _LEVELS = {level.value: level for level in (Isolation.VM, Isolation.VM_EMULATED, Isolation.KERNEL, Isolation.PROCESS)}
@@ -130,14 +133,18 @@ class AgentSandboxDriver:
         if not self._templates:
             return Probe(False, self._isolation, "there are no pools yet, so it could not be tried")
         name = min(self._templates, key=lambda one: (one not in ("static-nginx", "python-313"), one))
+        worker = self._templates[name].kind == workers.KIND
         folder = Path(tempfile.mkdtemp(prefix="vibed-probe-"))
         try:
             archive = folder / "source.tar.gz"
-            archive.write_bytes(_page())
+            archive.write_bytes(_packed("worker.js", _WORKER) if worker else _packed("index.html", b"ok\n"))
             sandbox = PodSandbox(self, _id(), name, self._templates[name].definition_digest)
             self._sandboxes.add(sandbox)
-            start = Start(("/proc/self/exe", "site", "."))
-            runtime = Runtime("general", name, "binary", "", "", start=start)
+            if worker:
+                runtime = Runtime("fast", name, workers.KIND, "worker.js", "")
+            else:
+                start = Start(("/proc/self/exe", "site", "."))
+                runtime = Runtime("general", name, "binary", "", "", start=start)
             run = Run(_PROBE_APP, 1, secrets.randbelow(10**9), archive, runtime, {}, Limits(), start_timeout_s=30)
             try:
                 async with asyncio.timeout(_PROBE_S):
@@ -193,27 +200,21 @@ class AgentSandboxDriver:
 
     # used by the sandboxes
 
-    async def order(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
-        """The driver's part of the operation `run`. Raises `RunFailed`, `SandboxLost`, OSError."""
+    async def order(self, run: Run, send: Callable[[Path], Awaitable[str]], ask: workers.Ask) -> dict[str, object]:
+        """The driver's part of the operation `run`. Raises `RunFailed`, `SandboxLost`, `WireError`, OSError."""
         order = general.order(run)
         del order["source"]
         start = order["start"]
         assert isinstance(start, dict)
         # a pod has one uid, whatever it is
         del start["uid"]
+        if run.runtime.kind == workers.KIND:
+            return {"source": await self._send_worker(run, send, ask), "limits": order["limits"]}
         if run.runtime.kind == "static":
             digest, size = await self._send_site(run, send)
             start["argv"] = sites.start(run)
             return {**order, "strip": "", "source": {"sha256": digest, "size": size}}
-        there = await self._shelf.source(run.source)
-        if there is None:
-            size = (await asyncio.to_thread(run.source.stat)).st_size
-            return {
-                **order,
-                "layers": await self._layers(run),
-                "source": {"sha256": await send(run.source), "size": size},
-            }
-        return {**order, "layers": await self._layers(run), "source": _told(there)}
+        return {**order, "layers": await self._layers(run), "source": await self._source(run, send)}
 
     def heard(self, sandbox: PodSandbox) -> None:
         self._heard.pop(sandbox, None)
@@ -227,13 +228,35 @@ class AgentSandboxDriver:
     def forget(self, sandbox: PodSandbox) -> None:
         self._sandboxes.discard(sandbox)
 
+    async def _source(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
+        """Where the pod has the run's source from."""
+        there = await self._shelf.source(run.source)
+        if there is not None:
+            return _told(there)
+        size = (await asyncio.to_thread(run.source.stat)).st_size
+        return {"sha256": await send(run.source), "size": size}
+
     async def _layers(self, run: Run) -> list[dict[str, object]]:
         if any(mount.writable for mount in run.mounts):
             raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
         return [{**_told(await self._shelf.layer(mount)), "target": mount.target} for mount in run.mounts]
 
+    async def _send_worker(
+        self, run: Run, send: Callable[[Path], Awaitable[str]], ask: workers.Ask
+    ) -> dict[str, object]:
+        modules = await asyncio.to_thread(workers.as_modules, run, self._limits)
+        if modules is None:
+            output = await workers.bundle(run, await self._source(run, send), ask)
+            modules = await asyncio.to_thread(of_bundle, output, run, self._limits)
+        digest, size = await self._send_packed(workers.packed(run, modules, self._limits), send)
+        return {"sha256": digest, "size": size}
+
     async def _send_site(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> tuple[str, int]:
-        packing = sites.packed(run, self._limits)
+        return await self._send_packed(sites.packed(run, self._limits), send)
+
+    async def _send_packed(
+        self, packing: AbstractContextManager[Path], send: Callable[[Path], Awaitable[str]]
+    ) -> tuple[str, int]:
         try:
             archive = await asyncio.to_thread(packing.__enter__)
         except ArchiveError as error:
@@ -277,10 +300,10 @@ def _id() -> str:
     return f"s{secrets.token_hex(6)[:11]}"
 
 
-def _page() -> bytes:
+def _packed(name: str, content: bytes) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        member = tarfile.TarInfo("index.html")
-        member.size, member.mode = 3, 0o644
-        archive.addfile(member, io.BytesIO(b"ok\n"))
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(content), 0o644
+        archive.addfile(member, io.BytesIO(content))
     return out.getvalue()

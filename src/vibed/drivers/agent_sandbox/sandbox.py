@@ -72,9 +72,11 @@ class Owner(Protocol):
     @property
     def keys(self) -> ClaimKeys: ...
 
-    async def order(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
-        """The driver's part of the operation `run`. `send` gives the agent a file, and returns its digest. Raises
-        `RunFailed`, `SandboxLost`, OSError.
+    async def order(
+        self, run: Run, send: Callable[[Path], Awaitable[str]], ask: Callable[..., Awaitable[wire.Message]]
+    ) -> dict[str, object]:
+        """The driver's part of the operation `run`. `send` gives the agent a file, and returns its digest; `ask` has it
+        do something, as `AgentLine.call`. Raises `RunFailed`, `SandboxLost`, `WireError`, OSError.
         """
         ...
 
@@ -301,7 +303,7 @@ class PodSandbox:
             await line.send(source, digest, _SEND_S)
             return digest
 
-        order = await self._owner.order(run, send)
+        order = await self._owner.order(run, send, line.call)
         prepared = _ms(preparing)
         answer = await line.call(
             "run",

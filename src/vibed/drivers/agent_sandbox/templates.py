@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
+from vibed.drivers.agent_sandbox import workers
 from vibed.drivers.agent_sandbox.claims import BY, MANAGED
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT, PROBES_PORT
 
@@ -22,7 +23,7 @@ TEMPLATE = "vibed.dev/template"
 DIGEST = "vibed.dev/template-digest"
 POOL = "vibed.dev/pool"
 """Label of pods by what their pool is for; the chart's NetworkPolicies look at it."""
-KINDS = frozenset({"python", "node", "go", "binary", "static"})
+KINDS = frozenset({"python", "node", "go", "binary", "static", workers.KIND})
 """Kinds of templates that pods can have."""
 
 _OVERHEAD_MB = 96
@@ -144,7 +145,7 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
                 "name": "app",
                 "image": f"{settings.image_repository}/vibed-template-{template.name}:{settings.image_tag}",
                 "imagePullPolicy": settings.image_pull_policy,
-                "command": [AGENT, "pod"],
+                "command": [AGENT, "pod", *(["--", *workers.command()] if template.kind == workers.KIND else [])],
                 "workingDir": "/",
                 "env": [
                     {"name": "VIBED_CLAIM_KEYS", "value": claim_keys},

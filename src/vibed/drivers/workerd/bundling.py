@@ -26,7 +26,7 @@ from vibed.supervision.roots import Root
 _DEADLINE_S = 20.0
 _MEMORY = 768 << 20
 _SOURCE_BYTES = 128 << 20
-_OUTPUT_BYTES = 16 << 20
+MAX_BUNDLE_BYTES = 16 << 20
 _ERROR_BYTES = 64 << 10
 _MISSING = re.compile(r'Could not resolve "([^"./][^"]*)"')
 
@@ -102,7 +102,7 @@ async def _run(host: Host, spec: Path, run: Run, entry: str) -> bytes:
     try:
         async with asyncio.timeout(_DEADLINE_S):
             output, errors = await asyncio.gather(
-                _read(process.stdout, _OUTPUT_BYTES), _read(process.stderr, _ERROR_BYTES)
+                _read(process.stdout, MAX_BUNDLE_BYTES), _read(process.stderr, _ERROR_BYTES)
             )
             code = await process.wait()
     except TimeoutError:
@@ -113,14 +113,14 @@ async def _run(host: Host, spec: Path, run: Run, entry: str) -> bytes:
         await process.wait()
     text = errors.decode("utf-8", "replace").strip()
     if code == 0:
-        if len(output) >= _OUTPUT_BYTES:
-            raise RunFailed(f"the bundle is larger than {_OUTPUT_BYTES >> 20} MB", code="BundleFailed")
+        if len(output) >= MAX_BUNDLE_BYTES:
+            raise RunFailed(f"the bundle is larger than {MAX_BUNDLE_BYTES >> 20} MB", code="BundleFailed")
         return output
     if code in (122, 123):
         raise RunFailed(text or "the source could not be unpacked", code="DiskFull" if code == 122 else "InjectFailed")
     if code == 125 or not text:
         raise SandboxLost(f"the bundler could not be run: {text or f'status {code}'}")
-    raise _refusal(text, run)
+    raise refusal(text, run)
 
 
 def _open(source: Path) -> int:
@@ -131,7 +131,8 @@ def _open(source: Path) -> int:
     raise RunFailed("the source is not a file", code="InjectFailed")
 
 
-def _refusal(text: str, run: Run) -> RunFailed:
+def refusal(text: str, run: Run) -> RunFailed:
+    """What esbuild's errors mean."""
     missing = list(dict.fromkeys(_MISSING.findall(text)))
     if missing:
         names = ", ".join(repr(name) for name in missing)

@@ -29,6 +29,8 @@ CACHE = "__vibed_cache__.js"
 BINDINGS = "__vibed_bindings__.js"
 MANIFEST = "__STATIC_CONTENT_MANIFEST"
 """What a worker of Workers Sites imports, or has as a variable: keys of its files by their paths."""
+HEAP_MB = 96
+"""What JavaScript objects may take; the sandbox bounds everything else (ArrayBuffers are outside V8's heap)."""
 _SHIM = Path(__file__).parent / "shim"
 
 # Sources are hostile, `re` keeps the whole process waiting while it looks, and what tries the same text again from each
@@ -57,10 +59,10 @@ def _shipped(name: str) -> str:
     return (_SHIM / name).read_text()
 
 
-def shim(heap_mb: int) -> dict[str, str]:
-    """The files of the shim itself, by name."""
+def shim(assets: str = "/assets") -> dict[str, str]:
+    """The files of the shim itself, by name. `assets` is the folder in which it finds a worker's, below `site`."""
     return {
-        "shim.capnp": _shipped("shim.capnp").replace("@HEAP_MB@", str(heap_mb)),
+        "shim.capnp": _shipped("shim.capnp").replace("@HEAP_MB@", str(HEAP_MB)).replace("@ASSETS@", assets),
         "shim.js": _shipped("shim.js").replace("@TYPES@", json.dumps(TYPES)).replace("@UNKNOWN@", json.dumps(UNKNOWN)),
     }
 

@@ -18,18 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from vibed.apps.app import Runtime
-from vibed.classify.host_rules import Rules, host_rules
-from vibed.classify.tree import decoded
-from vibed.classify.unpublished import unpublished
+from vibed.classify.host_rules import Rules
 from vibed.drivers import probing
 from vibed.drivers.ahead import Ahead
 from vibed.drivers.workerd import code as worker_code
 from vibed.drivers.workerd.bundling import bundle
-from vibed.sandboxes.driver import Isolation, Limits, Probe, Prospect, Run, RunFailed, Sandbox
-from vibed.sources.errors import ArchiveError
-from vibed.sources.extraction import extract, file_paths, iter_files
-from vibed.sources.limits import ArchiveLimits
-from vibed.sources.reader import read_table
+from vibed.drivers.workerd.source import as_it_is, lay_out, of_bundle
+from vibed.sandboxes.driver import Isolation, Limits, Probe, Prospect, Run, Sandbox
 from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.cgroups import Bounds, Group
 from vibed.supervision.host import Host
@@ -41,10 +36,6 @@ TEMPLATE = "workerd"
 _LOADER = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
 _LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0")
 _DEFAULT = Limits(cpus=1.0, memory_mb=192, pids=64, disk_mb=128)
-_HEAP_MB = 96
-"""What JavaScript objects may take; the group bounds everything else (ArrayBuffers are outside V8's heap)."""
-_MAX_SOURCE_BYTES = 16 << 20
-_MAX_BINARY_BYTES = 32 << 20
 
 
 class WorkerdDriver(SupervisedDriver):
@@ -92,7 +83,7 @@ class WorkerdDriver(SupervisedDriver):
             *({"type": "bind", "source": source, "target": target, "ro": True} for source, target in self._libraries),
             *(
                 {"type": "file", "target": f"/shim/{name}", "content": text}
-                for name, text in worker_code.shim(_HEAP_MB).items()
+                for name, text in worker_code.shim().items()
             ),
         ]
         confine: dict[str, object] = {
@@ -144,7 +135,10 @@ class WorkerdDriver(SupervisedDriver):
         assets: dict[str, str] | None = None
         rules = Rules()
         if folder is not None:
-            laying = asyncio.get_running_loop().run_in_executor(None, self._lay_out_assets, sandbox.place, run, folder)
+            place, limits = sandbox.place, self.host.limits
+            owner = (place.uid, place.uid) if self.host.privileged else None
+            into = self._assets / place.id / "site"
+            laying = asyncio.get_running_loop().run_in_executor(None, lay_out, run, folder, into, owner, limits)
             self._laying[sandbox.place.id] = laying
             laying.add_done_callback(lambda _: self._laying.pop(sandbox.place.id))
             assets, rules = await asyncio.shield(laying)
@@ -186,90 +180,14 @@ class WorkerdDriver(SupervisedDriver):
             if modules is not None:
                 return modules, entry
         root = self.host.roots.root(run.runtime.template)
-        modules = worker_code.bundled(await bundle(self.host, root, run, entry))
-        module = modules[worker_code.BUNDLE]
-        assert isinstance(module, Mapping)
-        text = str(module["js"])
-        if any(f"{kind}{end}" in text for kind in worker_code.BINARIES for end in ('"', "?")):
-            files = await asyncio.to_thread(_binaries, run.source, run.runtime.strip, self.host.limits)
-            modules = worker_code.with_binaries(text, files)
-        return modules, worker_code.BUNDLE
+        output = await bundle(self.host, root, run, entry)
+        return await asyncio.to_thread(of_bundle, output, run, self.host.limits), worker_code.BUNDLE
 
     def _reading(
         self, source: Path, strip: str, entrypoint: str, *, bundled: bool
     ) -> tuple[Hashable, Callable[[], dict[str, object] | None]]:
         what = (source, strip, entrypoint.removeprefix("./"), bundled)
-        return what, partial(_plain, *what, self.host.limits)
-
-    def _lay_out_assets(self, place: Place, run: Run, folder: str) -> tuple[dict[str, str], Rules]:
-        """Blocking: unpack them; returns their etags by path, and the rules that they bring."""
-        prefix = run.runtime.strip + folder
-        try:
-            limits = self.host.limits
-            table = read_table(run.source, limits)
-
-            def text(path: str) -> str:
-                return decoded(table.texts.get(prefix + path, b""))
-
-            names = frozenset(file_paths(table, prefix))
-            if not names:
-                raise RunFailed(f"the folder of static assets, {folder!r}, is not in the source", code="InjectFailed")
-            entry = run.runtime.entrypoint.removeprefix("./")
-            code = {entry.removeprefix(folder)} if entry.startswith(folder) else set()
-            links = frozenset(entry.target[len(prefix) :] for entry in table.entries if entry.target)
-            left_out = (unpublished(names, text) | code) - links
-            owner = (place.uid, place.uid) if self.host.privileged else None
-            into = self._assets / place.id / "site"
-            extract(
-                run.source,
-                table,
-                into,
-                strip=prefix,
-                file_mode=0o440,
-                dir_mode=0o550,
-                owner=owner,
-                without=left_out,
-                limits=limits,
-            )
-        except ArchiveError as error:
-            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
-        version = run.source.name[:12]
-        etags = {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names - left_out))}
-        return etags, host_rules(text, "")
-
-
-def _plain(source: Path, strip: str, entry: str, bundled: bool, limits: ArchiveLimits) -> dict[str, object] | None:
-    """Blocking: the modules of a worker that needs no bundling, or was `bundled`; None for one that needs it."""
-    try:
-        table = read_table(source, limits)
-        files: dict[str, bytes] = {}
-        size = 0
-        for name, content in iter_files(source, table, strip=strip, limits=limits):
-            if name != entry and (name.startswith("node_modules/") or not name.endswith(worker_code.MODULES)):
-                continue
-            size += len(content)
-            if size > _MAX_SOURCE_BYTES:
-                return None
-            files[name] = content
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
-    if entry not in files:
-        raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
-    return worker_code.built(files, entry) if bundled else worker_code.plain(files, entry)
-
-
-def _binaries(source: Path, strip: str, limits: ArchiveLimits) -> dict[str, bytes]:
-    """Blocking: the files of a source that can be modules without being text."""
-    try:
-        files = iter_files(source, read_table(source, limits), strip=strip, limits=limits)
-        found = {name: content for name, content in files if name.endswith(tuple(worker_code.BINARIES))}
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
-    if sum(map(len, found.values())) > _MAX_BINARY_BYTES:
-        raise RunFailed(
-            f"the worker's .wasm and .bin files have more than {_MAX_BINARY_BYTES >> 20} MB", code="BundleFailed"
-        )
-    return found
+        return what, partial(as_it_is, *what, self.host.limits)
 
 
 def _libraries() -> list[tuple[str, str]]:

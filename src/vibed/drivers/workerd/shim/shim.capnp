@@ -5,7 +5,7 @@ using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [
     (name = "main", worker = .shim),
-    (name = "files", disk = (path = "/assets")),
+    (name = "files", disk = (path = "@ASSETS@")),
     (name = "internet", network = (allow = []))
   ],
   logging = (structuredLogging = true),

@@ -1,0 +1,111 @@
+"""A worker for a pod: the worker code and the static assets, packed as one object that its agent unpacks.
+
+What is in it is what a worker gets on one machine (`vibed.drivers.workerd`). What has to be bundled is bundled in the
+pod that will run it, before anything else is there: esbuild reads whatever a source names, and finds that source, the
+template's packages and an image without secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vibed.apps.app import Runtime
+from vibed.classify.host_rules import Rules
+from vibed.drivers.workerd import code
+from vibed.drivers.workerd.bundling import MAX_BUNDLE_BYTES, refusal
+from vibed.drivers.workerd.source import as_it_is, lay_out
+from vibed.sandboxes.driver import Run, RunFailed, SandboxLost
+from vibed.sources.limits import ArchiveLimits
+from vibed.wire import Message, WireError
+
+KIND = "worker"
+CODE = "worker.json"
+"""In the object, beside the folder `site` of the assets; the agent hands it to the worker and removes it."""
+PROGRAM = "/usr/bin/workerd"
+BUNDLER = "/usr/bin/esbuild"
+MODULES = "/modules"
+"""In the image of the template: the packages that a worker may import."""
+SHIM = "/usr/lib/vibed/worker"
+ASSETS = "/app"
+COMMAND = (PROGRAM, "serve", "--experimental", "--socket-fd=http={http_fd}", "--socket-fd=admin={admin_fd}")
+"""And the shim's configuration; the agent fills in the descriptors."""
+
+_BUNDLE_S = 60.0
+_PIECE_S = 20.0
+
+Ask = Callable[..., Awaitable[Message]]
+"""An operation of the pod's agent, its seconds, and its arguments; raises `WireError`."""
+
+
+def command() -> list[str]:
+    """What the agent of a worker's pod runs."""
+    return [*COMMAND, f"{SHIM}/shim.capnp"]
+
+
+def as_modules(run: Run, limits: ArchiveLimits) -> dict[str, object] | None:
+    """The modules of a worker whose source is that already; None where it has to be bundled. Blocking. Raises
+    `RunFailed`.
+    """
+    runtime = run.runtime
+    if not runtime.entrypoint:
+        return {}
+    if runtime.bundle:
+        return None
+    bundled = runtime.options.get("bundled") is True
+    return as_it_is(run.source, runtime.strip, _entry(runtime), bundled, limits)
+
+
+async def bundle(run: Run, source: dict[str, object], ask: Ask) -> bytes:
+    """The bundle that esbuild makes of it in the pod. Raises `RunFailed`, `SandboxLost`, `WireError`."""
+    entry = _entry(run.runtime)
+    arguments = code.esbuild_arguments(entry, run.runtime)
+    try:
+        said = await ask("bundle", _BUNDLE_S, source=source, strip=run.runtime.strip, arguments=arguments)
+    except WireError as error:
+        if error.error_code == "BundleFailed" and error.extra.get("said"):
+            raise refusal(str(error.extra["said"]), run) from error
+        raise
+    size = int(said["size"])
+    if size > MAX_BUNDLE_BYTES:
+        raise RunFailed(f"the bundle is larger than {MAX_BUNDLE_BYTES >> 20} MB", code="BundleFailed")
+    pieces = bytearray()
+    while len(pieces) < size:
+        piece = base64.b64decode((await ask("bundled", _PIECE_S, at=len(pieces)))["data"])
+        if not piece:
+            raise SandboxLost(f"the pod had {len(pieces)} bytes of a bundle of {size}")
+        pieces += piece
+    return bytes(pieces)
+
+
+@contextmanager
+def packed(run: Run, modules: dict[str, object], limits: ArchiveLimits) -> Iterator[Path]:
+    """A tar.gz with the worker's code and its assets. Blocking. Raises `ArchiveError`, `RunFailed`, OSError."""
+    runtime = run.runtime
+    with tempfile.TemporaryDirectory(prefix="vibed-worker-") as scratch:
+        place = Path(scratch) / "site"
+        assets: dict[str, str] | None = None
+        rules = Rules()
+        if runtime.site_folder is not None:
+            assets, rules = lay_out(run, runtime.site_folder, place, None, limits)
+        entry = code.BUNDLE if code.BUNDLE in modules else _entry(runtime) if modules else ""
+        text = json.dumps(code.build(runtime, run.env, modules, entry, assets, rules)).encode()
+        archive = Path(scratch) / "packed.tar.gz"
+        with gzip.open(archive, "wb", compresslevel=1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
+            member = tarfile.TarInfo(CODE)
+            member.size, member.mode = len(text), 0o600
+            tar.addfile(member, io.BytesIO(text))
+            if assets is not None:
+                tar.add(place, place.name)
+        yield archive
+
+
+def _entry(runtime: Runtime) -> str:
+    return runtime.entrypoint.removeprefix("./")
