@@ -16,8 +16,8 @@ kube() { kubectl --context "$context" "$@"; }
 
 kind get clusters 2> /dev/null | grep -qx "$cluster" || kind create cluster --name "$cluster" --config deploy/kind/cluster.yaml
 
-python3 deploy/images/build.py vibed vibed-caddy static-nginx python-313 node-24
-for image in vibed vibed-caddy vibed-template-static-nginx vibed-template-python-313 vibed-template-node-24; do
+python3 deploy/images/build.py vibed vibed-caddy static-nginx workerd python-313 node-24
+for image in vibed vibed-caddy vibed-template-static-nginx vibed-template-workerd vibed-template-python-313 vibed-template-node-24; do
     kind load image-archive --name "$cluster" "dist/images/$image.tar"
 done
 

@@ -26,7 +26,7 @@ from tests.e2e.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
-TEMPLATES = ("static-nginx", "python-313", "node-24")
+TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24")
 
 FLASK = """
 import os, socket
@@ -64,6 +64,21 @@ EXPRESS = {
     "package.json": json.dumps({"name": "e", "dependencies": {"express": "^5"}, "scripts": {"start": "node index.js"}}),
     "index.js": "const app = require('express')();\n"
     "app.get('/', (q, a) => a.send('express'));\napp.listen(process.env.PORT);\n",
+}
+WORKER = {
+    "src/index.ts": """
+import { Hono } from "hono";
+const app = new Hono();
+app.get("/", (c) => c.text("a worker"));
+app.get("/reach", async (c) => {
+  try { await fetch(`http://${c.req.query("host")}/`); return c.text("reached"); } catch { return c.text("no"); }
+});
+console.log("the worker is up");
+export default app;
+""",
+    "public/page.html": "an asset",
+    "wrangler.toml": "name = 'edge'\nmain = 'src/index.ts'\ncompatibility_date = '2026-01-01'\n"
+    "assets = { directory = 'public' }\n",
 }
 
 
@@ -187,6 +202,16 @@ def test_a_site_a_flask_and_an_express_app_are_deployed_by_the_cli_and_answer_by
     assert {client.app(name)["isolation"] for name in ("pages", "flask", "express")} == {"kernel"}
     assert platform.pod_of("flask")["spec"]["runtimeClassName"] == "gvisor"
     eventually(lambda: "flask is up" in client.log_text("flask"), "its log is there", within_s=20)
+
+
+def test_a_worker_is_bundled_and_served_in_a_pod_of_its_own(platform: Platform) -> None:
+    client = platform.client
+    client.deploy_ready("edge", WORKER)
+    assert client.visit("edge").text == "a worker"
+    assert client.visit("edge", "/page").text == "an asset"
+    assert client.visit("edge", "/reach?host=169.254.169.254").text == "no"
+    assert client.app("edge")["isolation"] == "kernel"
+    eventually(lambda: "the worker is up" in client.log_text("edge"), "its log is there", within_s=20)
 
 
 def test_what_is_in_a_pod_tells_an_app_nothing_of_the_cluster(platform: Platform) -> None:
