@@ -224,7 +224,7 @@ async def test_a_worker_is_deployed_redeployed_and_there_again_after_it_was_ende
         assert (app["runtime"]["template"], app["phase"], app["version"]) == ("workerd", "Ready", 2)
         assert "a worker is up" in client.log_text("edge")
         client.delete("edge")
-        eventually(lambda: not claims(vibed, "edge"), "its claims are gone", within_s=30)
+        eventually(lambda: not vibed.claims("edge"), "its claims are gone", within_s=30)
 
     await in_thread(use)
 

@@ -19,7 +19,7 @@ from vibed.controller.placement import Placements, Refusal
 from vibed.drivers.agent_sandbox.claims import claim_name, killed_for_memory
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeyInvalid, ClaimKeys, Pod
-from vibed.drivers.agent_sandbox.templates import PodSettings, manifests, takes, why_not
+from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
 from vibed.runtimes.templates import Resources, load_templates
 from vibed.supervision.runlogs import LogReader
 
@@ -227,21 +227,18 @@ def test_an_operator_may_say_how_long_pods_stay_on_a_node_that_is_gone() -> None
     assert template["spec"]["podTemplate"]["spec"]["tolerations"] == [{"operator": "Exists"}]
 
 
-def test_every_shipped_template_but_those_of_another_kind_has_pods() -> None:
-    left_out = {name for name, template in load_templates().items() if not takes(template)}
-    assert left_out >= {"workerd"}
-    assert not left_out & {"python-313", "node-24", "static-nginx", "go-123"}
+def test_in_a_workers_pod_the_agent_is_told_what_the_worker_is_run_by() -> None:
+    template, _ = manifests(load_templates()["workerd"], PodSettings("r", "t"), "", 0)
+    (container,) = template["spec"]["podTemplate"]["spec"]["containers"]
+    assert container["command"][:5] == ["/usr/lib/vibed/vibed-agent", "pod", "--", "/usr/bin/workerd", "serve"]
+    assert container["command"][-1] == "/usr/lib/vibed/worker/shim.capnp"
 
 
-def test_an_app_whose_template_has_no_pods_is_refused_and_does_not_wait_for_them(tmp_path: Path) -> None:
-    templates = load_templates()
-    placements = Placements(Config(tmp_path), templates, {}, only="agent-sandbox")
-    for name, template in templates.items():
-        if (why := why_not(template)) is not None:
-            placements.broken(name, why)
-    refused = placements.place(Runtime("fast", "workerd", "worker", "", ""), Asked())
+def test_an_app_whose_template_cannot_be_had_is_refused_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    placements = Placements(Config(tmp_path), load_templates(), {}, only="agent-sandbox")
+    refused = placements.place(Runtime("general", "base-al2023", "binary", "", ""), Asked())
     assert isinstance(refused, Refusal)
-    assert (refused.reason, "workerd has no pods" in refused.message) == ("TemplateUnavailable", True)
+    assert refused.reason == "TemplateUnavailable"
     assert "python-313" in refused.message
 
 

@@ -31,7 +31,6 @@ from vibed.controller.metrics import Metrics
 from vibed.controller.placement import Placements
 from vibed.controller.routers import Routers
 from vibed.controller.routes import RoutedNames
-from vibed.drivers.agent_sandbox.templates import why_not
 from vibed.layout import Layout
 from vibed.runtimes.templates import Template, load_templates
 from vibed.sandboxes.driver import Driver, Sandbox
@@ -106,10 +105,6 @@ class ClusterService:
         wanted = config.templates or tuple(templates)
         self._templates = {name: template for name, template in templates.items() if name in wanted}
         self._placements = Placements(config, self._templates, {driver.name: driver}, only=driver.name, fixed=True)
-        for name, template in self._templates.items():
-            # refused at once: no pool of it will ever be there
-            if (why := why_not(template)) is not None:
-                self._placements.broken(name, why)
         self._metrics = Metrics()
         self._tracer = tracing.from_environment()
         self._pools = Informer(

@@ -31,7 +31,7 @@ from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
-from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests, takes
+from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -113,7 +113,7 @@ class AgentSandboxDriver:
 
     async def ensure_pools(self, templates: Mapping[str, Template], sizes: Mapping[str, int]) -> None:
         """Have the cluster keep a pool of each template, and none of others. Raises `KubeError`."""
-        wanted = {name: one for name, one in templates.items() if takes(one)}
+        wanted = {name: one for name, one in templates.items() if one.unavailable is None}
         # a claim may come as soon as the first of them is there
         self._templates = dict(wanted)
         for name, template in wanted.items():

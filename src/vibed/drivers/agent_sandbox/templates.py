@@ -23,8 +23,6 @@ TEMPLATE = "vibed.dev/template"
 DIGEST = "vibed.dev/template-digest"
 POOL = "vibed.dev/pool"
 """Label of pods by what their pool is for; the chart's NetworkPolicies look at it."""
-KINDS = frozenset({"python", "node", "go", "binary", "static", workers.KIND})
-"""Kinds of templates that pods can have."""
 
 _OVERHEAD_MB = 96
 """The agent, its supervisor, and what the shared part of warm processes takes."""
@@ -70,18 +68,6 @@ class PodSettings:
     node_selector: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     tolerations: Sequence[Mapping[str, Any]] = ()
     pull_secrets: Sequence[str] = ()
-
-
-def why_not(template: Template) -> str | None:
-    """Why no pods can be made of it; None where they can."""
-    if template.unavailable is not None or template.kind in KINDS:
-        return template.unavailable
-    return f"the template {template.name} has no pods on Kubernetes yet"
-
-
-def takes(template: Template) -> bool:
-    """Whether pods can be made of it."""
-    return why_not(template) is None
 
 
 def manifests(template: Template, settings: PodSettings, claim_keys: str, size: int) -> tuple[Object, Object]:
