@@ -234,7 +234,7 @@ def test_in_a_workers_pod_the_agent_is_told_what_the_worker_is_run_by() -> None:
     assert container["command"][-1] == "/usr/lib/vibed/worker/shim.capnp"
 
 
-def test_an_app_whose_template_cannot_be_had_is_refused_and_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_an_app_whose_template_has_no_pods_is_refused_and_does_not_wait_for_them(tmp_path: Path) -> None:
     placements = Placements(Config(tmp_path), load_templates(), {}, only="agent-sandbox")
     refused = placements.place(Runtime("general", "base-al2023", "binary", "", ""), Asked())
     assert isinstance(refused, Refusal)
