@@ -11,7 +11,8 @@ import json
 import secrets
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.pki import Authority
@@ -121,6 +122,16 @@ class ControlPlane:
             self.processes.end("kube-apiserver")
         self.processes.again("kube-apiserver")
         self._wait_for_api_server(time.monotonic() + deadline_s)
+
+    @contextmanager
+    def api_server_away(self, *, deadline_s: float = 60.0) -> Iterator[None]:
+        """Nothing answers at the API server's address meanwhile."""
+        self.processes.kill("kube-apiserver")
+        try:
+            yield
+        finally:
+            self.processes.again("kube-apiserver")
+            self._wait_for_api_server(time.monotonic() + deadline_s)
 
     def stop(self) -> None:
         """Nothing of it runs afterwards. What it wrote stays, for who looks into the logs."""

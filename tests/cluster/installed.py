@@ -131,6 +131,12 @@ class Installed:
         assert done.returncode == 0, f"vibed {' '.join(arguments)}: {done.stdout}{done.stderr}\n{self.told()}"
         return done.stdout
 
+    def start_what_has_ended(self) -> None:
+        """As the kubelet does."""
+        for one in self.processes:
+            if one.running is not None and one.running.poll() is not None:
+                one.start()
+
     def told(self) -> str:
         """What its processes said last, for whoever looks at a failure."""
         return "\n".join(f"--- {one.name}\n{one.said[-3000:]}" for one in self.processes)

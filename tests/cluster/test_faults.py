@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.control_plane import ControlPlane
 from tests.cluster.installed import Installed, installed
 from tests.cluster.servers import server
 from tests.e2e.client import Client
@@ -88,6 +89,28 @@ async def test_an_app_comes_back_by_itself_whatever_becomes_of_its_pod(vibed: In
         for name in before:
             client.delete(name)
         eventually(lambda: not vibed.claims(), "nothing is left of any of them", within_s=30)
+
+    await in_thread(use)
+
+
+async def test_while_the_api_server_is_away_apps_serve_and_everybody_else_is_told_when_to_come_back(
+    vibed: Installed, own_cluster: ControlPlane
+) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("serving", server("on"))
+        with own_cluster.api_server_away():
+            assert client.visit("serving").text == "on"
+            answer = client.visit("nowhere")
+            assert (answer.status_code, answer.json()["code"]) == (503, "VibedUnavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+            assert client.visit("serving").text == "on"
+        vibed.start_what_has_ended()
+        # who led may have had to end, as it could not renew its Lease
+        eventually(lambda: client.visit("nowhere").status_code == 404, "it is known again what there is")
+        client.deploy_ready("serving", server("and on"), settle_s=120)
+        assert client.visit("serving").text == "and on"
+        client.delete("serving")
 
     await in_thread(use)
 

@@ -91,6 +91,39 @@ async def test_what_was_published_is_where_every_router_leads_when_the_publisher
     assert (await world.store.get("todo")).status.route == Route(5, 1, "10.0.0.5:20080")
 
 
+class Slow:
+    """Routers that follow a run when the test says so."""
+
+    def __init__(self) -> None:
+        self.follow: dict[int, asyncio.Event] = {}
+
+    async def applied(self, app_id: str, route: Route) -> None:
+        await self.follow.setdefault(route.run, asyncio.Event()).wait()
+
+
+async def test_who_published_what_is_meant_no_more_waits_for_no_router(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    slow = Slow()
+    names = RoutedNames(world.store, slow.applied)
+    first = asyncio.ensure_future(names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080")))
+    async with asyncio.timeout(20):
+        while 1 not in slow.follow:
+            await asyncio.sleep(0.01)
+    second = asyncio.ensure_future(names.publish("todo", 2, 1, Endpoint(address="10.0.0.2:20080")))
+    await asyncio.wait_for(first, 20)
+    assert not second.done()
+    await names.retire("todo", 2)
+    await asyncio.wait_for(second, 20)
+    assert (await world.store.get("todo")).status.route is None
+
+
+async def test_a_name_that_is_led_back_is_not_reached_while_a_router_leads_to_the_later_run(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    await world.names.publish("todo", 5, 1, Endpoint(address="10.0.0.5:20080"))
+    await world.names.publish("todo", 4, 1, Endpoint(address="10.0.0.4:20080"))
+    assert [router.found("todo") for router in world.routers] == ["4_10.0.0.4:20080"] * 2
+
+
 async def test_a_status_that_is_told_beside_it_neither_loses_the_route_nor_is_lost(world: World) -> None:
     await world.store.deploy(new("todo"))
 

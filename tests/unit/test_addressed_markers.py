@@ -94,16 +94,20 @@ async def test_what_is_no_name_and_no_address_of_a_pod_makes_no_marker(
     assert not list(apps.rglob("*"))
 
 
-async def test_whoever_waits_for_a_run_is_told_once_it_or_a_later_one_is_led_to(markers: AddressedMarkers) -> None:
-    assert not await markers.reached("todo", 2, 0.01)
-    waiting = asyncio.ensure_future(markers.reached("todo", 2, 10))
+async def test_whoever_waits_for_a_run_is_told_once_the_name_leads_to_it_and_not_to_another(
+    markers: AddressedMarkers,
+) -> None:
+    assert not await markers.reached("todo", 2, "10.0.0.2:8080", 0.01)
+    waiting = asyncio.ensure_future(markers.reached("todo", 2, "10.0.0.2:8080", 10))
     await asyncio.sleep(0)
-    markers.lead("todo", Route(1, 1, "10.0.0.1:8080"))
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    markers.lead("todo", Route(3, 1, "[fd00::1]:8080"))
+    others = (Route(1, 1, "10.0.0.1:8080"), Route(2, 1, "10.0.0.9:8080"), Route(3, 2, "10.0.0.3:8080"))
+    for other in others:  # an older one, that of an earlier app of the name, and one from which it is led back
+        markers.lead("todo", other)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    markers.lead("todo", Route(2, 1, "10.0.0.2:8080"))
     assert await waiting
-    assert markers.leads("todo") == Route(3, 1, "[fd00::1]:8080")
+    assert markers.leads("todo") == Route(2, 1, "10.0.0.2:8080")
 
 
 async def test_an_apps_own_domain_leads_wherever_its_name_does_until_it_is_not_its_any_more(

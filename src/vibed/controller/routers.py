@@ -25,7 +25,7 @@ class Routers:
         self._connections: dict[str, Connection] = {}
 
     async def applied(self, app_id: str, route: Route) -> None:
-        """Return when each of them has applied that route or a later one, or did not say so in time."""
+        """Return when each of them has applied that route, or did not say so in time."""
         routers = self._here()
         self._forget(set(routers))
         told = await asyncio.gather(*(self._ask(router, app_id, route) for router in routers), return_exceptions=True)
@@ -43,7 +43,9 @@ class Routers:
     async def _ask(self, router: str, app_id: str, route: Route) -> bool:
         async with asyncio.timeout(WAIT_S + 1):
             connection = await self._connected(router)
-            answer = await connection.call("applied", app_id=app_id, run=route.run, timeout_s=WAIT_S)
+            answer = await connection.call(
+                "applied", app_id=app_id, run=route.run, address=route.address, timeout_s=WAIT_S
+            )
         return bool(answer["applied"])
 
     async def _connected(self, router: str) -> Connection:

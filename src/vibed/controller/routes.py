@@ -59,6 +59,8 @@ class RoutedNames:
         self._store = store
         self._applied = applied
         self._routes: dict[str, Route] = {}
+        self._asking: dict[str, asyncio.Future[None]] = {}
+        """By app: whether the routers follow where its name leads now."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def learn(self, apps: Iterable[App]) -> None:
@@ -87,13 +89,22 @@ class RoutedNames:
                 return
             await self._write(app_id, route)
             self._routes[app_id] = route
-        await self._applied(app_id, route)
+            asking = asyncio.ensure_future(self._applied(app_id, route))
+            # nobody will say any more that he has reached what this one follows
+            self._supersede(app_id, asking)
+        try:
+            await asyncio.wait((asking,))
+        finally:
+            asking.cancel()
+        if not asking.cancelled():
+            asking.result()
 
     async def retire(self, app_id: str, run: int) -> None:
         async with self._turn(app_id):
             route = self._routes.get(app_id)
             if route is None or route.run != run:
                 return
+            self._supersede(app_id)
             # forgotten first: where it cannot be written now, it is told with the app's next status
             del self._routes[app_id]
             try:
@@ -109,6 +120,19 @@ class RoutedNames:
     async def clear(self, app_id: str) -> None:
         # it goes with the app, whose end the routers see
         self._routes.pop(app_id, None)
+
+    def _supersede(self, app_id: str, asking: asyncio.Future[None] | None = None) -> None:
+        """Ask no more whether the routers follow where the name led before this."""
+        before = self._asking.pop(app_id, None)
+        if before is not None:
+            before.cancel()
+        if asking is not None:
+            self._asking[app_id] = asking
+            asking.add_done_callback(lambda _: self._forget_asking(app_id, asking))
+
+    def _forget_asking(self, app_id: str, asking: asyncio.Future[None]) -> None:
+        if self._asking.get(app_id) is asking:
+            del self._asking[app_id]
 
     async def answers(self, published: Published) -> bool:
         host, _, port = published.endpoint.address.rpartition(":")

@@ -109,14 +109,18 @@ class AddressedMarkers:
         for app_id in set(self._domains.values()) - app_ids:
             self.name(app_id, ())
 
-    async def reached(self, app_id: str, run: int, timeout_s: float) -> bool:
-        """Whether the name leads to that run, or to a later one; waits for it."""
+    async def reached(self, app_id: str, run: int, address: str, timeout_s: float) -> bool:
+        """Whether the name leads to that run at that address; waits for it.
+
+        To that one: a later run is no sign that this was reached. A name is led back to an older run when the newer has
+        ended, and the runs of an app that was deleted and made anew begin at 1.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while True:
                     changed = self._changed
                     route = self._led.get(app_id)
-                    if route is not None and route.run >= run:
+                    if route is not None and (route.run, route.address) == (run, address):
                         return True
                     await changed.wait()
         return False

@@ -50,12 +50,11 @@ class Following:
         return "the apps were not listed yet" if self._apps.trouble is None else self._apps.trouble.message
 
     async def answer(self, op: str, message: Message) -> Message:
-        """What the controller asks: `applied {app_id, run, timeout_s}`."""
+        """What the controller asks: `applied {app_id, run, address, timeout_s}`."""
         if op != "applied":
             raise NotFound(f"a router has no operation {op!r}")
-        reached = await self._markers.reached(
-            str(message["app_id"]), int(message["run"]), min(float(message["timeout_s"]), 10.0)
-        )
+        app_id, run, address = str(message["app_id"]), int(message["run"]), str(message["address"])
+        reached = await self._markers.reached(app_id, run, address, min(float(message["timeout_s"]), 10.0))
         return {"applied": reached}
 
     def _changed(self, old: Object | None, new: Object | None) -> None:

@@ -19,7 +19,7 @@ from vibed.cluster.client import Client
 from vibed.config import Config
 from vibed.health import Health
 from vibed.layout import Layout
-from vibed.router.activator import Standing, Waking, create_activator
+from vibed.router.activator import STORE_S, Standing, Waking, create_activator
 from vibed.router.addressed import AddressedMarkers
 from vibed.router.following import Following
 from vibed.serving import Server, listening, listening_at, run_all, server
@@ -41,9 +41,10 @@ class _Followed:
 
     async def ensure(self, app_id: str, *, timeout_s: float) -> Standing:
         standing = await self._link.ensure(app_id, timeout_s=timeout_s)
-        route = (await self._store.get(app_id)).status.route
+        async with asyncio.timeout(STORE_S):
+            route = (await self._store.get(app_id)).status.route
         if route is not None:
-            await self._markers.reached(app_id, route.run, FOLLOWED_S)
+            await self._markers.reached(app_id, route.run, route.address, FOLLOWED_S)
         return standing
 
 
