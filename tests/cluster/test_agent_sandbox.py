@@ -364,6 +364,18 @@ async def test_the_probe_serves_a_page_and_tells_what_the_agent_has_measured(bed
     await bed.no_claims()
 
 
+async def test_a_pod_that_stands_in_too_little_gets_no_code_whatever_the_probe_has_found(bed: Bed) -> None:
+    driver = await bed.pooled()
+    with pytest.raises(SandboxLost) as refused:
+        await bed.start(driver, replace(bed.run(), least=Isolation.KERNEL))
+    assert (refused.value.error_code, refused.value.may_retry) == ("IsolationTooLow", True)
+    assert "at isolation 'process' (kernel " in refused.value.message
+    assert not bed.stages
+    await bed.no_claims()
+    sandbox = await bed.start(driver, replace(bed.run(), least=Isolation.PROCESS))
+    assert sandbox.isolation is Isolation.PROCESS
+
+
 async def test_what_there_is_no_pool_of_does_not_boot(bed: Bed) -> None:
     driver = await bed.pooled(0)
     with pytest.raises(BootFailed):

@@ -66,6 +66,7 @@ class Scripted:
     driver = "gvisor"
     template = "python-313"
     template_digest = "d"
+    isolation: Isolation | None = None
 
     def __init__(self, driver: ScriptedDriver) -> None:
         self._driver = driver
@@ -253,6 +254,14 @@ async def test_what_settle_tells_can_be_read_from_the_store_at_once(world: World
     assert app.settled
     assert (await world.store.version("todo", 1)).phase is Phase.READY
     assert world.serving() == [1]
+
+
+async def test_the_isolation_that_is_told_is_what_the_sandbox_itself_has_measured(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scripted, "isolation", Isolation.VM)
+    await world.settle(await world.deploy())
+    assert (await world.app()).status.isolation == "vm"
 
 
 async def test_a_redeploy_drains_the_old_sandbox_and_leaves_one(world: World) -> None:

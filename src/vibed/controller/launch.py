@@ -102,5 +102,6 @@ def _order(means: Means, app: App, run: LiveRun, material: Material, placement: 
         mounts=(layer.mount,) if layer is not None else (),
         links=layer.links if layer is not None else {},
         installed={**placement.packages, **(layer.packages if layer is not None else {})},
+        least=means.placements.least(placement.template),
         start_timeout_s=config.start_timeout_s + (config.build_timeout_s if runtime.start.build else 0.0),
     )

@@ -45,6 +45,7 @@ ROUTERS = "app.kubernetes.io/component=router"
 LEAST_POOL = 1
 """How many sandboxes of a template are kept warm where neither it nor the operator says more."""
 _LOOK_EVERY_S = 10.0
+_PROBE_AGAIN_S = 60.0
 _PAGE = 500
 
 
@@ -223,9 +224,12 @@ class ClusterService:
                 self._fleet.wake_waiting()
                 if probe.ok:
                     log.info("sandboxes work", isolation=probe.isolation.value, detail=probe.detail)
+                else:
+                    log.error("sandboxes do not work; it is tried again", detail=probe.detail)
+                if self._placements.suffices(probe):
                     return
-                log.error("sandboxes do not work; it is tried again", detail=probe.detail)
-                await asyncio.sleep(_LOOK_EVERY_S)
+                # one node may be as others are not: what is refused for it is not refused for good
+                await asyncio.sleep(_PROBE_AGAIN_S if probe.ok else _LOOK_EVERY_S)
 
     def _pool(self, pool: Object | None) -> None:
         """A pool has changed: its template can be had from the first sandbox that was ever ready in it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vibed.apps.app import Resources, Runtime
 from vibed.config import Config
 from vibed.runtimes.templates import Template
-from vibed.sandboxes.driver import Driver, Isolation, Limits, Probe
+from vibed.sandboxes.driver import Driver, Isolation, Limits, Probe, Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,22 @@ class Placements:
         return probe.isolation if probe is not None and probe.ok else None
 
     def level(self, driver: str) -> str:
-        """The level that a driver's sandboxes are at, as measured; empty when unknown."""
+        """The level that a driver's probe has measured; empty when unknown."""
         probe = self._probes.get(driver)
         return probe.isolation.value if probe is not None else ""
+
+    def level_of(self, sandbox: Sandbox) -> str:
+        """The level that a sandbox is at, as measured in it, or else by its driver's probe."""
+        return sandbox.isolation.value if sandbox.isolation is not None else self.level(sandbox.driver)
+
+    def least(self, template: str) -> Isolation:
+        """The least isolation that the operator lets apps of a template have. Raises KeyError."""
+        fast = self._templates[template].lane == "fast"
+        return Isolation(self._config.least_fast if fast else self._config.least_general)
+
+    def suffices(self, probe: Probe) -> bool:
+        """Whether what was probed is enough for every template."""
+        return probe.ok and all(probe.isolation.satisfies(self.least(name)) for name in self._templates)
 
     def can_be_had(self, template: str) -> bool:
         """Whether a template is there, or may be: nothing is known to keep it away."""
@@ -186,7 +199,7 @@ class Placements:
             )
         if not probe.ok:
             return Refusal("DriverUnavailable", f"the driver {name} does not work on this machine: {probe.detail}")
-        least = Isolation(self._config.least_fast if template.lane == "fast" else self._config.least_general)
+        least = self.least(template.name)
         if not probe.isolation.satisfies(least):
             return Refusal(
                 "IsolationTooLow",

@@ -78,7 +78,7 @@ class Telling:
             message=plan.message,
             serving_version=plan.serving_version,
             observed_generation=app.generation,
-            isolation=self._means.placements.level(sandbox.driver) if sandbox is not None else "",
+            isolation=self._means.placements.level_of(sandbox) if sandbox is not None else "",
             driver=sandbox.driver if sandbox is not None else "",
             sandbox=sandbox.id if sandbox is not None else "",
             restarts=self._life.restarts,

@@ -12,7 +12,18 @@ from typing import Protocol
 
 from vibed.apps.errors import VibedError
 from vibed.drivers.site_facts import FILE
-from vibed.sandboxes.driver import Claimed, Endpoint, Exit, Run, RunFailed, Sandbox, SandboxLost, Started, State
+from vibed.sandboxes.driver import (
+    Claimed,
+    Endpoint,
+    Exit,
+    Isolation,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+    Started,
+    State,
+)
 from vibed.sources.errors import ArchiveError
 
 DRIVER = "static"
@@ -65,6 +76,10 @@ class Site:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def isolation(self) -> Isolation | None:
+        return None
 
     @property
     def claimed(self) -> Claimed | None:

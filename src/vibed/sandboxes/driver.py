@@ -105,6 +105,8 @@ class Run:
     """Versions of the packages that it finds, by name, for telling what does not fit."""
     layer: str = ""
     """The key of what was installed for it; kept with the sandbox, so that it is known to be in use."""
+    least: Isolation | None = None
+    """A sandbox that measures what it stands in, and finds less than this, does not get to run it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,10 @@ class Sandbox(Protocol):
     def endpoint(self) -> Endpoint | None: ...
     @property
     def exit(self) -> Exit | None: ...
+    @property
+    def isolation(self) -> Isolation | None:
+        """What this one stands in, as it was measured in it; None where all of its driver are alike."""
+        ...
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Claim, inject and start, once ever; returns when the app listens and `socket` accepts (a site: when its

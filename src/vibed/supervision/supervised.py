@@ -23,6 +23,7 @@ from vibed.sandboxes.driver import (
     Endpoint,
     Exit,
     HeirUnreachable,
+    Isolation,
     Limits,
     Mount,
     Run,
@@ -117,6 +118,10 @@ class Supervised:
     def state(self) -> State:
         # what is left of one whose supervisor was killed takes a moment to clear away
         return State.EXITED if self._death.happened else self._state
+
+    @property
+    def isolation(self) -> Isolation | None:
+        return None
 
     @property
     def claimed(self) -> Claimed | None:

@@ -55,7 +55,6 @@ _PROBE_S = 180.0
 _WORKER = b"export default { fetch() { return new Response('ok') } }"
 _AT_ONCE = 64
 """How many pods are met at the same time when they are taken over."""
-_LEVELS = {level.value: level for level in (Isolation.VM, Isolation.VM_EMULATED, Isolation.KERNEL, Isolation.PROCESS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +156,8 @@ class AgentSandboxDriver:
             return Probe(False, self._isolation, str(error))
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
-        seen = sandbox.isolation
-        self._isolation = _LEVELS.get(str(seen.get("level")), Isolation.PROCESS)
+        seen = sandbox.measured
+        self._isolation = sandbox.isolation or Isolation.PROCESS
         took = (time.perf_counter() - began) * 1000
         evidence = "; ".join(str(one) for one in seen.get("evidence") or ())
         return Probe(True, self._isolation, f"served a page from a pod of {name} in {took:.0f} ms: {evidence}")

@@ -25,6 +25,7 @@ from vibed.sandboxes.driver import (
     Endpoint,
     Exit,
     HeirUnreachable,
+    Isolation,
     Run,
     Sandbox,
     SandboxLost,
@@ -59,6 +60,7 @@ _CALM_S = 3.0
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 _PROGRESS = frozenset({State.INJECTING, State.STARTING, State.RUNNING, State.DRAINING})
 _HALF_WAY = frozenset({State.INJECTING, State.STARTING})
+_LEVELS = {level.value: level for level in (Isolation.VM, Isolation.VM_EMULATED, Isolation.KERNEL, Isolation.PROCESS)}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -109,8 +111,8 @@ class PodSandbox:
         """How it ended, as its agent says."""
         self._mirror: Mirror | None = None
         self._on_stage: Callable[[str], None] = lambda stage: None
-        self.isolation: Mapping[str, Any] = {}
-        """`level` and `evidence`, as the agent has measured it."""
+        self.measured: Mapping[str, Any] = {}
+        """`level` and `evidence` of what it stands in, as the agent says."""
         self._exited = asyncio.Event()
         self._log_complete = asyncio.Event()
         self._ending = False
@@ -144,6 +146,11 @@ class PodSandbox:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """As its agent has measured it, before any code of an app was there; None before it has said so."""
+        return _LEVELS.get(str(self.measured.get("level")))
 
     @property
     def claimed(self) -> Claimed | None:
@@ -267,7 +274,8 @@ class PodSandbox:
         """Take over what the agent says of itself."""
         said = str(state.get("state"))
         believed, self._unproven = self._unproven and self._burying is None and bool(self._tasks), False
-        self.isolation = state.get("isolation") or self.isolation
+        told = state.get("isolation")
+        self.measured = told if isinstance(told, dict) else self.measured
         self._template_digest = self._template_digest or str(state.get("template_digest") or "")
         if said == State.EXITED:
             self._told_exit = exit_of(state.get("exit"))
@@ -293,7 +301,9 @@ class PodSandbox:
         got = self._got = await self._owner.claims.get_one(wanted)
         line = self._line = AgentLine(got.where, self._owner.keys, self._hear)
         await self._meet(line)
+        self.hear_state(await line.call("status", _BEAT_ANSWER_S))
         self._spoke()
+        self._require(run.least)
         claimed = _ms(began)
         self._watch()
         preparing = time.perf_counter()
@@ -316,6 +326,21 @@ class PodSandbox:
             **order,
         )
         return answer, claimed, prepared
+
+    def _require(self, least: Isolation | None) -> None:
+        """Raise `SandboxLost` where the pod stands in less than what has to be between apps and their node."""
+        level = self.isolation
+        if least is None or (level is not None and level.satisfies(least)):
+            return
+        evidence = "; ".join(str(one) for one in self.measured.get("evidence") or ())
+        pod = self._got.where.pod if self._got is not None else "the pod"
+        raise SandboxLost(
+            f"the pod {pod} is at isolation {level.value if level else 'unknown'!r} ({evidence}), and this vibeD runs"
+            f" apps at {least.value!r} or higher",
+            code="IsolationTooLow",
+            hint="the RuntimeClass of sandboxes (sandboxes.runtimeClass) has to be there on every node that they run"
+            " on; or lower the minimum (least_general, least_fast)",
+        )
 
     async def _meet(self, line: AgentLine) -> None:
         """Make the pod ours. A NetworkPolicy may take a moment until it lets us through to a pod that is new."""
