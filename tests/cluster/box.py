@@ -29,6 +29,8 @@ READY = "ready"
 _NAMESPACES = ("--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
 _START_S = 120.0
 _CGROUP = "vibed-test-"
+_BEYOND = "control"
+"""The network of the API server, in the box."""
 _CLONE_NEWNET = 0x40000000
 _SYSCTLS = {
     "vm/overcommit_memory": "1",
@@ -175,6 +177,19 @@ def _furnish() -> None:
     _run("ip", "link", "add", "node0", "type", "bridge")
     _run("ip", "address", "add", f"{node.ADDRESS}/24", "dev", "node0")
     _run("ip", "link", "set", "node0", "up")
+    # The API server is beyond the node, as in a cluster: what a pod sends it passes FORWARD, where policies act. At
+    # INPUT they would stand before whatever else the node itself listens on.
+    _run("ip", "netns", "add", _BEYOND)
+    _run("ip", "link", "add", "beyond0", "type", "veth", "peer", "name", "eth0", "netns", _BEYOND)
+    _run("ip", "address", "add", f"{node.TOWARDS_API_SERVER}/24", "dev", "beyond0")
+    _run("ip", "link", "set", "beyond0", "up")
+    for argv in (
+        ("link", "set", "lo", "up"),
+        ("address", "add", f"{node.API_SERVER}/24", "dev", "eth0"),
+        ("link", "set", "eth0", "up"),
+        ("route", "add", "default", "via", node.TOWARDS_API_SERVER),
+    ):
+        _run("ip", "-n", _BEYOND, *argv)
     # routing comes before kube-proxy's rewriting: without a route there is nothing to rewrite
     _run("ip", "route", "add", SERVICE_CIDR, "dev", "node0")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
@@ -222,7 +237,8 @@ def main(cgroup: str, folder: str, *images: str) -> int:
     """The first process in the box: starts everything, says so, and stays."""
     try:
         _furnish()
-        plane = ControlPlane(Path(folder), programs(CONTROL_PLANE, home()), host=node.ADDRESS)
+        beyond = Path("/run/netns") / _BEYOND
+        plane = ControlPlane(Path(folder), programs(CONTROL_PLANE, home()), host=node.API_SERVER, network=beyond)
         plane.start()
         node_programs = node.NodePrograms(programs(NODE, home()), programs(GVISOR, home()))
         node.RealNode(plane, node_programs, cgroup=cgroup).start([Path(image) for image in images])

@@ -23,6 +23,8 @@ NODE = "node-1"
 """The name under which a real node may join."""
 FAKE_NODE = "fake-1"
 SERVICE_CIDR = "10.96.0.0/16"
+_PORT = 6443
+"""Of the API server in a network that is its own."""
 
 _USERS = {  # whose kubeconfig -> (user, group)
     "admin": ("admin", "system:masters"),
@@ -44,8 +46,17 @@ class ControlPlane:
     """One control plane below `folder`, from the programs that tests.cluster.binaries built."""
 
     def __init__(
-        self, folder: Path, programs: Path, *, host: str = "127.0.0.1", flags: Mapping[str, Sequence[str]] | None = None
+        self,
+        folder: Path,
+        programs: Path,
+        *,
+        host: str = "127.0.0.1",
+        flags: Mapping[str, Sequence[str]] | None = None,
+        network: Path | None = None,
     ) -> None:
+        """`flags`: more of them, by program. `network`: the file of the network namespace that has `host`, in which
+        etcd and the API server run; the others are where this process is.
+        """
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.programs = programs
@@ -53,7 +64,8 @@ class ControlPlane:
         self.processes = Processes(self.folder / "logs")
         self.pods: PodNetwork | None = None
         self._flags = flags or {}
-        self._port = free_port(host)
+        self._network = network
+        self._port = free_port(host) if network is None else _PORT
         self._tokens = {name: secrets.token_hex(16) for name in _USERS}
         self._pki = Authority(self.folder / "pki")
 
@@ -174,7 +186,9 @@ class ControlPlane:
     # processes
 
     def _run(self, name: str, *arguments: str | Path, program: str = "", env: Mapping[str, str] | None = None) -> None:
-        argv = [self.programs / program] if program else [self.programs / "kube", name]
+        argv: list[str | Path] = [self.programs / program] if program else [self.programs / "kube", name]
+        if self._network is not None and name in ("etcd", "kube-apiserver"):
+            argv = ["nsenter", f"--net={self._network}", "--", *argv]
         self.processes.start(name, [*argv, *arguments, *self._flags.get(name, ())], env=env)
 
     def _start_store_and_api_server(self, ends: float) -> None:

@@ -99,6 +99,7 @@ class Development:
     def values(self) -> dict[str, Any]:
         """The chart's values for this cluster."""
         api_port = int(self.cluster.server[0].rpartition(":")[2])
+        api_server = [{"ipBlock": {"cidr": f"{node.API_SERVER}/32"}}]
         there = [{"ipBlock": {"cidr": f"{node.ADDRESS}/32"}}]
         return {
             "domain": "localhost",
@@ -115,7 +116,7 @@ class Development:
             "network": {
                 "sourceStore": {"to": there, "ports": [_S3_PORT]},
                 "s3": {"to": there, "ports": [_S3_PORT]},
-                "apiServer": {"to": there, "ports": [443, api_port]},
+                "apiServer": {"to": api_server, "ports": [443, api_port]},
             },
         }
 
@@ -137,6 +138,19 @@ class Development:
         """The key of the installed vibeD's admin."""
         secret = self.cluster.get("-n", RELEASE, "secret", "vibed-keys")
         return base64.b64decode(secret["data"]["admin"]).decode()
+
+    def commands(self) -> Path:
+        """A folder with `vibed`, `kubectl` and `helm`, for whoever has none."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        for name, program in (("kubectl", "kube"), ("helm", "helm")):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(self.box.programs / program)
+        vibed = folder / "vibed"
+        module = f'PYTHONPATH="{REPOSITORY}/src" exec "{sys.executable}" -m vibed.cli.main "$@"'
+        vibed.write_text(f"#!/bin/sh\n{module}\n")
+        vibed.chmod(0o755)
+        return folder
 
     def end(self) -> None:
         """Nothing of it runs afterwards."""
@@ -177,10 +191,10 @@ def main(folder: Path) -> int:
         made.install()
         outside = made.forward()
         say("vibeD is installed")
-        url = f"http://localhost:{LISTEN.rpartition(':')[2]}"
-        print(f"\n  export VIBED_URL={url} VIBED_TOKEN={made.admin_key()}\n  vibed deploy examples/...")
         print(
-            f"\n  export KUBECONFIG={outside} PATH={made.box.programs}:$PATH\n  kube kubectl get pods -A\n\n^C ends it."
+            f"\n  export PATH={made.commands()}:$PATH KUBECONFIG={outside}"
+            f"\n  export VIBED_URL=http://localhost:{LISTEN.rpartition(':')[2]} VIBED_TOKEN={made.admin_key()}"
+            "\n  vibed deploy examples/flask-todo\n  kubectl get pods -A\n\n^C ends it."
         )
         sys.stdout.flush()
         signal.pause()

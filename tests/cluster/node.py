@@ -20,6 +20,8 @@ from tests.cluster.processes import ClusterFailed
 
 ADDRESS = "10.245.0.1"
 """Of the node, in its box: the kubelet refuses a loopback address."""
+API_SERVER, TOWARDS_API_SERVER = "10.245.1.2", "10.245.1.1"
+"""Of the API server, in a network of its own, and of the node on the way there."""
 POD_CIDR = "10.244.0.0/16"
 DOMAIN = "cluster.local"
 PAUSE = "vibed.test/pause:1"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -23,10 +24,12 @@ from tests.cluster.box import REPOSITORY
 from tests.cluster.development import APPS, RELEASE, Development
 from tests.e2e.client import Client
 from tests.e2e.waiting import eventually
+from tests.prepare import home
+from vibed.runtimes.tools import Tools
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
-TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24")
+TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24", "go-123", "base-debian")
 
 FLASK = """
 import os, socket
@@ -214,6 +217,25 @@ def test_a_worker_is_bundled_and_served_in_a_pod_of_its_own(platform: Platform) 
     eventually(lambda: "the worker is up" in client.log_text("edge"), "its log is there", within_s=20)
 
 
+def test_a_go_app_is_built_and_answers_and_so_does_one_that_was_built_before(
+    platform: Platform, tmp_path: Path
+) -> None:
+    source = REPOSITORY / "examples" / "go-hello"
+    built = tmp_path / "guests"
+    built.mkdir()
+    go = Tools(home()).path("go")
+    env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+    subprocess.run(
+        [str(go), "build", "-ldflags=-s -w", "-o", str(built / "guests"), "."], cwd=source, env=env, check=True
+    )
+    for name, folder, template in (("guests-built", built, "base-debian"), ("guests-source", source, "go-123")):
+        said = platform.cli("deploy", ".", "--name", name, cwd=folder).strip()
+        assert said == f"http://{name}.localhost:18080"
+        assert "guest" in platform.client.visit(name).text.lower()
+        app = platform.client.app(name)
+        assert (app["runtime"]["template"], app["isolation"]) == (template, "kernel")
+
+
 def test_what_is_in_a_pod_tells_an_app_nothing_of_the_cluster(platform: Platform) -> None:
     platform.client.deploy_ready("curious", {"app.py": FLASK, "requirements.txt": "flask\n"})
     seen = platform.client.visit("curious", "/environment").json()
@@ -222,14 +244,16 @@ def test_what_is_in_a_pod_tells_an_app_nothing_of_the_cluster(platform: Platform
 
 
 def test_a_sandbox_reaches_neither_another_one_nor_anything_of_the_platform(platform: Platform) -> None:
-    # the API server is on the node itself here, which this node's policies do not stand before
     client = platform.client
     for name in ("hostile", "neighbour"):
         client.deploy_ready(name, {"app.py": FLASK, "requirements.txt": "flask\n"})
     neighbour = platform.pod_of("neighbour")["status"]["podIP"]
     router = platform.get("-n", RELEASE, "service", "vibed-router")["spec"]["clusterIP"]
     routers = platform.get("-n", RELEASE, "pods", "-l", "app.kubernetes.io/component=router")["items"]
+    api_server = urlsplit(platform.made.cluster.server[0])
     places = [
+        (platform.get("-n", "default", "service", "kubernetes")["spec"]["clusterIP"], 443),
+        (api_server.hostname, api_server.port),
         (neighbour, 20080),
         (neighbour, 20081),
         (neighbour, 8080),

@@ -7,8 +7,10 @@ import platform
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,6 +24,8 @@ from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.root
 
+SERVICE = "10.96.0.1"
+"""Of the API server, the first of the Services' addresses."""
 SERVES = "mkdir -p /tmp/www && uname -r > /tmp/www/kernel && exec httpd -f -p 8080 -h /tmp/www"
 
 
@@ -137,6 +141,33 @@ def test_a_network_policy_is_enforced_for_pods_of_either_runtime(real_namespace:
     policy["spec"]["ingress"] = [{"from": [{"podSelector": {"matchLabels": {"app": "visitor"}}}]}]
     real_namespace.apply(policy)
     eventually(lambda: reached() == {"plain", "kernel"}, "the visitor is let in")
+
+
+def test_a_network_policy_stands_before_the_api_server_too(real_namespace: Namespace) -> None:
+    real_namespace.apply([pod("visitor", "exec sleep 1000")])
+    real_namespace.wait("pod/visitor", "condition=Ready", deadline_s=60)
+    own = urlsplit(real_namespace.cluster.server[0])
+    assert own.hostname is not None and own.port is not None
+    places = ((SERVICE, 443), (own.hostname, own.port))
+
+    def answer(host: str, port: int) -> str:
+        with suppress(Refused):
+            return fetch(real_namespace, "visitor", host, port)
+        return ""
+
+    for host, port in places:
+        assert "HTTPS server" in answer(host, port), "it answers while there is no policy"
+    closed = {"podSelector": {}, "policyTypes": ["Egress"]}
+    real_namespace.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "closed"},
+            "spec": closed,
+        }
+    )
+    for host, port in places:
+        eventually(lambda host=host, port=port: not answer(host, port), "nobody gets out to it")
 
 
 def test_a_sandboxs_pod_that_is_deleted_comes_back_under_its_name(real_namespace: Namespace) -> None:
