@@ -80,7 +80,8 @@ def lay_out(
             into,
             strip=prefix,
             file_mode=0o440,
-            dir_mode=0o550,
+            # who has no root has to be able to write what it is about to fill
+            dir_mode=0o550 if owner is not None else 0o750,
             owner=owner,
             without=left_out,
             limits=limits,
