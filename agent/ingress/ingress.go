@@ -62,6 +62,8 @@ type Ingress struct {
 	draining, closing                  atomic.Bool
 	// only is the run whose requests are served, where who asks has to name it; nil: whoever reaches the ingress is right.
 	only atomic.Pointer[string]
+	// also are runs that are served beside it.
+	also sync.Map
 	heir atomic.Pointer[Heir]
 
 	mu        sync.Mutex
@@ -127,6 +129,16 @@ const RunField = "X-Vibed-Run"
 // somebody else's.
 func (in *Ingress) Only(run string) { in.only.Store(&run) }
 
+// Also serves requests that name this run too, or no more: where one address is that of many runs, of which none has code.
+// Whoever answers sees which run is meant.
+func (in *Ingress) Also(run string, yes bool) {
+	if yes {
+		in.also.Store(run, struct{}{})
+	} else {
+		in.also.Delete(run)
+	}
+}
+
 // Closing tells the proxy with each answer not to send another request on that connection, or takes it back: the app's
 // name leads elsewhere, and whoever still comes by a kept connection is served once more.
 func (in *Ingress) Closing(yes bool) { in.closing.Store(yes) }
@@ -138,6 +150,11 @@ func (in *Ingress) meant(r *http.Request) bool {
 		return true
 	}
 	said := r.Header[RunField]
+	if len(said) == 1 {
+		if _, there := in.also.Load(said[0]); there {
+			return true
+		}
+	}
 	delete(r.Header, RunField)
 	return *only != "" && len(said) == 1 && said[0] == *only
 }

@@ -50,3 +50,24 @@ func TestAnAddressThatIsAnothersByNowAnswersNobodyElse(t *testing.T) {
 		t.Error("requests that are others' count as the app's")
 	}
 }
+
+func TestAnAddressOfManyRunsAnswersForThoseThatAreThereAndTellsWhichIsMeant(t *testing.T) {
+	h := newHop(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get(RunField)) }))
+	h.Only("pod/1")
+	h.Also("todo/7", true)
+	h.Also("other/3", true)
+	for _, run := range []string{"todo/7", "other/3"} {
+		if status, body := h.ask(run, "x"); status != 200 || body != run {
+			t.Errorf("%s: %d %q", run, status, body)
+		}
+	}
+	h.Also("todo/7", false)
+	for _, run := range []string{"todo/7", "todo/8", ""} {
+		if status, _ := h.ask(run, "x"); status != 421 {
+			t.Errorf("%q: %d", run, status)
+		}
+	}
+	if status, _ := h.ask("other/3", "x"); status != 200 {
+		t.Errorf("the other one: %d", status)
+	}
+}

@@ -52,6 +52,7 @@ type agent struct {
 	sent        store
 	isolation   isolation
 	workshop    *workshop // nil where apps are no workers
+	guests      atomic.Pointer[guests]
 }
 
 // Main is the mode `vibed-agent pod`. It returns when its run has ended and was told.
@@ -181,6 +182,9 @@ func (a *agent) ops() supervise.Ops {
 		"bundle":  {Do: a.bundle},
 		"bundled": {Do: a.piece},
 		"run":     {Do: a.run},
+		"site":    {Do: a.addGuest},
+		"unsite":  {Do: a.removeGuest},
+		"sites":   {Do: a.listGuests},
 		"logs":    {Do: a.logs},
 		"closing": {Do: a.closing},
 		"refused": {Do: func([]byte, reader) (any, error) { return map[string]int64{"refused": a.owner.refusals()}, nil }},

@@ -103,7 +103,7 @@ func (a *agent) receive(line []byte, following reader) (any, error) {
 	if err := o.check(maxSource); err != nil {
 		return nil, err
 	}
-	if !a.owned.Warm() {
+	if a.guests.Load() == nil && !a.owned.Warm() {
 		return nil, supervise.Refusal("AlreadyClaimed", "this sandbox has its source")
 	}
 	return struct{}{}, a.sent.keep(&o, rest)
@@ -114,6 +114,8 @@ type order struct {
 	Source object                     `json:"source"`
 	Layers []layer                    `json:"layers"`
 	Limits map[string]json.RawMessage `json:"limits"`
+	// Sites says that what runs serves sites, which come one by one.
+	Sites bool `json:"sites"`
 }
 
 // run gets the source and what was installed for the app, and then does what every supervisor does.
@@ -155,7 +157,17 @@ func (a *agent) run(line []byte, _ reader) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.owned.Run(changed, source, time.Since(begun))
+	var hosts *guests
+	if o.Sites {
+		if hosts, err = newGuests(a.app); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := a.owned.Run(changed, source, time.Since(begun))
+	if err == nil && hosts != nil {
+		a.guests.Store(hosts)
+	}
+	return answer, err
 }
 
 // rewrite is the order without what is not for a supervisor. Where the kernel is the node's, processes of a uid are

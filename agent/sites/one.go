@@ -9,26 +9,33 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"vibed.dev/agent/ingress"
 )
 
 // OneMain runs `vibed-agent site FOLDER` until SIGTERM or SIGINT: one site, in a sandbox of its own, as its app. It listens
-// where apps are told to ($PORT), on loopback: what is in front of it has the address.
+// where apps are told to ($PORT), on loopback: what is in front of it has the address. With -many FOLDER has the folders of
+// many sites, `<app>/<run>`, and the requests say which they mean; nobody names a port to such a server, so it takes any.
 func OneMain(args []string) int {
 	flags := flag.NewFlagSet("site", flag.ContinueOnError)
 	types := flags.String("types", "", "a file with `types` and `unknown`, as in the configuration of the site server")
 	fallback := flags.String("fallback", "", "what answers for paths that are no file, where the site's own facts do not say")
+	many := flags.Bool("many", false, "FOLDER has many sites, by the runs that requests name")
 	if err := flags.Parse(args); err != nil || flags.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: vibed-agent site [-types FILE] [-fallback PATH] FOLDER")
+		fmt.Fprintln(os.Stderr, "usage: vibed-agent site [-types FILE] [-fallback PATH] [-many] FOLDER")
 		return 2
 	}
-	if err := runOne(flags.Arg(0), *types, *fallback); err != nil {
+	if err := runOne(flags.Arg(0), *types, *fallback, *many); err != nil {
 		own.Error("the site cannot be served", "error", err.Error())
 		return 1
 	}
 	return 0
 }
 
-func runOne(folder, types, fallback string) error {
+func runOne(folder, types, fallback string, many bool) error {
 	config := Config{Unknown: "application/octet-stream"}
 	if types != "" {
 		text, err := os.ReadFile(types)
@@ -39,6 +46,11 @@ func runOne(folder, types, fallback string) error {
 			return fmt.Errorf("%s: %w", types, err)
 		}
 	}
+	s := New(config)
+	if many {
+		s.find = func(r *http.Request) (string, *facts, error) { return s.run(folder, r.Header.Get(ingress.RunField)) }
+		return listenOn("0", s)
+	}
 	said, err := readFolder(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		said, err = &facts{Fallback: fallback}, nil
@@ -46,11 +58,25 @@ func runOne(folder, types, fallback string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+	s.find = func(*http.Request) (string, *facts, error) { return folder, said, nil }
+	return listenOn(os.Getenv("PORT"), s)
+}
+
+func listenOn(port string, s *Server) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 	if err != nil {
 		return err
 	}
-	s := New(config)
-	s.find = func(*http.Request) (string, *facts, error) { return folder, said, nil }
 	return serve(listener, s)
+}
+
+// run finds the site of a run below a folder, and what is known of it.
+func (s *Server) run(below, run string) (string, *facts, error) {
+	clean := path.Clean("/" + run)
+	if run == "" || strings.Count(clean, "/") != 2 || hidden(clean) {
+		return "", nil, fmt.Errorf("%q is no run", run)
+	}
+	folder := filepath.Join(below, clean)
+	facts, err := s.known.of(path.Dir(clean), folder)
+	return folder, facts, err
 }

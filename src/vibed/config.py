@@ -174,6 +174,10 @@ class Config:
     """Kubernetes: the RuntimeClass of sandboxes: `gvisor`, `kata-fc`, `kata-qemu`; empty: the cluster's own."""
     sandbox_pods: Mapping[str, object] = field(default_factory=dict)
     """Kubernetes: what else the pods of sandboxes have: `node_selector`, `tolerations`, `pull_secrets`."""
+    sites_per_pod: int = 200
+    """Kubernetes: how many static sites one pod serves at most; 1: each has its own."""
+    site_pod_mb: int = 512
+    """Kubernetes: what the files of all sites of one pod may take, and so the largest of them."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
@@ -495,7 +499,15 @@ def _validated(config: Config) -> Config:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise InvalidConfiguration(f"{name} must be one of {', '.join(allowed)}, not {getattr(config, name)!r}")
-    for name in ("max_source_mb", "max_expanded_mb", "max_files", "owner_storage_mb", "refill_concurrency"):
+    for name in (
+        "max_source_mb",
+        "max_expanded_mb",
+        "max_files",
+        "owner_storage_mb",
+        "refill_concurrency",
+        "sites_per_pod",
+        "site_pod_mb",
+    ):
         if getattr(config, name) < 1:
             raise InvalidConfiguration(f"{name} must be at least 1")
     if config.start_concurrency < 0:

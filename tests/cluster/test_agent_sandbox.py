@@ -31,12 +31,15 @@ from vibed.cluster.client import Client
 from vibed.cluster.kinds import POD, SANDBOX_CLAIM, SANDBOX_WARM_POOL
 from vibed.drivers.agent_sandbox import line as lines
 from vibed.drivers.agent_sandbox import sandbox as sandboxes
+from vibed.drivers.agent_sandbox import site_pods
 from vibed.drivers.agent_sandbox.claims import MANAGED
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
+from vibed.drivers.agent_sandbox.shared_site import SharedSite
 from vibed.drivers.agent_sandbox.shelf import Signed
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.site_pods import Bounds
 from vibed.drivers.agent_sandbox.templates import PodSettings
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Run, RunFailed, Sandbox, SandboxLost, State
@@ -47,6 +50,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 TEMPLATE = "python-313"
 WORKERS = "workerd"
+SITES_TEMPLATE = "static-nginx"
 SETTINGS = PodSettings("registry.example/vibed", "1.0")
 _numbers = itertools.count(1)
 
@@ -279,15 +283,112 @@ async def test_an_app_finds_nothing_of_the_control_plane(bed: Bed) -> None:
         assert "Permission" in seen or "Error" in seen
 
 
-async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:
-    driver = await bed.pooled(template="static-nginx")
+# Sites
+
+
+def a_site(bed: Bed, app: str, files: Mapping[str, str], **more: Any) -> Run:
+    runtime = Runtime("fast", SITES_TEMPLATE, "static", "index.html", "test", **more)
+    return replace(bed.run(files, app=app), runtime=runtime)
+
+
+async def hosted(bed: Bed, driver: AgentSandboxDriver, run: Run) -> SharedSite:
+    site = await driver.boot(SITES_TEMPLATE)
+    stages: list[str] = []
+    await site.run(run, socket=Path(), log_dir=bed.scratch / "log", on_stage=stages.append)
+    assert stages == ["claimed", "injected", "started"]
+    assert isinstance(site, SharedSite)
+    return site
+
+
+async def test_a_site_is_served_from_a_pod_without_what_is_not_for_visitors(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
     files = {"index.html": "<p>home", "style.css": "p {}", "_redirects": "/old / 302\n", ".env": "SECRET=1"}
-    runtime = Runtime("fast", "static-nginx", "static", "index.html", "test", start=Start(port=free_port()))
-    sandbox = await bed.start(driver, replace(bed.run(files), runtime=runtime), template="static-nginx")
-    assert await ask(sandbox) == (200, "<p>home")
-    assert (await ask(sandbox, "/old"))[0] == 302
-    assert (await ask(sandbox, "/.env"))[0] == 404
-    assert (await ask(sandbox, "/types.json"))[0] == 404
+    site = await hosted(bed, driver, a_site(bed, "pages", files))
+    assert await ask(site) == (200, "<p>home")
+    assert (await ask(site, "/old"))[0] == 302
+    assert (await ask(site, "/.env"))[0] == 404
+    assert (await ask(site, "/types.json"))[0] == 404
+    single = await hosted(bed, driver, a_site(bed, "single", {"index.html": "an app"}, spa=True))
+    assert await ask(single, "/any/path") == (200, "an app")
+
+
+async def test_many_sites_share_a_pod_and_each_is_answered_for_by_its_own_run(bed: Bed, monkeypatch: Any) -> None:
+    monkeypatch.setattr(site_pods, "_IDLE_S", 0.2)
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    names = ("one", "two", "three")
+    found = await asyncio.gather(
+        *(hosted(bed, driver, a_site(bed, name, {"index.html": name, "big.txt": "x" * 9000})) for name in names)
+    )
+    (claim,) = await bed.claims()
+    assert "ownerReferences" not in claim["metadata"], "it goes with no app"
+    assert len({site.endpoint and site.endpoint.address for site in found}) == 1
+    for name, site in zip(names, found, strict=True):
+        assert await ask(site) == (200, name)
+    one, two, three = found
+    again = await hosted(bed, driver, a_site(bed, "one", {"index.html": "one, again"}))
+    assert (await ask(one), await ask(again)) == ((200, "one"), (200, "one, again"))
+    assert (await ask(one, run="one/999999"))[0] == 421
+
+    pod = bed.agents.folder(str(claim["status"]["sandbox"]["name"]))
+    endpoint, number = one.endpoint, one.claimed and one.claimed.number
+    assert (pod / f"app/sites/one/{number}/big.txt").exists()
+    await one.drain(0.1)
+    assert (one.state, one.endpoint) == (State.EXITED, None)
+    again._endpoint = endpoint
+    assert (await ask(again, run=f"one/{number}"))[0] == 421, "its name leads elsewhere by now"
+    assert await ask(again) == (200, "one, again")
+    async with asyncio.timeout(20):
+        while (pod / f"app/sites/one/{number}").exists():
+            await asyncio.sleep(0.1)
+    assert len(await bed.claims()) == 1
+    for site in (two, three, again):
+        await site.destroy(0)
+    await bed.no_claims()  # nobody needs the pod any more
+
+
+async def test_a_pod_takes_so_many_sites_and_bytes_and_then_there_is_another(bed: Bed) -> None:
+    driver = await bed.pooled(2, template=SITES_TEMPLATE)
+    driver.site_bounds = Bounds(2, 64 << 10)
+    sites = [await hosted(bed, driver, a_site(bed, f"s{n}", {"index.html": str(n)})) for n in range(3)]
+    addresses = [site.endpoint.address for site in sites if site.endpoint is not None]
+    assert addresses[0] == addresses[1] != addresses[2]
+    large = {"index.html": "large", "a.txt": "x" * (50 << 10)}
+    fits_neither = await hosted(bed, driver, a_site(bed, "large", large))
+    assert fits_neither.endpoint is not None and fits_neither.endpoint.address not in addresses[:2]
+    assert await ask(fits_neither) == (200, "large")
+    with pytest.raises(RunFailed) as failed:
+        await hosted(bed, driver, a_site(bed, "huge", {"index.html": "", "a.txt": "x" * (70 << 10)}))
+    assert failed.value.error_code == "DiskFull"
+
+
+async def test_sites_whose_pod_goes_are_lost_and_can_be_had_again(bed: Bed) -> None:
+    driver = await bed.pooled(2, template=SITES_TEMPLATE)
+    sites = [await hosted(bed, driver, a_site(bed, name, {"index.html": name})) for name in ("one", "two")]
+    (claim,) = await bed.claims()
+    bed.namespace.kubectl("delete", "pod", claim["status"]["sandbox"]["name"], "--wait=false")
+    for site in sites:
+        ended = await asyncio.wait_for(site.wait(), 30)
+        assert (ended.known, site.endpoint, site.state) == (False, None, State.EXITED)
+    again = await hosted(bed, driver, a_site(bed, "one", {"index.html": "back"}))
+    assert await ask(again) == (200, "back")
+
+
+async def test_the_next_controller_finds_the_sites_of_a_pod(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    sites = [await hosted(bed, driver, a_site(bed, name, {"index.html": name})) for name in ("one", "two")]
+    await bed.controllers.pop().end()
+    driver = await bed.controller(folder="second")
+    await driver.ensure_pools({SITES_TEMPLATE: load_templates()[SITES_TEMPLATE]}, {SITES_TEMPLATE: 1})
+    adopted = {site.claimed and site.claimed.app_id: site for site in await driver.adopt()}
+    assert {name: site.claimed for name, site in adopted.items()} == {
+        site.claimed and site.claimed.app_id: site.claimed for site in sites
+    }
+    assert await ask(adopted["two"]) == (200, "two")
+    another = await hosted(bed, driver, a_site(bed, "three", {"index.html": "three"}))
+    assert len(await bed.claims()) == 1, "it has room in the same pod"
+    await adopted["one"].destroy(0)
+    assert await ask(another) == (200, "three")
+    assert (await ask(another, run=f"one/{sites[0].claimed and sites[0].claimed.number}"))[0] == 421
 
 
 # Workers

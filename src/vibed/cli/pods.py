@@ -70,6 +70,8 @@ async def control(config: Config) -> None:
                 config.image_tag or __version__,
                 image_pull_policy=config.image_pull_policy,
                 runtime_class=config.runtime_class,
+                sites_per_pod=config.sites_per_pod,
+                site_pod_mb=config.site_pod_mb,
                 **cast(Any, config.sandbox_pods),
             ),
             # who serves from files has them where no pod gets at them

@@ -64,6 +64,10 @@ class PodsDriver(Driver, Protocol):
         """Have the cluster keep a pool of each template. Raises `VibedError`."""
         ...
 
+    def count_sites(self) -> int:
+        """How many static sites there are."""
+        ...
+
     async def run(self) -> None:
         """Watch what it needs to watch until cancelled."""
         ...
@@ -74,7 +78,7 @@ class PodsDriver(Driver, Protocol):
 
 
 class NoSites:
-    """On Kubernetes a site has a pod, as every app."""
+    """On Kubernetes sites are in pods, as every app, and adopted with them."""
 
     def find(self, app_id: str, version: int, *, index: str = "", spa: bool = False) -> Sandbox | None:
         return None
@@ -136,7 +140,7 @@ class ClusterService:
             drivers={driver.name: driver},
             packages=lambda template: self._templates[template].packages,
             front=self._front,
-            count_sites=lambda: 0,
+            count_sites=driver.count_sites,
             limitations=(),
         )
 

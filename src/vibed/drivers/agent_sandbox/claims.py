@@ -36,6 +36,9 @@ POD_APP = "sandbox.users.io/app"
 POD_RUN = "sandbox.users.io/run"
 """Labels that a claim gives its pod; agent-sandbox takes only those of a domain that the cluster allows."""
 
+SITES = "vibed.sites"
+"""Stands for an app's id where a pod is claimed for the sites of many; no app's id has a dot."""
+
 _NAME_BYTES = 63
 CLAIM_S = 120.0
 """How long a claim may take: without a warm pod one is made, and its image may have to be pulled."""
@@ -87,7 +90,11 @@ class ClaimFailed(SandboxLost):
 
 
 def claim_name(app_id: str, run: int, attempt: int = 1) -> str:
-    """`<app>-<run>`, and with a hash in the place of the end of a name for which that is too long."""
+    """`<app>-<run>`, and with a hash in the place of the end of a name for which that is too long; of a pod of sites a
+    name that no app's can be.
+    """
+    if app_id == SITES:
+        return f"sites-{run}-{attempt}-shared"
     end = f"-{run}" + (f"-r{attempt}" if attempt > 1 else "")
     if len(app_id) + len(end) <= _NAME_BYTES:
         return app_id + end

@@ -25,17 +25,20 @@ from vibed.cluster.client import Client
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers import general
 from vibed.drivers.agent_sandbox import sites, workers
-from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, Claims, Got, claimed_of
+from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, SITES, Claims, Got, claimed_of
 from vibed.drivers.agent_sandbox.line import NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
+from vibed.drivers.agent_sandbox.shared_site import SharedSite
 from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
 from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
     Builder,
+    Claimed,
     Isolation,
     Limits,
     Probe,
@@ -91,6 +94,8 @@ class AgentSandboxDriver:
         self._settings = settings
         self._shelf = shelf or Sent()
         self._limits = limits
+        self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
+        self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
         self._templates: dict[str, Template] = {}
         self._sandboxes: set[PodSandbox] = set()
         self._isolation = Isolation.PROCESS
@@ -101,6 +106,11 @@ class AgentSandboxDriver:
     def isolation(self) -> Isolation:
         """What the last probe has measured; the least before it."""
         return self._isolation
+
+    @property
+    def archive_limits(self) -> ArchiveLimits:
+        """Of sources that are unpacked."""
+        return self._limits
 
     async def run(self) -> None:
         """Watch claims and pods until cancelled."""
@@ -171,9 +181,9 @@ class AgentSandboxDriver:
         known = self._templates.get(template)
         if known is None:
             raise BootFailed(f"there is no pool of {template}", retryable=not self._templates)
-        sandbox = PodSandbox(self, _id(), template, known.definition_digest)
-        self._sandboxes.add(sandbox)
-        return sandbox
+        if known.kind == sites.KIND:
+            return SharedSite(self, _id(), template, known.definition_digest)
+        return self._place_of(template)
 
     def prepare(self, prospect: Prospect) -> None:
         """Nothing: what a pod needs, it gets when it is claimed."""
@@ -183,19 +193,34 @@ class AgentSandboxDriver:
         await self.synced()
         few = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(claim: Object) -> PodSandbox | None:
+        async def one(claim: Object) -> Sequence[Sandbox]:
             async with few:
-                return await self._take_over(claim)
+                sandbox = await self._take_over(claim)
+                if sandbox is None:
+                    return []
+                self._sandboxes.add(sandbox)
+                assert sandbox.claimed is not None
+                if sandbox.claimed.app_id != SITES:
+                    return [sandbox]
+                return await self._sites_of(sandbox, image=sandbox.claimed.app_key)
 
         found = await asyncio.gather(*(one(claim) for claim in self.claims.all()))
-        adopted = [sandbox for sandbox in found if sandbox is not None]
-        self._sandboxes.update(adopted)
-        return adopted
+        return [sandbox for some in found for sandbox in some]
+
+    def count_sites(self) -> int:
+        """How many static sites pods serve."""
+        return self.site_pods.count()
 
     async def close(self) -> None:
         """Let go of connections; pods stay."""
+        await self.site_pods.close()
         for sandbox in list(self._sandboxes):
             await sandbox.let_go()
+
+    def _place_of(self, template: str) -> PodSandbox:
+        sandbox = PodSandbox(self, _id(), template, self._templates[template].definition_digest)
+        self._sandboxes.add(sandbox)
+        return sandbox
 
     # used by the sandboxes
 
@@ -209,10 +234,8 @@ class AgentSandboxDriver:
         del start["uid"]
         if run.runtime.kind == workers.KIND:
             return {"source": await self._send_worker(run, send, ask), "limits": order["limits"]}
-        if run.runtime.kind == "static":
-            digest, size = await self._send_site(run, send)
-            start["argv"] = sites.start(run)
-            return {**order, "strip": "", "source": {"sha256": digest, "size": size}}
+        if run.app_id == SITES:
+            order["sites"] = True
         return {**order, "layers": await self._layers(run), "source": await self._source(run, send)}
 
     def heard(self, sandbox: PodSandbox) -> None:
@@ -250,9 +273,6 @@ class AgentSandboxDriver:
         digest, size = await self._send_packed(workers.packed(run, modules, self._limits), send)
         return {"sha256": digest, "size": size}
 
-    async def _send_site(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> tuple[str, int]:
-        return await self._send_packed(sites.packed(run, self._limits), send)
-
     async def _send_packed(
         self, packing: AbstractContextManager[Path], send: Callable[[Path], Awaitable[str]]
     ) -> tuple[str, int]:
@@ -264,6 +284,19 @@ class AgentSandboxDriver:
             return await send(archive), (await asyncio.to_thread(archive.stat)).st_size
         finally:
             await asyncio.to_thread(packing.__exit__, None, None, None)
+
+    async def _sites_of(self, pod: PodSandbox, *, image: str) -> Sequence[Sandbox]:
+        """The sites that a pod has which an earlier controller claimed for some."""
+        adopted: list[Sandbox] = []
+
+        def found(place: SitePod, claimed: Claimed) -> SharedSite:
+            site = SharedSite(self, _id(), pod.template, pod.template_digest)
+            site.serve(place, claimed)
+            adopted.append(site)
+            return site
+
+        await self.site_pods.take_over(pod, image, found)
+        return adopted
 
     async def _take_over(self, claim: Object) -> PodSandbox | None:
         name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]

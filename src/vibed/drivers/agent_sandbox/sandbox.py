@@ -238,6 +238,18 @@ class PodSandbox:
 
     # used by the driver
 
+    async def ask(self, op: str, timeout: float, **arguments: object) -> wire.Message:
+        """An operation of its agent. Raises `WireError`, `Disconnected`, TimeoutError."""
+        return await self._call(op, timeout, **arguments)
+
+    async def give(self, file: Path) -> str:
+        """Give its agent a file; its digest. Raises `WireError`, `Disconnected`, TimeoutError, OSError."""
+        if self._line is None or self._ended.done():
+            raise wire.Disconnected(f"sandbox {self.id} has no pod, or has ended")
+        digest = await asyncio.to_thread(_digest, file)
+        await self._line.send(file, digest, _SEND_S)
+        return digest
+
     async def take_over(self, got: Got, claimed: Claimed, mirror: Mirror) -> None:
         """Go on with what an earlier controller claimed. Raises `NotOurs` where that one never came to tell the pod so.
 

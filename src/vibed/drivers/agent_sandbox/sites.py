@@ -1,18 +1,20 @@
-"""A static site for a pod: what visitors may see of its source, packed anew, and how the site server is started on it.
+"""A static site for a pod: what visitors may see of its source, packed anew, and how the server of many is started.
 
 The same folder as on one machine (`vibed.drivers.unpacking`): what is not for visitors stays out, and what the site is
-beyond its files is written down.
+beyond its files is written down, always: nobody but the site itself says what answers for paths that are no file.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vibed.drivers.media_types import TYPES, UNKNOWN
@@ -20,28 +22,47 @@ from vibed.drivers.unpacking import unpack
 from vibed.sandboxes.driver import Run
 from vibed.sources.limits import ArchiveLimits
 
-_FOLDER = "site"
+KIND = "static"
+FOLDER = "sites"
+"""Where the sites of a pod are, below what serves them; the agent makes it (agent/pod)."""
+_SITE = "site"
 _TYPES = "types.json"
+_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A site as it is handed to a pod."""
+
+    archive: Path
+    disk_bytes: int
+    """What it takes there."""
 
 
 @contextmanager
-def packed(run: Run, limits: ArchiveLimits) -> Iterator[Path]:
-    """A tar.gz with the site's folder and the media types. Blocking. Raises `ArchiveError`, `RunFailed`, OSError."""
+def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
+    """A tar.gz with the site's folder. Blocking. Raises `ArchiveError`, `RunFailed`, OSError."""
     runtime = run.runtime
     with tempfile.TemporaryDirectory(prefix="vibed-site-") as scratch:
-        place = Path(scratch) / _FOLDER
+        place = Path(scratch) / _SITE
         owner = (os.geteuid(), os.getegid())
         made = unpack(run.source, place, runtime.strip, runtime.root, owner, limits)
-        made.complete(run.app_id, runtime)
-        (Path(scratch) / _TYPES).write_text(json.dumps({"types": TYPES, "unknown": UNKNOWN}))
+        replace(made, facts=replace(made.facts, ruled=True)).complete(run.app_id, runtime)
         archive = Path(scratch) / "packed.tar.gz"
         with gzip.open(archive, "wb", compresslevel=1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
-            tar.add(place, _FOLDER)
-            tar.add(Path(scratch) / _TYPES, _TYPES)
-        yield archive
+            tar.add(place, _SITE)
+        yield Packed(archive, sum(_on_disk(path) for path in [place, *place.rglob("*")]))
 
 
-def start(run: Run) -> list[str]:
-    """The argv of its server; of the agent's own program, wherever the image has it."""
-    fallback = ["-fallback", "/index.html"] if run.runtime.spa else []
-    return ["/proc/self/exe", "site", "-types", _TYPES, *fallback, _FOLDER]
+def host(archive: Path) -> list[str]:
+    """Write what a server of many sites is started from; its argv. It is the agent's own program. Raises OSError."""
+    text = json.dumps({"types": TYPES, "unknown": UNKNOWN}).encode()
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo(_TYPES)
+        member.size, member.mode = len(text), 0o644
+        tar.addfile(member, io.BytesIO(text))
+    return ["/proc/self/exe", "site", "-types", _TYPES, "-many", FOLDER]
+
+
+def _on_disk(path: Path) -> int:
+    return max(1, -(-path.lstat().st_size // _BLOCK)) * _BLOCK

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
-from vibed.drivers.agent_sandbox import workers
+from vibed.drivers.agent_sandbox import sites, workers
 from vibed.drivers.agent_sandbox.claims import BY, MANAGED
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT, PROBES_PORT
 
@@ -68,6 +68,10 @@ class PodSettings:
     node_selector: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     tolerations: Sequence[Mapping[str, Any]] = ()
     pull_secrets: Sequence[str] = ()
+    sites_per_pod: int = 200
+    """How many static sites one pod serves."""
+    site_pod_mb: int = 512
+    """What the files of all of them may take."""
 
 
 def manifests(template: Template, settings: PodSettings, claim_keys: str, size: int) -> tuple[Object, Object]:
@@ -106,7 +110,8 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
     limits = template.resources
     disk = limits.disk_mb
     volumes = {
-        "app": ("/app", disk),
+        # some of a site's files are on their way out while others come
+        "app": ("/app", 2 * settings.site_pod_mb if template.kind == sites.KIND else disk),
         "home": ("/home/app", max(disk // 4, 1)),
         "tmp": ("/tmp", max(disk // 2, 1)),
         # what is installed for an app is often larger than the app

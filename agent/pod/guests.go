@@ -1,0 +1,168 @@
+package pod
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"vibed.dev/agent/supervise"
+	"vibed.dev/agent/unpack"
+)
+
+const (
+	// guestFolder is where the sites of a pod that serves many are, below the source of what serves them.
+	guestFolder = "sites"
+	// guestStrip is where a site lies in the object that it comes as.
+	guestStrip = "site/"
+	guestFiles = 1 << 20
+	// guestLinger is how long a request that was let in just before may still look up a file.
+	guestLinger = 2 * time.Second
+)
+
+// guest is one of many sites that a pod serves: a run of an app that has no code.
+type guest struct {
+	App     string `json:"app_id"`
+	AppKey  string `json:"app_key"`
+	Run     int    `json:"run"`
+	Version int    `json:"version"`
+	Bytes   int64  `json:"bytes"`
+}
+
+func (g *guest) name() string { return supervise.RunName(g.App, g.Run) }
+
+// guests are the sites of a pod; the program that serves them runs as the pod's app.
+type guests struct {
+	root string
+	mu   sync.Mutex
+	here map[string]*guest
+}
+
+func newGuests(app string) (*guests, error) {
+	root := filepath.Join(app, guestFolder)
+	return &guests{root: root, here: map[string]*guest{}}, full(os.MkdirAll(root, 0o755))
+}
+
+// hosting is the guests of a pod that was told to serve sites, an error elsewhere: nothing is ever put beside code.
+func (a *agent) hosting() (*guests, error) {
+	if found := a.guests.Load(); found != nil {
+		return found, nil
+	}
+	return nil, supervise.Refusal("NotRunning", "this pod serves no sites")
+}
+
+// addGuest gets a site and serves it from then on; one that is there already is.
+func (a *agent) addGuest(line []byte, _ reader) (any, error) {
+	var asked struct {
+		guest
+		Source   object `json:"source"`
+		MaxBytes int64  `json:"max_bytes"`
+	}
+	if err := json.Unmarshal(line, &asked); err != nil {
+		return nil, supervise.Refusal("BadRequest", "%v", err)
+	}
+	g := &asked.guest
+	if g.App == "" || strings.ContainsAny(g.App, "/.") || g.Run < 1 || asked.MaxBytes < 1 {
+		return nil, supervise.Refusal("BadRequest", "%q is no run of a site", short(g.name()))
+	}
+	if err := asked.Source.check(maxSource); err != nil {
+		return nil, err
+	}
+	hosts, err := a.hosting()
+	if err != nil {
+		return nil, err
+	}
+	if hosts.find(g.name()) == nil {
+		if err := a.fetch(&asked.Source); err != nil {
+			return nil, err
+		}
+		packed := a.sent.path(&asked.Source)
+		defer os.Remove(packed)
+		if err := hosts.add(g, packed, asked.MaxBytes); err != nil {
+			return nil, err
+		}
+	}
+	a.owned.Ingress.Also(g.name(), true)
+	return struct{}{}, nil
+}
+
+// removeGuest serves a site no more, and removes its files in a moment.
+func (a *agent) removeGuest(line []byte, _ reader) (any, error) {
+	var g guest
+	if err := json.Unmarshal(line, &g); err != nil {
+		return nil, supervise.Refusal("BadRequest", "%v", err)
+	}
+	hosts, err := a.hosting()
+	if err != nil {
+		return nil, err
+	}
+	a.owned.Ingress.Also(g.name(), false)
+	if hosts.find(g.name()) != nil {
+		time.AfterFunc(guestLinger, func() { hosts.remove(g.name()) })
+	}
+	return struct{}{}, nil
+}
+
+func (a *agent) listGuests([]byte, reader) (any, error) {
+	hosts, err := a.hosting()
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]*guest{"sites": hosts.all()}, nil
+}
+
+func (h *guests) find(name string) *guest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.here[name]
+}
+
+func (h *guests) all() []*guest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := make([]*guest, 0, len(h.here))
+	for _, g := range h.here {
+		found = append(found, g)
+	}
+	return found
+}
+
+// add unpacks a site aside, so that it is whole when it is found.
+func (h *guests) add(g *guest, packed string, most int64) error {
+	aside, err := os.MkdirTemp(h.root, ".new-")
+	if err != nil {
+		return full(err)
+	}
+	defer os.RemoveAll(aside)
+	site := filepath.Join(aside, "site")
+	if err := os.Mkdir(site, 0o755); err != nil {
+		return full(err)
+	}
+	if err := extracted(packed, site, unpack.Options{Strip: guestStrip, MaxBytes: most, MaxFiles: guestFiles}); err != nil {
+		return err
+	}
+	place := filepath.Join(h.root, filepath.FromSlash(g.name()))
+	if err := os.Mkdir(filepath.Dir(place), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return full(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := os.Rename(site, place); err != nil {
+		return full(err)
+	}
+	h.here[g.name()] = g
+	return nil
+}
+
+func (h *guests) remove(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.here, name)
+	place := filepath.Join(h.root, filepath.FromSlash(name))
+	os.RemoveAll(place)
+	os.Remove(filepath.Dir(place)) // unless the app has another site here
+}

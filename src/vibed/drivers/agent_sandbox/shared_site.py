@@ -1,0 +1,194 @@
+"""A site as a sandbox: it has no pod of its own, but a place in one (`vibed.drivers.agent_sandbox.site_pods`)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed.apps.errors import VibedError
+from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
+from vibed.sandboxes.driver import (
+    Claimed,
+    Endpoint,
+    Exit,
+    HeirUnreachable,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+    Started,
+    State,
+)
+from vibed.sources.errors import ArchiveError
+from vibed.sources.limits import ArchiveLimits
+
+_LINGER_S = 5.0
+"""How long a request that a router had sent on its way before the switch may still arrive."""
+_REMOVED_WITHIN_S = 12.0
+
+
+class Owner(Protocol):
+    """What a site asks of its driver."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def site_pods(self) -> SitePods: ...
+    @property
+    def site_bounds(self) -> Bounds: ...
+    @property
+    def archive_limits(self) -> ArchiveLimits: ...
+
+
+class SharedSite:
+    """See the module's docstring."""
+
+    def __init__(self, owner: Owner, id: str, template: str, template_digest: str) -> None:
+        self._owner = owner
+        self._id = id
+        self._template = template
+        self._template_digest = template_digest
+        self._state = State.WARM
+        self._claimed: Claimed | None = None
+        self._endpoint: Endpoint | None = None
+        self._exit: Exit | None = None
+        self._pod: SitePod | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def driver(self) -> str:
+        return self._owner.name
+
+    @property
+    def template(self) -> str:
+        return self._template
+
+    @property
+    def template_digest(self) -> str:
+        return self._template_digest
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def claimed(self) -> Claimed | None:
+        return self._claimed
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self._endpoint
+
+    @property
+    def exit(self) -> Exit | None:
+        return self._exit
+
+    @property
+    def isolation(self) -> Mapping[str, Any]:
+        """As the agent of its pod has measured it."""
+        return self._pod.pod.isolation if self._pod is not None else {}
+
+    async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
+        """Find a pod that has room, and have it serve the site; `socket` and `log_dir` stay unused. Raises `RunFailed`,
+        `SandboxLost`.
+        """
+        if self._state is not State.WARM:
+            raise SandboxLost("this sandbox was claimed before", code="AlreadyClaimed", retryable=False)
+        self._state = State.INJECTING
+        self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
+        began = time.perf_counter()
+        packing = sites.packed(run, self._owner.archive_limits)
+        try:
+            made = await asyncio.to_thread(packing.__enter__)
+            try:
+                packed = time.perf_counter()
+                pod = await self._room(made)
+                found = time.perf_counter()
+                on_stage("claimed")
+                await self._owner.site_pods.add(pod, self._claimed, self, made.archive, self._owner.site_bounds)
+            finally:
+                await asyncio.to_thread(packing.__exit__, None, None, None)
+        except ArchiveError as error:
+            self._end()
+            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+        except (RunFailed, asyncio.CancelledError):
+            self._end()
+            raise
+        except (VibedError, TimeoutError, OSError) as error:
+            self._end()
+            raise SandboxLost(f"no pod took the site of {run.app_id}: {error}") from error
+        on_stage("injected")
+        self.serve(pod)
+        on_stage("started")
+        if self._endpoint is None:
+            raise SandboxLost(f"the pod ended that had taken the site of {run.app_id}")
+        timings = {"bundle": _ms(began, packed), "claim": _ms(packed, found), "inject": _ms(found, time.perf_counter())}
+        return Started(self._endpoint, timings={**timings, "start": 0.0})
+
+    def serve(self, pod: SitePod, claimed: Claimed | None = None) -> None:
+        """It is in that pod."""
+        self._pod = pod
+        self._claimed = claimed or self._claimed
+        if self._exit is None:
+            self._endpoint = pod.pod.endpoint
+            self._state = State.RUNNING
+
+    async def hand_over(self, heir: Sandbox | None) -> None:
+        """Each request says which run it means, whatever connection it comes by: there is nothing to hand over."""
+        if heir is not None and heir.endpoint is None:
+            raise HeirUnreachable(f"sandbox {heir.id} has ended")
+
+    async def drain(self, deadline_s: float) -> None:
+        """Remove the site when requests that were on their way to it have opened their file."""
+        if self._state is State.RUNNING:
+            self._state = State.DRAINING
+            await asyncio.sleep(min(deadline_s, _LINGER_S))
+        await self.destroy()
+
+    async def destroy(self, grace_s: float = 2.0) -> None:
+        """Remove the site. Idempotent."""
+        pod, there = self._pod, self._exit is None
+        self._end()
+        if pod is not None and self._claimed is not None and there:
+            await self._owner.site_pods.remove(pod, self._claimed, _REMOVED_WITHIN_S)
+
+    async def wait(self) -> Exit:
+        """Return when it was removed, or its pod has ended."""
+        await self._ended.wait()
+        assert self._exit is not None
+        return self._exit
+
+    def lost(self) -> None:
+        """Its pod has ended."""
+        self._end(Exit(None, None, False, time.time()))
+
+    async def _room(self, made: sites.Packed) -> SitePod:
+        assert self._claimed is not None
+        bounds = self._owner.site_bounds
+        if made.disk_bytes > bounds.disk_bytes:
+            raise RunFailed(
+                f"the site takes {made.disk_bytes >> 20} MB, and a pod of sites has {bounds.disk_bytes >> 20}",
+                code="DiskFull",
+                hint="the operator decides (site_pod_mb)",
+            )
+        name = f"{self._claimed.app_id}/{self._claimed.number}"
+        return await self._owner.site_pods.room(name, made.disk_bytes, self._template, bounds)
+
+    def _end(self, how: Exit | None = None) -> None:
+        if self._exit is None:
+            self._exit = how or Exit(code=0, signal=None, oom=False, at=time.time())
+        self._state = State.EXITED
+        self._endpoint = None
+        self._ended.set()
+
+
+def _ms(since: float, until: float) -> float:
+    return (until - since) * 1000

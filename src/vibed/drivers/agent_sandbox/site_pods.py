@@ -1,0 +1,254 @@
+"""The pods that sites share: which there are, how many sites each may have, and which takes the next one.
+
+A site has no code, so that many of them may be answered for by one process (`vibed-agent site -many`), which is what
+such a pod runs. It is claimed for no app and belongs to none; that it is there is known by its claim, and which sites
+it has by its agent, so that a controller needs no memory. A pod without sites is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vibed import records, wire
+from vibed.apps.app import Runtime, Start
+from vibed.apps.errors import VibedError
+from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox.claims import SITES
+from vibed.drivers.agent_sandbox.sandbox import PodSandbox
+from vibed.sandboxes.driver import Claimed, Exit, Limits, Run, SandboxLost
+
+log = records.logger("vibed.drivers.agent_sandbox")
+
+_IDLE_S = 60.0
+"""How long a pod without sites is kept for the next one."""
+_AT_ONCE = 4
+"""How many sites are handed to one pod at the same time: each takes a connection of the few that it lets in."""
+_START_S = 60.0
+_ASK_S = 10.0
+_PLACE_S = 330.0
+_LISTED_WITHIN_S = 30.0
+"""How long a pod that an earlier controller has claimed may not say which sites it has."""
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one pod."""
+
+    sites: int
+    disk_bytes: int
+
+
+class Guest(Protocol):
+    """A site in a pod, as the pod's end concerns it."""
+
+    def lost(self) -> None: ...
+
+
+@dataclass(eq=False)
+class SitePod:
+    """One of the pods."""
+
+    pod: PodSandbox
+    image: str
+    """The tag of the image that it runs: one of another release takes no new sites."""
+    opened: asyncio.Future[None]
+    taken: dict[str, int] = field(default_factory=dict)
+    """Bytes by `<app>/<run>`, from when room was promised until the files are gone."""
+    guests: dict[str, Guest] = field(default_factory=dict)
+    handing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    leaving: bool = False
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(self.taken.values())
+
+
+class SitePods:
+    """See the module's docstring. `place` makes a sandbox of a template that has claimed nothing yet."""
+
+    def __init__(self, place: Callable[[str], PodSandbox], log_dir: Callable[[str, int], Path], image: str) -> None:
+        self._place = place
+        self._log_dir = log_dir
+        self._image = image
+        self._pods: set[SitePod] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def room(self, name: str, size: int, template: str, bounds: Bounds) -> SitePod:
+        """A pod that has room for a site, which counts as there from now on. Raises `VibedError`."""
+        # the fullest of them: so that others become empty
+        fit = [pod for pod in self._pods if self._fits(pod, size, template, bounds)]
+        pod = max(fit, key=lambda one: len(one.taken), default=None) or self._another(template)
+        pod.taken[name] = size
+        try:
+            await asyncio.shield(pod.opened)
+        except BaseException:
+            self._forget(pod, name)
+            raise
+        return pod
+
+    async def add(self, pod: SitePod, claimed: Claimed, guest: Guest, archive: Path, bounds: Bounds) -> None:
+        """Have the pod serve a site. Raises `VibedError`, TimeoutError, OSError; it is not there then."""
+        name = _name(claimed)
+        try:
+            async with pod.handing:
+                digest = await pod.pod.give(archive)
+                size = (await asyncio.to_thread(archive.stat)).st_size
+                await pod.pod.ask(
+                    "site",
+                    _PLACE_S,
+                    app_id=claimed.app_id,
+                    app_key=claimed.app_key,
+                    run=claimed.number,
+                    version=claimed.version,
+                    bytes=pod.taken[name],
+                    max_bytes=bounds.disk_bytes,
+                    source={"sha256": digest, "size": size},
+                )
+        except BaseException:
+            # an answer may have been lost
+            self._spawn(self._remove(pod, claimed))
+            raise
+        pod.guests[name] = guest
+        if pod.pod.exit is not None:
+            guest.lost()
+
+    async def remove(self, pod: SitePod, claimed: Claimed, within_s: float) -> None:
+        """Have the pod serve a site no more; tried on in the background when it does not answer in time."""
+        pod.guests.pop(_name(claimed), None)
+        await asyncio.wait({self._spawn(self._remove(pod, claimed))}, timeout=within_s)
+
+    async def take_over(
+        self, pod: PodSandbox, image: str, guest_of: Callable[[SitePod, Claimed], Guest]
+    ) -> Sequence[Guest]:
+        """Go on with a pod that an earlier controller has claimed, and with the sites that it has; one that does not
+        say which is let go.
+        """
+        listed = await self._listed(pod)
+        if listed is None:
+            await pod.destroy(0)
+            return []
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        opened.set_result(None)
+        known = SitePod(pod, image, opened)
+        self._pods.add(known)
+        found = []
+        for one in listed:
+            claimed = Claimed(one["app_id"], int(one["version"]), int(one["run"]), str(one.get("app_key") or ""))
+            guest = guest_of(known, claimed)
+            known.taken[_name(claimed)] = int(one["bytes"])
+            known.guests[_name(claimed)] = guest
+            found.append(guest)
+        self._spawn(self._watch(known))
+        self._let_go_if_empty(known)
+        return found
+
+    def count(self) -> int:
+        """How many sites are served."""
+        return sum(len(pod.guests) for pod in tuple(self._pods))
+
+    async def close(self) -> None:
+        """Pods and their sites stay."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _fits(self, pod: SitePod, size: int, template: str, bounds: Bounds) -> bool:
+        if pod.leaving or pod.pod.exit is not None or (pod.pod.template, pod.image) != (template, self._image):
+            return False
+        return len(pod.taken) < bounds.sites and pod.disk_bytes + size <= bounds.disk_bytes
+
+    def _another(self, template: str) -> SitePod:
+        sandbox = self._place(template)
+        opening = self._spawn(self._open(sandbox))
+        pod = SitePod(sandbox, self._image, opening)
+        self._pods.add(pod)
+        opening.add_done_callback(lambda done: self._is_open(pod, done))
+        return pod
+
+    def _is_open(self, pod: SitePod, opening: asyncio.Future[None]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            self._pods.discard(pod)
+        else:
+            self._spawn(self._watch(pod))
+
+    async def _open(self, sandbox: PodSandbox) -> None:
+        number = secrets.randbelow(10**9) + 1
+        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="vibed-sites-")
+        try:
+            archive = Path(folder) / "source.tar.gz"
+            argv = await asyncio.to_thread(sites.host, archive)
+            runtime = Runtime("general", sandbox.template, "binary", "", "", start=Start(tuple(argv)))
+            run = Run(SITES, 1, number, archive, runtime, {}, Limits(), start_timeout_s=_START_S, app_key=self._image)
+            log_dir = self._log_dir(SITES, number)
+            await sandbox.run(run, socket=Path(), log_dir=log_dir, on_stage=lambda stage: None)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _watch(self, pod: SitePod) -> None:
+        """Its end is the end of all its sites, each of which is brought up again by its own app's keeper."""
+        ended: Exit = await pod.pod.wait()
+        self._pods.discard(pod)
+        if pod.guests:
+            log.warning("a pod of sites has ended", sites=len(pod.guests), how=ended.describe())
+        for guest in list(pod.guests.values()):
+            guest.lost()
+
+    async def _remove(self, pod: SitePod, claimed: Claimed) -> None:
+        attempt = 0
+        while pod.pod.exit is None:
+            try:
+                await pod.pod.ask("unsite", _ASK_S, app_id=claimed.app_id, run=claimed.number)
+                break
+            except (VibedError, TimeoutError, OSError) as error:
+                log.info("a site is not removed yet", app=claimed.app_id, run=claimed.number, error=str(error))
+            await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+            attempt += 1
+        self._forget(pod, _name(claimed))
+
+    async def _listed(self, pod: PodSandbox) -> Sequence[dict[str, Any]] | None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LISTED_WITHIN_S
+        while pod.exit is None and loop.time() < end:
+            try:
+                return list((await pod.ask("sites", _ASK_S))["sites"])
+            except wire.WireError as error:
+                log.warning("a pod of sites is of no use", error=error.message)
+                return None
+            except (VibedError, TimeoutError, OSError):
+                await asyncio.sleep(1.0)
+        return None
+
+    def _forget(self, pod: SitePod, name: str) -> None:
+        pod.taken.pop(name, None)
+        self._let_go_if_empty(pod)
+
+    def _let_go_if_empty(self, pod: SitePod) -> None:
+        if not pod.taken:
+            self._spawn(self._let_go(pod))
+
+    async def _let_go(self, pod: SitePod) -> None:
+        await asyncio.sleep(_IDLE_S)
+        if pod.taken or pod.leaving or pod not in self._pods:
+            return
+        pod.leaving = True
+        with contextlib.suppress(SandboxLost):
+            await pod.pod.destroy()
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _name(claimed: Claimed) -> str:
+    return f"{claimed.app_id}/{claimed.number}"
