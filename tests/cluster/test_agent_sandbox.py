@@ -300,7 +300,7 @@ async def hosted(bed: Bed, driver: AgentSandboxDriver, run: Run) -> SharedSite:
     return site
 
 
-async def test_a_site_is_served_from_a_pod_without_what_is_not_for_visitors(bed: Bed) -> None:
+async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:
     driver = await bed.pooled(template=SITES_TEMPLATE)
     files = {"index.html": "<p>home", "style.css": "p {}", "_redirects": "/old / 302\n", ".env": "SECRET=1"}
     site = await hosted(bed, driver, a_site(bed, "pages", files))

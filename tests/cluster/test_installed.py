@@ -70,7 +70,7 @@ async def test_a_site_and_a_server_are_deployed_visited_redeployed_and_deleted(v
         client.deploy_ready("pages", {"index.html": "<h1>hello</h1>", "about.html": "about"})
         assert client.visit("pages").text == "<h1>hello</h1>"
         assert client.visit("pages", "/about").text == "about"
-        client.delete("pages")  # these agents share a network, and what serves sites listens at one port
+        client.delete("pages")
         client.deploy_ready("todo", server("one"))
         assert client.visit("todo").text == "one"
         assert "serving" in client.log_text("todo")
@@ -186,6 +186,31 @@ async def test_apps_move_from_a_machine_onto_the_cluster_serve_there_and_come_ba
         assert [one["version"] for one in versions] == [3, 2, 1]
         for name in moved:
             there.delete(name)
+
+    await in_thread(use)
+
+
+async def test_sites_share_a_pod_and_all_of_them_come_back_when_it_goes(vibed: Installed) -> None:
+    def pods() -> list[str]:
+        return [one["status"]["sandbox"]["name"] for one in vibed.claims("vibed.sites")]
+
+    def use() -> None:
+        client, names = vibed.client, ("first", "second", "third")
+        for name in names:
+            client.deploy_ready(name, {"index.html": name})
+        (pod,) = pods()
+        client.deploy_ready("second", {"index.html": "second, changed"})
+        says = {"first": "first", "second": "second, changed", "third": "third"}
+        assert {name: client.visit(name).text for name in names} == says
+        assert (pods(), [claim for name in names for claim in vibed.claims(name)]) == ([pod], [])
+        vibed.namespace.kubectl("delete", "pod", pod, "--wait=false")
+        eventually(lambda: pods() and pod not in pods(), "they have another pod", within_s=60)
+        for name in names:
+            eventually(lambda name=name: client.visit(name).text == says[name], f"{name} is back", within_s=60)
+        assert len(pods()) == 1
+        client.delete("first")
+        eventually(lambda: client.visit("first").status_code == 404, "its name leads nowhere", within_s=30)
+        assert client.visit("third").text == "third"
 
     await in_thread(use)
 

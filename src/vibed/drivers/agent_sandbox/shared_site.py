@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
@@ -16,6 +16,7 @@ from vibed.sandboxes.driver import (
     Endpoint,
     Exit,
     HeirUnreachable,
+    Isolation,
     Run,
     RunFailed,
     Sandbox,
@@ -92,13 +93,12 @@ class SharedSite:
         return self._exit
 
     @property
-    def isolation(self) -> Mapping[str, Any]:
-        """As the agent of its pod has measured it."""
-        return self._pod.pod.isolation if self._pod is not None else {}
+    def isolation(self) -> Isolation | None:
+        return self._pod.pod.isolation if self._pod is not None else None
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Find a pod that has room, and have it serve the site; `socket` and `log_dir` stay unused. Raises `RunFailed`,
-        `SandboxLost`.
+        `SandboxLost`. A site has no code, so that `run.least` does not concern it.
         """
         if self._state is not State.WARM:
             raise SandboxLost("this sandbox was claimed before", code="AlreadyClaimed", retryable=False)
