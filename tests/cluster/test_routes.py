@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.contract.test_app_store import new
 from vibed import mutual
 from vibed.apps.app import Phase, Route
 from vibed.apps.store import AppStore
+from vibed.cluster import names
 from vibed.cluster.client import Client
 from vibed.controller.routers import Routers
 from vibed.controller.routes import RoutedNames
@@ -69,7 +71,7 @@ async def world(apps_namespace: Namespace, tmp_path: Path) -> AsyncIterator[Worl
             stack.push_async_callback(client.close)
             markers = AddressedMarkers(tmp_path / f"apps-{number}")
             markers.begin()
-            following = Following(client, apps_namespace.name, markers)
+            following = Following(client, apps_namespace.name, apps_namespace.name, markers)
             task = asyncio.ensure_future(following.run())
             stack.callback(task.cancel)
             wire = await serve_remote("127.0.0.1", 0, mutual.server_side(certificates), following.answer)
@@ -122,6 +124,37 @@ async def test_a_name_that_is_led_back_is_not_reached_while_a_router_leads_to_th
     await world.names.publish("todo", 5, 1, Endpoint(address="10.0.0.5:20080"))
     await world.names.publish("todo", 4, 1, Endpoint(address="10.0.0.4:20080"))
     assert [router.found("todo") for router in world.routers] == ["4_10.0.0.4:20080"] * 2
+
+
+def led(router: Router) -> dict[str, str]:
+    """The domains of apps' own that a router knows, and the app that each leads to."""
+    return {path.name: str(path.readlink()) for path in router.apps.iterdir() if path.is_symlink()}
+
+
+async def until_led(world: World, domains: dict[str, str]) -> None:
+    async with asyncio.timeout(20):
+        while any(led(router) != domains for router in world.routers):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_domain_leads_to_the_app_that_has_shown_it_and_not_to_one_that_says_so(
+    world: World, apps_namespace: Namespace
+) -> None:
+    await world.store.deploy(new("todo"))
+    await world.store.deploy(new("mallory"))
+    mine, other = "www.example.com", "shop.example.com"
+    wanted = await world.store.add_domain("todo", mine, by="alice")
+    seen = await world.store.verify_domain("todo", mine, wanted.token)
+    await until_led(world, {mine: "todo"})
+    # whoever may write VibedApps, and has looked at that of somebody else
+    lies = [asdict(replace(seen, app_id="mallory")), asdict(replace(seen, app_id="mallory", name=other))]
+    apps_namespace.kubectl("annotate", "vapp/mallory", f"{names.DOMAINS}={json.dumps(lies)}")
+    also = await world.store.add_domain("todo", "also.example.com", by="alice")
+    await world.store.verify_domain("todo", also.name, also.token)
+    await until_led(world, {mine: "todo", also.name: "todo"})  # what was written after the lies was heard
+    assert await world.store.domains("mallory") == []
+    await world.store.remove_domain("todo", mine)
+    await until_led(world, {also.name: "todo"})
 
 
 async def test_a_status_that_is_told_beside_it_neither_loses_the_route_nor_is_lost(world: World) -> None:

@@ -23,6 +23,7 @@ from vibed.cli.doctor import Finding, show, sources
 from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeError, KubeForbidden, KubeNotFound
 from vibed.cluster.kinds import (
+    CONFIG_MAP,
     CONTROLLER_REVISION,
     CRD,
     LEASE,
@@ -78,6 +79,7 @@ RIGHTS: Mapping[str, Sequence[Right]] = {
         *_rights(VIBED_APP, "apps", "get", "list", "watch", "create", "update", "patch", "delete"),
         *_rights(CONTROLLER_REVISION, "apps", "get", "list", "watch", "create"),
         *_rights(SECRET, "keys", "get", "list", "create", "patch", "delete"),
+        *_rights(CONFIG_MAP, "keys", "get", "list", "create", "delete"),
         *_rights(LEASE, "keys", "patch", name="vibed-store"),
         *_rights(LEASE, "own", "list", "watch", "update", name="vibed-housekeeping"),
         *_rights(LEASE, "own", "get", name=_LEADER),
@@ -97,6 +99,7 @@ RIGHTS: Mapping[str, Sequence[Right]] = {
     "vibed-router": [
         *_rights(VIBED_APP, "apps", "get", "list", "watch"),
         *_rights(CONTROLLER_REVISION, "apps", "get"),
+        *_rights(CONFIG_MAP, "keys", "get", "list", "watch"),
         *_rights(LEASE, "own", "get", name=_LEADER),
     ],
 }

@@ -1,15 +1,17 @@
 """Apps' own domains in the cluster: an annotation of the VibedApp, which routers see, and a claim for each name.
 
 The annotation has every domain of the app, also those that wait for their record. Who has shown a name to be theirs
-claims it: a Secret in vibeD's own namespace whose name follows from the domain, so that the API server lets one app
-have it. A claim is good as long as the app that it names (by uid) lives and has the domain with the same token; one
+claims it: a ConfigMap in the namespace of API keys whose name follows from the domain, so that the API server lets one
+app have it. A claim is good as long as the app that it names (by uid) lives and has the domain with the same token; one
 that is not is replaced by whoever shows the name next, so that nothing has to be cleaned up for a name to be free.
+
+Whoever may edit a VibedApp may write any name into its annotation, and claims are the API's alone to make: a name leads
+to an app only if both say so (`led_to`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import random
 import time
@@ -23,10 +25,9 @@ from vibed.cluster import names
 from vibed.cluster.answers import no_app
 from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeConflict, KubeExists, KubeNotFound
-from vibed.cluster.kinds import SECRET, VIBED_APP, Object
+from vibed.cluster.kinds import CONFIG_MAP, VIBED_APP, Object
 from vibed.cluster.objects import AppObjects, Kept, decided
 
-_TYPE = "vibed.dev/domain"
 _TRIES = 20
 _LONGEST_PAUSE_S = 0.3
 _UNWRITTEN_S = 30.0
@@ -95,8 +96,8 @@ class Domains:
             return []
         found = []
         for domain in there:
-            holder = None if domain.verified_at is not None else await self.find(domain.name)
-            if holder is None or holder.app_id == app_id:
+            holder = await self.find(domain.name)
+            if (holder is None and domain.verified_at is None) or (holder is not None and holder.app_id == app_id):
                 found.append(domain)
         return found
 
@@ -120,13 +121,12 @@ class Domains:
                 "name": names.domain(wanted.name),
                 "labels": {names.DOMAIN: str(kept.object["metadata"]["uid"])},
             },
-            "type": _TYPE,
             "immutable": True,
-            "data": {key: base64.b64encode(value.encode()).decode() for key, value in said.items()},
+            "data": said,
         }
         for attempt in range(_TRIES):
             try:
-                await self._client.create(SECRET, body, namespace=self._own_namespace)
+                await self._client.create(CONFIG_MAP, body, namespace=self._own_namespace)
                 return
             except KubeExists:
                 claim = await self._claim_of(wanted.name)
@@ -143,10 +143,10 @@ class Domains:
 
     async def _claim_of(self, name: str) -> Object | None:
         try:
-            found = await self._client.get(SECRET, names.domain(name), namespace=self._own_namespace)
+            found = await self._client.get(CONFIG_MAP, names.domain(name), namespace=self._own_namespace)
         except KubeNotFound:
             return None
-        return found if found.get("type") == _TYPE and _text(found, "name") == name else None
+        return found if _text(found, "name") == name else None
 
     async def _holder(self, claim: Object) -> Domain | None:
         """The domain that a claim is of, if it is verified."""
@@ -172,7 +172,7 @@ class Domains:
     async def _drop(self, claim: Object) -> None:
         metadata = claim["metadata"]
         try:
-            await self._client.delete(SECRET, metadata["name"], namespace=self._own_namespace, uid=metadata["uid"])
+            await self._client.delete(CONFIG_MAP, metadata["name"], namespace=self._own_namespace, uid=metadata["uid"])
         except KubeConflict:
             return  # another one of that name by now, which is not the one that was looked at
 
@@ -222,6 +222,25 @@ def read(app: Object) -> Sequence[Domain]:
         return []
 
 
+def app_of(claim: Object) -> str:
+    """The app that a claim says it is of."""
+    return _text(claim, "app_id")
+
+
+def led_to(app: Object, claim_named: Callable[[str], Object | None]) -> list[str]:
+    """The domains that lead to a VibedApp: those that it says were verified, and whose claims say the same."""
+    found = []
+    for domain in read(app):
+        if domain.verified_at is None or not isinstance(domain.name, str):
+            continue
+        claim = claim_named(names.domain(domain.name))
+        if claim is None or not _names(claim, app):
+            continue
+        if (_text(claim, "name"), _text(claim, "token")) == (domain.name, domain.token):
+            found.append(domain.name)
+    return found
+
+
 def _wanted(kept: Kept, name: str, token: str) -> Domain:
     return _wanted_of(read(kept.object), kept.app_id, name, token)
 
@@ -238,8 +257,13 @@ def _named(there: Sequence[Domain], name: str) -> Domain:
 
 
 def _is_of(claim: Object, kept: Kept) -> bool:
-    uid: str = kept.object["metadata"]["uid"]
-    return bool(claim["metadata"]["labels"].get(names.DOMAIN) == uid)
+    return _names(claim, kept.object)
+
+
+def _names(claim: Object, app: Object) -> bool:
+    """Whether it is this app that a claim is of."""
+    labels = claim["metadata"].get("labels") or {}
+    return bool(labels.get(names.DOMAIN) == app["metadata"]["uid"])
 
 
 def _age_s(claim: Object) -> float:
@@ -247,5 +271,5 @@ def _age_s(claim: Object) -> float:
     return time.time() - created.timestamp()
 
 
-def _text(secret: Object, name: str) -> str:
-    return base64.b64decode((secret.get("data") or {}).get(name, "")).decode()
+def _text(claim: Object, name: str) -> str:
+    return str((claim.get("data") or {}).get(name, ""))

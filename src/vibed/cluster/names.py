@@ -19,7 +19,7 @@ DECISION = "vibed.dev/decision"
 DOMAINS = "vibed.dev/domains"
 """Annotation of a VibedApp: its own domains, those that wait for their record too (`vibed.cluster.domains`)."""
 DOMAIN = "vibed.dev/domain"
-"""Label of a Secret that says which app has a domain: the app's uid."""
+"""Label of a ConfigMap that says which app has a domain: the app's uid."""
 TEARDOWN = "vibed.dev/teardown"
 """Finalizer of a VibedApp: it stays until the controller has taken its runs away."""
 
@@ -55,7 +55,7 @@ def api_key(secret_sha256: str) -> str:
 
 
 def domain(name: str) -> str:
-    """The Secret that says which app has a domain."""
+    """The ConfigMap that says which app has a domain."""
     return f"vibed-domain-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 

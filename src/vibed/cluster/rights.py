@@ -26,6 +26,7 @@ API: tuple[Right, ...] = (
     Right("apps", "vibed.dev", "vibedapps", (*_READ, "create", "update", "delete"), "deploys, lists, deletions"),
     Right("apps", "apps", "controllerrevisions", ("get", "list", "create", "delete"), "versions, Idempotency-Keys"),
     Right("own", "", "secrets", ("get", "list", "create", "patch", "delete"), "API keys"),
+    Right("own", "", "configmaps", ("get", "list", "create", "delete"), "which app has a domain"),
     Right("own", "coordination.k8s.io", "leases", ("create", "patch"), "`/readyz`: whether writes are taken"),
 )
 """`vibed serve`."""
@@ -40,6 +41,7 @@ CONTROLLER: tuple[Right, ...] = (
 ROUTER: tuple[Right, ...] = (
     Right("apps", "vibed.dev", "vibedapps", _READ, "routes"),
     Right("apps", "apps", "controllerrevisions", ("get",), "an app whose spec is being edited by hand"),
+    Right("own", "", "configmaps", _READ, "which app has a domain"),
 )
 """`vibed router`."""
 

@@ -14,7 +14,7 @@ from vibed.apps.errors import NotFound
 from vibed.cluster import domains, names
 from vibed.cluster.client import Client
 from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import VIBED_APP, Object
+from vibed.cluster.kinds import CONFIG_MAP, VIBED_APP, Object
 from vibed.router.addressed import AddressedMarkers
 from vibed.wire import Message
 
@@ -22,17 +22,20 @@ log = records.logger("vibed.router")
 
 
 class Following:
-    """See the module's docstring. `namespace` is the one of the apps."""
+    """See the module's docstring. `namespace` is the one of the apps, `claims` that of what says whose a domain is."""
 
-    def __init__(self, client: Client, namespace: str, markers: AddressedMarkers) -> None:
+    def __init__(self, client: Client, namespace: str, claims: str, markers: AddressedMarkers) -> None:
         self._markers = markers
         self._apps = Informer(client, VIBED_APP, namespace=namespace, trim=_what_is_followed, on_change=self._changed)
-
+        self._claims = Informer(client, CONFIG_MAP, namespace=claims, labels=names.DOMAIN, on_change=self._claimed)
         self._complete = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            # first, or domains that an earlier process has led would lead nowhere until they are known
+            tasks.create_task(self._claims.run())
+            await self._claims.synced()
             tasks.create_task(self._apps.run())
             await self._apps.synced()
             # what an earlier process left and nobody leads to any more
@@ -47,7 +50,8 @@ class Following:
         """
         if self._complete:
             return ""
-        return "the apps were not listed yet" if self._apps.trouble is None else self._apps.trouble.message
+        trouble = self._apps.trouble or self._claims.trouble
+        return "the apps were not listed yet" if trouble is None else trouble.message
 
     async def answer(self, op: str, message: Message) -> Message:
         """What the controller asks: `applied {app_id, run, address, timeout_s}`."""
@@ -62,10 +66,7 @@ class Following:
         assert app is not None
         app_id = app["metadata"]["name"]
         route = _route(new) if new is not None else None
-        mine = domains.read(new) if new is not None else ()
-        # whoever may edit an app may have written anything there
-        verified = (one.name for one in mine if one.verified_at is not None and isinstance(one.name, str))
-        self._markers.name(app_id, verified)
+        self._markers.name(app_id, domains.led_to(new, self._claims.get) if new is not None else ())
         if route is None:
             self._markers.drop(app_id)
             return
@@ -73,6 +74,13 @@ class Following:
             self._markers.lead(app_id, route)
         except ValueError as error:
             log.error("a route cannot be followed", app=app_id, error=str(error))
+
+    def _claimed(self, old: Object | None, new: Object | None) -> None:
+        claim = new or old
+        assert claim is not None
+        app = self._apps.get(domains.app_of(claim))
+        if app is not None:
+            self._markers.name(app["metadata"]["name"], domains.led_to(app, self._claims.get))
 
 
 def _what_is_followed(app: Object) -> Object:

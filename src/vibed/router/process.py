@@ -54,7 +54,8 @@ async def serve_names(config: Config, layout: Layout, client: Client, store: App
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     markers = AddressedMarkers(layout.apps)
     markers.begin()
-    following = Following(client, config.apps_namespace, markers)
+    claims = config.keys_namespace or config.namespace
+    following = Following(client, config.apps_namespace, claims, markers)
     activator = create_activator(config, store, _Followed(link, store, markers))
     async with AsyncExitStack() as stack:
         servers = [
