@@ -859,7 +859,9 @@ def crd() -> str:
             | label `{names.SOURCE}` | the digest of the newest version's source, but for its last digit |
             | ControllerRevision `NAME-vN` | the version in full; labels `{names.APP}`, `{names.SOURCE}`, `{names.IDEMPOTENCY}` (a hash) |
             | `status.events` | the newest {seen.EVENTS_KEPT} events |
-            | Secret with the label `{names.KEY}`, in vibeD's own namespace | an API key: the hash of its secret, never the secret |
+            | annotation `{names.DOMAINS}` | the app's own domains, those too that wait for their record |
+            | Secret with the label `{names.KEY}`, in the keys' namespace | an API key: the hash of its secret, never the secret |
+            | ConfigMap with the label `{names.DOMAIN}`, in the keys' namespace | which app has shown a domain to be its own. A name leads to an app only where this and the app's annotation agree: who may edit VibedApps cannot name another's domain |
 
             An app's annotations are written together with its spec, in one write: an app has a version with its number, its event and its
             key, or has not. A ControllerRevision that is missing (its writer was killed) is written by whoever makes the next version.

@@ -192,6 +192,53 @@ def test_a_certificate_of_the_operators_is_caddys_to_read_and_nobody_elses(helm:
     assert not [rule for rule in egress if "to" not in rule and any(port["port"] == 53 for port in rule["ports"])]
 
 
+TLS: Values = {"domain": "apps.example.com", "tls": SECRET}
+
+
+@pytest.mark.parametrize("values", [{}, TLS, EVERYTHING], ids=["as it is", "with certificates", "with everything"])
+def test_every_port_that_a_policy_opens_is_one_at_which_something_listens(
+    helm: Helm, tmp_path: Path, values: Values
+) -> None:
+    made = helm.template(laid_over(values, {"network": {"monitoring": [{"podSelector": {}}]}}))
+    (tmp_path / "vibed.toml").write_text(_one(made, "ConfigMap", "vibed-config")["data"]["vibed.toml"])
+    told = {"VIBED_CONFIG": str(tmp_path / "vibed.toml"), "VIBED_HOME": str(tmp_path), "VIBED_SUBSTRATE": "kubernetes"}
+    config = load(told)
+    ours = (config.api_port, config.wire_port, config.health_port)
+    ports: dict[str, set[int]] = {"sandboxes": {INGRESS_PORT, CONTROL_PORT}}
+    for deployment in _all(made, "Deployment"):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        component = labels["app.kubernetes.io/component"]
+        ports[component] = {port["containerPort"] for one in _containers(deployment) for port in one.get("ports", ())}
+        # what vibeD's own containers say is what its processes listen at; the others are Caddy's
+        assert ports[component] - {8080, 8443} <= set(ours)
+    let_in: set[tuple[str, str, int]] = set()
+    let_out: set[tuple[str, str, int]] = set()
+    for policy in _all(made, "NetworkPolicy"):
+        within = "sandboxes" if policy["metadata"].get("namespace") == "vibed-apps" else ""
+        labels = policy["spec"]["podSelector"].get("matchLabels", {})
+        own = within or labels["app.kubernetes.io/component"]
+        for rule in policy["spec"].get("ingress", ()):
+            opened = {port["port"] for port in rule["ports"]}
+            assert opened <= ports[own], (policy["metadata"]["name"], opened - ports[own])
+            let_in |= {(_whom(peer), own, port) for peer in rule.get("from", ()) for port in opened}
+            let_in |= {("anybody", own, port) for port in opened if "from" not in rule}
+        for rule in policy["spec"].get("egress", ()):
+            peers = [_whom(peer) for peer in rule.get("to", ())]
+            let_out |= {(own, whom, port["port"]) for whom in peers if whom in ports for port in rule["ports"]}
+    # both ends of each connection say the same
+    assert {one for one in let_in if one[0] in ports} | {
+        (own, whom, port) for own, whom, port in let_out if ("anybody", whom, port) in let_in
+    } == let_out
+    assert let_out
+
+
+def _whom(peer: Any) -> str:
+    """The component, or `sandboxes`, or something else."""
+    named = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/component", "")
+    where = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name", "")
+    return named or ("sandboxes" if where == "vibed-apps" else "else")
+
+
 def test_two_of_each_process_run_spread_and_one_may_be_away(helm: Helm) -> None:
     made = helm.template()
     for name in ("vibed", "vibed-controller", "vibed-router"):
