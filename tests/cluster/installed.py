@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,17 @@ class Installed:
     folder: Path
     s3: S3Server
     port: int
-    agents: Agents
+    own_agents: Agents | None = None
+    """None where something else stands in their place."""
     controllers: list[Process] = field(default_factory=list)
     api: list[Process] = field(default_factory=list)
     routers: list[Process] = field(default_factory=list)
     caddies: list[Process] = field(default_factory=list)
+
+    @property
+    def agents(self) -> Agents:
+        assert self.own_agents is not None, "no agents of their own were asked for"
+        return self.own_agents
 
     @property
     def processes(self) -> list[Process]:
@@ -156,6 +162,10 @@ class Front:
     """What a test changes in their Caddyfiles."""
 
 
+Pods = Callable[[Kube, Namespace], AbstractAsyncContextManager[None]]
+"""What stands at the addresses of a namespace's pods, where it is not an agent at each."""
+
+
 @asynccontextmanager
 async def installed(
     namespace: Namespace,
@@ -163,6 +173,7 @@ async def installed(
     controllers: int = 1,
     pools: str = "static-nginx=1,python-313=2",
     front: Front | None = None,
+    pods: Pods | None = None,
 ) -> AsyncIterator[Installed]:
     """vibeD, once it answers and its pools are offered."""
     folder = Path(tempfile.mkdtemp(prefix="vc", dir="/tmp"))
@@ -171,7 +182,11 @@ async def installed(
         s3 = stack.enter_context(S3Server(home()))
         kube = Kube.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
         stack.push_async_callback(kube.close)
-        running = await stack.enter_async_context(agents(kube, namespace.name))
+        running = None
+        if pods is None:
+            running = await stack.enter_async_context(agents(kube, namespace.name))
+        else:
+            await stack.enter_async_context(pods(kube, namespace))
         ports = ((free_port(), 0),) if front is None else front.ports
         made = Installed(namespace, folder, s3, ports[0][0], running)
         common = _common(namespace, folder, s3, pools)

@@ -219,7 +219,7 @@ async def test_the_next_controller_knows_where_names_lead(world: World) -> None:
     await world.names.publish("todo", 3, 1, Endpoint(address="10.0.0.1:20080"))
     following = RoutedNames(world.store, _nobody)
     apps, _ = await world.store.list()
-    following.learn(apps)
+    following.learn({app.app_id: app.status.route for app in apps if app.status.route is not None})
     assert list(following.leading()) == ["todo"]
     assert [(one.run, one.endpoint.address) for one in following.published("todo")] == [(3, "10.0.0.1:20080")]
     assert all(app.status.phase is Phase.PENDING for app in apps)

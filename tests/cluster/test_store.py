@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from vibed.cluster.answers import AppTooLarge
 from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeUnavailable
 from vibed.cluster.kinds import Kind
+from vibed.cluster.memory import Memory
 from vibed.cluster.rights import Right
 from vibed.cluster.store import ClusterStore
 
@@ -60,12 +61,15 @@ class Watched:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.writes: list[str] = []
+        self.reads = 0
         self.lose: set[str] = set()
         """Writes whose answer is lost, once each."""
         self.die_at: str | None = None
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._client, name)
+        if name in ("get", "objects"):
+            self.reads += 1
         if name not in ("create", "replace", "patch", "apply", "delete"):
             return real
 
@@ -84,7 +88,7 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(namespace: Namespace) -> AsyncIterator[tuple[ClusterStore, Watched]]:
+async def watched(namespace: Namespace, *, memory: Memory | None = None) -> AsyncIterator[tuple[ClusterStore, Watched]]:
     client = Client.connect(kubeconfig=namespace.cluster.config, namespace=namespace.name)
     watch = Watched(client)
     made = ClusterStore(
@@ -92,12 +96,115 @@ async def watched(namespace: Namespace) -> AsyncIterator[tuple[ClusterStore, Wat
         namespace=namespace.name,
         own_namespace=namespace.name,
         url=lambda app_id: f"https://{app_id}.apps.test",
+        memory=memory,
+        remembers=memory is not None,
     )
     try:
         yield made, watch
     finally:
         await made.close()
         await client.close()
+
+
+# what a controller remembers
+
+
+class Remembering:
+    """A controller's store, whose memory is kept up to date until `forget` is called."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    async def __aenter__(self) -> Remembering:
+        self._stack = AsyncExitStack()
+        client = Client.connect(kubeconfig=self._namespace.cluster.config, namespace=self._namespace.name)
+        self._stack.push_async_callback(client.close)
+        self._memory = Memory(client, self._namespace.name)
+        self._running = asyncio.create_task(self._memory.run())
+        self._stack.callback(self._running.cancel)
+        await self._memory.synced()
+        self.store, self.watch = await self._stack.enter_async_context(watched(self._namespace, memory=self._memory))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def deaf(self) -> None:
+        """From now on it hears of nothing that others write."""
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    async def heard(self, app_id: str) -> None:
+        while self._memory.get(app_id) is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_app_that_is_remembered_is_taken_over_without_a_request_for_it(
+    store: ClusterStore, apps_namespace: Namespace
+) -> None:
+    await store.deploy(new())
+    await store.deploy(new(digest=source("d2")))
+    await served(store)
+    async with Remembering(apps_namespace) as controller:
+        app, version = await controller.store.wanted("todo")
+        results, total = await controller.store.results("todo")
+        assert await controller.store.unsettled() == []
+        assert (await controller.store.next_run("todo"), controller.watch.reads) == (app.runs + 1, 0)
+    assert (app, version) == await store.wanted("todo")
+    assert ([(one.number, one.phase) for one in results], total) == ([(2, Phase.READY), (1, Phase.PENDING)], 2)
+
+
+async def test_a_version_that_was_not_heard_of_is_known_as_soon_as_somebody_tells_of_it(
+    store: ClusterStore, apps_namespace: Namespace
+) -> None:
+    await store.deploy(new())
+    async with Remembering(apps_namespace) as controller:
+        await controller.deaf()
+        await store.deploy(new(digest=source("d2")))
+        await store.deploy(new("other"))
+        assert (await controller.store.wanted("todo"))[0].version == 1
+        assert (await controller.store.get("other")).version == 1  # what is not remembered is asked for
+        await controller.store.catch_up("todo", 1)
+        assert (await controller.store.wanted("todo"))[0].version == 1
+        await controller.store.catch_up("todo", 2)
+        assert (await controller.store.wanted("todo"))[0].version == 2
+        with pytest.raises(NotFound):
+            await controller.store.catch_up("nobody", 1)
+
+
+async def test_a_status_is_not_written_upon_one_that_was_not_heard_of(
+    store: ClusterStore, apps_namespace: Namespace
+) -> None:
+    await store.deploy(new())
+    async with Remembering(apps_namespace) as controller:
+        await controller.deaf()
+        remembered = await controller.store.get("todo")
+        await served(store)
+        with pytest.raises(Conflict):
+            await controller.store.record("todo", replace(remembered.status, phase=Phase.FAILED))
+        # and what made it fail is known from then on
+        assert (await controller.store.get("todo")).status == (await store.get("todo")).status
+        await controller.store.record("todo", (await controller.store.get("todo")).status, events=[])
+
+
+async def test_what_is_to_be_done_is_found_among_many_apps_that_are_at_rest(
+    store: ClusterStore, apps_namespace: Namespace
+) -> None:
+    for name in ("rests", "waits", "goes"):
+        await store.deploy(new(name))
+    for name in ("rests", "goes"):
+        await served(store, name)
+    await store.request_delete("goes")
+    apps_namespace.apply(manifest("applied"))
+    async with Remembering(apps_namespace) as controller:
+        await controller.heard("applied")
+        assert [app.app_id for app in await controller.store.unsettled()] == ["waits", "goes"]
+        assert [spec.app_id for spec in await controller.store.undecided()] == ["applied"]
+        assert [app.app_id for app in (await controller.store.list())[0]] == ["waits", "rests"]
+        assert controller.watch.reads == 0
+
+
+# what one deploy costs
 
 
 async def test_a_deploy_is_two_writes_and_what_became_of_it_is_one(apps_namespace: Namespace) -> None:

@@ -14,8 +14,7 @@ from vibed.apps.sqlite.writing import EVENTS_KEPT
 from vibed.apps.store import AppStore
 from vibed.cluster import seen
 from vibed.cluster.client import Client
-from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import VIBED_APP
+from vibed.cluster.memory import Memory
 from vibed.cluster.store import ClusterStore
 
 
@@ -34,6 +33,8 @@ class SqlitePlace:
     """One file."""
 
     path: Path
+    remembers: bool = False
+    """Whether they read single apps from it, too."""
     events_kept: int = EVENTS_KEPT
 
     @asynccontextmanager
@@ -52,26 +53,29 @@ class ClusterPlace:
     kubeconfig: Path
     namespace: str
     cached: bool
-    """Whether stores have an informer."""
+    """Whether stores have a memory of all apps."""
+    remembers: bool = False
+    """Whether they read single apps from it, too."""
     events_kept: int = seen.EVENTS_KEPT
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[ClusterStore]:
         client = Client.connect(kubeconfig=self.kubeconfig, namespace=self.namespace)
-        informer = Informer(client, VIBED_APP) if self.cached else None
+        memory = Memory(client, self.namespace) if self.cached else None
         store = ClusterStore(
             client,
             namespace=self.namespace,
             own_namespace=self.namespace,
             url=lambda app_id: f"https://{app_id}.apps.test",
-            cache=informer,
+            memory=memory,
+            remembers=self.remembers,
         )
         try:
-            if informer is None:
+            if memory is None:
                 yield store
             else:
-                async with in_background(informer.run()):
-                    await informer.synced()
+                async with in_background(memory.run()):
+                    await memory.synced()
                     yield store
         finally:
             await store.close()

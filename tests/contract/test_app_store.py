@@ -505,6 +505,21 @@ async def test_whatever_was_acknowledged_survives_kill_9(place: Place) -> None:
             assert total == app.version
 
 
+async def test_how_the_versions_went_is_what_the_versions_say(store: AppStore) -> None:
+    for digest in ("d1", "d2", "d3"):
+        await store.deploy(new(digest=source(digest), timings={"receive": 1.0}))
+    went = VersionOutcome(2, Phase.FAILED, "StartFailed", "no port", {"start": 7.0})
+    await store.record("todo", None, outcomes=[went])
+    versions, total = await store.versions("todo")
+    results, as_many = await store.results("todo")
+    assert [(one.number, one.created_at, one.phase, one.reason, one.message, dict(one.timings)) for one in results] == [
+        (one.number, one.created_at, one.phase, one.reason, one.message, dict(one.timings)) for one in versions
+    ]
+    assert (as_many, total) == (3, 3)
+    assert [one.number for one in (await store.results("todo", limit=1, offset=1))[0]] == [2]
+    assert await store.results("nobody") == ([], 0)
+
+
 async def test_whether_a_source_is_named_by_any_version(store: AppStore) -> None:
     await store.deploy(new(digest=source("d1")))
     await store.deploy(new(digest=source("d2")))

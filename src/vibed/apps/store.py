@@ -73,6 +73,18 @@ class VersionOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionResult:
+    """How a version went so far, without what it is."""
+
+    number: int
+    created_at: float
+    phase: Phase
+    reason: str
+    message: str
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event to append."""
 
@@ -116,6 +128,12 @@ class AppStore(Protocol):
         """Raises `NotFound`. A deleted app is found (with `deleted`) until it is purged."""
         ...
 
+    async def catch_up(self, app_id: str, version: int | None = None) -> None:
+        """Somebody has seen that version of the app (None: something that the store did not say): what it answers from
+        now on is no older. Nothing to do for a store that remembers nothing. Raises `NotFound`.
+        """
+        ...
+
     async def wanted(self, app_id: str) -> tuple[App, Version]:
         """An app with the version that should serve, as they are together. Raises `NotFound`."""
         ...
@@ -143,6 +161,10 @@ class AppStore(Protocol):
 
     async def versions(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[Version], int]:
         """A page of an app's versions and how many there are in all."""
+        ...
+
+    async def results(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[VersionResult], int]:
+        """How the versions went, the newest first, and how many there are: what `versions` says of that, for less."""
         ...
 
     async def record(

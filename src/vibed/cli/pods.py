@@ -10,8 +10,8 @@ from vibed import __version__, records
 from vibed.cli.credentials import hand_to_caddy
 from vibed.cluster.client import Client
 from vibed.cluster.election import Election
-from vibed.cluster.informer import Informer
-from vibed.cluster.kinds import VIBED_APP, Object
+from vibed.cluster.kinds import Object
+from vibed.cluster.memory import Memory
 from vibed.cluster.store import ClusterStore
 from vibed.config import Config
 from vibed.controller.leading import finder
@@ -55,7 +55,7 @@ async def control(config: Config) -> None:
         def changed(old: Object | None, new: Object | None) -> None:
             service.changed(old, new)
 
-        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
+        apps = Memory(client, config.apps_namespace, changed)
 
         def owner_of(app_id: str) -> str | None:
             app = apps.get(app_id)
@@ -78,7 +78,7 @@ async def control(config: Config) -> None:
             shelf=Signed(sources) if config.source_store == "s3" and config.source_urls else None,
             limits=ArchiveLimits.of(config),
         )
-        store = _store(config, client, apps)
+        store = _store(config, client, apps, remembers=True)
         service = ClusterService(config, layout, client, store, apps, sources, driver)
         await Replica(config, client, store, apps, driver, service).run()
 
@@ -121,7 +121,7 @@ async def serve(config: Config) -> None:
             for told in listeners:
                 told()
 
-        apps = Informer(client, VIBED_APP, namespace=config.apps_namespace, on_change=changed)
+        apps = Memory(client, config.apps_namespace, changed)
         await stack.enter_async_context(in_background(apps.run()))
         link = ControllerLink(finder(client, config.namespace, config.wire_certificates))
         stack.push_async_callback(link.close)
@@ -140,9 +140,16 @@ def _generation(app: Object) -> tuple[object, object]:
     return app["metadata"]["uid"], app["metadata"].get("generation")
 
 
-def _store(config: Config, client: Client, cache: Informer | None) -> ClusterStore:
+def _store(config: Config, client: Client, memory: Memory | None, *, remembers: bool = False) -> ClusterStore:
     keys = config.keys_namespace or config.namespace
-    return ClusterStore(client, namespace=config.apps_namespace, own_namespace=keys, url=config.app_url, cache=cache)
+    return ClusterStore(
+        client,
+        namespace=config.apps_namespace,
+        own_namespace=keys,
+        url=config.app_url,
+        memory=memory,
+        remembers=remembers,
+    )
 
 
 def _alone(

@@ -69,12 +69,7 @@ class ByHand:
 
     async def undecided(self) -> Sequence[Undecided]:
         """Specs that no version was made of, and that were not refused."""
-        found = []
-        for app in await self._apps.all():
-            ledger = ledgers.read(app)
-            if not is_deleted(app) and not _is_refused(app) and (ledger is None or not spec.is_decided(app, ledger)):
-                found.append(_undecided(app, ledger))
-        return found
+        return [_undecided(app, ledgers.read(app)) for app in await self._apps.undecided()]
 
     async def decide(
         self, app_id: str, runtime: Runtime, digest: str, size: int, *, generation: int, storage_limit: int | None
@@ -193,7 +188,3 @@ def _undecided(app: Object, ledger: Ledger | None) -> Undecided:
         allowed_hosts=tuple((said.get("egress") or {}).get("allowedHosts") or ()),
         visibility=said.get("visibility", ""), ttl=said.get("ttl", ""), same=same,
     )  # fmt: skip
-
-
-def _is_refused(app: Object) -> bool:
-    return bool((app.get("status") or {}).get("refusedGeneration") == app["metadata"]["generation"])

@@ -1,7 +1,8 @@
 """The VibedApps of a namespace and their ControllerRevisions, as the store reads them.
 
-One app is always read from the API server, which answers with what was last written by anybody. All apps are read from
-an informer's cache where this process has one: it lags behind by moments, but never behind what this process wrote.
+One app is read from the API server, which answers with what was last written by anybody; `recall` reads it from this
+process' memory where that is good enough (`vibed.cluster.store`). All apps are read from memory where there is one: it
+lags behind by moments, but never behind what this process wrote or read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from vibed.apps.app import App, Runtime, Version
 from vibed.apps.errors import NotFound
@@ -20,16 +20,10 @@ from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeNotFound
 from vibed.cluster.kinds import CONTROLLER_REVISION, VIBED_APP, Object
 from vibed.cluster.ledger import Ledger
+from vibed.cluster.memory import Memory, is_undecided, is_unsettled
 
 _AT_ONCE = 8
 """Objects that are read one by one at the same time."""
-
-
-class Cache(Protocol):
-    """What is needed of `vibed.cluster.informer.Informer`, of all VibedApps of the namespace."""
-
-    def all(self) -> Iterable[Object]: ...
-    def learn(self, item: Object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +52,13 @@ def is_deleted(app: Object) -> bool:
 
 
 class AppObjects:
-    """See the module's docstring. `runs_begun` adds what this process knows of an app's runs and its status does
-    not.
-    """
+    """See the module's docstring. `remembers`: whether `recall` trusts the memory."""
 
-    def __init__(self, client: Client, namespace: str, cache: Cache | None) -> None:
+    def __init__(self, client: Client, namespace: str, memory: Memory | None, *, remembers: bool = False) -> None:
         self.client = client
         self.namespace = namespace
-        self._cache = cache
+        self._memory = memory
+        self._remembers = remembers
         self.begun: dict[tuple[str, float], int] = {}
         """Runs of an app (by name and creation) that were begun and may not be in its status yet."""
 
@@ -82,35 +75,74 @@ class AppObjects:
         ledger = None if app is None else ledgers.read(app)
         if app is None or ledger is None:
             raise no_app(app_id)
+        if self._remembers:
+            self.wrote(app)
         return Kept(app, ledger)
 
-    async def owned(self, owner: str) -> list[Kept]:
-        """All apps of an owner as they are now, those left out that are being deleted."""
+    async def recall(self, app_id: str) -> Kept:
+        """The app as this process last heard of it, or else as it is now. Raises `NotFound`."""
+        if self._remembers and self._memory is not None and (app := self._memory.get(app_id)) is not None:
+            ledger = ledgers.read(app)
+            if ledger is not None:
+                return Kept(app, ledger)
+        return await self.get(app_id)
+
+    async def catch_up(self, app_id: str, version: int | None) -> None:
+        """Have `recall` know of that version, if there is one, or else of what is there now. Raises `NotFound`."""
+        if version is None or (await self.recall(app_id)).ledger.newest.number < version:
+            await self.get(app_id)
+
+    async def owned(self, owner: str, *, exact: bool = True) -> list[Kept]:
+        """All apps of an owner as they are now, those left out that are being deleted; from memory, where it need not
+        be exact.
+        """
+        if not exact and self._memory is not None:
+            return decided(self._memory.some(lambda facts: facts.owner == owner and not facts.deleted))
         found = await self.client.objects(
             VIBED_APP, namespace=self.namespace, fields=f"spec.owner={names.field_value(owner)}"
         )
         return [kept for kept in decided(found.items) if not kept.deleted]
 
     async def all(self, *, exact: bool = False) -> Sequence[Object]:
-        """All apps, decided or not; from the cache unless it has to be exact."""
-        if exact or self._cache is None:
+        """All apps, decided or not; from memory unless it has to be exact."""
+        if exact or self._memory is None:
             return (await self.client.objects(VIBED_APP, namespace=self.namespace)).items
-        return list(self._cache.all())
+        return list(self._memory.all())
+
+    async def by_last_deploy(self) -> list[Object]:
+        """All apps that have a version and are not being deleted, the last that was deployed first."""
+        if self._memory is not None:
+            return self._memory.by_last_deploy()
+        there = [kept for kept in decided(await self.all()) if not kept.deleted]
+        there.sort(key=lambda kept: (-kept.ledger.newest.created_at, kept.app_id))
+        return [kept.object for kept in there]
+
+    async def unsettled(self) -> list[Kept]:
+        """Those of which a controller has something to do."""
+        if self._memory is not None:
+            return decided(self._memory.some(lambda facts: facts.unsettled))
+        return [kept for kept in decided(await self.all()) if is_unsettled(kept.object, kept.ledger)]
+
+    async def undecided(self) -> list[Object]:
+        """Those of which a version has to be made."""
+        if self._memory is not None:
+            return self._memory.some(lambda facts: facts.undecided)
+        return [app for app in await self.all() if is_undecided(app, ledgers.read(app))]
 
     async def some(self, app_ids: Sequence[str]) -> list[Kept]:
         """Those of the apps that exist, as all of them are read."""
-        if self._cache is not None:
-            wanted = set(app_ids)
-            return [kept for kept in decided(await self.all()) if kept.app_id in wanted]
+        if self._memory is not None:
+            known = map(self._memory.get, app_ids)
+            return decided(app for app in known if app is not None)
         return decided(app for app in await self._each(app_ids) if app is not None)
 
     def wrote(self, app: Object) -> None:
-        """This process wrote it: its cache has it at once."""
-        if self._cache is not None:
-            self._cache.learn(app)
+        """This process wrote it: its memory has it at once."""
+        if self._memory is not None:
+            self._memory.learn(app)
 
     def removed(self, kept: Kept) -> None:
-        """This process let it go. Its cache may have it for a moment longer, as one that is being deleted."""
+        """This process let it go. Its memory may have it for a moment longer, as one that is being deleted."""
         self.begun.pop((kept.app_id, kept.ledger.created_at), None)
 
     async def _each(self, app_ids: Sequence[str]) -> list[Object | None]:

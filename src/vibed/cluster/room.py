@@ -51,7 +51,7 @@ class Room:
 
     async def needed(self, owner: str, new: Taken, limit: int) -> list[str]:
         """Digests of sources that the owner's apps have to forget so that `new` fits. Raises `StorageLimitReached`."""
-        there = [one for kept in await self._apps.owned(owner) for one in taken(kept)]
+        there = [one for kept in await self._apps.owned(owner, exact=False) for one in taken(kept)]
         if sum(one.source + one.unpacked for one in there) + new.source + new.unpacked <= limit:
             return []
         return make_room(there, new, limit)

@@ -14,7 +14,7 @@ from typing import Any
 
 from vibed.apps.app import App, Crash, Event, Phase, Result, Route, Status, Version
 from vibed.apps.standing import of_app
-from vibed.apps.store import NewEvent, VersionOutcome
+from vibed.apps.store import NewEvent, VersionOutcome, VersionResult
 from vibed.cluster import spec
 from vibed.cluster.kinds import Object
 from vibed.cluster.ledger import Ledger, Line, created_at
@@ -28,7 +28,7 @@ _LONGEST_EVENT = 2_000
 def read(app: Object, ledger: Ledger | None) -> Status:
     """What the controller last saw; as of an app that was just made where it saw nothing yet."""
     said = app.get("status") or {}
-    crash, route = said.get("lastCrash"), said.get("route")
+    crash = said.get("lastCrash")
     return Status(
         phase=_phase(said.get("phase")),
         reason=said.get("reason", "Accepted"),
@@ -40,7 +40,7 @@ def read(app: Object, ledger: Ledger | None) -> Status:
         sandbox=said.get("sandboxRef", ""),
         restarts=said.get("restarts", 0),
         last_crash=Crash(**(crash | {"at": _seconds(crash["at"])})) if crash else None,
-        route=Route(route["run"], route["version"], route["address"]) if route else None,
+        route=route(app),
         updated_at=_seconds(said["updatedAt"])
         if said.get("updatedAt")
         else (ledger.created_at if ledger is not None else created_at(app)),
@@ -48,11 +48,26 @@ def read(app: Object, ledger: Ledger | None) -> Status:
     )
 
 
+def route(app: Object) -> Route | None:
+    """Where its name leads."""
+    said = (app.get("status") or {}).get("route")
+    return Route(said["run"], said["version"], said["address"]) if said else None
+
+
 def result(app: Object, line: Line) -> Result:
     """How the deploy of a version went so far."""
     said = _outcomes(app).get(line.number)
     return (
         Result() if said is None else Result(_phase(said.get("phase")), said.get("reason", ""), said.get("message", ""))
+    )
+
+
+def result_of(app: Object, line: Line) -> VersionResult:
+    """The same, with what it took."""
+    became = result(app, line)
+    timings = (_outcomes(app).get(line.number) or {}).get("timings") or {}
+    return VersionResult(
+        line.number, line.created_at, became.phase, became.reason, became.message, {**line.timings, **timings}
     )
 
 

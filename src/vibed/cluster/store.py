@@ -4,10 +4,15 @@ What is written here has been acknowledged by etcd, which syncs before it answer
 
 Who reads what. From the API server, so that what anybody wrote is seen: one app and its versions (`get`, `wanted`,
 `version`, `versions`, `events`), an owner's apps (`list` with an owner, `storage`), Idempotency-Keys, keys, and
-whatever decides that a source may go (`names_source`, `digests_in_use`, `purge`). From this process' cache, where it
-has one: all apps (`list` without an owner, `unsettled`, `undecided`) and what the apps of a page take (`storage_of`);
-it has what this process wrote at once, and what *others* wrote after the moments that a watch takes. A store without a
-cache reads all from the server.
+whatever decides that a source may go (`names_source`, `digests_in_use`, `purge`). From this process' memory, where it
+has one: all apps (`list` without an owner, `unsettled`, `undecided`), what the apps of a page take (`storage_of`), and
+what an owner's apps take where a deploy is held against the storage limit; it has what this process wrote at once, and
+what *others* wrote after the moments that a watch takes. A store without a memory reads all from the server.
+
+One that `remembers` reads single apps from memory too. It is the controller's: it is told of each change, and looks
+again then, so that what is old for a moment does no harm; a status is bound to the version of the app that was read,
+and is read anew from the server where that has become another; and who tells it of a version that it does not remember
+has it read (`catch_up`). Thousands of apps are then taken over without one request for each.
 
 Writes: a deploy is the VibedApp and its ControllerRevision; a record is the status, with its events and outcomes; a
 run's number is not written by itself: it comes with the next record, and one of which nothing was ever recorded may be
@@ -32,7 +37,7 @@ from vibed.apps.restoring import KeptKey, Restored
 from vibed.apps.standing import of_app
 from vibed.apps.storage import Kept as Taken
 from vibed.apps.storage import by_app
-from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome
+from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome, VersionResult
 from vibed.cluster import names, revisions, seen, spec
 from vibed.cluster.answers import as_the_port_says, fits, no_app
 from vibed.cluster.api_keys import ApiKeys
@@ -42,7 +47,8 @@ from vibed.cluster.deploying import Deploying
 from vibed.cluster.domains import Domains
 from vibed.cluster.errors import KubeConflict, KubeNotFound
 from vibed.cluster.kinds import CONTROLLER_REVISION, LEASE, VIBED_APP
-from vibed.cluster.objects import AppObjects, Cache, Kept, decided
+from vibed.cluster.memory import Memory
+from vibed.cluster.objects import AppObjects, Kept, decided
 from vibed.cluster.restoring import Restorer
 from vibed.cluster.room import Room, taken
 
@@ -52,14 +58,13 @@ _TRIES = 20
 _LONGEST_PAUSE_S = 0.3
 _PROOF = "vibed-store"
 """The Lease that `prove` renews."""
-_UNFINISHED = (Phase.PENDING, Phase.CLAIMING, Phase.STARTING)
 
 
 class ClusterStore:
     """See `vibed.apps.store.AppStore` and the module's docstring; one instance a process.
 
-    `namespace` has the apps, `own_namespace` the keys. `cache`: an informer of all VibedApps of `namespace` that
-    somebody else runs. `url`: where an app of that id is reached. The client is closed by who made it.
+    `namespace` has the apps, `own_namespace` the keys. `memory`: of all VibedApps of `namespace`, which somebody else
+    runs; `remembers`: see there. `url`: where an app of that id is reached. The client is closed by who made it.
     """
 
     def __init__(
@@ -69,13 +74,14 @@ class ClusterStore:
         namespace: str,
         own_namespace: str,
         url: Callable[[str], str],
-        cache: Cache | None = None,
+        memory: Memory | None = None,
+        remembers: bool = False,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._own_namespace = own_namespace
         self._url = url
-        self._apps = AppObjects(client, namespace, cache)
+        self._apps = AppObjects(client, namespace, memory, remembers=remembers)
         self._room = Room(self._apps)
         self._deploying = Deploying(self._apps, self._room)
         self._by_hand = ByHand(self._apps, self._deploying)
@@ -113,11 +119,15 @@ class ClusterStore:
 
     async def get(self, app_id: str) -> App:
         with as_the_port_says():
-            return await self._apps.view(await self._apps.get(app_id))
+            return await self._apps.view(await self._apps.recall(app_id))
+
+    async def catch_up(self, app_id: str, version: int | None = None) -> None:
+        with as_the_port_says():
+            await self._apps.catch_up(app_id, version)
 
     async def wanted(self, app_id: str) -> tuple[App, Version]:
         with as_the_port_says():
-            kept = await self._apps.get(app_id)
+            kept = await self._apps.recall(app_id)
             version = await self._apps.newest(kept)
             return await self._apps.view(kept, version), version
 
@@ -132,35 +142,36 @@ class ClusterStore:
     ) -> tuple[Sequence[App], int]:
         with as_the_port_says():
             if owner is not None:
-                there = await self._apps.owned(owner)
+                own = await self._apps.owned(owner)
+                own.sort(key=lambda kept: (-kept.ledger.newest.created_at, kept.app_id))
+                there = [kept.object for kept in own]
             else:
-                there = [kept for kept in decided(await self._apps.all()) if not kept.deleted]
+                there = await self._apps.by_last_deploy()
             if q:
-                there = [kept for kept in there if q.lower() in kept.app_id]
-            there.sort(key=lambda kept: (-kept.ledger.newest.created_at, kept.app_id))
+                there = [app for app in there if q.lower() in app["metadata"]["name"]]
             if phase is None:
-                page = [await self._apps.view(kept) for kept in there[offset : offset + limit]]
+                page = [await self._apps.view(kept) for kept in decided(there[offset : offset + limit])]
                 return page, len(there)
-            apps = [app for kept in there if of_app(app := await self._apps.view(kept)).phase is phase]
+            apps = [app for kept in decided(there) if of_app(app := await self._apps.view(kept)).phase is phase]
             return apps[offset : offset + limit], len(apps)
 
     async def unsettled(self) -> Sequence[App]:
         with as_the_port_says():
-            found = []
-            for kept in decided(await self._apps.all()):
-                status = seen.read(kept.object, kept.ledger)
-                if (
-                    kept.deleted
-                    or status.observed_generation != kept.generation
-                    or status.phase in _UNFINISHED
-                    or seen.result(kept.object, kept.ledger.newest).phase not in (Phase.READY, Phase.FAILED)
-                ):
-                    found.append(await self._apps.view(kept))
+            found = [await self._apps.view(kept) for kept in await self._apps.unsettled()]
             return sorted(found, key=lambda app: app.last_deployed_at)
 
     async def version(self, app_id: str, number: int) -> Version:
         with as_the_port_says():
-            return await self._apps.version(await self._apps.get(app_id), number)
+            return await self._apps.version(await self._apps.recall(app_id), number)
+
+    async def results(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[VersionResult], int]:
+        with as_the_port_says():
+            try:
+                kept = await self._apps.recall(app_id)
+            except NotFound:
+                return [], 0
+            lines = kept.ledger.lines[::-1]
+            return [seen.result_of(kept.object, line) for line in lines[offset : offset + limit]], len(lines)
 
     async def versions(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[Version], int]:
         """The newest `vibed.cluster.ledger.VERSIONS_KEPT` and a few more are there."""
@@ -195,7 +206,7 @@ class ClusterStore:
     async def next_run(self, app_id: str) -> int:
         """See the module's docstring for what holds of a number across controllers."""
         with as_the_port_says():
-            kept = await self._apps.get(app_id)
+            kept = await self._apps.recall(app_id)
         mark = (app_id, kept.ledger.created_at)
         number = max(seen.runs(kept.object), self._apps.begun.get(mark, 0)) + 1
         self._apps.begun[mark] = number
@@ -375,7 +386,7 @@ class ClusterStore:
         self, app_id: str, status: Status | None, outcomes: Sequence[VersionOutcome], events: Sequence[NewEvent]
     ) -> Status | None:
         for attempt in range(_TRIES):
-            kept = await self._apps.get(app_id)
+            kept = await (self._apps.get(app_id) if attempt else self._apps.recall(app_id))
             view = await self._apps.view(kept)
             if status is not None and status.revision != view.status.revision:
                 raise Conflict(f"the status of {app_id!r} was changed by another writer")

@@ -74,6 +74,7 @@ class Fleet:
 
     async def settle(self, app_id: str, version: int, timeout_s: float, *, trace: str = "") -> Outcome:
         """Wake the app and return when that version is Ready, Failed, or waits for something slow; or time is up."""
+        await self._means.store.catch_up(app_id, version)
         keeper = self.wake(app_id)
         if trace:
             keeper.life.traces[version] = trace

@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from vibed.apps.app import App, Phase, Status, Version
+from vibed.apps.app import App, Phase, Status
 from vibed.apps.errors import NotFound
-from vibed.apps.store import AppStore
+from vibed.apps.store import AppStore, VersionResult
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means, destroy
@@ -41,10 +41,9 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
         if sandbox.claimed.number in life.runs:
             continue  # it was taken over before the disk, for one, refused what came after it
         run = LiveRun(sandbox.claimed.number, sandbox.claimed.version, sandbox=sandbox, layer=sandbox.claimed.layer)
-        another = sandbox.claimed.app_key not in ("", app_key(app)) or run.number > app.runs
         # nobody answers there yet (a pod whose node is just away): it served if the name leads to it
         unproven = sandbox.state is State.STARTING and run.number not in {marker.run for marker in published}
-        if sandbox.endpoint is None or sandbox.exit is not None or another or unproven:
+        if sandbox.endpoint is None or sandbox.exit is not None or unproven or is_of_another(sandbox, app):
             # It was half way when its controller died: a new run is cleaner than guessing how far it got. Or it is of
             # an earlier app of this name, that was deleted while the sandbox could not be.
             await means.names.forget(app.app_id, run.number)
@@ -62,7 +61,13 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
     await life.name.lead_to_newest()
 
 
-def sound(status: Status, versions: Sequence[Version], now: float) -> set[int]:
+def is_of_another(sandbox: Sandbox, app: App) -> bool:
+    """Whether a sandbox was claimed for another app of that name, or for a run that the app knows nothing of."""
+    claim = sandbox.claimed
+    return claim is not None and (claim.app_key not in ("", app_key(app)) or claim.number > app.runs)
+
+
+def sound(status: Status, versions: Sequence[VersionResult], now: float) -> set[int]:
     """The versions that have proven to be sound, by what was told of them: those that were good and are no news. What
     took minutes to build may have gone live just now.
     """
@@ -81,11 +86,11 @@ async def _site(means: Means, app_id: str, marker: Published) -> Sandbox | None:
     return None
 
 
-async def _versions_to_last_good(store: AppStore, app: App) -> list[Version]:
+async def _versions_to_last_good(store: AppStore, app: App) -> list[VersionResult]:
     """The versions from the wanted one back to the last before it that was Ready, in pages; all when none was."""
-    found: list[Version] = []
+    found: list[VersionResult] = []
     while True:
-        page, total = await store.versions(app.app_id, limit=100, offset=len(found))
+        page, total = await store.results(app.app_id, limit=100, offset=len(found))
         found += page
         good = any(version.phase is Phase.READY and version.number != app.version for version in page)
         if not page or len(found) >= total or good:

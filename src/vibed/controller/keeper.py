@@ -17,7 +17,7 @@ from vibed import records
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.errors import Conflict, NotFound
 from vibed.controller.decision import Action, Drain, Observed, Plan, Purge, Stage, Start, Stop, Wanted, decide
-from vibed.controller.inheritance import take_over
+from vibed.controller.inheritance import is_of_another, take_over
 from vibed.controller.life import Life
 from vibed.controller.means import Means, destroy
 from vibed.controller.placement import NotYet, Placement, Refusal
@@ -125,6 +125,10 @@ class Keeper:
     async def _turn(self) -> Plan:
         app, version = await self._means.store.wanted(self.app_id)
         if not self._informed:
+            if any(is_of_another(sandbox, app) for sandbox in self._adopted):
+                # rather than what is remembered: what an earlier controller wrote last may not be known here yet
+                await self._means.store.catch_up(self.app_id)
+                app, version = await self._means.store.wanted(self.app_id)
             await take_over(self._means, app, self._adopted, self.life, self.telling)
             self._informed, self._adopted = True, ()
         wanted, seen = Wanted(app.version, deleted=app.deleted), self._look(app, version)

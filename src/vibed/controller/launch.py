@@ -16,9 +16,6 @@ from vibed.controller.placement import Placement
 from vibed.controller.run import LiveRun, app_key
 from vibed.sandboxes.driver import HeirUnreachable, Run, RunFailed, SandboxLost
 
-QUIET_STATUS_S = 0.25
-"""A start that takes less is not written to the store step by step."""
-
 
 async def launch(
     means: Means,
@@ -40,7 +37,7 @@ async def launch(
         following = {"claimed": "injecting", "injected": "starting"}.get(stage)
         if following is not None:
             run.enter(following)
-        if time.monotonic() - run.begun > QUIET_STATUS_S:
+        if time.monotonic() - run.begun > means.quiet_s:
             on_step()
 
     _unless_leaving(run, "it was stopped before it started")

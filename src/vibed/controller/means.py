@@ -28,6 +28,9 @@ from vibed.tracing import Tracer
 
 log = records.logger("vibed.controller")
 
+QUIET_S = 0.25
+"""What a start on one machine takes, mostly: over before anyone could read of it."""
+
 
 class Sites(Protocol):
     """What the controller needs of the driver `static` besides the Driver port: sites have no process to adopt."""
@@ -119,6 +122,8 @@ class Means:
     """What makes layers; None on a host that cannot."""
     builds: Builds | None = None
     """What builds apps; None on such a host."""
+    quiet_s: float = QUIET_S
+    """A start that takes less is not written to the store step by step."""
     tasks: Tasks = field(default_factory=Tasks)
     memory: Shortage = field(default_factory=Memory)
     starts: Places = field(init=False)

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Protocol
 
 from vibed import mutual, records, tracing
-from vibed.apps.app import App
 from vibed.apps.errors import NotFound, VibedError
 from vibed.apps.store import AppStore
+from vibed.cluster import seen
 from vibed.cluster.client import Client
 from vibed.cluster.informer import Informer
 from vibed.cluster.kinds import POD, SANDBOX_WARM_POOL, Object, is_ready
+from vibed.cluster.memory import Memory
 from vibed.config import Config
 from vibed.controller.answers import Answers
 from vibed.controller.claims import ClusterPools
@@ -46,7 +47,10 @@ LEAST_POOL = 1
 """How many sandboxes of a template are kept warm where neither it nor the operator says more."""
 _LOOK_EVERY_S = 10.0
 _PROBE_AGAIN_S = 60.0
-_PAGE = 500
+_QUIET_S = 2.0
+"""A status is a write to the API server, and a claim takes some tenths of a second: a start that takes less than this
+costs none for its steps.
+"""
 
 
 class NoRouter(VibedError):
@@ -88,7 +92,7 @@ class NoSites:
 
 
 class ClusterService:
-    """All parts of a controller that leads; a process leads once. `apps` is the informer of all VibedApps, which
+    """All parts of a controller that leads; a process leads once. `apps` is the memory of all VibedApps, which
     `store` reads too, and which tells `changed`; `driver`'s watches and `apps` are the caller's to run.
     """
 
@@ -98,7 +102,7 @@ class ClusterService:
         layout: Layout,
         client: Client,
         store: AppStore,
-        apps: Informer,
+        apps: Memory,
         sources: SourceStore,
         driver: PodsDriver,
     ) -> None:
@@ -130,6 +134,7 @@ class ClusterService:
             tracer=self._tracer,
             sources=sources,
             memory=Elsewhere(),
+            quiet_s=_QUIET_S,
         )
         self._fleet = Fleet(self._means)
         self._adopted = False
@@ -155,7 +160,13 @@ class ClusterService:
                 for informer in (self._apps, self._router_pods):
                     await informer.synced()
                 await self._driver.synced()
-                self._names.learn(await self._all_apps())
+                self._names.learn(
+                    {
+                        app["metadata"]["name"]: route
+                        for app in self._apps.all()
+                        if (route := seen.route(app)) is not None
+                    }
+                )
                 # what an earlier lead of this process' container has copied may be of apps that are others by now
                 await asyncio.to_thread(shutil.rmtree, self._means.layout.logs, ignore_errors=True)
                 await self._adopt()
@@ -167,8 +178,11 @@ class ClusterService:
                 log.info("leads", answers=address(self._config.pod_ip, self._config.wire_port))
                 tasks.create_task(self._offer())
                 tasks.create_task(self._recover())
-                async with wire:
-                    await asyncio.Event().wait()
+                try:
+                    async with wire:
+                        await asyncio.Event().wait()
+                finally:
+                    self._adopted = False  # no keeper can be begun any more
         finally:
             await self._routers.close()
             await asyncio.to_thread(self._tracer.close)
@@ -190,14 +204,6 @@ class ClusterService:
     async def metrics(self) -> str:
         """In Prometheus' text format."""
         return str((await self._answers.answer("metrics", {}))["text"])
-
-    async def _all_apps(self) -> Sequence[App]:
-        found: list[App] = []
-        while True:
-            page, total = await self._store.list(limit=_PAGE, offset=len(found))
-            found += page
-            if not page or len(found) >= total:
-                return found
 
     async def _adopt(self) -> None:
         adopted = [sandbox for sandbox in await self._driver.adopt() if sandbox.claimed is not None]

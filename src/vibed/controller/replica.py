@@ -12,7 +12,7 @@ from vibed.apps.errors import VibedError
 from vibed.apps.store import AppStore
 from vibed.cluster.client import Client
 from vibed.cluster.election import Election
-from vibed.cluster.informer import Informer
+from vibed.cluster.memory import Memory
 from vibed.config import Config
 from vibed.controller.leading import NAME, WIRE
 from vibed.controller.on_cluster import ClusterService, PodsDriver
@@ -24,7 +24,7 @@ log = records.logger("vibed.controller")
 
 
 class Replica:
-    """See the module's docstring. `service` is what it does while it leads; `apps` is the informer of all VibedApps,
+    """See the module's docstring. `service` is what it does while it leads; `apps` is the memory of all VibedApps,
     which `store` and `service` read, too.
     """
 
@@ -33,7 +33,7 @@ class Replica:
         config: Config,
         client: Client,
         store: AppStore,
-        apps: Informer,
+        apps: Memory,
         driver: PodsDriver,
         service: ClusterService,
     ) -> None:

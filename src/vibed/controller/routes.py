@@ -8,13 +8,13 @@ Ready is what the next request reaches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from vibed import records
-from vibed.apps.app import App, Route
+from vibed.apps.app import Route
 from vibed.apps.errors import Conflict, NotFound, VibedError
 from vibed.apps.store import AppStore
 from vibed.controller.names import Published
@@ -63,9 +63,9 @@ class RoutedNames:
         """By app: whether the routers follow where its name leads now."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def learn(self, apps: Iterable[App]) -> None:
-        """What an earlier controller has published."""
-        self._routes = {app.app_id: app.status.route for app in apps if app.status.route is not None}
+    def learn(self, routes: Mapping[str, Route]) -> None:
+        """What an earlier controller has published, by app."""
+        self._routes = dict(routes)
 
     def route(self, app_id: str) -> Route | None:
         """Where the name leads."""

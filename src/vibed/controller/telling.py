@@ -10,7 +10,6 @@ from dataclasses import replace
 from vibed.apps.app import App, Phase, Version
 from vibed.apps.store import NewEvent, VersionOutcome
 from vibed.controller.decision import SLOW, Plan, Stage
-from vibed.controller.launch import QUIET_STATUS_S
 from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means
@@ -87,10 +86,10 @@ class Telling:
         )
         outcomes = self._news_of_versions(version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
-        young = time.monotonic() - QUIET_STATUS_S
+        young = time.monotonic() - self._means.quiet_s
         if not outcomes and any(r.coming and r.begun > young for r in self._life.runs.values()):
             # Most starts are over before anyone could read this; a slow one is written when it has lasted.
-            asyncio.get_running_loop().call_later(QUIET_STATUS_S, self._wake)
+            asyncio.get_running_loop().call_later(self._means.quiet_s, self._wake)
         elif status != app.status or outcomes:
             events = []
             if (status.phase, status.reason, status.serving_version) != (

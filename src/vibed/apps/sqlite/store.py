@@ -17,7 +17,7 @@ from vibed.apps.restoring import KeptKey, Restored
 from vibed.apps.sqlite import naming, rows, storage, writing
 from vibed.apps.sqlite.connections import Connections
 from vibed.apps.storage import Kept, by_app
-from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome
+from vibed.apps.store import Deployed, Idempotency, NewEvent, NewVersion, VersionOutcome, VersionResult
 
 
 class SqliteStore:
@@ -61,6 +61,9 @@ class SqliteStore:
 
     async def get(self, app_id: str) -> App:
         return await self._db.read_now(lambda db: rows.get(db, app_id))
+
+    async def catch_up(self, app_id: str, version: int | None = None) -> None:
+        return
 
     async def wanted(self, app_id: str) -> tuple[App, Version]:
         return await self._db.read_now(lambda db: rows.wanted(db, app_id))
@@ -122,6 +125,10 @@ class SqliteStore:
             return [rows.version(row) for row in found], total
 
         return await self._db.read(work)
+
+    async def results(self, app_id: str, *, limit: int = 50, offset: int = 0) -> tuple[Sequence[VersionResult], int]:
+        found, total = await self.versions(app_id, limit=limit, offset=offset)
+        return [VersionResult(v.number, v.created_at, v.phase, v.reason, v.message, v.timings) for v in found], total
 
     async def record(
         self,

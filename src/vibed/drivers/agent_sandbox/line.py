@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import ssl
@@ -150,7 +151,9 @@ class AgentLine:
         return reader, writer, Pod(self.where.namespace, self.where.pod_uid, hashlib.sha256(shown).hexdigest())
 
 
+@functools.cache
 def _context() -> ssl.SSLContext:
+    # one for all: each has memory of its own, and there is a line to each sandbox
     # nobody has signed the certificate: whose it is shows in whether the document, or the token, for it is accepted
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
