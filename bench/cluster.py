@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +55,9 @@ class OnCluster:
     """
 
     def __init__(self, *, pools: str, stand_in: bool = False) -> None:
-        """`pools`: sizes by template, of all templates that there are; `stand_in`: one process answers in the place of all agents, and runs no app."""
+        """`pools`: sizes by template, of all templates that there are; `stand_in`: one process answers in the place of
+        all agents, and runs no app.
+        """
         self._pools, self._stand_in = pools, stand_in
         self._stack = ExitStack()
         self._loop = asyncio.new_event_loop()
@@ -164,6 +167,10 @@ class OnCluster:
 
     def run(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
         """Have something done with a client of the API server, as admin."""
+        return self.begin(work).result()
+
+    def begin(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> Future[T]:
+        """The same, beside what the harness does."""
 
         async def done() -> T:
             client = Client.connect(kubeconfig=self.plane.kubeconfig(), namespace=self.namespace.name)
@@ -172,7 +179,7 @@ class OnCluster:
             finally:
                 await client.close()
 
-        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(done(), self._loop)
 
     # its life
 

@@ -62,6 +62,11 @@ def bundled_worker(mark: str) -> Mapping[str, str]:
     }
 
 
+def anywhere(mark: str) -> Mapping[str, str]:
+    """The same at whatever port is free: agents of a cluster that is one machine share its network."""
+    return {"app.py": _ANYWHERE.replace("MARK", mark)}
+
+
 def python(mark: str) -> Mapping[str, str]:
     """Hello with the standard library."""
     return {"app.py": _PYTHON.replace("MARK", mark)}
@@ -155,6 +160,8 @@ class Handler(BaseHTTPRequestHandler):
 
 ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "8000"))), Handler).serve_forever()
 """
+
+_ANYWHERE = _PYTHON.replace('("0.0.0.0", int(os.environ.get("PORT", "8000")))', '("127.0.0.1", 0)')
 
 _NODE = """\
 const http = require("node:http");

@@ -8,6 +8,8 @@ from bench.harness import Bench
 from bench.report import Row
 from bench.rows import (
     burst,
+    cluster_deploys,
+    cluster_many,
     fronts,
     furnished,
     general,
@@ -44,4 +46,8 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "many": many.measure,
     "self-heal": healing.measure,
     "restart": restart.measure,
+    "cluster-writes": cluster_deploys.measure_writes,
+    "cluster-claim": cluster_deploys.measure_claim,
+    "cluster-held": cluster_many.measure_held,
+    "cluster-idle": cluster_many.measure_idle,
 }

@@ -97,7 +97,7 @@ class Config:
     """Sandboxes that are booted for the pools at the same time."""
     start_concurrency: int = 0
     """Apps of a driver that are started at the same time, half of them without anybody who waits; 0: twice as many as
-    there are processors, and at least 4."""
+    there are processors, and at least 4; on Kubernetes, where they start on other machines, 64."""
     warm_processes: bool = True
     """Whether Python and Node apps may start in a process that has already imported what they import."""
     layers: bool = True

@@ -344,6 +344,29 @@ async def test_a_controller_that_is_killed_is_followed_by_another_and_apps_notic
     await in_thread(use)
 
 
+async def test_a_controller_that_follows_another_writes_nothing_about_apps_that_run_as_they_did(
+    vibed: Installed,
+) -> None:
+    def use() -> None:
+        client = vibed.client
+        client.deploy_ready("steady", server("on"))
+        told = vibed.namespace.get("vapp/steady")
+        name = vibed.namespace.get("lease/vibed-controller")["spec"]["holderIdentity"]
+        leader = next(one for one in vibed.controllers if one.name == name)
+        leader.stop()
+        leader.start()
+        client.deploy_ready("after", server("new"), settle_s=120)  # by when the next has measured its sandboxes
+        client.delete("after")
+        eventually(lambda: client.visit("after").status_code == 404, "it is gone", within_s=30)
+        now = vibed.namespace.get("vapp/steady")
+        assert now["metadata"]["resourceVersion"] == told["metadata"]["resourceVersion"], (
+            told["status"],
+            now["status"],
+        )
+
+    await in_thread(use)
+
+
 async def test_a_router_that_starts_anew_leads_where_the_last_one_did(vibed: Installed) -> None:
     def use() -> None:
         client = vibed.client

@@ -124,12 +124,14 @@ class Means:
     """What builds apps; None on such a host."""
     quiet_s: float = QUIET_S
     """A start that takes less is not written to the store step by step."""
+    at_once: int | None = None
+    """Starts at the same time, where nobody has configured it; None: what fits this machine."""
     tasks: Tasks = field(default_factory=Tasks)
     memory: Shortage = field(default_factory=Memory)
     starts: Places = field(init=False)
 
     def __post_init__(self) -> None:
-        self.starts = Places(self.config.start_concurrency or max(4, 2 * len(os.sched_getaffinity(0))))
+        self.starts = Places(self.config.start_concurrency or self.at_once or max(4, 2 * len(os.sched_getaffinity(0))))
 
     def look_at_starts(self) -> None:
         """Who waits for which start has changed."""

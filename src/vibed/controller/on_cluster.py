@@ -47,6 +47,8 @@ LEAST_POOL = 1
 """How many sandboxes of a template are kept warm where neither it nor the operator says more."""
 _LOOK_EVERY_S = 10.0
 _PROBE_AGAIN_S = 60.0
+_AT_ONCE = 64
+"""Starts: the processors on which they happen are not this machine's."""
 _QUIET_S = 2.0
 """A status is a write to the API server, and a claim takes some tenths of a second: a start that takes less than this
 costs none for its steps.
@@ -135,6 +137,7 @@ class ClusterService:
             sources=sources,
             memory=Elsewhere(),
             quiet_s=_QUIET_S,
+            at_once=_AT_ONCE,
         )
         self._fleet = Fleet(self._means)
         self._adopted = False

@@ -14,6 +14,7 @@ from vibed.controller.life import Life
 from vibed.controller.link import Outcome
 from vibed.controller.means import Means
 from vibed.controller.run import LiveRun, newest_serving
+from vibed.sandboxes.driver import Sandbox
 
 REFUSALS = ("TemplateUnavailable", "DriverUnavailable", "IsolationTooLow", "ResourcesTooLarge")
 """Reasons that lie in this vibeD, not in the version: they are looked at anew each time."""
@@ -61,6 +62,12 @@ class Telling:
         """The app is gone, and whoever waits is to be told so."""
         self.outcome = Outcome(Phase.FAILED, "Deleted", "the app was deleted")
 
+    def _isolation(self, app: App, sandbox: Sandbox | None) -> str:
+        if sandbox is None:
+            return ""
+        # until a controller that is new has measured anything, it holds what the one before it has
+        return self._means.placements.level_of(sandbox) or app.status.isolation
+
     def rouse(self) -> None:
         """Let everyone who waits for a change look again."""
         self.changed.set()
@@ -77,7 +84,7 @@ class Telling:
             message=plan.message,
             serving_version=plan.serving_version,
             observed_generation=app.generation,
-            isolation=self._means.placements.level_of(sandbox) if sandbox is not None else "",
+            isolation=self._isolation(app, sandbox),
             driver=sandbox.driver if sandbox is not None else "",
             sandbox=sandbox.id if sandbox is not None else "",
             restarts=self._life.restarts,

@@ -31,6 +31,7 @@ RUN = "vibed.dev/run"
 VERSION = "vibed.dev/version"
 APP_KEY = "vibed.dev/app-key"
 LAYER = "vibed.dev/layer"
+SANDBOX_ID = "vibed.dev/sandbox"
 ATTEMPT = "vibed.dev/attempt"
 POD_APP = "sandbox.users.io/app"
 POD_RUN = "sandbox.users.io/run"
@@ -284,7 +285,12 @@ class Claims:
                 RUN: str(wanted.run),
                 VERSION: str(wanted.version),
             },
-            "annotations": {APP_KEY: wanted.app_key, LAYER: wanted.layer, ATTEMPT: secrets.token_hex(8)},
+            "annotations": {
+                APP_KEY: wanted.app_key,
+                LAYER: wanted.layer,
+                SANDBOX_ID: wanted.sandbox,
+                ATTEMPT: secrets.token_hex(8),
+            },
         }
         if owner is not None:
             metadata["ownerReferences"] = [

@@ -25,7 +25,7 @@ from vibed.cluster.client import Client
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers import general
 from vibed.drivers.agent_sandbox import sites, workers
-from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, SITES, Claims, Got, claimed_of
+from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, SANDBOX_ID, SITES, Claims, Got, claimed_of
 from vibed.drivers.agent_sandbox.line import NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
@@ -312,7 +312,9 @@ class AgentSandboxDriver:
             await self.claims.remove(name, uid)
             return None
         template = claim["spec"]["warmPoolRef"]["name"]
-        sandbox = PodSandbox(self, _id(), template, "")
+        # under the name that it was told under: another would be news of every app
+        known = (claim["metadata"].get("annotations") or {}).get(SANDBOX_ID)
+        sandbox = PodSandbox(self, known or _id(), template, "")
         mirror = await asyncio.to_thread(Mirror, self._place.log_dir(claimed.app_id, claimed.number))
         try:
             await sandbox.take_over(Got(name, uid, where), claimed, mirror)
