@@ -61,7 +61,6 @@ class OnCluster:
         self._pools, self._stand_in = pools, stand_in
         self._stack = ExitStack()
         self._loop = asyncio.new_event_loop()
-        self._ending: asyncio.Event | None = None
 
     def __enter__(self) -> OnCluster:
         try:
