@@ -346,6 +346,32 @@ async def test_many_sites_share_a_pod_and_each_is_answered_for_by_its_own_run(be
     await bed.no_claims()  # nobody needs the pod any more
 
 
+async def test_a_site_that_is_ended_while_it_is_handed_over_is_not_left_in_its_pod(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    stays = await hosted(bed, driver, a_site(bed, "stays", {"index.html": "here"}))
+    given_up = await driver.boot(SITES_TEMPLATE)
+    ending: list[asyncio.Task[None]] = []
+
+    def on_stage(stage: str) -> None:
+        ending.append(asyncio.create_task(given_up.destroy(0)))  # a pod was found, and is handed the site now
+
+    with pytest.raises(SandboxLost):
+        run = a_site(bed, "given-up", {"index.html": "nobody wants it"})
+        await given_up.run(run, socket=Path(), log_dir=bed.scratch / "log", on_stage=on_stage)
+    await asyncio.gather(*ending)
+    assert given_up.claimed is not None
+    assert (await ask(stays, run=f"given-up/{given_up.claimed.number}"))[0] == 421
+    assert await ask(stays) == (200, "here")
+
+
+async def test_sites_that_are_alike_may_come_at_the_same_time(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    runs = [a_site(bed, f"same-{n}", {"index.html": "the same"}) for n in range(12)]
+    for site in await asyncio.gather(*(hosted(bed, driver, run) for run in runs)):
+        assert await ask(site) == (200, "the same")
+    assert len(await bed.claims()) == 1
+
+
 async def test_a_pod_takes_so_many_sites_and_bytes_and_then_there_is_another(bed: Bed) -> None:
     driver = await bed.pooled(2, template=SITES_TEMPLATE)
     driver.site_bounds = Bounds(2, 64 << 10)

@@ -325,6 +325,8 @@ async def test_a_controller_that_is_killed_is_followed_by_another_and_apps_notic
     def use() -> None:
         client = vibed.client
         client.deploy_ready("lasting", server("on"))
+        client.deploy_ready("page", {"index.html": "a page"})
+        sites = [one["metadata"]["uid"] for one in vibed.claims("vibed.sites")]
         uid = vibed.claims("lasting")[0]["metadata"]["uid"]
         leader = vibed.leader
         assert leader is not None
@@ -336,6 +338,12 @@ async def test_a_controller_that_is_killed_is_followed_by_another_and_apps_notic
         assert client.visit("lasting").text == "on"
         assert [one["metadata"]["uid"] for one in vibed.claims("lasting")] == [uid], (
             "it was neither lost nor claimed anew"
+        )
+        assert client.visit("page").text == "a page"
+        client.deploy_ready("page", {"index.html": "another page"})
+        assert client.visit("page").text == "another page"
+        assert [one["metadata"]["uid"] for one in vibed.claims("vibed.sites")] == sites, (
+            "it is in the pod that was there"
         )
         client.deploy_ready("lasting", server("on and on"))
         assert client.visit("lasting").text == "on and on"

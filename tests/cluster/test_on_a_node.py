@@ -236,6 +236,18 @@ def test_a_go_app_is_built_and_answers_and_so_does_one_that_was_built_before(
         assert (app["runtime"]["template"], app["isolation"]) == (template, "kernel")
 
 
+def test_sites_share_a_pod_and_come_back_when_it_goes(platform: Platform) -> None:
+    client, names = platform.client, ("left", "right")
+    for name in names:
+        client.deploy_ready(name, {"index.html": name})
+    before = platform.pod_of("vibed.sites")
+    assert {name: client.visit(name).text for name in names} == {name: name for name in names}
+    platform.kubectl("-n", APPS, "delete", "pod", before["metadata"]["name"], "--wait=false")
+    for name in names:
+        eventually(lambda name=name: client.visit(name).text == name, f"{name} answers from another pod", within_s=90)
+    assert platform.pod_of("vibed.sites")["metadata"]["uid"] != before["metadata"]["uid"]
+
+
 def test_what_is_in_a_pod_tells_an_app_nothing_of_the_cluster(platform: Platform) -> None:
     platform.client.deploy_ready("curious", {"app.py": FLASK, "requirements.txt": "flask\n"})
     seen = platform.client.visit("curious", "/environment").json()

@@ -125,11 +125,13 @@ class SharedSite:
         except (VibedError, TimeoutError, OSError) as error:
             self._end()
             raise SandboxLost(f"no pod took the site of {run.app_id}: {error}") from error
-        on_stage("injected")
         self.serve(pod)
-        on_stage("started")
         if self._endpoint is None:
-            raise SandboxLost(f"the pod ended that had taken the site of {run.app_id}")
+            # told to end meanwhile, or its pod has
+            await self._owner.site_pods.remove(pod, self._claimed, _REMOVED_WITHIN_S)
+            raise SandboxLost(f"the site of {run.app_id} was ended while it was handed to its pod")
+        on_stage("injected")
+        on_stage("started")
         timings = {"bundle": _ms(began, packed), "claim": _ms(packed, found), "inject": _ms(found, time.perf_counter())}
         return Started(self._endpoint, timings={**timings, "start": 0.0})
 

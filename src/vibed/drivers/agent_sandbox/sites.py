@@ -51,6 +51,8 @@ def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
         archive = Path(scratch) / "packed.tar.gz"
         with gzip.open(archive, "wb", compresslevel=1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
             tar.add(place, _SITE)
+            # beside the site: two that are alike are two objects, of which each is gone once its own is unpacked
+            tar.addfile(tarfile.TarInfo(f"{run.app_id}.{run.number}"))
         yield Packed(archive, sum(_on_disk(path) for path in [place, *place.rglob("*")]))
 
 
