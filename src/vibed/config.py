@@ -161,7 +161,8 @@ class Config:
     wire_certificates: Path = Path("/etc/vibed/wire")
     """Kubernetes: the folder with `ca.crt`, `tls.crt` and `tls.key` of vibeD's own connections."""
     claim_key: Path = Path("/etc/vibed/claims/key.pem")
-    """Kubernetes: the private key (Ed25519, PEM) with which the controller signs claims."""
+    """Kubernetes: the private key (Ed25519, PEM) with which the controller signs claims; where there is `previous.pem`
+    beside it, that is the key which it replaces, and which pods still know."""
     signing_key: Path = Path("/etc/vibed/keys/signing")
     """Kubernetes: the secret with which URLs are signed."""
     image_repository: str = "vibed"

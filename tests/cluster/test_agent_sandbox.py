@@ -699,6 +699,20 @@ async def test_a_key_that_was_renewed_still_opens_what_the_old_one_claimed(bed: 
     assert await ask(adopted) == (200, "hello world")
 
 
+async def test_a_pod_that_waited_while_the_key_was_renewed_is_claimed_all_the_same(bed: Bed) -> None:
+    await bed.pooled()  # of pods that know the old key alone
+    await bed.controllers.pop().end()
+    renewed = ClaimKeys([Ed25519PrivateKey.generate(), bed.key])
+    driver = await bed.controller(renewed)
+    driver._templates = {TEMPLATE: load_templates()[TEMPLATE]}  # the pools are not refilled yet
+    assert await ask(await bed.start(driver)) == (200, "hello world")
+    # and when they are, their pods know both
+    await driver.ensure_pools({TEMPLATE: load_templates()[TEMPLATE]}, {TEMPLATE: 1})
+    template = bed.namespace.get("sandboxtemplate", TEMPLATE)
+    env = template["spec"]["podTemplate"]["spec"]["containers"][0]["env"]
+    assert {"name": "VIBED_CLAIM_KEYS", "value": renewed.public} in env
+
+
 async def test_what_a_controller_claimed_and_never_used_goes(bed: Bed) -> None:
     await bed.pooled()
     body = {

@@ -36,7 +36,7 @@ def key() -> ed25519.Ed25519PrivateKey:
 
 def test_a_document_names_pod_claim_token_and_certificate_and_is_signed(key: ed25519.Ed25519PrivateKey) -> None:
     keys = ClaimKeys([key])
-    payload, _, signature = keys.document("todo-7", "uid of the claim", POD).partition(".")
+    payload, _, signature = keys.documents("todo-7", "uid of the claim", POD)[0].partition(".")
     raw = base64.urlsafe_b64decode(payload + "==")
     key.public_key().verify(base64.urlsafe_b64decode(signature + "=="), b"vibed claim 1\n" + raw)
     said = json.loads(raw)
@@ -71,6 +71,30 @@ def test_the_key_is_read_from_its_file_and_others_are_refused(key: ed25519.Ed255
         with pytest.raises(ClaimKeyInvalid) as refused:
             ClaimKeys.load(path)
         assert path.name in refused.value.message
+
+
+def test_the_key_that_was_replaced_is_read_from_beside_it_and_signs_for_those_who_know_it_alone(
+    key: ed25519.Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    how = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    new = ed25519.Ed25519PrivateKey.generate()
+    (tmp_path / "key.pem").write_bytes(new.private_bytes(*how))
+    (tmp_path / "previous.pem").write_bytes(key.private_bytes(*how))
+    keys = ClaimKeys.load(tmp_path / "key.pem")
+    assert [base64.b64decode(one) for one in keys.public.split(",")] == [
+        new.public_key().public_bytes_raw(),
+        key.public_key().public_bytes_raw(),
+    ]
+    documents = keys.documents("todo-7", "uid", POD)
+    assert len(documents) == 2
+    for signer, document in zip((new, key), documents, strict=True):
+        payload, _, signature = document.partition(".")
+        raw = base64.urlsafe_b64decode(payload + "==")
+        signer.public_key().verify(base64.urlsafe_b64decode(signature + "=="), b"vibed claim 1\n" + raw)
+    assert keys.tokens("uid", POD) == [*ClaimKeys([new]).tokens("uid", POD), *ClaimKeys([key]).tokens("uid", POD)]
+    (tmp_path / "previous.pem").write_text("no key")
+    with pytest.raises(ClaimKeyInvalid, match=r"previous\.pem"):
+        ClaimKeys.load(tmp_path / "key.pem")
 
 
 # claims

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,11 +63,9 @@ class AgentLine:
     async def claim(self) -> None:
         """Make the pod the claim's. Raises `NotOurs`, `Disconnected`, `WireError`."""
         async with self._connecting:
-            reader, writer, seen = await self._open()
-            connection = wire.Connection(reader, writer, self._hear)
-            document = self._keys.document(self.where.claim, self.where.claim_uid, seen)
-            await _proven(connection, "claim", document=document)
-            self._connection = connection
+            self._connection = await self._prove(
+                "claim", "document", lambda pod: self._keys.documents(self.where.claim, self.where.claim_uid, pod)
+            )
 
     async def connect(self) -> wire.Connection:
         """The connection, by the claim's token. Raises `NotOurs`, `Disconnected`, `WireError`."""
@@ -119,17 +117,21 @@ class AgentLine:
             await self._connection.close()
 
     async def _attach(self) -> wire.Connection:
+        return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
+
+    async def _prove(self, op: str, name: str, proofs: Callable[[Pod], Sequence[str]]) -> wire.Connection:
+        """A connection by the first of the proofs that the agent takes; each is tried on a connection of its own."""
         refused: NotOurs | None = None
         pod = None
         tried = 0
-        while pod is None or tried < len(self._keys.tokens(self.where.claim_uid, pod)):
+        while pod is None or tried < len(proofs(pod)):
             reader, writer, pod = await self._open()
             connection = wire.Connection(reader, writer, self._hear)
             try:
-                await _proven(connection, "attach", token=self._keys.tokens(self.where.claim_uid, pod)[tried])
+                await _proven(connection, op, **{name: proofs(pod)[tried]})
                 return connection
             except NotOurs as error:
-                refused = error
+                refused = refused or error
             tried += 1
         assert refused is not None
         raise refused

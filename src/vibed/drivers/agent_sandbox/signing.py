@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from vibed.apps.errors import VibedError
 
+PREVIOUS = "previous.pem"
 _DOMAIN = b"vibed claim 1\n"
 _TOKENS = b"vibed tokens of claims 1"
 VALID_S = 120.0
@@ -53,9 +54,12 @@ class ClaimKeys:
         self._keys = tuple(keys)
 
     @classmethod
-    def load(cls, *paths: Path) -> ClaimKeys:
-        """From PEM files (PKCS#8), the one that signs first. Raises `ClaimKeyInvalid`."""
-        return cls([_load(path) for path in paths])
+    def load(cls, key: Path) -> ClaimKeys:
+        """From a PEM file (PKCS#8), and from `previous.pem` beside it, where there is one: the key that this one takes
+        the place of. Raises `ClaimKeyInvalid`.
+        """
+        previous = key.with_name(PREVIOUS)
+        return cls([_load(path) for path in (key, *((previous,) if previous.exists() else ()))])
 
     @property
     def public(self) -> str:
@@ -63,8 +67,10 @@ class ClaimKeys:
         raw = (key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw) for key in self._keys)
         return ",".join(base64.b64encode(one).decode() for one in raw)
 
-    def document(self, claim: str, claim_uid: str, pod: Pod) -> str:
-        """What makes a pod the claim's."""
+    def documents(self, claim: str, claim_uid: str, pod: Pod) -> list[str]:
+        """What makes a pod the claim's: one signed with each key, the present one first. A pod that waited in its pool
+        while the key was changed knows the earlier one alone.
+        """
         token = self.tokens(claim_uid, pod)[0]
         said = {
             "pod_uid": pod.uid,
@@ -75,7 +81,7 @@ class ClaimKeys:
             "expires": round(time.time() + VALID_S, 3),
         }
         payload = json.dumps(said).encode()
-        return f"{_text(payload)}.{_text(self._keys[0].sign(_DOMAIN + payload))}"
+        return [f"{_text(payload)}.{_text(key.sign(_DOMAIN + payload))}" for key in self._keys]
 
     def tokens(self, claim_uid: str, pod: Pod) -> list[str]:
         """What the pod knows the claim by: one for each key that may have made it, the present one first."""
