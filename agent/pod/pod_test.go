@@ -323,6 +323,13 @@ func (p *pod) get(run, path string) (int, string, http.Header) {
 	return answer.StatusCode, string(body), answer.Header
 }
 
+// serves waits until a page is served: an agent that shares its network with others of its uid may have taken one of their
+// ports for the app's, until the app listened.
+func (p *pod) serves(run, path, page string) {
+	p.t.Helper()
+	eventually(p.t, run+" is served", func() bool { _, body, _ := p.get(run, path); return body == page })
+}
+
 func TestAnUnclaimedPodIsNobodysWhoAsksFirst(t *testing.T) {
 	p := start(t)
 	_, stranger, _ := ed25519.GenerateKey(rand.Reader)
@@ -612,6 +619,7 @@ func TestASiteIsServedAsAnApp(t *testing.T) {
 	c.give(source)
 	c.must(p.order(map[string]any{"sha256": sum(source), "size": len(source)},
 		"/proc/self/exe", "site", "-types", p.path("app/types.json"), "-fallback", "/index.html", p.path("app/site")))
+	p.serves("todo/7", "/", "<p>home")
 	for path, want := range map[string]string{"/": "<p>home", "/a/page": "<p>home", "/style.css": "p {}"} {
 		if status, body, _ := p.get("todo/7", path); status != 200 || body != want {
 			t.Errorf("%s: %d %q", path, status, body)
@@ -619,6 +627,65 @@ func TestASiteIsServedAsAnApp(t *testing.T) {
 	}
 	if _, _, header := p.get("todo/7", "/style.css"); header.Get("Content-Type") != "text/css" {
 		t.Errorf("%v", header)
+	}
+}
+
+// site puts a site into the pod; the answer's code.
+func (c *caller) site(app string, run int, files map[string]string) string {
+	source := tarball(files)
+	c.give(source)
+	_, code := c.ask(map[string]any{"op": "site", "app_id": app, "app_key": "k", "run": run, "version": 1, "bytes": 4096,
+		"max_bytes": 1 << 20, "source": map[string]any{"sha256": sum(source), "size": len(source)}})
+	return code
+}
+
+func TestManySitesShareAPodAndNoneIsPutBesideCode(t *testing.T) {
+	p := start(t)
+	c := p.claimed()
+	source := tarball(map[string]string{"types.json": "{}"})
+	c.give(source)
+	order := p.order(map[string]any{"sha256": sum(source), "size": len(source)},
+		"/proc/self/exe", "site", "-types", p.path("app/types.json"), "-many", p.path("app/sites"))
+	order["app_id"], order["run"], order["sites"] = "vibed.sites", 1, true
+	c.must(order)
+	facts := map[string]string{"site/.vibed.json": `{"fallback": "/index.html"}`}
+	for app, page := range map[string]string{"one": "<p>1", "two": "<p>2"} {
+		if code := c.site(app, 5, map[string]string{"site/index.html": page, "site/.vibed.json": facts["site/.vibed.json"], "beside": "no visitor's"}); code != "" {
+			t.Fatalf("%s: %s", app, code)
+		}
+	}
+	p.serves("one/5", "/any", "<p>1") // whatever else this machine's root has listening
+	for run, want := range map[string]string{"one/5": "<p>1", "two/5": "<p>2"} {
+		if status, body, _ := p.get(run, "/any"); status != 200 || body != want {
+			t.Errorf("%s: %d %q", run, status, body)
+		}
+	}
+	for _, run := range []string{"", "one/6", "one/5/..", "../one/5", "vibed.sites/2"} {
+		if status, _, _ := p.get(run, "/"); status != 421 {
+			t.Errorf("%q: %d", run, status)
+		}
+	}
+	for _, app := range []string{"", "../up", ".new-x", "a/b"} {
+		if code := c.site(app, 5, facts); code != "BadRequest" {
+			t.Errorf("%q: %q", app, code)
+		}
+	}
+	if said := string(c.must(map[string]any{"op": "sites"})); strings.Count(said, `"app_id"`) != 2 {
+		t.Error(said)
+	}
+	c.must(map[string]any{"op": "unsite", "app_id": "one", "run": 5})
+	if status, _, _ := p.get("one/5", "/"); status != 421 {
+		t.Errorf("after it was taken out: %d", status)
+	}
+	eventually(t, "its files are gone", func() bool { _, err := os.Stat(p.path("app/sites/one")); return os.IsNotExist(err) })
+	if status, body, _ := p.get("two/5", "/"); status != 200 || body != "<p>2" {
+		t.Errorf("the other one: %d %q", status, body)
+	}
+
+	other := start(t)
+	d := other.running(map[string]string{"x": "y"})
+	if _, code := d.ask(map[string]any{"op": "site", "app_id": "one", "run": 5, "max_bytes": 1, "source": map[string]any{"sha256": sum(nil), "size": 0}}); code != "NotRunning" {
+		t.Errorf("beside code: %q", code)
 	}
 }
 

@@ -12,13 +12,14 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"vibed.dev/agent/ingress"
 )
 
 // OneMain runs `vibed-agent site FOLDER` until SIGTERM or SIGINT: one site, in a sandbox of its own, as its app. It listens
-// where apps are told to ($PORT), on loopback: what is in front of it has the address. With -many FOLDER has the folders of
-// many sites, `<app>/<run>`, and the requests say which they mean; nobody names a port to such a server, so it takes any.
+// where apps are told to ($PORT), on loopback: what is in front of it has the address, and finds it elsewhere where that port
+// is taken. With -many FOLDER has the folders of many sites, `<app>/<run>`, and the requests say which they mean.
 func OneMain(args []string) int {
 	flags := flag.NewFlagSet("site", flag.ContinueOnError)
 	types := flags.String("types", "", "a file with `types` and `unknown`, as in the configuration of the site server")
@@ -49,7 +50,7 @@ func runOne(folder, types, fallback string, many bool) error {
 	s := New(config)
 	if many {
 		s.find = func(r *http.Request) (string, *facts, error) { return s.run(folder, r.Header.Get(ingress.RunField)) }
-		return listenOn("0", s)
+		return listenOn(s)
 	}
 	said, err := readFolder(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -59,11 +60,14 @@ func runOne(folder, types, fallback string, many bool) error {
 		return err
 	}
 	s.find = func(*http.Request) (string, *facts, error) { return folder, said, nil }
-	return listenOn(os.Getenv("PORT"), s)
+	return listenOn(s)
 }
 
-func listenOn(port string, s *Server) error {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+func listenOn(s *Server) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		return err
 	}
