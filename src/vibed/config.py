@@ -125,6 +125,11 @@ class Config:
     """What the names of objects begin with, with a slash at the end, where the bucket is not vibeD's alone."""
     s3_addressing: str = "path"
     """How the bucket is named in requests: `path` (`/bucket/…`) or `virtual` (`bucket.host`)."""
+    source_cache_mb: int = 1024
+    """With `s3`: how much copies of sources may take in VIBED_HOME, in MB; half of it is kept for long."""
+    copied_logs_mb: int = 512
+    """Kubernetes: how much the controller's copies of apps' logs may take in VIBED_HOME, in MB. The oldest lines go
+    first; pods keep their own last 8 MB."""
     registries: Mapping[str, object] = field(default_factory=dict)
     """Where builds get packages from, when not from where this machine's own package clients do: `pypi`, `npm`,
     `npm_scopes`, `go`, `sumdb`, `binaries`, `credentials`."""
@@ -506,6 +511,8 @@ def _validated(config: Config) -> Config:
         "max_files",
         "owner_storage_mb",
         "refill_concurrency",
+        "source_cache_mb",
+        "copied_logs_mb",
         "sites_per_pod",
         "site_pod_mb",
     ):

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -463,6 +464,28 @@ async def test_a_cached_file_that_was_damaged_is_fetched_again(server: S3Server,
     (tmp_path / "cache" / f"{digest}.tar.gz").unlink()
     (tmp_path / "cache" / f"{digest}.tar.gz").write_bytes(SECRET[:9])
     assert (await s3(server, tmp_path).open_path(digest)).read_bytes() == SECRET
+
+
+async def test_leases_do_not_let_the_cache_outgrow_its_volume(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path / "cache", largest=2600, lease_s=1000, held_s=0)
+    cache.prepare()
+    for number in range(20):
+        content = bytes([number]) * 1000
+        path = await cache.fill(hashlib.sha256(content).hexdigest(), 1000, chunks(content))
+        os.utime(path, (time.time() - 100 + number,) * 2)  # within the lease
+        assert sum(one.stat().st_size for one in (tmp_path / "cache").glob("*.tar.gz")) <= 2 * 2600
+    assert path.exists()
+    assert len(list((tmp_path / "cache").glob("*.tar.gz"))) >= 2, "while there is room, leases are kept"
+
+
+async def test_what_was_just_asked_for_stays_however_little_room_there_is(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path / "cache", largest=500, lease_s=1000)
+    cache.prepare()
+    paths = []
+    for number in range(5):
+        content = bytes([number]) * 1000
+        paths.append(await cache.fill(hashlib.sha256(content).hexdigest(), 1000, chunks(content)))
+    assert all(path.exists() for path in paths)
 
 
 async def test_the_cache_keeps_what_is_used_and_lets_the_rest_go(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vibed.apps.app import Runtime
 from vibed.config import Config
 from vibed.controller.placement import Placements, Refusal
 from vibed.drivers.agent_sandbox.claims import claim_name, killed_for_memory
+from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeyInvalid, ClaimKeys, Pod
 from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
@@ -286,6 +287,21 @@ def test_a_log_is_copied_so_that_it_is_read_as_every_other(tmp_path: Path) -> No
         (4, "system", "the pod is gone"),
     ]
     assert Mirror(tmp_path / "todo" / "0000000007").after == 4
+
+
+def test_copies_of_logs_take_no_more_than_their_room_and_the_oldest_lines_go_first(tmp_path: Path) -> None:
+    room = LogRoom(tmp_path, 40_000)
+    mirrors = [Mirror(tmp_path / f"app-{number}" / "0000000001", room) for number in range(5)]
+    text, taken = "x" * 1000, []
+    for seq in range(1, 31):
+        for mirror in mirrors:
+            mirror.add([line(seq, text)])
+        taken.append(sum(one.stat().st_size for one in tmp_path.rglob("*.jsonl")))
+    assert max(taken) <= 40_000
+    assert max(taken) > 20_000, "there is room for some"
+    read = [one.seq for one, _ in LogReader(tmp_path / "app-4").read(100)]
+    assert read == list(range(read[0], 31)), "what is left is the end of it, without a gap"
+    assert mirrors[0].after == 30
 
 
 def test_what_a_pod_says_that_is_no_line_is_left_out(tmp_path: Path) -> None:

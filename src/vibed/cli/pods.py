@@ -19,6 +19,7 @@ from vibed.controller.link import ControllerLink
 from vibed.controller.on_cluster import ClusterService
 from vibed.controller.replica import Replica
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
+from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.shelf import Signed
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.templates import PodSettings
@@ -63,7 +64,12 @@ async def control(config: Config) -> None:
 
         driver = AgentSandboxDriver(
             client,
-            Place(config.apps_namespace, owner_of, layout.run_log),
+            Place(
+                config.apps_namespace,
+                owner_of,
+                layout.run_log,
+                LogRoom(layout.logs, config.copied_logs_mb * 1_000_000),
+            ),
             ClaimKeys.load(config.claim_key),
             PodSettings(
                 config.image_repository,

@@ -2,8 +2,9 @@
 
 Content-addressed and verified: a file is in it only after its SHA-256 was seen to be its name, and one that this
 process has not looked at yet (another wrote it, or a loss of power came in between) is looked at before it is handed
-out. Processes may share a folder. What was asked for within `LEASE_S` stays, whatever it takes; of the rest the longest
-unused go first, until all of it takes no more than the bound.
+out. Processes may share a folder. The longest unused go first, until all of it takes no more than the bound. What was
+asked for within `LEASE_S` stays while all of it takes no more than twice that, and what was asked for within `HELD_S`
+stays in any case: whoever finds a file gone that he was given longer ago asks again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vibed.sources.receiving import StagedSource, digest_of, in_thread
 from vibed.sources.store import SUFFIX, source_path
 
 LEASE_S = 3600.0
+HELD_S = 60.0
 LARGEST = 2 << 30
 """Bytes."""
 _INLINE = 1 << 20
@@ -36,12 +38,16 @@ _Seen = tuple[int, int, int]
 class SourceCache:
     """See the module's docstring. `prepare` it before use."""
 
-    def __init__(self, folder: Path, *, largest: int = LARGEST, lease_s: float = LEASE_S) -> None:
-        """`largest`: bytes that it takes besides what is leased."""
+    def __init__(
+        self, folder: Path, *, largest: int = LARGEST, lease_s: float = LEASE_S, held_s: float = HELD_S
+    ) -> None:
+        """`largest`: bytes that it takes besides what is leased; with that, twice as much."""
         self._folder = folder
         self._arriving = folder / "arriving"
         self._largest = largest
-        self._lease_s = lease_s
+        self._lease_s, self._held_s = lease_s, held_s
+        self._size = 0
+        """Bytes, as far as they were seen or taken in by this one."""
         self._verified: dict[str, _Seen] = {}
         self._looked = -_LOOK_EVERY_S
 
@@ -81,6 +87,7 @@ class SourceCache:
         with contextlib.suppress(OSError):  # only a cache: it is fetched when it is needed
             os.link(staged.path, path)
             self._verified[staged.digest] = _facts(path)
+            self._size += staged.size
             self._shrink()
 
     async def fill(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> Path:
@@ -116,6 +123,7 @@ class SourceCache:
         finally:
             fresh.unlink(missing_ok=True)
         self._verified[digest] = _facts(path)
+        self._size += arrived
         return path
 
     def forget(self, digest: str) -> None:
@@ -124,11 +132,14 @@ class SourceCache:
         source_path(self._folder, digest).unlink(missing_ok=True)
 
     def _shrink(self, wanted: int = 0) -> None:
-        """Make room for `wanted` bytes: within the bound now and then, and at once where the disk has not as much."""
+        """Make room for `wanted` bytes: within the bound now and then, and at once where the disk has not as much, or
+        leases take too much.
+        """
         short = False
         with contextlib.suppress(OSError):
             short = room.free(self._folder) - wanted < room.FLOOR
-        if not short and time.monotonic() < self._looked + _LOOK_EVERY_S:
+        full = self._size + wanted > 2 * self._largest
+        if not short and not full and time.monotonic() < self._looked + _LOOK_EVERY_S:
             return
         self._looked = time.monotonic()
         kept: list[tuple[float, int, Path]] = []
@@ -139,10 +150,13 @@ class SourceCache:
                     kept.append((facts.st_mtime, facts.st_size, Path(entry.path)))
         left = sum(size for _, size, _ in kept) + wanted
         for used, size, path in sorted(kept):
-            if (left <= self._largest and not short) or time.time() - used < self._lease_s:
+            unused_s = time.time() - used
+            leased = unused_s < self._lease_s and (left <= 2 * self._largest or unused_s < self._held_s)
+            if leased or (left <= self._largest and not short):
                 break
             self.forget(path.name.removesuffix(SUFFIX))
             left -= size
+        self._size = left - wanted
 
 
 def _take(fd: int, hashed: hashlib._Hash, chunk: bytes) -> None:

@@ -26,7 +26,7 @@ def s3_store(config: Config, layout: Layout) -> S3Store:
     from vibed.sources.cache import SourceCache
     from vibed.sources.s3 import S3Settings, S3Store
 
-    cache = SourceCache(layout.fetched_sources)
+    cache = SourceCache(layout.fetched_sources, largest=config.source_cache_mb * 500_000)
     cache.prepare()
     return S3Store(
         S3Settings(

@@ -152,8 +152,11 @@ securityContext:
 {{- define "vibed.volumes" -}}
 - name: config
   configMap: {name: vibed-config}
+{{- /* copies of sources and logs, and as much again as a deploy that arrives may take */}}
+{{- $cache := .Values.config.source_cache_mb | default 1024 | int }}
+{{- $logs := .Values.config.copied_logs_mb | default 512 | int }}
 - name: home
-  emptyDir: {sizeLimit: 2Gi}
+  emptyDir: {sizeLimit: {{ add $cache $logs 512 }}Mi}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}
 {{- end }}

@@ -27,6 +27,7 @@ from vibed.drivers import general
 from vibed.drivers.agent_sandbox import sites, workers
 from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, SANDBOX_ID, SITES, Claims, Got, claimed_of
 from vibed.drivers.agent_sandbox.line import NotOurs
+from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.drivers.agent_sandbox.shared_site import SharedSite
@@ -70,6 +71,8 @@ class Place:
     """The UID of an app's VibedApp, which owns its claims."""
     log_dir: Callable[[str, int], Path]
     """Where the log of an app's run is copied to."""
+    log_room: LogRoom | None = None
+    """What all those copies may take; None: whatever they do."""
 
 
 class AgentSandboxDriver:
@@ -238,6 +241,9 @@ class AgentSandboxDriver:
             order["sites"] = True
         return {**order, "layers": await self._layers(run), "source": await self._source(run, send)}
 
+    def mirror(self, log_dir: Path) -> Mirror:
+        return Mirror(log_dir, self._place.log_room)
+
     def heard(self, sandbox: PodSandbox) -> None:
         self._heard.pop(sandbox, None)
         self._heard[sandbox] = time.monotonic()
@@ -315,7 +321,7 @@ class AgentSandboxDriver:
         # under the name that it was told under: another would be news of every app
         known = (claim["metadata"].get("annotations") or {}).get(SANDBOX_ID)
         sandbox = PodSandbox(self, known or _id(), template, "")
-        mirror = await asyncio.to_thread(Mirror, self._place.log_dir(claimed.app_id, claimed.number))
+        mirror = await asyncio.to_thread(self.mirror, self._place.log_dir(claimed.app_id, claimed.number))
         try:
             await sandbox.take_over(Got(name, uid, where), claimed, mirror)
         except NotOurs as error:

@@ -6,12 +6,14 @@ word in the end, so each line is taken apart and written anew.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.supervision.logs import last_seq, make_folder
 
 _FILE_BYTES = 4 << 20
@@ -22,8 +24,9 @@ _TEXT = 16 << 10
 class Mirror:
     """Blocking: call it in a thread."""
 
-    def __init__(self, log_dir: Path) -> None:
-        """Nothing is written before the first line."""
+    def __init__(self, log_dir: Path, room: LogRoom | None = None) -> None:
+        """Nothing is written before the first line. `room`: what all copies share."""
+        self._room = room
         self._writing = Lock()
         self._dir = log_dir
         self._current = log_dir / "log.jsonl"
@@ -52,10 +55,13 @@ class Mirror:
             return
         make_folder(self._dir, -1)
         batch = b"".join(out)
-        if self._current.exists() and self._current.stat().st_size + len(batch) > _FILE_BYTES:
-            self._current.replace(self._rotated)
+        with contextlib.suppress(FileNotFoundError):  # none yet, or it had to make room for others
+            if self._current.stat().st_size + len(batch) > _FILE_BYTES:
+                self._current.replace(self._rotated)
         with self._current.open("ab") as file:
             file.write(batch)
+        if self._room is not None:
+            self._room.wrote(len(batch))
 
 
 def _written(line: object, after: int) -> tuple[int, bytes] | None:

@@ -82,6 +82,10 @@ class Owner(Protocol):
         """
         ...
 
+    def mirror(self, log_dir: Path) -> Mirror:
+        """A copy of a run's log. Blocking."""
+        ...
+
     def heard(self, sandbox: PodSandbox) -> None:
         """An agent has said something."""
         ...
@@ -177,7 +181,7 @@ class PodSandbox:
         self._on_stage = on_stage
         began = time.perf_counter()
         try:
-            self._mirror = await asyncio.to_thread(Mirror, log_dir)
+            self._mirror = await asyncio.to_thread(self._owner.mirror, log_dir)
             answer, claimed, prepared = await self._start(run, began)
         except wire.WireError as error:
             raise await self._failed(error, run) from error
