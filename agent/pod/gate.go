@@ -26,6 +26,7 @@ const (
 	strangers       = 32
 	strangersOfOne  = 8
 	friends         = 16
+	friendsOfJob    = 128 // a builder's are what goes in and out of it, too
 	failuresOfOne   = 10
 	forgiveAfter    = time.Minute
 	failuresKept    = 1024
@@ -34,12 +35,14 @@ const (
 
 var errTooMuch = errors.New("more is connected than may be")
 
-// proof is the first request of a connection: `claim` with a document, or `attach` with a token.
+// proof is the first request of a connection: `claim` with a document, `attach` with a token, or `stream` with a token and
+// the socket from which the next connection is wanted.
 type proof struct {
 	ID       json.RawMessage `json:"id"`
 	Op       string          `json:"op"`
 	Document string          `json:"document"`
 	Token    string          `json:"token"`
+	At       string          `json:"at"`
 }
 
 // gate lets nobody talk to the sandbox who has not proven to be its controller.
@@ -47,6 +50,8 @@ type gate struct {
 	tls      *tls.Config
 	owner    *ownership
 	converse func(net.Conn, *bufio.Reader)
+	streams  *streams // of a builder; nil: it has none
+	most     int      // friends
 
 	mu      sync.Mutex
 	open    map[string]int // strangers by address
@@ -67,7 +72,7 @@ func newGate(certificate tls.Certificate, owner *ownership, converse func(net.Co
 		tls: &tls.Config{
 			Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 		},
-		owner: owner, converse: converse, open: map[string]int{}, failed: map[string]failures{},
+		owner: owner, converse: converse, most: friends, open: map[string]int{}, failed: map[string]failures{},
 	}
 }
 
@@ -104,12 +109,23 @@ func (g *gate) meet(raw net.Conn, from string) {
 			err = g.owner.take(asked.Document, time.Now())
 		case "attach":
 			err = g.owner.attach(asked.Token)
+		case "stream":
+			err = g.owner.attach(asked.Token)
 		default:
 			err = supervise.Refusal("NotProven", "the first request is a claim, or attaches by the token of one")
 			g.owner.refuse()
 		}
 		if err == nil && !g.befriend() {
 			err = errTooMuch
+		}
+		if err == nil && asked.Op == "stream" {
+			if refused := g.streams.open(asked.At); refused != nil {
+				// it is a friend all the same, and no failure of its proof
+				conn.Write(supervise.Reply(asked.ID, struct{}{}, refused))
+				g.leave(from, nil)
+				g.part()
+				return
+			}
 		}
 		conn.Write(supervise.Reply(asked.ID, struct{}{}, err))
 	} else {
@@ -121,6 +137,10 @@ func (g *gate) meet(raw net.Conn, from string) {
 	}
 	defer g.part()
 	conn.SetDeadline(time.Time{})
+	if asked.Op == "stream" {
+		g.streams.carry(conn, lines, asked.At)
+		return
+	}
 	g.converse(conn, lines)
 }
 
@@ -175,7 +195,7 @@ func (g *gate) leave(from string, why error) {
 func (g *gate) befriend() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.friends >= friends {
+	if g.friends >= g.most {
 		return false
 	}
 	g.friends++

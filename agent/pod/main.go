@@ -67,6 +67,7 @@ func Main(args []string) int {
 	env := flags.String("env", "/etc/vibed/env.json", "environment variables of the template")
 	bundler := flags.String("bundler", "/usr/bin/esbuild", "what bundles a worker")
 	modules := flags.String("modules", "/modules", "packages that a worker may bundle")
+	builder := flags.Bool("builder", false, "it runs jobs and no app, and what goes in and out of it the controller carries")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -99,6 +100,9 @@ func Main(args []string) int {
 		command = []string{"/proc/self/exe", "agent", "-app", *app, "-home", *home, "-data", filepath.Join(*layers, ".data"), "-hosts", "", "-uid", strconv.Itoa(os.Getuid()),
 			"-zygotes", *zygotes, "-env", *env, "-socket", filepath.Join(*dir, "agent.sock"), "-app-socket", filepath.Join(*dir, "app.sock"),
 			"-ours", fmt.Sprintf("%d,%d,%d", ingressPort, controlPort, probesPort), fmt.Sprintf("-alone=%t", os.Getpid() == 1)}
+		if *builder {
+			command = append(command, "-zygotes=", "-registry="+filepath.Join(*layers, "registry", "registry.sock"))
+		}
 	}
 	specification, err := json.Marshal(map[string]any{
 		"id": os.Getenv("VIBED_POD_UID"), "driver": "agent-sandbox", "template": os.Getenv("VIBED_TEMPLATE"),
@@ -125,7 +129,11 @@ func Main(args []string) int {
 			log.Printf("ingress: %v", err)
 		}
 	}()
-	go newGate(certificate, a.owner, a.owned.Converse).serve(listeners[controlPort])
+	guard := newGate(certificate, a.owner, a.owned.Converse)
+	if *builder {
+		guard.streams, guard.most = newStreams(a.place), friendsOfJob
+	}
+	go guard.serve(listeners[controlPort])
 	go serveProbes(listeners[probesPort], a.owned)
 	told, ended := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -174,8 +174,12 @@ async def installed(
     pools: str = "static-nginx=1,python-313=2",
     front: Front | None = None,
     pods: Pods | None = None,
+    rooted: bool = False,
+    told: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Installed]:
-    """vibeD, once it answers and its pools are offered."""
+    """vibeD, once it answers and its pools are offered. `rooted`: as `tests.cluster.agents` says; `told`: more of its
+    environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="vc", dir="/tmp"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -184,12 +188,13 @@ async def installed(
         stack.push_async_callback(kube.close)
         running = None
         if pods is None:
-            running = await stack.enter_async_context(agents(kube, namespace.name))
+            ways_out = [int(s3.endpoint.rpartition(":")[2])]
+            running = await stack.enter_async_context(agents(kube, namespace.name, rooted=rooted, ways_out=ways_out))
         else:
             await stack.enter_async_context(pods(kube, namespace))
         ports = ((free_port(), 0),) if front is None else front.ports
         made = Installed(namespace, folder, s3, ports[0][0], running)
-        common = _common(namespace, folder, s3, pools)
+        common = {**_common(namespace, folder, s3, pools), **(told or {})}
         api_port, wire_port = free_port(), free_port()
         shared = {
             **common,
@@ -281,6 +286,8 @@ def _common(namespace: Namespace, folder: Path, s3: S3Server, pools: str) -> dic
 def _process(name: str, arguments: list[str], env: Mapping[str, str], folder: Path, address: str) -> Process:
     own = folder / name
     (own / "home").mkdir(parents=True)
+    # what its image brings
+    (own / "home" / "tools").symlink_to(home() / "tools")
     told = {
         "VIBED_HOME": str(own / "home"),
         "VIBED_LAYOUT": f"{own / 'run'}:{os.getuid()}",

@@ -22,6 +22,7 @@ from vibed.apps.app import Install, Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.compilers import Compilers
+from vibed.runtimes.layers.equipment import OfHost
 from vibed.runtimes.layers.imaging import Taken
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.layer import Layer
@@ -113,7 +114,7 @@ def counting(driver: SupervisedDriver, toolbox: Toolbox, registries: Registries)
         return registries
 
     bounds = Builder(cpus=2.0, memory_mb=512, pids=256, disk_mb=256)
-    return Counting(Workshop(driver.host, driver, toolbox, COMPILERS, asked, timeout_s=60, limits=bounds))
+    return Counting(Workshop(OfHost(driver.host), driver, toolbox, COMPILERS, asked, timeout_s=60, limits=bounds))
 
 
 @dataclass

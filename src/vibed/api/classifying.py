@@ -29,6 +29,11 @@ def installable(config: Config, *, rootless: bool) -> frozenset[str]:
     return INSTALLABLE | BUILDABLE if config.builds else INSTALLABLE
 
 
+def installable_on_cluster(config: Config) -> frozenset[str]:
+    """So too: layers are kept where sources are, in a bucket."""
+    return installable(config, rootless=config.source_store != "s3")
+
+
 def decider(templates: Mapping[str, Template], installs: Collection[str] = ()) -> Decide:
     """A function that decides how a source runs; `installs`: the kinds of app for which packages can be installed."""
 

@@ -13,7 +13,7 @@ from vibed import tracing
 from vibed.api.app import Beside, create_app
 from vibed.api.background import in_background
 from vibed.api.by_hand import ByHand
-from vibed.api.classifying import decider
+from vibed.api.classifying import decider, installable_on_cluster
 from vibed.api.context import Context
 from vibed.api.identity import digest
 from vibed.api.logs import ControllersLogs
@@ -58,7 +58,7 @@ async def serve_in_pod(
             sources,
             link,
             templates,
-            decide=decider(templates),
+            decide=decider(templates, installable_on_cluster(config)),
             admin_digest=digest(config.admin_key),
             logs=ControllersLogs(link),
             door=(config.router_host or f"vibed-router.{config.namespace}.svc", config.router_port),

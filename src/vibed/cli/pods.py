@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
@@ -14,19 +14,23 @@ from vibed.cluster.kinds import Object
 from vibed.cluster.memory import Memory
 from vibed.cluster.store import ClusterStore
 from vibed.config import Config
+from vibed.controller.layering import OnCluster, makers_on_cluster
 from vibed.controller.leading import finder
 from vibed.controller.link import ControllerLink
 from vibed.controller.on_cluster import ClusterService
 from vibed.controller.replica import Replica
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.log_room import LogRoom
-from vibed.drivers.agent_sandbox.shelf import Signed
+from vibed.drivers.agent_sandbox.shelf import Sent, Signed
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.templates import PodSettings
 from vibed.layout import Layout
 from vibed.router.caddyfile import caddyfile
 from vibed.router.process import serve_names
-from vibed.sources.choice import source_store
+from vibed.runtimes.layers.shared import SharedLayerStore
+from vibed.runtimes.templates import Template
+from vibed.sandboxes.driver import Builder
+from vibed.sources.choice import objects, source_store
 from vibed.sources.limits import ArchiveLimits
 
 
@@ -62,6 +66,8 @@ async def control(config: Config) -> None:
             app = apps.get(app_id)
             return None if app is None else str(app["metadata"]["uid"])
 
+        kept = objects(config, layout)
+        layers = SharedLayerStore(config.home, kept) if kept is not None and config.layers else None
         driver = AgentSandboxDriver(
             client,
             Place(
@@ -81,11 +87,18 @@ async def control(config: Config) -> None:
                 **cast(Any, config.sandbox_pods),
             ),
             # who serves from files has them where no pod gets at them
-            shelf=Signed(sources) if config.source_store == "s3" and config.source_urls else None,
+            shelf=Signed(sources, layers) if kept is not None and config.source_urls else Sent(layers),
             limits=ArchiveLimits.of(config),
+            builder=Builder() if layers is not None else None,
         )
+
+        def making(templates: Mapping[str, Template]) -> OnCluster | None:
+            if kept is None or layers is None:
+                return None
+            return makers_on_cluster(config, layout, driver, templates, layers, kept)
+
         store = _store(config, client, apps, remembers=True)
-        service = ClusterService(config, layout, client, store, apps, sources, driver)
+        service = ClusterService(config, layout, client, store, apps, sources, driver, making)
         await Replica(config, client, store, apps, driver, service).run()
 
 

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from vibed import records
 from vibed.config import Config
 from vibed.controller.starts import Starts
+from vibed.layout import Layout
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.builds.provider import Builds
+from vibed.runtimes.builds.shared import SharedBuiltStore
 from vibed.runtimes.builds.store import BuiltStore
-from vibed.runtimes.layers.ahead import Ahead
+from vibed.runtimes.layers.ahead import Ahead, Boots
 from vibed.runtimes.layers.compilers import Compilers
+from vibed.runtimes.layers.equipment import OfHost
+from vibed.runtimes.layers.in_pod import NoCompilers, OfPod, PackedToolbox
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.layers.work import Workshop
 from vibed.runtimes.registries import Registries, pinned
-from vibed.runtimes.registry_settings import of_clients
+from vibed.runtimes.registry_settings import of_clients, of_environment
 from vibed.runtimes.templates import Template
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Builder, Driver
 from vibed.sources.limits import ArchiveLimits
+from vibed.sources.objects import Objects
 from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.host import Host
 
@@ -35,6 +43,10 @@ log = records.logger("vibed.controller")
 _STEP_S = 600.0
 """A resolution, or an installation; what is compiled takes minutes."""
 _ASK_AGAIN_S = 600.0
+_ON_CLUSTER = 4
+"""Builders of a cluster that are at work at a time, and twice as many where the first have taken long."""
+_TOOLBOX = Path("/usr/lib/vibed/toolbox.tar.gz")
+"""The installers, as vibeD's image brings them (deploy/images)."""
 _HOLD_S = 20.0
 """So long an installation or a build is taken for a short one, and others wait for it."""
 
@@ -71,7 +83,7 @@ def makers(
     toolbox = Toolbox(config.home, tools)
     ahead = Ahead(driver, Builder(), lambda template: host.roots.root(template).digest)
     workshop = Workshop(
-        host,
+        OfHost(host),
         ahead,
         toolbox,
         Compilers(config.home, tools, templates),
@@ -94,6 +106,58 @@ def makers(
     )
     builds = Builds(BuiltStore(config.home, store), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
     return layers, builds
+
+
+@dataclass(frozen=True, slots=True)
+class OnCluster:
+    """What installs and builds on a cluster."""
+
+    layers: Layers
+    builds: Builds | None
+
+
+def makers_on_cluster(
+    config: Config,
+    layout: Layout,
+    driver: Boots,
+    templates: Mapping[str, Template],
+    store: LayerStore,
+    objects: Objects,
+) -> OnCluster | None:
+    """By builders of the driver's; None where the operator wants none. `store` is in the bucket that `objects` is."""
+    if not config.layers:
+        return None
+    tools = Tools(config.home)
+
+    def base(template: str) -> Base | None:
+        known = templates.get(template)
+        if known is None or known.unavailable:
+            return None
+        # of which build an image is, only the cluster's nodes know: its definition decides what it is compatible with
+        return Base(template, known.kind, known.packages, dict.fromkeys(known.debian, known.definition_digest[:16]))
+
+    async def registries() -> Registries:
+        return pinned(await asyncio.to_thread(of_environment), config.registries)
+
+    agent = Path(shutil.which("vibed-agent") or tools.path("vibed-agent"))
+    toolbox = PackedToolbox(store, tools, _TOOLBOX)
+    timeout_s = max(_STEP_S, config.build_timeout_s)
+    workshop = Workshop(
+        OfPod(agent, layout.gates, layout.downloads),
+        driver,
+        toolbox,
+        NoCompilers(),
+        registries,
+        timeout_s=timeout_s,
+    )
+    # what they take is the cluster's; here it is connections and a compressed stream
+    turns = Starts(_ON_CLUSTER, hold_s=_HOLD_S, most=2 * _ON_CLUSTER)
+    limits = ArchiveLimits.of(config)
+    layers = Layers(store, workshop, base=base, version=toolbox.version, turn=turns.turn, limits=limits)
+    if not config.builds:
+        return OnCluster(layers, None)
+    built = SharedBuiltStore(config.home, store, objects)
+    return OnCluster(layers, Builds(built, workshop, base=base, layers=layers, turn=turns.turn, limits=limits))
 
 
 async def fetch_installers(config: Config, tools: Tools) -> None:

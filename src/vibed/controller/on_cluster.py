@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from vibed.config import Config
 from vibed.controller.answers import Answers
 from vibed.controller.claims import ClusterPools
 from vibed.controller.fleet import Fleet
+from vibed.controller.layering import OnCluster
 from vibed.controller.leading import remote
 from vibed.controller.means import Means
 from vibed.controller.memory import Elsewhere
@@ -107,7 +108,9 @@ class ClusterService:
         apps: Memory,
         sources: SourceStore,
         driver: PodsDriver,
+        making: Callable[[Mapping[str, Template]], OnCluster | None] = lambda templates: None,
     ) -> None:
+        """`making`: what installs and builds for apps of these templates; None: nothing does."""
         self._config = config
         self._store = store
         self._apps = apps
@@ -116,6 +119,9 @@ class ClusterService:
         wanted = config.templates or tuple(templates)
         self._templates = {name: template for name, template in templates.items() if name in wanted}
         self._placements = Placements(config, self._templates, {driver.name: driver}, only=driver.name, fixed=True)
+        makes = making(self._templates)
+        self._layers = makes.layers if makes is not None else None
+        self._builds = makes.builds if makes is not None else None
         self._metrics = Metrics()
         self._tracer = tracing.from_environment()
         self._pools = Informer(
@@ -138,8 +144,12 @@ class ClusterService:
             memory=Elsewhere(),
             quiet_s=_QUIET_S,
             at_once=_AT_ONCE,
+            layers=self._layers,
+            builds=self._builds,
         )
         self._fleet = Fleet(self._means)
+        if self._layers is not None:
+            self._layers.in_use = lambda: frozenset(self._fleet.layers_in_use())
         self._adopted = False
         self._answers = Answers(
             self._means,
@@ -170,6 +180,7 @@ class ClusterService:
                         if (route := seen.route(app)) is not None
                     }
                 )
+                await self._find_layers()
                 # what an earlier lead of this process' container has copied may be of apps that are others by now
                 await asyncio.to_thread(shutil.rmtree, self._means.layout.logs, ignore_errors=True)
                 await self._adopt()
@@ -187,6 +198,9 @@ class ClusterService:
                 finally:
                     self._adopted = False  # no keeper can be begun any more
         finally:
+            for making in (self._layers, self._builds):
+                if making is not None:
+                    await making.close()
             await self._routers.close()
             await asyncio.to_thread(self._tracer.close)
 
@@ -207,6 +221,17 @@ class ClusterService:
     async def metrics(self) -> str:
         """In Prometheus' text format."""
         return str((await self._answers.answer("metrics", {}))["text"])
+
+    async def _find_layers(self) -> None:
+        """What an earlier leader has made. A bucket that does not answer keeps nobody from leading: what is not found
+        is made again.
+        """
+        for making in (self._layers, self._builds):
+            if making is not None:
+                try:
+                    await asyncio.to_thread(making.prepare)
+                except OSError as error:
+                    log.warning("it is not known what was installed and built before", error=str(error))
 
     async def _adopt(self) -> None:
         adopted = [sandbox for sandbox in await self._driver.adopt() if sandbox.claimed is not None]

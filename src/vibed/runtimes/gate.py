@@ -3,6 +3,9 @@
 The gate (`vibed-agent registry`, docs/reference/supervisor.md) runs on the host as a uid of its own and ends with the
 build, or with vibeD. It knows the registries and what they know their callers by; what is in the sandbox knows the
 gate.
+
+In a pod of a cluster nobody can be another user, or have namespaces of his own. There the gate has the controller's
+uid, and Landlock keeps it from the controller's keys, files and processes.
 """
 
 from __future__ import annotations
@@ -128,6 +131,45 @@ async def registry_gate(host: Host, registries: Registries) -> AsyncIterator[Gat
         await asyncio.to_thread(shutil.rmtree, folder, True)
 
 
+@asynccontextmanager
+async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Registries) -> AsyncIterator[Gate]:
+    """The same in the controller's own pod. `gates`: where gates have their folders, with a short path; `downloads`:
+    what is kept of earlier ones. Raises `GateFailed`.
+    """
+    folder = gates / f"g{secrets.token_hex(6)[:11]}"
+    try:
+        try:
+            for place in (folder, downloads):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            confine = {
+                "cwd": "/",
+                "env": {"GOMAXPROCS": "2"},
+                "capabilities": [],
+                "seccomp": "default",
+                "landlock": {
+                    "ro": [str(agent.resolve()), *(name for name in _SYSTEM if Path(name).exists())],
+                    "rw": [str(folder), str(downloads)],
+                },
+                "rlimits": {"nofile": 4096, "core": 0},
+                "die_with_parent": True,
+                "oom_score_adj": 500,
+            }
+            spec = gates / f"{folder.name}.json"
+            spec.write_text(json.dumps(confine))
+        except OSError as error:
+            raise GateFailed(f"the registry gate could not be started: {error}") from error
+        config = _config(registries, str(folder), str(downloads), [])
+        process, gate = await _started(agent, agent, spec, config, Gate(folder, registries))
+        reading = asyncio.create_task(_listen(process, gate), name=f"registry gate {folder.name}")
+        try:
+            yield gate
+        finally:
+            await _end(process)
+            await reading
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
 async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tuple[asyncio.subprocess.Process, Gate]:
     uid = host.layout.uids.registries
     try:
@@ -139,9 +181,20 @@ async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tu
         host.cgroups.make(id, Bounds(_MEMORY, 2.0, 128, BUILDING))
         spec = host.layout.gates / f"{id}.json"
         spec.write_text(json.dumps(_confine(host, registries, id, folder)))
-        config = json.dumps(_config(registries)).encode() + b"\n"
+    except OSError as error:
+        raise GateFailed(f"the registry gate could not be started: {error}") from error
+    links = [f"/links/{n}" for n, path in enumerate(registries.find_links) if path.is_dir()]
+    config = _config(registries, "/gate", "/cache", links)
+    return await _started(host.agent, Path("/vibed-agent"), spec, config, Gate(folder, registries))
+
+
+async def _started(
+    agent: Path, program: Path, spec: Path, config: Mapping[str, object], gate: Gate
+) -> tuple[asyncio.subprocess.Process, Gate]:
+    """`program`: the agent, as who is confined finds it. `spec` is used up. Raises `GateFailed`."""
+    try:
         process = await asyncio.create_subprocess_exec(
-            *(str(host.agent), "confine", str(spec), "--", "/vibed-agent", "registry"),
+            *(str(agent), "confine", str(spec), "--", str(program), "registry"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -151,12 +204,11 @@ async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tu
         )
     except OSError as error:
         raise GateFailed(f"the registry gate could not be started: {error}") from error
-    gate = Gate(folder, registries)
     try:
         assert process.stdin is not None
         assert process.stderr is not None
         # its end is how the gate learns that its build, or vibeD, has ended
-        process.stdin.write(config)
+        process.stdin.write(json.dumps(config).encode() + b"\n")
         async with asyncio.timeout(_READY_S):
             await process.stdin.drain()
             while line := await process.stderr.readline():
@@ -225,19 +277,20 @@ def _confine(host: Host, registries: Registries, id: str, folder: Path) -> dict[
     }
 
 
-def _config(registries: Registries) -> dict[str, object]:
+def _config(registries: Registries, folder: str, cache: str, links: list[str]) -> dict[str, object]:
+    """All as the gate finds them."""
     authorities = []
     for path in registries.authorities:
         with contextlib.suppress(OSError):  # the client that it is meant for says so, here it may not matter
             authorities.append(path.read_text(errors="replace"))
     proxy = registries.proxy
     return {
-        "socket": "/gate/registry.sock",
-        "cache": "/cache",
+        "socket": f"{folder}/registry.sock",
+        "cache": cache,
         "cache_bytes": CACHE_BYTES,
         "pypi": list(registries.pypi),
         "first_index": registries.first_index,
-        "find_links": [f"/links/{n}" for n, path in enumerate(registries.find_links) if path.is_dir()],
+        "find_links": links,
         "npm": registries.npm,
         "npm_scopes": dict(registries.npm_scopes),
         "go": registries.go,

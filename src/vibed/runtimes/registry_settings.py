@@ -45,6 +45,18 @@ async def of_clients(tools: Tools, *, environ: Mapping[str, str] = os.environ, h
     return Said(pip, uv, npm, go, known, _netrc(environ, home), dict(environ)).registries(_default_index())
 
 
+def of_environment(*, environ: Mapping[str, str] = os.environ) -> Registries:
+    """What the variables of the same clients say, where there are no clients: in a pod."""
+    pip = {
+        name: environ[variable]
+        for name in ("index-url", "extra-index-url")
+        if (variable := f"PIP_{name.replace('-', '_').upper()}") in environ
+    }
+    npm = {"registry": environ["NPM_CONFIG_REGISTRY"]} if "NPM_CONFIG_REGISTRY" in environ else {}
+    go = {name: environ[name] for name in ("GOPROXY", "GOSUMDB", "GONOSUMDB") if name in environ}
+    return Said(pip, uv_settings(environ, Path("/")), npm, go, environ=environ).registries("")
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What each client says."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vibed.config import Config
 from vibed.layout import Layout
+from vibed.sources.objects import Objects
 from vibed.sources.signing import signing_key
 from vibed.sources.store import ServedStore, SourceStore
 
@@ -40,6 +41,11 @@ def s3_store(config: Config, layout: Layout) -> S3Store:
         cache=cache,
         incoming=layout.fetched_sources / "incoming",
     )
+
+
+def objects(config: Config, layout: Layout) -> Objects | None:
+    """Where what vibeD makes is kept beside sources; None where sources are files of one machine."""
+    return s3_store(config, layout).objects() if config.source_store == "s3" else None
 
 
 def _key(config: Config, layout: Layout) -> bytes:

@@ -37,6 +37,7 @@ from vibed.sources.cache import SourceCache
 from vibed.sources.errors import SourceDamaged, SourceMissing, SourceStoreFailed, SourceStoreSlow, storage_error
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.receiving import Incoming, StagedSource
+from vibed.sources.s3_objects import S3Objects
 from vibed.sources.s3_words import told
 from vibed.sources.store import SUFFIX, checked
 
@@ -234,6 +235,10 @@ class S3Store:
             return await obstore.sign_async(self._bucket, "GET", key, timedelta(seconds=ttl_s))
 
         return await self._trying("signing a URL", sign)
+
+    def objects(self) -> S3Objects:
+        """What else is kept in the bucket."""
+        return S3Objects(self._bucket, prefix=self._settings.prefix, key=self._key, where=self._settings.where)
 
     async def prove(self) -> None:
         """Write, read, list and remove a small object. Raises what is in the way."""

@@ -39,6 +39,8 @@ POD_RUN = "sandbox.users.io/run"
 
 SITES = "vibed.sites"
 """Stands for an app's id where a pod is claimed for the sites of many; no app's id has a dot."""
+BUILDER_APP = "vibed-builder"
+"""What the claims of builders have in the place of an app's name."""
 
 _NAME_BYTES = 63
 CLAIM_S = 120.0
@@ -101,6 +103,11 @@ def claim_name(app_id: str, run: int, attempt: int = 1) -> str:
         return app_id + end
     told = hashlib.sha256(app_id.encode()).hexdigest()[:8]
     return f"{app_id[: _NAME_BYTES - len(end) - 9].rstrip('-')}-{told}{end}"
+
+
+def builders_of(template: str) -> str:
+    """The pool of a template's builders."""
+    return f"{template}-builder"
 
 
 def claimed_of(claim: Object) -> Claimed:
@@ -193,12 +200,13 @@ class Claims:
     def listening(self, *names: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change of these claims, or of pods of these names."""
         event = asyncio.Event()
-        for name in names:
+        different = frozenset(names)  # a pod that was made for a claim has its name
+        for name in different:
             self._heard.setdefault(name, set()).add(event)
         try:
             yield event
         finally:
-            for name in names:
+            for name in different:
                 self._heard[name].discard(event)
                 if not self._heard[name]:
                     del self._heard[name]

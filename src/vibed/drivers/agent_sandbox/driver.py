@@ -24,8 +24,19 @@ from vibed.apps.errors import VibedError
 from vibed.cluster.client import Client
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers import general
-from vibed.drivers.agent_sandbox import sites, workers
-from vibed.drivers.agent_sandbox.claims import APP, BY, MANAGED, SANDBOX_ID, SITES, Claims, Got, claimed_of
+from vibed.drivers.agent_sandbox import handing, sites, workers
+from vibed.drivers.agent_sandbox.claims import (
+    APP,
+    BUILDER_APP,
+    BY,
+    MANAGED,
+    SANDBOX_ID,
+    SITES,
+    Claims,
+    Got,
+    builders_of,
+    claimed_of,
+)
 from vibed.drivers.agent_sandbox.line import NotOurs
 from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
@@ -34,7 +45,7 @@ from vibed.drivers.agent_sandbox.shared_site import SharedSite
 from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
-from vibed.drivers.agent_sandbox.templates import PodSettings, Template, manifests
+from vibed.drivers.agent_sandbox.templates import BUILDERS, PodSettings, Template, manifests
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -42,6 +53,7 @@ from vibed.sandboxes.driver import (
     Claimed,
     Isolation,
     Limits,
+    Mount,
     Probe,
     Prospect,
     Run,
@@ -89,7 +101,10 @@ class AgentSandboxDriver:
         *,
         shelf: Shelf | None = None,
         limits: ArchiveLimits = DEFAULT_LIMITS,
+        builder: Builder | None = None,
     ) -> None:
+        """`builder`: the bounds of builder sandboxes; None: there are none."""
+        self._builder = builder
         self.keys = keys
         self.claims = Claims(client, place.namespace, place.owner_of)
         self._client = client
@@ -124,14 +139,24 @@ class AgentSandboxDriver:
         await self.claims.synced()
 
     async def ensure_pools(self, templates: Mapping[str, Template], sizes: Mapping[str, int]) -> None:
-        """Have the cluster keep a pool of each template, and none of others. Raises `KubeError`."""
-        wanted = {name: one for name, one in templates.items() if one.unavailable is None}
+        """Have the cluster keep a pool of each template, and one of its builders, and none of others. Raises
+        `KubeError`.
+        """
+        usable = {name: one for name, one in templates.items() if one.unavailable is None}
         # a claim may come as soon as the first of them is there
-        self._templates = dict(wanted)
-        for name, template in wanted.items():
-            made, pool = manifests(template, self._settings, self.keys.public, sizes.get(name, 0))
-            await self._client.apply(SANDBOX_TEMPLATE, made, namespace=self._place.namespace)
+        self._templates = dict(usable)
+        made = [manifests(one, self._settings, self.keys.public, sizes.get(name, 0)) for name, one in usable.items()]
+        if self._builder is not None:
+            made += [
+                # a claim without a warm pod gets one that is made for it: a builder takes its memory when it is needed
+                manifests(one, self._settings, self.keys.public, sizes.get(builders_of(name), 0), self._builder)
+                for name, one in usable.items()
+                if one.kind in BUILDERS
+            ]
+        for template, pool in made:
+            await self._client.apply(SANDBOX_TEMPLATE, template, namespace=self._place.namespace)
             await self._client.apply(SANDBOX_WARM_POOL, pool, namespace=self._place.namespace)
+        wanted = {template["metadata"]["name"] for template, _ in made}
         for kind in (SANDBOX_WARM_POOL, SANDBOX_TEMPLATE):
             there = await self._client.objects(kind, namespace=self._place.namespace, labels=f"{MANAGED}={BY}")
             for one in there.items:
@@ -176,17 +201,17 @@ class AgentSandboxDriver:
         return Probe(True, self._isolation, f"served a page from a pod of {name} in {took:.0f} ms: {evidence}")
 
     async def boot(self, template: str, *, urgent: bool = False, builder: Builder | None = None) -> Sandbox:
-        """A place for one run, which claims a pod of the template's pool. Raises `BootFailed` for a template that has
-        none, and for a builder.
+        """A place for one run, which claims a pod of the template's pool, or of that of its builders, whose bounds the
+        pool decides. Raises `BootFailed` for a template that has none.
         """
-        if builder is not None:
-            raise BootFailed("driver agent-sandbox has no builder sandboxes", retryable=False)
+        if builder is not None and self._builder is None:
+            raise BootFailed("this vibeD has no builder sandboxes", retryable=False)
         known = self._templates.get(template)
-        if known is None:
+        if known is None or (builder is not None and known.kind not in BUILDERS):
             raise BootFailed(f"there is no pool of {template}", retryable=not self._templates)
         if known.kind == sites.KIND:
             return SharedSite(self, _id(), template, known.definition_digest)
-        return self._place_of(template)
+        return self._place_of(template, builder=builder is not None)
 
     def prepare(self, prospect: Prospect) -> None:
         """Nothing: what a pod needs, it gets when it is claimed."""
@@ -220,8 +245,9 @@ class AgentSandboxDriver:
         for sandbox in list(self._sandboxes):
             await sandbox.let_go()
 
-    def _place_of(self, template: str) -> PodSandbox:
-        sandbox = PodSandbox(self, _id(), template, self._templates[template].definition_digest)
+    def _place_of(self, template: str, *, builder: bool = False) -> PodSandbox:
+        digest = self._templates[template].definition_digest
+        sandbox = PodSandbox(self, _id(), template, digest, builder=builder)
         self._sandboxes.add(sandbox)
         return sandbox
 
@@ -239,7 +265,8 @@ class AgentSandboxDriver:
             return {"source": await self._send_worker(run, send, ask), "limits": order["limits"]}
         if run.app_id == SITES:
             order["sites"] = True
-        return {**order, "layers": await self._layers(run), "source": await self._source(run, send)}
+        layers = [one for mount in run.mounts if (one := await self._handed(mount, send)) is not None]
+        return {**order, "layers": layers, "source": await self._source(run, send)}
 
     def mirror(self, log_dir: Path) -> Mirror:
         return Mirror(log_dir, self._place.log_room)
@@ -259,15 +286,22 @@ class AgentSandboxDriver:
     async def _source(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
         """Where the pod has the run's source from."""
         there = await self._shelf.source(run.source)
-        if there is not None:
-            return _told(there)
-        size = (await asyncio.to_thread(run.source.stat)).st_size
-        return {"sha256": await send(run.source), "size": size}
+        return _told(there) if there is not None else await _sent(run.source, send)
 
-    async def _layers(self, run: Run) -> list[dict[str, object]]:
-        if any(mount.writable for mount in run.mounts):
+    async def _handed(self, mount: Mount, send: Callable[[Path], Awaitable[str]]) -> dict[str, object] | None:
+        """What the agent is told of a mount; nothing where there is nothing in it to be handed over."""
+        if mount.writable:
             raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
-        return [{**_told(await self._shelf.layer(mount)), "target": mount.target} for mount in run.mounts]
+        if await asyncio.to_thread(mount.source.is_dir):
+            with tempfile.TemporaryDirectory(prefix="vibed-handed-") as folder:
+                archive = Path(folder) / "files.tar.gz"
+                if not await asyncio.to_thread(handing.packed, mount.source, archive):
+                    return None
+                return {**await _sent(archive, send), "target": mount.target}
+        there = await self._shelf.layer(mount)
+        if there is not None:
+            return {**_told(there), "target": mount.target}
+        return {**await _sent(await self._shelf.local(mount), send), "target": mount.target}
 
     async def _send_worker(
         self, run: Run, send: Callable[[Path], Awaitable[str]], ask: workers.Ask
@@ -308,7 +342,8 @@ class AgentSandboxDriver:
         name, uid = claim["metadata"]["name"], claim["metadata"]["uid"]
         where = self.claims.where(claim)
         labels = claim["metadata"]["labels"]
-        if where is None or labels.get(APP) == _PROBE_APP:
+        # who waited for what a builder does is gone, and no app may ever get one
+        if where is None or labels.get(APP) in (_PROBE_APP, BUILDER_APP):
             await self.claims.remove(name, uid)
             return None
         try:
@@ -330,6 +365,11 @@ class AgentSandboxDriver:
             await self.claims.remove(name, uid)
             return None
         return sandbox
+
+
+async def _sent(archive: Path, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
+    size = (await asyncio.to_thread(archive.stat)).st_size
+    return {"sha256": await send(archive), "size": size}
 
 
 def _told(there: Remote) -> dict[str, object]:

@@ -19,6 +19,8 @@ CONTROL_PORT = 20081
 PROBES_PORT = 20082
 """Of every pod (agent/pod). Not 8080 and its neighbours: apps share the pod's network, and those are theirs."""
 
+ACCEPTED = b"\x01"
+
 _CONNECT_S = 5.0
 _PROOF_S = 10.0
 _CHUNK = 256 << 10
@@ -110,6 +112,24 @@ class AgentLine:
                 raise wire.Disconnected(f"{self.where.pod} broke off while it was sent its source: {error}") from error
             finally:
                 writer.close()
+
+    async def stream(self, at: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that is joined to the next one that comes at a builder's socket: `ACCEPTED`, a byte, says that
+        one has, and its bytes follow. Raises `Disconnected`, `WireError`.
+        """
+        try:
+            async with asyncio.timeout(_PROOF_S):
+                reader, writer, seen = await self._open()
+                try:
+                    token = self._keys.tokens(self.where.claim_uid, seen)[0]
+                    await _say(writer, {"id": 1, "op": "stream", "token": token, "at": at})
+                    _accepted(await _answer(reader, 1))
+                except BaseException:
+                    writer.close()
+                    raise
+        except (OSError, ValueError) as error:
+            raise wire.Disconnected(f"{self.where.pod} carries nothing: {error}") from error
+        return reader, writer
 
     async def close(self) -> None:
         self._closed = True

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,10 +16,12 @@ from typing import Any, Protocol
 from vibed import records, wire
 from vibed.apps.errors import VibedError
 from vibed.cluster.kinds import is_ready
-from vibed.drivers.agent_sandbox.claims import Claims, Got, Wanted, killed_for_memory
+from vibed.drivers.agent_sandbox.claims import BUILDER_APP, Claims, Got, Wanted, builders_of, killed_for_memory
+from vibed.drivers.agent_sandbox.handing import sockets_of
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.streams import Streams
 from vibed.sandboxes.diagnosis import exit_of
 from vibed.sandboxes.driver import (
     Claimed,
@@ -40,6 +43,9 @@ _SEND_S = 120.0
 _FETCH_S = 300.0
 _HAND_OVER_S = 5.0
 _LAST_WORDS_S = 5.0
+_LAST_BYTES_S = 120.0
+"""How long what a builder has sent may take."""
+_BUILDER_RUNS = 10**9
 _LOG_WAIT_S = 30.0
 _MEET_S = 20.0
 """How long a pod that is said to be ready may not answer."""
@@ -100,7 +106,9 @@ class Owner(Protocol):
 class PodSandbox:
     """A place for one run, which has no pod before that run claims one."""
 
-    def __init__(self, owner: Owner, id: str, template: str, template_digest: str) -> None:
+    def __init__(self, owner: Owner, id: str, template: str, template_digest: str, *, builder: bool = False) -> None:
+        self._builder = builder
+        self._streams: Streams | None = None
         self._owner = owner
         self._id = id
         self._template = template
@@ -311,9 +319,14 @@ class PodSandbox:
 
     async def _start(self, run: Run, began: float) -> tuple[wire.Message, float, float]:
         """The answer to `run`, and milliseconds: of the claim, and of what was prepared after it."""
-        wanted = Wanted(
-            run.app_id, run.number, run.version, run.app_key, run.layer, pool=self._template, sandbox=self._id
-        )
+        if self._builder:
+            # nothing of it is found again, and another controller's may be there still
+            number = secrets.randbelow(_BUILDER_RUNS)
+            wanted = Wanted(BUILDER_APP, number, 1, "", "", pool=builders_of(self._template), sandbox=self._id)
+        else:
+            wanted = Wanted(
+                run.app_id, run.number, run.version, run.app_key, run.layer, pool=self._template, sandbox=self._id
+            )
         got = self._got = await self._owner.claims.get_one(wanted)
         line = self._line = AgentLine(got.where, self._owner.keys, self._hear)
         await self._meet(line)
@@ -330,6 +343,10 @@ class PodSandbox:
             return digest
 
         order = await self._owner.order(run, send, line.call)
+        if self._builder:
+            streams = self._streams = Streams(line)
+            for at, socket in await asyncio.to_thread(sockets_of, run.mounts):
+                await streams.carry(at, socket)
         prepared = _ms(preparing)
         answer = await line.call(
             "run",
@@ -537,6 +554,10 @@ class PodSandbox:
                 async with asyncio.timeout(_LAST_WORDS_S):
                     await self._log_complete.wait()
         ended = self._how()
+        if self._streams is not None:
+            if self._exited.is_set() and not self._asked:
+                await self._streams.over(_LAST_BYTES_S)
+            await self._streams.close()
         if self._got is not None:
             await self._owner.claims.remove(self._got.name, self._got.uid)
         for task in self._tasks - {asyncio.current_task()}:

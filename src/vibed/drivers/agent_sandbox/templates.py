@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers.agent_sandbox import sites, workers
-from vibed.drivers.agent_sandbox.claims import BY, MANAGED
+from vibed.drivers.agent_sandbox.claims import BY, MANAGED, builders_of
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT, PROBES_PORT
 
 AGENT = "/usr/lib/vibed/vibed-agent"
@@ -23,6 +23,8 @@ TEMPLATE = "vibed.dev/template"
 DIGEST = "vibed.dev/template-digest"
 POOL = "vibed.dev/pool"
 """Label of pods by what their pool is for; the chart's NetworkPolicies look at it."""
+BUILDERS = frozenset({"python", "node", "go"})
+"""Kinds of templates on which something is installed or built."""
 
 _OVERHEAD_MB = 96
 """The agent, its supervisor, and what the shared part of warm processes takes."""
@@ -74,12 +76,15 @@ class PodSettings:
     """What the files of all of them may take."""
 
 
-def manifests(template: Template, settings: PodSettings, claim_keys: str, size: int) -> tuple[Object, Object]:
+def manifests(
+    template: Template, settings: PodSettings, claim_keys: str, size: int, builder: Resources | None = None
+) -> tuple[Object, Object]:
     """The SandboxTemplate and the SandboxWarmPool of a template; `claim_keys` are the public keys by which its pods
-    know the controller.
+    know the controller. With `builder`: of its builders, which are so large.
     """
     labels = {MANAGED: BY, TEMPLATE: template.name}
-    metadata = {"name": template.name, "labels": labels, "annotations": {DIGEST: template.definition_digest}}
+    name = template.name if builder is None else builders_of(template.name)
+    metadata = {"name": name, "labels": labels, "annotations": {DIGEST: template.definition_digest}}
     made: Object = {
         "apiVersion": SANDBOX_TEMPLATE.api_version,
         "kind": SANDBOX_TEMPLATE.kind,
@@ -87,8 +92,8 @@ def manifests(template: Template, settings: PodSettings, claim_keys: str, size: 
         "spec": {
             "networkPolicyManagement": "Unmanaged",
             "podTemplate": {
-                "metadata": {"labels": {POOL: "apps", TEMPLATE: template.name}},
-                "spec": _pod(template, settings, claim_keys),
+                "metadata": {"labels": {POOL: "apps" if builder is None else "builder", TEMPLATE: template.name}},
+                "spec": _pod(template, settings, claim_keys, builder),
             },
         },
     }
@@ -98,7 +103,7 @@ def manifests(template: Template, settings: PodSettings, claim_keys: str, size: 
         "metadata": metadata,
         "spec": {
             "replicas": size,
-            "sandboxTemplateRef": {"name": template.name},
+            "sandboxTemplateRef": {"name": name},
             # a member of an older template would run the app on another runtime than the one that is recorded
             "updateStrategy": {"type": "Recreate"},
         },
@@ -106,17 +111,17 @@ def manifests(template: Template, settings: PodSettings, claim_keys: str, size: 
     return made, pool
 
 
-def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
-    limits = template.resources
+def _pod(template: Template, settings: PodSettings, claim_keys: str, builder: Resources | None) -> Object:
+    limits = builder or template.resources
     disk = limits.disk_mb
     volumes = {
         # some of a site's files are on their way out while others come
         "app": ("/app", 2 * settings.site_pod_mb if template.kind == sites.KIND else disk),
-        "home": ("/home/app", max(disk // 4, 1)),
-        "tmp": ("/tmp", max(disk // 2, 1)),
+        "home": ("/home/app", disk if builder else max(disk // 4, 1)),
+        "tmp": ("/tmp", disk if builder else max(disk // 2, 1)),
         # what is installed for an app is often larger than the app
-        "layers": ("/layers", 4 * disk),
-        "agent": ("/run/vibed", 2 * disk),
+        "layers": ("/layers", disk if builder else 4 * disk),
+        "agent": ("/run/vibed", disk if builder else 2 * disk),
     }
     pod: Object = {
         "automountServiceAccountToken": False,
@@ -136,7 +141,7 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str) -> Object:
                 "name": "app",
                 "image": f"{settings.image_repository}/vibed-template-{template.name}:{settings.image_tag}",
                 "imagePullPolicy": settings.image_pull_policy,
-                "command": [AGENT, "pod", *(["--", *workers.command()] if template.kind == workers.KIND else [])],
+                "command": [AGENT, "pod", *_flags(template, builder)],
                 "workingDir": "/",
                 "env": [
                     {"name": "VIBED_CLAIM_KEYS", "value": claim_keys},
@@ -195,6 +200,12 @@ def _leaving(tolerations: Sequence[Mapping[str, Any]]) -> list[Object]:
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
         if not said & {key, ""}
     ]
+
+
+def _flags(template: Template, builder: Resources | None) -> list[str]:
+    if builder is not None:
+        return ["-builder"]
+    return ["--", *workers.command()] if template.kind == workers.KIND else []
 
 
 def _of_pod(name: str, path: str) -> Object:

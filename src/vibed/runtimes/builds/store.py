@@ -17,6 +17,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,9 @@ class BuiltStore:
         """Make the folder, and remove what was in the making when vibeD ended. Raises OSError."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         clear(self._folder)
+        known = {self._archive(match[1]) for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name))}
         for archive in self._folder.glob("*.tar.gz"):
-            if not self._beside(archive.name.partition(".")[0]).is_file():
+            if archive not in known:
                 archive.unlink(missing_ok=True)
 
     def making(self) -> AbstractContextManager[Path]:
@@ -67,7 +69,7 @@ class BuiltStore:
         """What that key led to, which counts as used from now on; None when it is not there, or not whole."""
         try:
             entry: dict[str, Any] = json.loads(self._beside(key).read_text())
-            archive = self._archive(key)
+            archive = self._here(key)
             whole = archive.stat().st_size == entry["bytes"] and self._is_itself(key, entry["sha256"])
         except (OSError, ValueError, KeyError):
             return None
@@ -79,7 +81,7 @@ class BuiltStore:
             if packages is None:
                 return None
         with contextlib.suppress(OSError):
-            os.utime(self._beside(key))
+            self._used(self._beside(key))
         told = (entry["site"], entry["index"], entry["spa"], entry["base"], tuple(entry["notes"]))
         return Built(key, archive, *told, entry.get("entrypoint", ""), entry.get("options", {}), packages)
 
@@ -103,6 +105,7 @@ class BuiltStore:
         }
         with self._lock:
             self._beside(made.key).unlink(missing_ok=True)
+            self._tell(made, entry)
             made.archive.chmod(0o644)
             sync(made.archive)
             made.archive.replace(final)
@@ -140,13 +143,33 @@ class BuiltStore:
             match = _NAME.fullmatch(path.name)
             with contextlib.suppress(FileNotFoundError):
                 if match is not None:
-                    size = self._archive(match[1]).stat().st_size
-                    known.append(_Archive(match[1], size, path.stat().st_mtime))
+                    known.append(_Archive(match[1], self._bytes(match[1]), path.stat().st_mtime))
         gone = doomed(known, (), most_bytes=most_bytes, unused_s=unused_s, now=time.time())
         for key in gone:
-            self._beside(key).unlink(missing_ok=True)
-            self._archive(key).unlink(missing_ok=True)
+            self._drop(key)
         return gone
+
+    # what a store that is elsewhere does otherwise (`shared`)
+
+    def _here(self, key: str) -> Path:
+        """The archive, on this disk. Raises OSError."""
+        return self._archive(key)
+
+    def _bytes(self, key: str) -> int:
+        """Raises FileNotFoundError."""
+        return self._archive(key).stat().st_size
+
+    def _tell(self, made: Built, entry: Mapping[str, Any]) -> None:
+        """Before it is kept here. Raises OSError."""
+
+    def _used(self, beside: Path) -> None:
+        """Raises OSError."""
+        os.utime(beside)
+
+    def _drop(self, key: str) -> None:
+        """Raises OSError."""
+        self._beside(key).unlink(missing_ok=True)
+        self._archive(key).unlink(missing_ok=True)
 
     def _archive(self, key: str) -> Path:
         return self._folder / f"{key}.tar.gz"

@@ -37,6 +37,9 @@ _SOURCES = 4
 class LayerStore:
     """The layers of one VIBED_HOME. All methods block, and may be called from any thread."""
 
+    suffix = ".erofs"
+    """Of images."""
+
     def __init__(self, home: Path) -> None:
         self._folder = home / "layers"
         self._images = self._folder / "images"
@@ -53,7 +56,7 @@ class LayerStore:
         clear(self._folder)
         named = {entry.get("image") for entry in self._entries().values()}
         for image in self._images.iterdir():
-            if image.stem not in named:
+            if image.name.partition(".")[0] not in named:
                 image.unlink(missing_ok=True)
 
     def making(self) -> AbstractContextManager[Path]:
@@ -66,16 +69,12 @@ class LayerStore:
         entry = self._entry(key)
         if entry is None:
             return None
-        image = self._images / f"{entry['image']}.erofs"
-        try:
-            whole = image.stat().st_size == entry["bytes"] and self._is_itself(image)
-        except OSError:
-            whole = False
-        if not whole:
+        image = self._image(entry["image"])
+        if not self._whole(entry, image):
             self._forget_image(entry["image"])
             return None
         with contextlib.suppress(OSError):
-            os.utime(self._index / f"{key}.json")
+            self._used(self._index / f"{key}.json")
         return _layer(key, entry, image)
 
     def keep(
@@ -97,14 +96,8 @@ class LayerStore:
         """
         digest = sha256_of(image)
         size = image.stat().st_size
-        final = self._images / f"{digest}.erofs"
-        self._images.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self._lock:
-            # also over one that is there: it may be damaged, and whoever has it mounted keeps it
-            image.chmod(0o644)
-            os.chown(image, os.geteuid(), os.getegid())
-            image.replace(final)
-            self._compared.add(digest)
+            final = self._take(image, digest)
             before = self._entry(key)
             entry = {
                 "kind": kind,
@@ -147,7 +140,6 @@ class LayerStore:
 
     def remember(self, request: str, key: str, notes: Iterable[str]) -> None:
         """The layer that a request led to. Raises OSError."""
-        self._requests.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._write(self._requests / request, {"layer": key, "notes": list(notes)})
 
     def remembered(self, request: str) -> tuple[str, tuple[str, ...]] | None:
@@ -161,7 +153,6 @@ class LayerStore:
         """What a request asks for cannot be had on its template, and was had on another one; `fits`: the numbers of the
         templates that may have it, None where that is not known. Raises OSError.
         """
-        self._requests.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._write(self._requests / request, {"unmet": why, "fits": None if fits is None else sorted(fits)})
 
     def unmet(self, request: str, *, within_s: float) -> tuple[str, frozenset[int] | None] | None:
@@ -182,7 +173,7 @@ class LayerStore:
         for key, entry in self._entries().items():
             with contextlib.suppress(OSError):
                 used = (self._index / f"{key}.json").stat().st_mtime
-                if (self._images / f"{entry['image']}.erofs").exists():
+                if self._is_there(entry["image"]):
                     found.append(_facts(key, entry, used))
         return sorted(found, key=lambda facts: -facts.used_at)
 
@@ -197,7 +188,7 @@ class LayerStore:
         for request in self._requests.iterdir() if self._requests.is_dir() else ():
             said = self.remembered(request.name)
             if said is None or (said[0] not in known and time.time() - request.stat().st_mtime > unused_s):
-                request.unlink(missing_ok=True)
+                self._drop(request)
         return gone
 
     def pin(self, key: str, *, pinned: bool) -> bool:
@@ -224,9 +215,9 @@ class LayerStore:
         """Forget a layer, and its image where no other has it. Who has it mounted keeps it."""
         with self._lock:
             entry = self._entry(key)
-            (self._index / f"{key}.json").unlink(missing_ok=True)
+            self._drop(self._index / f"{key}.json")
             if entry and entry["image"] not in {other["image"] for other in self._entries().values()}:
-                (self._images / f"{entry['image']}.erofs").unlink(missing_ok=True)
+                self._drop(self._image(entry["image"]))
 
     # what is on disk
 
@@ -243,6 +234,36 @@ class LayerStore:
             return None
         return entry if _KEY.fullmatch(str(entry["image"])) else None
 
+    def _image(self, digest: str) -> Path:
+        return self._images / f"{digest}{self.suffix}"
+
+    def _is_there(self, digest: str) -> bool:
+        return self._image(digest).exists()
+
+    def _whole(self, entry: Mapping[str, Any], image: Path) -> bool:
+        try:
+            return bool(image.stat().st_size == entry["bytes"]) and self._is_itself(image)
+        except OSError:
+            return False
+
+    def _take(self, image: Path, digest: str) -> Path:
+        """Have a finished image be kept. Raises OSError."""
+        final = self._image(digest)
+        self._images.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # also over one that is there: it may be damaged, and whoever has it mounted keeps it
+        image.chmod(0o644)
+        os.chown(image, os.geteuid(), os.getegid())
+        image.replace(final)
+        self._compared.add(digest)
+        return final
+
+    def _used(self, path: Path) -> None:
+        """Of an entry. Raises OSError."""
+        os.utime(path)
+
+    def _drop(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
     def _is_itself(self, image: Path) -> bool:
         if image.stem in self._compared:
             return True
@@ -253,7 +274,7 @@ class LayerStore:
 
     def _forget_image(self, digest: str) -> None:
         self._compared.discard(digest)
-        (self._images / f"{digest}.erofs").unlink(missing_ok=True)
+        self._drop(self._image(digest))
 
     def _write(self, path: Path, value: Mapping[str, Any]) -> None:
         """Whole or not at all. Not synced: what is lost is made again."""

@@ -13,6 +13,7 @@ Made on first need, from what `vibed.runtimes.tools` installs by hash, and named
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -45,13 +46,26 @@ class Toolbox:
 
     async def image(self) -> Path:
         """Make it be there. Raises ToolError."""
-        facts = [_LAYOUT, os.uname().machine, *(f"{name} {self._tools.version(name)}" for name in NAMES)]
-        final = self._folder / name_of(facts)
+        final = self._folder / name_of(_facts(self._tools))
         return await made(final, self._fill, what="the package installers", deadline_s=_DEADLINE_S)
 
+    @staticmethod
+    def key(tools: Tools) -> str:
+        """What decides its content, as a digest."""
+        return hashlib.sha256("\n".join(["tools", *_facts(tools)]).encode()).hexdigest()
+
     async def _fill(self, root: Path) -> None:
-        programs = {name: await self._tools.install(name) for name in NAMES}
-        await asyncio.to_thread(_copy, root, programs)
+        await filled(root, self._tools)
+
+
+async def filled(root: Path, tools: Tools) -> None:
+    """Make a folder with the installers. Raises ToolError, OSError."""
+    programs = {name: await tools.install(name) for name in NAMES}
+    await asyncio.to_thread(_copy, root, programs)
+
+
+def _facts(tools: Tools) -> list[str]:
+    return [_LAYOUT, os.uname().machine, *(f"{name} {tools.version(name)}" for name in NAMES)]
 
 
 def _copy(root: Path, programs: dict[str, Path]) -> None:

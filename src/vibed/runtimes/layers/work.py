@@ -21,21 +21,17 @@ from typing import Any
 
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
-from vibed.runtimes.gate import registry_gate
 from vibed.runtimes.layers.ahead import Boots
-from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.delivery import delivery
-from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken, make_image
-from vibed.runtimes.layers.npm_tree import manifests
-from vibed.runtimes.layers.npm_tree.laying import Laid, lay
+from vibed.runtimes.layers.equipment import Compiling, Equipment, Tooling
+from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken
+from vibed.runtimes.layers.npm_tree.laying import Laid
 from vibed.runtimes.layers.npm_tree.plan import Plan
 from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
-from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.layers.workbench import Opened, Workbench
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.shipped import shipped
 from vibed.sandboxes.driver import Builder, Mount, Run, Sandbox
-from vibed.supervision.host import Host
 
 APP = "_build"
 """The app that a build runs as: a name that no app can have."""
@@ -69,10 +65,10 @@ _numbers = itertools.count(1)
 class Workshop:
     """Performs steps in builder sandboxes."""
 
-    host: Host
+    equipment: Equipment
     driver: Boots
-    toolbox: Toolbox
-    compilers: Compilers
+    toolbox: Tooling
+    compilers: Compiling
     registries: Callable[[], Awaitable[Registries]]
     timeout_s: float
     """For all that is done in one sandbox."""
@@ -99,7 +95,7 @@ class Workshop:
     async def compose(self, take: tuple[Taken, ...], place: Path) -> Done:
         """An image of what is taken over, without anything being installed. Raises StepFailed, OSError."""
         try:
-            image = await make_image(self.host, place, None, most_bytes=self.most_bytes, take=take)
+            image = await self.equipment.compose(place, take, most_bytes=self.most_bytes)
         except Clash as error:
             raise Clashed(str(error)) from error
         except ImageFailed as error:
@@ -110,18 +106,16 @@ class Workshop:
         """An image of what a plan has, without anything of it being run. Raises Left (it is npm's to do), StepFailed,
         VibedError, OSError.
         """
-        async with registry_gate(self.host, await self.registries()) as gate:
-            try:
-                return await lay(self.host, place, plan, gate, most_bytes=self.most_bytes)
-            except ImageFailed as error:
-                raise StepFailed(str(error)) from error
+        try:
+            return await self.equipment.lay(place, plan, self.registries, most_bytes=self.most_bytes)
+        except ImageFailed as error:
+            raise StepFailed(str(error)) from error
 
     async def said(self, orders: Mapping[str, Any], place: Path) -> Mapping[str, Any]:
         """What the packages of orders say of how they are installed, by their folders. Raises Left, VibedError,
         OSError.
         """
-        async with registry_gate(self.host, await self.registries()) as gate:
-            return await manifests.said(self.host, place, orders, gate, most_bytes=self.most_bytes)
+        return await self.equipment.said(place, orders, self.registries, most_bytes=self.most_bytes)
 
     async def _open(self, order: Order, place: Path, log_dir: Path, *, more: bool = False) -> Opened:
         """A sandbox with an order. `place`: an empty folder, there for as long as the sandbox. Raises VibedError,
@@ -134,7 +128,7 @@ class Workshop:
         async with contextlib.AsyncExitStack() as stack:
             booting = asyncio.create_task(self.driver.boot(order.template, urgent=True, builder=self.limits))
             stack.push_async_callback(_destroyed, booting)
-            gate = await stack.enter_async_context(registry_gate(self.host, registries))
+            gate = await stack.enter_async_context(self.equipment.gate(registries))
             out = await asyncio.to_thread(_lay_out, place, order)
             one = await stack.enter_async_context(delivery(out))
             sandbox = await booting
@@ -153,7 +147,7 @@ class Workshop:
                 sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
             )
             stack.push_async_callback(_cancelled, running)
-            return Opened(order, running, one, gate, self.host, self.most_bytes, stack.pop_all(), more)
+            return Opened(order, running, one, gate, self.equipment, self.most_bytes, stack.pop_all(), more)
 
 
 async def _destroyed(booting: asyncio.Task[Sandbox]) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from vibed.runtimes.gate import Gate
 from vibed.runtimes.layers.delivery import Delivery, Undelivered
-from vibed.runtimes.layers.imaging import Clash, ImageFailed, image_beside
+from vibed.runtimes.layers.equipment import Equipment
+from vibed.runtimes.layers.imaging import Clash, ImageFailed
 from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
 from vibed.sandboxes.driver import RunFailed, Started
-from vibed.supervision.host import Host
 
 _APP_FOLDER = "/app"
 """Where a sandbox has a source."""
@@ -37,7 +37,7 @@ class Opened:
     """Until the program's end."""
     delivery: Delivery
     gate: Gate
-    host: Host
+    equipment: Equipment
     most_bytes: int
     """Of what comes of a step."""
     stack: AsyncExitStack
@@ -112,8 +112,8 @@ class Opened:
 
     async def _take(self, order: Order, place: Path) -> Done:
         beyond = _APP_FOLDER if order.own else ""
-        async with image_beside(
-            self.host, place, most_bytes=self.most_bytes, take=order.take, beyond=beyond
+        async with self.equipment.image_beside(
+            place, most_bytes=self.most_bytes, take=order.take, beyond=beyond
         ) as image_of:
             answer = await self.delivery.answer()
             archive: Path | None = None

@@ -1,0 +1,78 @@
+"""What builds made, on a cluster: kept in the bucket of the sources, and on this disk while it is used.
+
+built-archives/<key>    what was made
+built-index/<key>       how it is run, as on one machine (`store`)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vibed.apps.errors import VibedError
+from vibed.runtimes.builds.built import Built
+from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.layers.shared import copied, failing
+from vibed.runtimes.layers.store import LayerStore
+from vibed.sources.objects import Objects
+
+_ARCHIVES = "built-archives"
+_INDEX = "built-index"
+_TOLD_EVERY_S = 86_400.0
+
+
+class SharedBuiltStore(BuiltStore):
+    """See the module's docstring. What the bucket fails in is an OSError, as a disk's failure is."""
+
+    def __init__(self, home: Path, layers: LayerStore, objects: Objects) -> None:
+        super().__init__(home, layers)
+        self._objects = objects
+
+    def prepare(self) -> None:
+        """Make the folder say what the bucket says. Raises OSError."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        super().prepare()
+        with failing():
+            copied(self._objects, _INDEX, self._folder, lambda name: f"{name}.json")
+
+    def _archive(self, key: str) -> Path:
+        # by its digest a source is named: this is none
+        return self._folder / f"built-{key}.tar.gz"
+
+    def _here(self, key: str) -> Path:
+        archive = self._archive(key)
+        if not archive.exists():
+            coming = archive.with_name(f".{archive.name}.{os.urandom(4).hex()}")
+            with failing():
+                self._objects.save(_ARCHIVES, key, coming)
+            coming.replace(archive)
+        return archive
+
+    def _bytes(self, key: str) -> int:
+        try:
+            return int(json.loads(self._beside(key).read_text())["bytes"])
+        except (ValueError, KeyError):
+            return 0
+
+    def _tell(self, made: Built, entry: Mapping[str, Any]) -> None:
+        with failing():
+            self._objects.put(_ARCHIVES, made.key, made.archive)
+            self._objects.put(_INDEX, made.key, json.dumps(entry).encode())
+
+    def _used(self, beside: Path) -> None:
+        if time.time() - beside.stat().st_mtime > _TOLD_EVERY_S:
+            with contextlib.suppress(VibedError):
+                self._objects.put(_INDEX, beside.stem, beside.read_bytes())
+        super()._used(beside)
+
+    def _drop(self, key: str) -> None:
+        with failing():
+            self._objects.delete(_INDEX, key)
+            self._objects.delete(_ARCHIVES, key)
+        super()._drop(key)

@@ -1,0 +1,158 @@
+"""Packages beyond the template, and builds, on a cluster: builders are pods without a network, and what they make is an
+object in the bucket that the pods of apps unpack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from secrets import token_hex
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.installed import Installed, installed
+from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, wheel
+from tests.e2e.waiting import eventually
+from vibed.drivers.agent_sandbox.claims import BUILDER_APP
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
+
+SERVER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = SAYS.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+HTTPServer(("127.0.0.1", 8123), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[FakeRegistry]:
+    with fake_registry() as it:
+        it.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"}, ("other>=1",))
+        it.files["other-1.1-py3-none-any.whl"] = wheel("other", "1.1", {"other/__init__.py": "WORD = 'more'\n"})
+        it.packages["tiny"] = {
+            "1.0.0": npm_package(
+                {"package.json": '{"name": "tiny", "version": "1.0.0"}', "index.js": "module.exports = 'seven'"}
+            )
+        }
+        yield it
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def vibed(vibed_cluster: Cluster, registry: FakeRegistry) -> AsyncIterator[Installed]:
+    namespace = vibed_cluster.namespace(f"layers-{token_hex(3)}")
+    async with installed(
+        namespace,
+        pools="static-nginx=1,python-313=1,node-24=1",
+        rooted=True,
+        told={"PIP_INDEX_URL": registry.index, "NPM_CONFIG_REGISTRY": registry.npm},
+    ) as made:
+        yield made
+
+
+def claims(vibed: Installed, app_id: str) -> list[Any]:
+    """The claims of an app that are to stay."""
+    found = vibed.namespace.get("sandboxclaims", "-l", f"vibed.dev/app={app_id}")["items"]
+    return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+
+def builders(vibed: Installed) -> list[Any]:
+    return claims(vibed, BUILDER_APP)
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:
+    """The agents' watch goes on beside what a client does."""
+    return await asyncio.to_thread(work)
+
+
+async def test_an_app_gets_the_packages_that_its_template_has_not(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        files = {"requirements.txt": "tiny\n", "app.py": f"import tiny, other\nSAYS = tiny.WORD + other.WORD\n{SERVER}"}
+        client.deploy_ready("needy", files, settle_s=40)
+        assert client.visit("needy").text == "smallmore"
+
+    await in_thread(use)
+
+
+async def test_what_was_installed_once_is_found_by_the_next_app_and_the_next_controller(
+    vibed: Installed, registry: FakeRegistry
+) -> None:
+    def use() -> None:
+        client = vibed.client
+        files = {"requirements.txt": "tiny\n", "app.py": f"import tiny\nSAYS = 'again ' + tiny.WORD\n{SERVER}"}
+        asked = len(registry.asked)
+        client.deploy_ready("same", files, settle_s=40)
+        assert client.visit("same").text == "again small"
+        vibed.controllers[0].stop()
+        vibed.controllers[0].start()
+        eventually(lambda: client.deploy("later", files, settle_s=40).phase == "Ready", "it leads again", within_s=60)
+        assert client.visit("later").text == "again small"
+        assert len(registry.asked) == asked, "nothing was installed again"
+        assert builders(vibed) == []
+
+    await in_thread(use)
+
+
+async def test_a_server_of_node_gets_its_packages(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        code = "require('http').createServer((_, a) => a.end(require('tiny'))).listen(process.env.PORT)"
+        files = {
+            "package.json": json.dumps({"dependencies": {"tiny": "^1.0.0"}, "scripts": {"start": "node server.js"}}),
+            "server.js": code,
+        }
+        client.deploy_ready("nodes", files, settle_s=40)
+        assert client.visit("nodes").text == "seven"
+
+    await in_thread(use)
+
+
+async def test_a_front_end_is_built_and_its_site_comes_back_with_another_pod(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        build = (
+            "const fs = require('fs'); fs.mkdirSync('dist');"
+            "fs.writeFileSync('dist/index.html', '<h1>' + require('tiny') + '</h1>')"
+        )
+        files = {
+            "package.json": json.dumps({"dependencies": {"tiny": "^1.0.0"}, "scripts": {"build": "node build.js"}}),
+            "build.js": build,
+            "index.html": "<h1>not built</h1>",
+            "vite.config.js": "export default {}",
+        }
+        client.deploy_ready("front", files, settle_s=40)
+        assert client.visit("front").text == "<h1>seven</h1>"
+        (claim,) = claims(vibed, "front")
+        vibed.namespace.kubectl("delete", "pod", claim["status"]["sandbox"]["name"], "--wait=false")
+        eventually(
+            lambda: [c["metadata"]["uid"] for c in claims(vibed, "front")] not in ([], [claim["metadata"]["uid"]]),
+            "it has another pod",
+            within_s=60,
+        )
+        eventually(lambda: client.visit("front").text == "<h1>seven</h1>", "it is there again", within_s=60)
+
+    await in_thread(use)
+
+
+async def test_what_cannot_be_installed_is_told_as_on_one_machine(vibed: Installed) -> None:
+    def use() -> None:
+        client = vibed.client
+        files = {"requirements.txt": "nowhere-to-be-had\n", "app.py": f"import nowhere_to_be_had\n{SERVER}"}
+        failed = client.deploy("hopeless", files, settle_s=40)
+        assert (failed.phase, failed.reason) == ("Failed", "DependencyBuildFailed")
+        assert "nowhere-to-be-had" in failed.message
+        eventually(lambda: not builders(vibed), "no builder is left", within_s=30)
+
+    await in_thread(use)
