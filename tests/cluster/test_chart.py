@@ -331,7 +331,7 @@ def test_sandboxes_are_reached_on_two_ports_and_reach_nothing(helm: Helm) -> Non
         for policy in _all(helm.template(), "NetworkPolicy")
         if policy["metadata"].get("namespace") == "vibed-apps"
     }
-    assert policies.keys() == {"vibed-deny", "vibed-in", "vibed-out-registries"}
+    assert policies.keys() == {"vibed-deny", "vibed-in"}
     assert policies["vibed-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     way_in = {
         rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"]
@@ -341,9 +341,21 @@ def test_sandboxes_are_reached_on_two_ports_and_reach_nothing(helm: Helm) -> Non
         "router": [{"port": INGRESS_PORT, "protocol": "TCP"}],
         "controller": [{"port": CONTROL_PORT, "protocol": "TCP"}],
     }
-    assert policies["vibed-out-registries"]["podSelector"]["matchLabels"] == {"vibed.dev/pool": "builder"}
-    blocked = policies["vibed-out-registries"]["egress"][0]["to"][0]["ipBlock"]["except"]
+
+
+def test_who_gets_packages_for_builders_is_the_controller_and_not_from_private_networks(helm: Helm) -> None:
+    ways_out = {
+        policy["metadata"]["name"]: [
+            peer["ipBlock"]["except"]
+            for rule in policy["spec"].get("egress", ())
+            for peer in rule.get("to", ())
+            if "ipBlock" in peer
+        ]
+        for policy in _all(helm.template(), "NetworkPolicy")
+    }
+    (blocked,) = ways_out.pop("vibed-controller")
     assert {"169.254.0.0/16", "10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12"} <= set(blocked)
+    assert not any(ways_out.values())
 
 
 def test_sandboxes_reach_the_source_store_where_the_operator_says_where_it_is(helm: Helm) -> None:

@@ -80,7 +80,7 @@ async def test_an_app_gets_the_packages_that_its_template_has_not(vibed: Install
     def use() -> None:
         client = vibed.client
         files = {"requirements.txt": "tiny\n", "app.py": f"import tiny, other\nSAYS = tiny.WORD + other.WORD\n{SERVER}"}
-        client.deploy_ready("needy", files, settle_s=40)
+        client.deploy_ready("needy", files, settle_s=120)
         assert client.visit("needy").text == "smallmore"
 
     await in_thread(use)
@@ -93,11 +93,11 @@ async def test_what_was_installed_once_is_found_by_the_next_app_and_the_next_con
         client = vibed.client
         files = {"requirements.txt": "tiny\n", "app.py": f"import tiny\nSAYS = 'again ' + tiny.WORD\n{SERVER}"}
         asked = len(registry.asked)
-        client.deploy_ready("same", files, settle_s=40)
+        client.deploy_ready("same", files, settle_s=120)
         assert client.visit("same").text == "again small"
         vibed.controllers[0].stop()
         vibed.controllers[0].start()
-        eventually(lambda: client.deploy("later", files, settle_s=40).phase == "Ready", "it leads again", within_s=60)
+        eventually(lambda: client.deploy("later", files, settle_s=120).phase == "Ready", "it leads again", within_s=60)
         assert client.visit("later").text == "again small"
         assert len(registry.asked) == asked, "nothing was installed again"
         assert builders(vibed) == []
@@ -113,7 +113,7 @@ async def test_a_server_of_node_gets_its_packages(vibed: Installed) -> None:
             "package.json": json.dumps({"dependencies": {"tiny": "^1.0.0"}, "scripts": {"start": "node server.js"}}),
             "server.js": code,
         }
-        client.deploy_ready("nodes", files, settle_s=40)
+        client.deploy_ready("nodes", files, settle_s=120)
         assert client.visit("nodes").text == "seven"
 
     await in_thread(use)
@@ -132,7 +132,7 @@ async def test_a_front_end_is_built_and_its_site_comes_back_with_another_pod(vib
             "index.html": "<h1>not built</h1>",
             "vite.config.js": "export default {}",
         }
-        client.deploy_ready("front", files, settle_s=40)
+        client.deploy_ready("front", files, settle_s=120)
         assert client.visit("front").text == "<h1>seven</h1>"
         (claim,) = claims(vibed, "front")
         vibed.namespace.kubectl("delete", "pod", claim["status"]["sandbox"]["name"], "--wait=false")
@@ -150,7 +150,7 @@ async def test_what_cannot_be_installed_is_told_as_on_one_machine(vibed: Install
     def use() -> None:
         client = vibed.client
         files = {"requirements.txt": "nowhere-to-be-had\n", "app.py": f"import nowhere_to_be_had\n{SERVER}"}
-        failed = client.deploy("hopeless", files, settle_s=40)
+        failed = client.deploy("hopeless", files, settle_s=120)
         assert (failed.phase, failed.reason) == ("Failed", "DependencyBuildFailed")
         assert "nowhere-to-be-had" in failed.message
         eventually(lambda: not builders(vibed), "no builder is left", within_s=30)
