@@ -36,6 +36,14 @@ HTTPServer(("127.0.0.1", 8123), Handler).serve_forever()
 """
 
 
+VITE = """#!/usr/bin/env node
+const fs = require('fs')
+fs.mkdirSync('dist')
+fs.writeFileSync('dist/index.html', '<h1>' + require('tiny') + '</h1>')
+"""
+"""What stands for it."""
+
+
 @pytest.fixture(scope="module")
 def registry() -> Iterator[FakeRegistry]:
     with fake_registry() as it:
@@ -46,6 +54,8 @@ def registry() -> Iterator[FakeRegistry]:
                 {"package.json": '{"name": "tiny", "version": "1.0.0"}', "index.js": "module.exports = 'seven'"}
             )
         }
+        vite = {"name": "vite", "version": "5.0.0", "bin": {"vite": "cli.cjs"}, "dependencies": {"tiny": "^1.0.0"}}
+        it.packages["vite"] = {"5.0.0": npm_package({"package.json": json.dumps(vite), "cli.cjs": VITE})}
         yield it
 
 
@@ -122,15 +132,10 @@ async def test_a_server_of_node_gets_its_packages(vibed: Installed) -> None:
 async def test_a_front_end_is_built_and_its_site_comes_back_with_another_pod(vibed: Installed) -> None:
     def use() -> None:
         client = vibed.client
-        build = (
-            "const fs = require('fs'); fs.mkdirSync('dist');"
-            "fs.writeFileSync('dist/index.html', '<h1>' + require('tiny') + '</h1>')"
-        )
         files = {
-            "package.json": json.dumps({"dependencies": {"tiny": "^1.0.0"}, "scripts": {"build": "node build.js"}}),
-            "build.js": build,
-            "index.html": "<h1>not built</h1>",
-            "vite.config.js": "export default {}",
+            "package.json": json.dumps({"devDependencies": {"vite": "^5.0.0"}, "scripts": {"build": "vite build"}}),
+            "index.html": '<script type="module" src="/src/main.js"></script>',
+            "src/main.js": "document.title = 'not built'",
         }
         client.deploy_ready("front", files, settle_s=120)
         assert client.visit("front").text == "<h1>seven</h1>"
