@@ -24,6 +24,9 @@ from vibed.drivers.workerd.code import shim
 from vibed.runtimes import commands, debian_packages
 from vibed.runtimes.assembly import Assembly
 from vibed.runtimes.builder import TemplateBuilder
+from vibed.runtimes.layers.in_pod import pack_tree
+from vibed.runtimes.layers.toolbox import NAMES as INSTALLERS
+from vibed.runtimes.layers.toolbox import filled
 from vibed.runtimes.pythons import python_of
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import (
@@ -43,6 +46,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SBOM = "usr/share/doc/vibed/sbom.cdx.json"
 PREFIX = "vibed-template-"
 AGENT = "usr/lib/vibed/vibed-agent"
+_TOOLBOX = "usr/lib/vibed/toolbox.tar.gz"
+"""Where the controller looks for it (`vibed.controller.layering`)."""
 """Where a root has it, on one machine too."""
 
 _SUITE = "trixie"
@@ -115,6 +120,7 @@ class Contents:
                 digest.update("".join(_shim().values()).encode())
             digest.update(f"{template.definition_digest}\0{built.digest if built and built.complete else ''}".encode())
         elif name == "vibed":
+            digest.update("\0".join(f"{tool} {self._tools.version(tool)}" for tool in INSTALLERS).encode())
             for source in _sources():
                 digest.update(f"{source.relative_to(CHECKOUT)}\0".encode() + source.read_bytes())
         else:
@@ -161,6 +167,13 @@ class Contents:
                 remove(path)
         agent = await self._tools.install("vibed-agent")
         programs = {"usr/bin/vibed": File(_ENTRY.encode(), 0o755), "usr/bin/vibed-agent": File(agent, 0o755)}
+        # builders are given them; nothing in a pod of the control plane could fetch them
+        self._say("packing the package installers")
+        installers, toolbox = self._staging / "installers", self._staging / "toolbox.tar.gz"
+        await filled(installers, self._tools)
+        await asyncio.to_thread(pack_tree, installers, toolbox)
+        programs[_TOOLBOX] = File(toolbox)
+        packages += [sbom.Package("generic", name, self._tools.version(name)) for name in INSTALLERS]
         own = Layer(
             root=job.root / python.site,
             at=python.site,

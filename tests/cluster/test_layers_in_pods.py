@@ -17,7 +17,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.installed import Installed, installed
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, wheel
 from tests.e2e.waiting import eventually
-from vibed.drivers.agent_sandbox.claims import BUILDER_APP
+from vibed.drivers.agent_sandbox.claims import BUILDER_APP, SITES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
@@ -139,12 +139,12 @@ async def test_a_front_end_is_built_and_its_site_comes_back_with_another_pod(vib
         }
         client.deploy_ready("front", files, settle_s=120)
         assert client.visit("front").text == "<h1>seven</h1>"
-        (claim,) = claims(vibed, "front")
+        (claim,) = claims(vibed, SITES)
         vibed.namespace.kubectl("delete", "pod", claim["status"]["sandbox"]["name"], "--wait=false")
         eventually(
-            lambda: [c["metadata"]["uid"] for c in claims(vibed, "front")] not in ([], [claim["metadata"]["uid"]]),
+            lambda: [one["metadata"]["uid"] for one in claims(vibed, SITES)] not in ([], [claim["metadata"]["uid"]]),
             "it has another pod",
-            within_s=60,
+            within_s=90,
         )
         eventually(lambda: client.visit("front").text == "<h1>seven</h1>", "it is there again", within_s=60)
 

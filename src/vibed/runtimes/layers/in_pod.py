@@ -131,6 +131,7 @@ def pack_tree(root: Path, into: Path) -> None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
         member.mtime = 0
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         return member
 
     with (
