@@ -43,7 +43,7 @@ log = records.logger("vibed.controller")
 _STEP_S = 600.0
 """A resolution, or an installation; what is compiled takes minutes."""
 _ASK_AGAIN_S = 600.0
-_ON_CLUSTER = 4
+_ON_CLUSTER = 2
 """Builders of a cluster that are at work at a time, and twice as many where the first have taken long."""
 _TOOLBOX = Path("/usr/lib/vibed/toolbox.tar.gz")
 """The installers, as vibeD's image brings them (deploy/images)."""

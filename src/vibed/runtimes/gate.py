@@ -36,6 +36,8 @@ NPM = f"{ADDRESS}/npm/"
 GO = f"{ADDRESS}/go"
 CACHE_BYTES = 8 << 30
 """How much of downloads is kept."""
+POD_CACHE_BYTES = 1 << 30
+"""So too, in the controller's pod, whose volume is bounded."""
 
 log = records.logger("vibed.gate")
 
@@ -143,7 +145,8 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             confine = {
                 "cwd": "/",
-                "env": {"GOMAXPROCS": "2"},
+                # its memory is the controller's
+                "env": {"GOMAXPROCS": "2", "GOMEMLIMIT": "64MiB"},
                 "capabilities": [],
                 "seccomp": "default",
                 "landlock": {
@@ -158,7 +161,7 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
             spec.write_text(json.dumps(confine))
         except OSError as error:
             raise GateFailed(f"the registry gate could not be started: {error}") from error
-        config = _config(registries, str(folder), str(downloads), [])
+        config = {**_config(registries, str(folder), str(downloads), []), "cache_bytes": POD_CACHE_BYTES}
         process, gate = await _started(agent, agent, spec, config, Gate(folder, registries))
         reading = asyncio.create_task(_listen(process, gate), name=f"registry gate {folder.name}")
         try:

@@ -152,11 +152,12 @@ securityContext:
 {{- define "vibed.volumes" -}}
 - name: config
   configMap: {name: vibed-config}
-{{- /* copies of sources and logs, and as much again as a deploy that arrives may take */}}
+{{- /* copies of sources and logs, as much again as a deploy that arrives may take, and of the controller what builders
+download, what they send, and copies of that */}}
 {{- $cache := .Values.config.source_cache_mb | default 1024 | int }}
 {{- $logs := .Values.config.copied_logs_mb | default 512 | int }}
 - name: home
-  emptyDir: {sizeLimit: {{ add $cache $logs 512 }}Mi}
+  emptyDir: {sizeLimit: {{ add $cache $logs 512 7168 }}Mi}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}
 {{- end }}

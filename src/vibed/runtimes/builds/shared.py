@@ -18,7 +18,7 @@ from typing import Any
 from vibed.apps.errors import VibedError
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.store import BuiltStore
-from vibed.runtimes.layers.shared import copied, failing
+from vibed.runtimes.layers.shared import copied, failing, make_room
 from vibed.runtimes.layers.store import LayerStore
 from vibed.sources.objects import Objects
 
@@ -48,10 +48,12 @@ class SharedBuiltStore(BuiltStore):
     def _here(self, key: str) -> Path:
         archive = self._archive(key)
         if not archive.exists():
+            make_room(self._folder, "built-*.tar.gz")
             coming = archive.with_name(f".{archive.name}.{os.urandom(4).hex()}")
             with failing():
                 self._objects.save(_ARCHIVES, key, coming)
             coming.replace(archive)
+        os.utime(archive)
         return archive
 
     def _bytes(self, key: str) -> int:

@@ -24,6 +24,7 @@ from typing import Any
 
 from vibed import records
 from vibed.apps.errors import VibedError
+from vibed.runtimes.keeping import JUST_USED_S
 from vibed.runtimes.layers.store import LayerStore
 from vibed.sources.objects import Listed, Objects
 
@@ -33,6 +34,8 @@ IMAGES = "layers-images"
 _AT_ONCE = 16
 _GRACE_S = 3600.0
 """So long an image stays that nothing names: another controller may be about to."""
+_COPIED_BYTES = 1 << 30
+"""So much of what is in the bucket is kept here, too, of each kind."""
 _TOLD_EVERY_S = 86_400.0
 """So often is written down that a layer is used."""
 
@@ -67,9 +70,11 @@ class SharedLayerStore(LayerStore):
         """So too."""
         here = self._image(digest)
         if not here.exists():
+            make_room(self._images, f"*{self.suffix}")
             coming = here.with_name(f".{here.name}.{os.urandom(4).hex()}")
             self._objects.save(IMAGES, digest, coming)
             coming.replace(here)
+        os.utime(here)
         return here
 
     def share(self, most: int) -> int:
@@ -107,6 +112,19 @@ class SharedLayerStore(LayerStore):
 
     def _is_there(self, digest: str) -> bool:
         return True
+
+
+def make_room(folder: Path, pattern: str) -> None:
+    """Have copies go of which the bucket has the originals, the longest unused first, until there are few. Blocking.
+    Raises OSError.
+    """
+    copies = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(pattern))
+    left = sum(size for _, size, _ in copies)
+    for used, size, path in copies:
+        if left <= _COPIED_BYTES or time.time() - used < JUST_USED_S:
+            return
+        path.unlink(missing_ok=True)
+        left -= size
 
 
 @contextlib.contextmanager
