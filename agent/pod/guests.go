@@ -2,8 +2,6 @@ package pod
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +29,8 @@ type guest struct {
 	Run     int    `json:"run"`
 	Version int    `json:"version"`
 	Bytes   int64  `json:"bytes"`
+
+	folder string
 }
 
 func (g *guest) name() string { return supervise.RunName(g.App, g.Run) }
@@ -38,13 +38,17 @@ func (g *guest) name() string { return supervise.RunName(g.App, g.Run) }
 // guests are the sites of a pod; the program that serves them runs as the pod's app.
 type guests struct {
 	root string
+	turn sync.Mutex // held while one is put in or taken out
 	mu   sync.Mutex
 	here map[string]*guest
+	// out has what was taken out, by its name the key of its app: a request to put it in may arrive after that. An app that
+	// is deleted and made anew has the numbers of its runs again, and another key.
+	out map[string]string
 }
 
 func newGuests(app string) (*guests, error) {
 	root := filepath.Join(app, guestFolder)
-	return &guests{root: root, here: map[string]*guest{}}, full(os.MkdirAll(root, 0o755))
+	return &guests{root: root, here: map[string]*guest{}, out: map[string]string{}}, full(os.MkdirAll(root, 0o755))
 }
 
 // hosting is the guests of a pod that was told to serve sites, an error elsewhere: nothing is ever put beside code.
@@ -76,12 +80,22 @@ func (a *agent) addGuest(line []byte, _ reader) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if hosts.find(g.name()) == nil {
-		if err := a.fetch(&asked.Source); err != nil {
-			return nil, err
-		}
-		packed := a.sent.path(&asked.Source)
-		defer os.Remove(packed)
+	if err := a.fetch(&asked.Source); err != nil {
+		return nil, err
+	}
+	packed := a.sent.path(&asked.Source)
+	defer os.Remove(packed)
+	hosts.turn.Lock()
+	defer hosts.turn.Unlock()
+	if key, was := hosts.out[g.name()]; was && key == g.AppKey {
+		return nil, supervise.Refusal("AlreadyClaimed", "this run was taken out before")
+	}
+	there := hosts.find(g.name())
+	if there != nil && there.AppKey != g.AppKey {
+		hosts.remove(there) // of an earlier app of this name
+		there = nil
+	}
+	if there == nil {
 		if err := hosts.add(g, packed, asked.MaxBytes); err != nil {
 			return nil, err
 		}
@@ -100,9 +114,16 @@ func (a *agent) removeGuest(line []byte, _ reader) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	hosts.turn.Lock()
+	defer hosts.turn.Unlock()
+	there := hosts.find(g.name())
+	if there != nil && there.AppKey != g.AppKey {
+		return struct{}{}, nil // a later app of this name has taken its place
+	}
+	hosts.out[g.name()] = g.AppKey
 	a.owned.Ingress.Also(g.name(), false)
-	if hosts.find(g.name()) != nil {
-		time.AfterFunc(guestLinger, func() { hosts.remove(g.name()) })
+	if there != nil {
+		time.AfterFunc(guestLinger, func() { hosts.remove(there) })
 	}
 	return struct{}{}, nil
 }
@@ -131,38 +152,42 @@ func (h *guests) all() []*guest {
 	return found
 }
 
-// add unpacks a site aside, so that it is whole when it is found.
+// add unpacks a site into a folder of its own, which never changes, and then has its run lead there.
 func (h *guests) add(g *guest, packed string, most int64) error {
-	aside, err := os.MkdirTemp(h.root, ".new-")
+	folder, err := os.MkdirTemp(h.root, ".site-")
 	if err != nil {
 		return full(err)
 	}
-	defer os.RemoveAll(aside)
-	site := filepath.Join(aside, "site")
-	if err := os.Mkdir(site, 0o755); err != nil {
-		return full(err)
+	options := unpack.Options{Strip: guestStrip, MaxBytes: most, MaxFiles: guestFiles}
+	place := h.place(g)
+	if err = extracted(packed, folder, options); err == nil {
+		err = full(os.MkdirAll(filepath.Dir(place), 0o755))
 	}
-	if err := extracted(packed, site, unpack.Options{Strip: guestStrip, MaxBytes: most, MaxFiles: guestFiles}); err != nil {
+	if err == nil {
+		err = full(os.Symlink(folder, place))
+	}
+	if err != nil {
+		os.RemoveAll(folder)
 		return err
 	}
-	place := filepath.Join(h.root, filepath.FromSlash(g.name()))
-	if err := os.Mkdir(filepath.Dir(place), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return full(err)
-	}
+	g.folder = folder
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := os.Rename(site, place); err != nil {
-		return full(err)
-	}
 	h.here[g.name()] = g
 	return nil
 }
 
-func (h *guests) remove(name string) {
+func (h *guests) place(g *guest) string { return filepath.Join(h.root, filepath.FromSlash(g.name())) }
+
+// remove takes away what is left of a site that was taken out, unless that was done.
+func (h *guests) remove(g *guest) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.here, name)
-	place := filepath.Join(h.root, filepath.FromSlash(name))
-	os.RemoveAll(place)
-	os.Remove(filepath.Dir(place)) // unless the app has another site here
+	if h.here[g.name()] != g {
+		return
+	}
+	delete(h.here, g.name())
+	os.Remove(h.place(g))
+	os.Remove(filepath.Dir(h.place(g))) // unless the app has another site here
+	os.RemoveAll(g.folder)
 }

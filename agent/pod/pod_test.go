@@ -673,11 +673,32 @@ func TestManySitesShareAPodAndNoneIsPutBesideCode(t *testing.T) {
 	if said := string(c.must(map[string]any{"op": "sites"})); strings.Count(said, `"app_id"`) != 2 {
 		t.Error(said)
 	}
-	c.must(map[string]any{"op": "unsite", "app_id": "one", "run": 5})
+	c.must(map[string]any{"op": "unsite", "app_id": "one", "app_key": "an earlier app's", "run": 5})
+	if status, _, _ := p.get("one/5", "/"); status != 200 {
+		t.Errorf("after an earlier app of its name was taken out: %d", status)
+	}
+	c.must(map[string]any{"op": "unsite", "app_id": "one", "app_key": "k", "run": 5})
 	if status, _, _ := p.get("one/5", "/"); status != 421 {
 		t.Errorf("after it was taken out: %d", status)
 	}
-	eventually(t, "its files are gone", func() bool { _, err := os.Stat(p.path("app/sites/one")); return os.IsNotExist(err) })
+	if code := c.site("one", 5, facts); code != "AlreadyClaimed" {
+		t.Errorf("put in after it was taken out: %q", code)
+	}
+	anew := tarball(map[string]string{"site/index.html": "<p>anew", "site/.vibed.json": "{}"})
+	c.give(anew)
+	c.must(map[string]any{"op": "site", "app_id": "one", "app_key": "of a later app", "run": 5, "version": 1, "bytes": 4096,
+		"max_bytes": 1 << 20, "source": map[string]any{"sha256": sum(anew), "size": len(anew)}})
+	if status, body, _ := p.get("one/5", "/"); status != 200 || body != "<p>anew" {
+		t.Errorf("a later app of that name: %d %q", status, body)
+	}
+	if status, _, _ := p.get("one/5", "/any"); status != 404 {
+		t.Errorf("what was known of the earlier app's site answers for it: %d", status)
+	}
+	c.must(map[string]any{"op": "unsite", "app_id": "one", "app_key": "of a later app", "run": 5})
+	eventually(t, "its files are gone", func() bool {
+		left, _ := os.ReadDir(p.path("app/sites"))
+		return len(left) == 2 // the other one's, and the link to it
+	})
 	if status, body, _ := p.get("two/5", "/"); status != 200 || body != "<p>2" {
 		t.Errorf("the other one: %d %q", status, body)
 	}

@@ -19,7 +19,7 @@ import (
 
 // OneMain runs `vibed-agent site FOLDER` until SIGTERM or SIGINT: one site, in a sandbox of its own, as its app. It listens
 // where apps are told to ($PORT), on loopback: what is in front of it has the address, and finds it elsewhere where that port
-// is taken. With -many FOLDER has the folders of many sites, `<app>/<run>`, and the requests say which they mean.
+// is taken. With -many FOLDER has links `<app>/<run>` to the folders of many sites, and the requests say which they mean.
 func OneMain(args []string) int {
 	flags := flag.NewFlagSet("site", flag.ContinueOnError)
 	types := flags.String("types", "", "a file with `types` and `unknown`, as in the configuration of the site server")
@@ -80,7 +80,10 @@ func (s *Server) run(below, run string) (string, *facts, error) {
 	if run == "" || strings.Count(clean, "/") != 2 || hidden(clean) {
 		return "", nil, fmt.Errorf("%q is no run", run)
 	}
-	folder := filepath.Join(below, clean)
+	folder, err := os.Readlink(filepath.Join(below, clean))
+	if err != nil {
+		return "", nil, err
+	}
 	facts, err := s.known.of(path.Dir(clean), folder)
 	return folder, facts, err
 }

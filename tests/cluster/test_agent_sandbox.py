@@ -332,13 +332,14 @@ async def test_many_sites_share_a_pod_and_each_is_answered_for_by_its_own_run(be
     pod = bed.agents.folder(str(claim["status"]["sandbox"]["name"]))
     endpoint, number = one.endpoint, one.claimed and one.claimed.number
     assert (pod / f"app/sites/one/{number}/big.txt").exists()
+    files = (pod / f"app/sites/one/{number}").resolve()
     await one.drain(0.1)
     assert (one.state, one.endpoint) == (State.EXITED, None)
     again._endpoint = endpoint
     assert (await ask(again, run=f"one/{number}"))[0] == 421, "its name leads elsewhere by now"
     assert await ask(again) == (200, "one, again")
     async with asyncio.timeout(20):
-        while (pod / f"app/sites/one/{number}").exists():
+        while files.exists():
             await asyncio.sleep(0.1)
     assert len(await bed.claims()) == 1
     for site in (two, three, again):
@@ -362,6 +363,17 @@ async def test_a_site_that_is_ended_while_it_is_handed_over_is_not_left_in_its_p
     assert given_up.claimed is not None
     assert (await ask(stays, run=f"given-up/{given_up.claimed.number}"))[0] == 421
     assert await ask(stays) == (200, "here")
+
+
+async def test_an_app_that_is_made_anew_has_its_own_site_though_its_runs_are_numbered_anew(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    run = replace(a_site(bed, "again", {"index.html": "the first owner's"}), number=1, app_key="1")
+    first = await hosted(bed, driver, run)
+    anew = replace(a_site(bed, "again", {"index.html": "the second owner's"}), number=1, app_key="2")
+    second, _ = await asyncio.gather(hosted(bed, driver, anew), first.destroy(0))
+    assert await ask(second) == (200, "the second owner's")
+    await asyncio.sleep(3)  # when the files of the first go
+    assert await ask(second) == (200, "the second owner's")
 
 
 async def test_sites_that_are_alike_may_come_at_the_same_time(bed: Bed) -> None:

@@ -181,8 +181,7 @@ class SharedSite:
                 code="DiskFull",
                 hint="the operator decides (site_pod_mb)",
             )
-        name = f"{self._claimed.app_id}/{self._claimed.number}"
-        return await self._owner.site_pods.room(name, made.disk_bytes, self._template, bounds)
+        return await self._owner.site_pods.room(self._claimed, made.disk_bytes, self._template, bounds)
 
     def _end(self, how: Exit | None = None) -> None:
         if self._exit is None:

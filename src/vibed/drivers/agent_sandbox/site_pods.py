@@ -62,7 +62,7 @@ class SitePod:
     """The tag of the image that it runs: one of another release takes no new sites."""
     opened: asyncio.Future[None]
     taken: dict[str, int] = field(default_factory=dict)
-    """Bytes by `<app>/<run>`, from when room was promised until the files are gone."""
+    """Bytes by site, from when room was promised until the files are gone."""
     guests: dict[str, Guest] = field(default_factory=dict)
     handing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     leaving: bool = False
@@ -82,22 +82,22 @@ class SitePods:
         self._pods: set[SitePod] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def room(self, name: str, size: int, template: str, bounds: Bounds) -> SitePod:
+    async def room(self, claimed: Claimed, size: int, template: str, bounds: Bounds) -> SitePod:
         """A pod that has room for a site, which counts as there from now on. Raises `VibedError`."""
         # the fullest of them: so that others become empty
         fit = [pod for pod in self._pods if self._fits(pod, size, template, bounds)]
         pod = max(fit, key=lambda one: len(one.taken), default=None) or self._another(template)
-        pod.taken[name] = size
+        pod.taken[_key(claimed)] = size
         try:
             await asyncio.shield(pod.opened)
         except BaseException:
-            self._forget(pod, name)
+            self._forget(pod, _key(claimed))
             raise
         return pod
 
     async def add(self, pod: SitePod, claimed: Claimed, guest: Guest, archive: Path, bounds: Bounds) -> None:
         """Have the pod serve a site. Raises `VibedError`, TimeoutError, OSError; it is not there then."""
-        name = _name(claimed)
+        key = _key(claimed)
         try:
             async with pod.handing:
                 digest = await pod.pod.give(archive)
@@ -109,7 +109,7 @@ class SitePods:
                     app_key=claimed.app_key,
                     run=claimed.number,
                     version=claimed.version,
-                    bytes=pod.taken[name],
+                    bytes=pod.taken[key],
                     max_bytes=bounds.disk_bytes,
                     source={"sha256": digest, "size": size},
                 )
@@ -117,13 +117,13 @@ class SitePods:
             # an answer may have been lost
             self._spawn(self._remove(pod, claimed))
             raise
-        pod.guests[name] = guest
+        pod.guests[key] = guest
         if pod.pod.exit is not None:
             guest.lost()
 
     async def remove(self, pod: SitePod, claimed: Claimed, within_s: float) -> None:
         """Have the pod serve a site no more; tried on in the background when it does not answer in time."""
-        pod.guests.pop(_name(claimed), None)
+        pod.guests.pop(_key(claimed), None)
         await asyncio.wait({self._spawn(self._remove(pod, claimed))}, timeout=within_s)
 
     async def take_over(
@@ -144,8 +144,8 @@ class SitePods:
         for one in listed:
             claimed = Claimed(one["app_id"], int(one["version"]), int(one["run"]), str(one.get("app_key") or ""))
             guest = guest_of(known, claimed)
-            known.taken[_name(claimed)] = int(one["bytes"])
-            known.guests[_name(claimed)] = guest
+            known.taken[_key(claimed)] = int(one["bytes"])
+            known.guests[_key(claimed)] = guest
             found.append(guest)
         self._spawn(self._watch(known))
         self._let_go_if_empty(known)
@@ -206,13 +206,13 @@ class SitePods:
         attempt = 0
         while pod.pod.exit is None:
             try:
-                await pod.pod.ask("unsite", _ASK_S, app_id=claimed.app_id, run=claimed.number)
+                await pod.pod.ask("unsite", _ASK_S, app_id=claimed.app_id, app_key=claimed.app_key, run=claimed.number)
                 break
             except (VibedError, TimeoutError, OSError) as error:
                 log.info("a site is not removed yet", app=claimed.app_id, run=claimed.number, error=str(error))
             await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
             attempt += 1
-        self._forget(pod, _name(claimed))
+        self._forget(pod, _key(claimed))
 
     async def _listed(self, pod: PodSandbox) -> Sequence[dict[str, Any]] | None:
         loop = asyncio.get_running_loop()
@@ -227,8 +227,8 @@ class SitePods:
                 await asyncio.sleep(1.0)
         return None
 
-    def _forget(self, pod: SitePod, name: str) -> None:
-        pod.taken.pop(name, None)
+    def _forget(self, pod: SitePod, key: str) -> None:
+        pod.taken.pop(key, None)
         self._let_go_if_empty(pod)
 
     def _let_go_if_empty(self, pod: SitePod) -> None:
@@ -250,5 +250,6 @@ class SitePods:
         return task
 
 
-def _name(claimed: Claimed) -> str:
-    return f"{claimed.app_id}/{claimed.number}"
+def _key(claimed: Claimed) -> str:
+    # an app that is deleted and made anew has the numbers of its runs again
+    return f"{claimed.app_id}/{claimed.number}/{claimed.app_key}"
