@@ -163,7 +163,8 @@ def images(names: Sequence[str]) -> dict[str, Path]:
     out = home() / "images"
     script = REPOSITORY / "deploy" / "images" / "build.py"
     argv = [sys.executable, str(script), "--home", str(home()), "--out", str(out), "--registry", REGISTRY]
-    subprocess.run([*argv, *names], check=True, stdout=sys.stderr)
+    # what it prints is for who asked for images: names and digests
+    subprocess.run([*argv, *names], check=True, stdout=subprocess.DEVNULL)
     return {name: out / f"{name}.tar" for name in map(image_name, names)}
 
 
