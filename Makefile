@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help up down clean doctor kind test test-all test-cluster cluster images check dev lint types unit agent-test contract e2e hostile bench system-packages lock
+.PHONY: help up down clean doctor kind test test-all test-cluster test-newest cluster images check dev lint types unit agent-test contract e2e hostile bench system-packages lock
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,10 @@ test-all: ## The same, and with every framework's own packages (needs the regist
 
 test-cluster: ## Build Kubernetes and a real node, and pass the tests on them (as root for the node)
 	@$(PYTHON) deploy/bootstrap.py dev > /dev/null && PYTHON=$(PYTHON) exec bash deploy/test.sh cluster
+
+test-newest: ## Build the newest Kubernetes (up to an hour, once) and pass the tests of chart and CRD on it
+	@python=$$($(PYTHON) deploy/bootstrap.py dev) && export PYTHONPATH=$(CURDIR)/src && "$$python" -m tests.prepare cluster && \
+	exec "$$python" -m tests.cluster newest "$${TMPDIR:-/tmp}/vibed-newest"
 
 cluster: ## A development cluster with a real node, vibeD installed by its chart (as root); stays until ^C
 	@python=$$($(PYTHON) deploy/bootstrap.py dev) && export PYTHONPATH=$(CURDIR)/src && \

@@ -1,7 +1,8 @@
-"""A cluster to try things on, which stays until ^C: `python -m tests.cluster fake|up DIR`.
+"""A cluster to try things on, which stays until ^C: `python -m tests.cluster fake|up|newest DIR`.
 
     fake    a control plane with a fake node, as any user: what tests on kwok run on
     up      a real node and vibeD installed by its chart, as root: `make cluster` (tests.cluster.development)
+    newest  the newest Kubernetes: builds it, runs the tests of the chart and the CRD on it, ends (tests.cluster.newest)
 
 Prints what to export. What it writes is below DIR.
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster import binaries, development
+from tests.cluster import binaries, development, newest
 from tests.cluster.box import cannot
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import ClusterFailed
@@ -21,11 +22,13 @@ from tests.prepare import home
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] not in ("fake", "up"):
+    if len(arguments) != 2 or arguments[0] not in ("fake", "up", "newest"):
         print(__doc__, file=sys.stderr)
         return 2
     if arguments[0] == "up":
         return _up(Path(arguments[1]))
+    if arguments[0] == "newest":
+        return newest.main(Path(arguments[1]))
     try:
         plane = ControlPlane(Path(arguments[1]), binaries.programs(binaries.CONTROL_PLANE, home()))
         plane.start()

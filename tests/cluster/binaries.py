@@ -62,6 +62,14 @@ class Module:
     names: Mapping[str, str] = field(default_factory=dict)
     """What `go build` calls a program -> what it is known as."""
     patches: tuple[Patch, ...] = ()
+    kubernetes: bool = False
+    """Whether it has the API server and agent-sandbox."""
+    source: Path | None = None
+    """Where it is, if not in its folder of `deploy/cluster`."""
+
+    @property
+    def folder(self) -> Path:
+        return self.source or SOURCES / self.name
 
 
 CONTROL_PLANE = Module(
@@ -70,6 +78,7 @@ CONTROL_PLANE = Module(
     "7 to 12 minutes, 180 MB to download, 4 GB of memory",
     packages=(".", "tool"),
     programs=("kube", "agent-sandbox-controller", "helm", "crds.yaml"),
+    kubernetes=True,
 )
 NODE = Module(
     "node",
@@ -164,7 +173,7 @@ def say(module: Module, text: str) -> None:
 
 
 async def _build(module: Module, go: Path, staging: Path, log: Path) -> None:
-    source, bin_ = SOURCES / module.name, staging / "bin"
+    source, bin_ = module.folder, staging / "bin"
     bin_.mkdir()
     env = _environment(go)
     flags = ["-trimpath", "-ldflags", _link_flags(module), *module.flags]
@@ -180,7 +189,7 @@ async def _build(module: Module, go: Path, staging: Path, log: Path) -> None:
     await _checked(module, [str(go), "build", *flags, "-o", f"{bin_}/", *module.packages], source, env, log)
     for built, known in module.names.items():
         (bin_ / built).rename(bin_ / known)
-    if module is CONTROL_PLANE:
+    if module.kubernetes:
         asked = [str(go), "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/agent-sandbox"]
         where = (await commands.output(asked, deadline_s=60, cwd=source, env=env)).strip()
         (bin_ / "crds.yaml").write_text(crds.without_conversion(Path(where) / "k8s" / "crds"))
@@ -213,10 +222,10 @@ def _environment(go: Path) -> dict[str, str]:
 
 
 def _link_flags(module: Module) -> str:
-    if module is not CONTROL_PLANE:
+    if not module.kubernetes:
         return "-s -w"
     # without the stamp the API server calls itself v0.0.0
-    version = kubernetes_version()
+    version = kubernetes_version(module)
     major, minor = version.removeprefix("v").split(".")[:2]
     stamp = "k8s.io/component-base/version"
     stamps = {
@@ -228,21 +237,21 @@ def _link_flags(module: Module) -> str:
     return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in stamps.items())])
 
 
-def kubernetes_version() -> str:
+def kubernetes_version(module: Module = CONTROL_PLANE) -> str:
     """The Kubernetes that go.mod pins, as `v1.36.3`."""
-    text = (SOURCES / CONTROL_PLANE.name / "go.mod").read_text()
+    text = (module.folder / "go.mod").read_text()
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", text, re.MULTILINE)
     assert found, "go.mod of the control plane does not name k8s.io/kubernetes"
     return found[1]
 
 
 def _folder(module: Module, home: Path) -> Path:
-    source = SOURCES / module.name
+    source = module.folder
     digest = hashlib.sha256()
     # `programs` may be asked by a user who has no Go: then no key fits, as no build would
     facts = [Tools(home).tool("go").version, platform.machine(), _link_flags(module), *module.flags, *module.packages]
     facts += [f"{patch.file}\0{patch.old}\0{patch.new}" for patch in module.patches]
-    if module is CONTROL_PLANE:
+    if module.kubernetes:
         facts.append(_CHANGED)
     for fact in facts:
         digest.update(f"{fact}\0".encode())

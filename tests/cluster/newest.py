@@ -61,7 +61,7 @@ def _raised(version: str, source: Path) -> Module:
     pinned = binaries.kubernetes_version()
     text = (source / "go.mod").read_text()
     for old, new in ((pinned, version), (f"v0{pinned.removeprefix('v1')}", f"v0{version.removeprefix('v1')}")):
-        text = text.replace(f" {old}\n", f" {new}\n")
+        text = re.sub(rf"(?<= ){re.escape(old)}(?=\s)", new, text)
     (source / "go.mod").write_text(text)
     _go("mod", "tidy", cwd=source)
     return replace(CONTROL_PLANE, name="newest", how_long="20 to 60 minutes", source=source)
