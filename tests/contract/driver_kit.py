@@ -231,6 +231,9 @@ class Running:
     stages: list[str]
 
     async def get(self, path: str = "/", **headers: str) -> Answer:
+        claimed = self.sandbox.claimed
+        if self.started.endpoint.address and claimed is not None:
+            headers = {"X_Vibed_Run": f"{claimed.app_id}/{claimed.number}", **headers}  # as a router says it
         return await request(self.started.endpoint, path, headers)
 
     async def ask(self, expression: str) -> str:
@@ -255,11 +258,15 @@ class Answer:
 
 
 async def request(endpoint: Endpoint, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """GET `path` of an app, from its socket or, of a site, from its folder as Caddy would."""
+    """GET `path` of an app, from its socket or address or, of a site, from its folder as Caddy would."""
     if endpoint.site:
         file = endpoint.path / (path.strip("/") or endpoint.index)
         return Answer(200, {}, file.read_text()) if file.is_file() else Answer(404, {}, "")
-    reader, writer = await asyncio.open_unix_connection(str(endpoint.path), limit=1 << 22)
+    if endpoint.address:
+        host, _, port = endpoint.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 22)
+    else:
+        reader, writer = await asyncio.open_unix_connection(str(endpoint.path), limit=1 << 22)
     try:
         lines = [f"GET {path} HTTP/1.1", "Host: app.localhost", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in (headers or {}).items()]

@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.cluster import Cluster
 from tests.contract.driver_kit import (
     SUBJECTS,
     Answer,
@@ -31,6 +32,7 @@ from tests.contract.driver_kit import (
     programs,
     supervisor_pid,
 )
+from tests.contract.pods import PODS, Pods, pod_bench, pods
 from tests.stopping import stop
 from vibed.apps.app import Runtime, Start
 from vibed.runtimes.templates import load_templates
@@ -53,6 +55,13 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 every = pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
 supervised = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.supervised], ids=lambda s: s.name)
 general = pytest.mark.parametrize("subject", [s for s in SUBJECTS.values() if s.general], ids=lambda s: s.name)
+every_and_pods = pytest.mark.parametrize("subject", [*SUBJECTS.values(), PODS], ids=lambda s: s.name)
+general_and_pods = pytest.mark.parametrize(
+    "subject", [*(s for s in SUBJECTS.values() if s.general), PODS], ids=lambda s: s.name
+)
+supervised_and_pods = pytest.mark.parametrize(
+    "subject", [*(s for s in SUBJECTS.values() if s.supervised), PODS], ids=lambda s: s.name
+)
 workerd = SUBJECTS["workerd"]
 
 
@@ -63,16 +72,33 @@ def agent() -> None:
     programs()
 
 
+@pytest.fixture(scope="session")
+def pods_place(cluster: Cluster) -> Iterator[Pods]:
+    with pods(cluster) as place:
+        yield place
+
+
 @pytest.fixture
-async def on(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with bench(tmp_path) as it:
+def pods_or_here(request: pytest.FixtureRequest) -> Pods | None:
+    """Where pods are, for the driver that needs them: nothing of a cluster is begun for the others."""
+    called = getattr(request.node, "callspec", None)
+    if called is None or called.params.get("subject") is not PODS:
+        return None
+    found = request.getfixturevalue("pods_place")
+    assert isinstance(found, Pods)
+    return found
+
+
+@pytest.fixture
+async def on(tmp_path: Path, pods_or_here: Pods | None) -> AsyncIterator[Bench]:
+    async with bench(tmp_path) if pods_or_here is None else pod_bench(tmp_path, pods_or_here) as it:
         yield it
 
 
 # The life of a sandbox
 
 
-@every
+@every_and_pods
 async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     sandbox = await subject.boot(on, driver)
@@ -98,7 +124,7 @@ async def test_a_sandbox_goes_from_warm_to_running_to_gone(on: Bench, subject: S
     assert await gone(on) == []
 
 
-@every
+@every_and_pods
 async def test_one_for_which_somebody_waits_runs_what_every_other_runs(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     hurried = await driver.boot(subject.template, urgent=True)
@@ -122,7 +148,7 @@ async def test_a_run_does_not_depend_on_what_was_prepared_for_it(on: Bench, subj
         assert (await app.get()).body == "hello world"
 
 
-@every
+@every_and_pods
 async def test_a_sandbox_runs_once(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     app = await subject.start(on, driver)
@@ -132,7 +158,7 @@ async def test_a_sandbox_runs_once(on: Bench, subject: Subject) -> None:
     assert (await app.get()).body == "hello world"
 
 
-@every
+@every_and_pods
 async def test_destroying_twice_or_while_warm_is_fine(on: Bench, subject: Subject) -> None:
     driver = subject.driver(on)
     sandbox = await subject.boot(on, driver)
@@ -142,7 +168,7 @@ async def test_destroying_twice_or_while_warm_is_fine(on: Bench, subject: Subjec
     assert await gone(on) == []
 
 
-@every
+@every_and_pods
 async def test_an_unknown_template_does_not_boot(on: Bench, subject: Subject) -> None:
     with pytest.raises(BootFailed):
         await subject.driver(on).boot("cobol-59")
@@ -262,7 +288,7 @@ async def test_every_sandbox_has_uids_of_its_own(on: Bench) -> None:
 # What is told of an app
 
 
-@supervised
+@supervised_and_pods
 async def test_what_an_app_prints_is_kept_in_order_with_the_facts_of_its_end(on: Bench, subject: Subject) -> None:
     app = await subject.start(on, subject.driver(on))
     await app.get()
@@ -289,7 +315,7 @@ async def test_an_app_that_ends_before_it_listens_fails_with_its_status_and_last
     assert await gone(on) == []
 
 
-@general
+@general_and_pods
 async def test_an_app_that_ends_at_once_without_an_error_is_told_what_a_web_app_does(
     on: Bench, subject: Subject
 ) -> None:
@@ -299,7 +325,7 @@ async def test_an_app_that_ends_at_once_without_an_error_is_told_what_a_web_app_
     assert "PORT" in (failed.value.hint or "")
 
 
-@general
+@general_and_pods
 async def test_an_app_that_never_listens_times_out(on: Bench, subject: Subject) -> None:
     run = subject.run(on, {"app.py": "import time; time.sleep(60)"}, timeout_s=1)
     with pytest.raises(RunFailed) as failed:
@@ -417,7 +443,7 @@ serve(5000, b"pages")
     assert any("5000 is served" in text for text in app.texts("system"))
 
 
-@general
+@general_and_pods
 async def test_a_missing_module_is_named(on: Bench, subject: Subject) -> None:
     with pytest.raises(RunFailed) as failed:
         await subject.start(on, subject.driver(on), subject.run(on, {"app.py": "import somethingelse.part"}))
@@ -425,14 +451,14 @@ async def test_a_missing_module_is_named(on: Bench, subject: Subject) -> None:
     assert "'somethingelse'" in failed.value.message
 
 
-@general
+@general_and_pods
 async def test_a_missing_variable_is_named(on: Bench, subject: Subject) -> None:
     with pytest.raises(RunFailed) as failed:
         await subject.start(on, subject.driver(on), subject.run(on, {"app.py": "import os; os.environ['API_URL']"}))
     assert "API_URL" in failed.value.message
 
 
-@general
+@general_and_pods
 async def test_an_app_that_ends_later_is_told_by_wait(on: Bench, subject: Subject) -> None:
     app = await subject.start(on, subject.driver(on))
     with contextlib.suppress(Exception):
@@ -664,7 +690,7 @@ async def test_a_worker_that_never_yields_is_ended(on: Bench) -> None:
 # Endings
 
 
-@general
+@general_and_pods
 async def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(on: Bench, subject: Subject) -> None:
     files = {"app.py": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + dict(subject.files)["app.py"]}
     app = await subject.start(on, subject.driver(on), subject.run(on, files))
@@ -674,7 +700,7 @@ async def test_an_app_that_ignores_sigterm_is_killed_after_the_grace(on: Bench, 
     assert await gone(on) == []
 
 
-@supervised
+@supervised_and_pods
 async def test_draining_lets_an_open_request_finish(on: Bench, subject: Subject) -> None:
     app = await subject.start(on, subject.driver(on))
     slow = asyncio.create_task(app.ask("time.sleep(0.7) or 'slow'") if subject.general else _body(app.get("/slow")))
@@ -774,11 +800,72 @@ async def test_a_claim_brings_a_layer_and_data_into_a_warm_sandbox(on: Bench, su
     assert await gone(on) == []
 
 
-@general
+@general_and_pods
 async def test_a_start_command_may_be_shell(on: Bench, subject: Subject) -> None:
     run = subject.run(on, start=Start(shell="export GREETING=shell; exec python3 app.py"))
     app = await subject.start(on, subject.driver(on), run)
     assert (await app.get()).body == "hello shell"
+
+
+NETWORK = "fake pods share one network, and their apps its ports"
+CONTAINER = (
+    "a fake pod has an agent, and no container: what that and its RuntimeClass do is tests/cluster/test_on_a_node.py"
+)
+WORKER = "it is of the driver workerd; pods of workers are in tests/cluster/test_agent_sandbox.py"
+WARM = (
+    "a sandbox has no pod before its run claims one; who comes after another is in tests/cluster/test_agent_sandbox.py"
+)
+KILLED = "it finds the supervisor by its folder; pods and agents that end are in tests/cluster/test_agent_sandbox.py"
+ADDRESS = "a name leads to an address for each run, so no connection moves: tests/contract/test_router_pods.py"
+ONE_PIPE = "of two pipes, the line of one was once missing here; of one, it is in tests/cluster/test_agent_sandbox.py"
+NOT_OVER_PODS = {
+    "test_a_run_does_not_depend_on_what_was_prepared_for_it": NETWORK,
+    "test_the_probe_runs_something_real_and_names_its_level": "its own probe is in tests/cluster/test_agent_sandbox.py",
+    "test_an_app_has_its_environment_and_nothing_of_ours": CONTAINER,
+    "test_a_worker_has_its_environment_and_nothing_of_ours": WORKER,
+    "test_an_app_runs_as_its_own_user_in_its_source": CONTAINER,
+    "test_an_app_finds_the_address_of_its_own_machine": NETWORK,
+    "test_two_sandboxes_do_not_see_each_other_nor_the_host": CONTAINER,
+    "test_a_worker_reaches_neither_the_host_nor_its_files": WORKER,
+    "test_every_sandbox_has_uids_of_its_own": WORKER,
+    "test_a_master_that_listens_before_its_workers_have_loaded_the_app_is_not_ready": NETWORK,
+    "test_what_a_worker_needs_is_told_although_its_master_listened": NETWORK,
+    "test_a_cluster_whose_workers_end_when_they_listen_is_a_failed_start": CONTAINER,
+    "test_a_cluster_is_ready_when_one_of_its_workers_serves": CONTAINER,
+    "test_an_app_that_ends_before_it_listens_fails_with_its_status_and_last_words": ONE_PIPE,
+    "test_an_app_that_listens_and_never_serves_times_out_with_that": NETWORK,
+    "test_the_pages_are_served_although_another_port_opens_first": NETWORK,
+    "test_a_worker_that_does_not_load_is_rejected_with_its_error": WORKER,
+    "test_an_error_in_a_worker_is_a_500_with_its_stack_in_the_log": WORKER,
+    "test_a_later_controller_takes_over_what_runs_and_what_is_warm": WARM,
+    "test_what_died_between_controllers_is_cleared_away": KILLED,
+    "test_a_run_that_its_controller_did_not_see_through_is_not_taken_over": KILLED,
+    "test_drivers_take_over_only_their_own": "it is of the drivers of one machine, which share a folder",
+    "test_a_killed_supervisor_takes_its_sandbox_with_it_and_nothing_is_left": KILLED,
+    "test_a_killed_sandbox_ends_with_its_signal_and_nothing_is_left": KILLED,
+    "test_a_warm_sandbox_that_dies_is_noticed": WARM,
+    "test_too_much_memory_ends_that_sandbox_only": CONTAINER,
+    "test_a_fork_bomb_hits_its_own_bound_and_nobody_else": CONTAINER,
+    "test_processes_of_an_app_share_memory_and_locks": CONTAINER,
+    "test_a_full_disk_is_an_error_in_the_app_and_nobody_else_notices": CONTAINER,
+    "test_a_source_that_does_not_fit_is_refused": CONTAINER,
+    "test_a_worker_that_never_yields_is_ended": WORKER,
+    "test_kept_connections_move_to_the_sandbox_that_takes_over": ADDRESS,
+    "test_connections_stay_when_the_sandbox_that_should_take_them_has_ended": ADDRESS,
+    "test_one_whose_supervisor_is_stopped_is_ended_without_waiting_for_it": KILLED,
+    "test_a_claim_brings_a_layer_and_data_into_a_warm_sandbox": "a pod gets layers from the bucket, and takes no data",
+}
+"""What is not asked of `agent-sandbox` here, and why."""
+
+
+def test_every_behaviour_is_asked_of_pods_too_or_says_why_not() -> None:
+    asked, others = set(), set()
+    for name, test in globals().items():
+        if name.startswith("test_") and (marks := getattr(test, "pytestmark", [])) is not None:
+            subjects = [one for mark in marks if mark.name == "parametrize" for one in mark.args[1]]
+            (asked if PODS in subjects else others).add(name)
+    assert others - {"test_every_behaviour_is_asked_of_pods_too_or_says_why_not"} == NOT_OVER_PODS.keys()
+    assert len(asked) >= 14
 
 
 def states(on: Bench) -> list[str]:
