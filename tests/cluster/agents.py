@@ -247,14 +247,14 @@ async def _carried(agent: subprocess.Popen[bytes], address: str, ways_out: Seque
     while not await asyncio.to_thread(_is_ready, agent.pid, address):
         await asyncio.sleep(0.05)
     async with AsyncExitStack() as stack:
-        for port in (INGRESS_PORT, CONTROL_PORT, PROBES_PORT):
-            to = partial(_connected_inside, agent.pid, address, port)
-            server = await asyncio.start_server(partial(carry, to), address, port)
-            stack.callback(server.close)
         for port in ways_out:
             to = partial(socket.create_connection, ("127.0.0.1", port), 5)
             inside = await asyncio.to_thread(_listening_inside, agent.pid, port)
             server = await asyncio.start_server(partial(carry, to), sock=inside)
+            stack.callback(server.close)
+        for port in (INGRESS_PORT, CONTROL_PORT, PROBES_PORT):
+            to = partial(_connected_inside, agent.pid, address, port)
+            server = await asyncio.start_server(partial(carry, to), address, port)
             stack.callback(server.close)
         await asyncio.Event().wait()
 

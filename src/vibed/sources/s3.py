@@ -238,7 +238,13 @@ class S3Store:
 
     def objects(self) -> S3Objects:
         """What else is kept in the bucket."""
-        return S3Objects(self._bucket, prefix=self._settings.prefix, key=self._key, where=self._settings.where)
+        return S3Objects(
+            self._bucket,
+            prefix=self._settings.prefix,
+            key=self._key,
+            where=self._settings.where,
+            deadline_s=self._deadline_s,
+        )
 
     async def prove(self) -> None:
         """Write, read, list and remove a small object. Raises what is in the way."""

@@ -28,7 +28,6 @@ from vibed.sources.s3_words import told
 T = TypeVar("T")
 _PART = 8 << 20
 _CHUNK = 1 << 20
-_DEADLINE_S = 20.0
 _PAUSES_S = (0.1, 0.3, 0.7, 1.5, 3.0)
 _SUFFIX = re.compile(r"(.+)-([0-9a-f]{32})")
 
@@ -36,8 +35,9 @@ _SUFFIX = re.compile(r"(.+)-([0-9a-f]{32})")
 class S3Objects:
     """`Objects` in a bucket."""
 
-    def __init__(self, bucket: Bucket, *, prefix: str, key: bytes, where: str) -> None:
-        """`where`: the bucket, for a person."""
+    def __init__(self, bucket: Bucket, *, prefix: str, key: bytes, where: str, deadline_s: float) -> None:
+        """`where`: the bucket, for a person; `deadline_s`: how long is tried."""
+        self._deadline_s = deadline_s
         self._bucket = bucket
         self._prefix = prefix
         self._key = hmac.digest(key, b"vibed object names", "sha256")
@@ -98,7 +98,7 @@ class S3Objects:
         return f"{self._prefix}{room}/{name}-{suffix}"
 
     def _trying(self, doing: str, work: Callable[[], T]) -> T:
-        deadline, tries = time.monotonic() + _DEADLINE_S, 0
+        deadline, tries = time.monotonic() + self._deadline_s, 0
         while True:
             try:
                 return work()
