@@ -49,6 +49,7 @@ def registry() -> Iterator[FakeRegistry]:
     with fake_registry() as it:
         it.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"}, ("other>=1",))
         it.files["other-1.1-py3-none-any.whl"] = wheel("other", "1.1", {"other/__init__.py": "WORD = 'more'\n"})
+        it.files["late-1.0-py3-none-any.whl"] = wheel("late", "1.0", {"late.py": "WORD = 'after all'\n"})
         it.packages["tiny"] = {
             "1.0.0": npm_package(
                 {"package.json": '{"name": "tiny", "version": "1.0.0"}', "index.js": "module.exports = 'seven'"}
@@ -158,6 +159,31 @@ async def test_what_cannot_be_installed_is_told_as_on_one_machine(vibed: Install
         failed = client.deploy("hopeless", files, settle_s=120)
         assert (failed.phase, failed.reason) == ("Failed", "DependencyBuildFailed")
         assert "nowhere-to-be-had" in failed.message
+        eventually(lambda: not builders(vibed), "no builder is left", within_s=30)
+
+    await in_thread(use)
+
+
+async def test_a_builder_that_is_deleted_is_made_up_for_and_two_apps_share_what_is_made(
+    vibed: Installed, registry: FakeRegistry
+) -> None:
+    def use() -> None:
+        client = vibed.client
+        registry.delay_s = 5.0
+        files = {"requirements.txt": "late\n", "app.py": f"import late\nSAYS = late.WORD\n{SERVER}"}
+        for name in ("first", "second"):
+            assert client.post_deploy(name, files).status_code == 202
+        eventually(lambda: client.app("first")["reason"] == "BuildingDependencies", "it is built", within_s=90)
+        (builder,) = eventually(lambda: builders(vibed), "a builder has a claim", within_s=60)
+        eventually(lambda: "/simple/late/" in registry.paths(), "it asks for its package", within_s=60)
+        vibed.namespace.kubectl(
+            "delete", "sandboxclaim", builder["metadata"]["name"], "--wait=false", "--ignore-not-found"
+        )
+        registry.delay_s = 0.0
+        for name in ("first", "second"):
+            client.settled(name, 1, within_s=180)
+            assert client.visit(name).text == "after all"
+        assert registry.paths().count("/files/late-1.0-py3-none-any.whl") == 1, "it was installed once"
         eventually(lambda: not builders(vibed), "no builder is left", within_s=30)
 
     await in_thread(use)
