@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.installed import ADMIN_KEY, Installed, Pods, Process, installed
 from tests.prepare import home
 from vibed.cluster.client import Client
+from vibed.drivers.agent_sandbox.claims import POD_APP
+from vibed.drivers.agent_sandbox.line import INGRESS_PORT
+from vibed.drivers.agent_sandbox.templates import TEMPLATE
 
 T = TypeVar("T")
 
@@ -101,6 +105,7 @@ class OnCluster:
     def deploy(self, api: web.Connection, name: str, source: bytes) -> tuple[float, dict[str, Any]]:
         """Milliseconds until the answer that it is Ready, and that answer. Raises RuntimeError for any other."""
         request = self.deploy_request(name, source)
+        self.call(api, "GET", "/healthz")  # one that was idle for minutes was closed
         began = time.perf_counter()
         answer = api.send(request)
         took = (time.perf_counter() - began) * 1000
@@ -118,15 +123,22 @@ class OnCluster:
             time.sleep(0.02)
 
     def wait_warm(self, template: str, size: int, *, within_s: float = _START_S) -> None:
-        """Return when the pool has that many ready sandboxes. Raises TimeoutError."""
+        """Return when the pool has that many ready sandboxes, and their agents listen: a fake node says Ready once
+        there is a pod. Raises TimeoutError.
+        """
         until = time.monotonic() + within_s
         while True:
             status = self.namespace.get("sandboxwarmpool", template).get("status") or {}
-            if status.get("readyReplicas", 0) >= size:
+            if status.get("readyReplicas", 0) >= size and all(map(_listens, self._unclaimed())):
                 return
             if time.monotonic() > until:
                 raise TimeoutError(f"the pool of {template} is not full after {within_s:g} s: {status}")
             time.sleep(0.2)
+
+    def _unclaimed(self) -> list[str]:
+        """Addresses of sandboxes' pods that no app has."""
+        pods = self.namespace.get("pods", "-l", f"{TEMPLATE},!{POD_APP}")["items"]
+        return [pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")]
 
     # what it costs
 
@@ -210,6 +222,14 @@ class OnCluster:
 
     async def _down(self) -> None:
         await self._vibed.__aexit__(None, None, None)
+
+
+def _listens(ip: str) -> bool:
+    try:
+        socket.create_connection((ip, INGRESS_PORT), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @asynccontextmanager

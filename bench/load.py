@@ -31,20 +31,20 @@ def generator() -> str:
     return PROGRAM if shutil.which(PROGRAM) else "threads (wrk is not installed, so Python bounds the figures)"
 
 
-def run(port: int, host: str, *, connections: int, seconds: float) -> Throughput:
-    """GET / on 127.0.0.1 with that Host header."""
+def run(port: int, host: str, *, connections: int, seconds: float, address: str = "127.0.0.1") -> Throughput:
+    """GET / there with that Host header."""
     if shutil.which(PROGRAM) is None:
-        return _threads(port, host, connections, seconds)
+        return _threads(address, port, host, connections, seconds)
     argv = [PROGRAM, "-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--latency", "-H", f"Host: {host}"]
-    done = subprocess.run([*argv, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*argv, f"http://{address}:{port}/"], capture_output=True, text=True, check=True)
     return parse(done.stdout)
 
 
 def parse(said: str) -> Throughput:
     """What wrk prints with --latency. Raises ValueError when it is not that."""
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    p50 = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
-    p99 = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    p50 = re.search(r"^\s*50%\s+([\d.]+)(us|ms|s)\s*$", said, re.MULTILINE)
+    p99 = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)\s*$", said, re.MULTILINE)
     if rate is None or p50 is None or p99 is None:
         raise ValueError(f"not a report of wrk: {said[:300]}")
     failed = 0
@@ -59,14 +59,14 @@ def _ms(match: re.Match[str]) -> float:
     return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[match[2]]
 
 
-def _threads(port: int, host: str, connections: int, seconds: float) -> Throughput:
+def _threads(address: str, port: int, host: str, connections: int, seconds: float) -> Throughput:
     samples: list[float] = []
     failed = [0]
     stop = time.perf_counter() + seconds
     request = web.get("/", host)
 
     def work() -> None:
-        with web.Connection(("127.0.0.1", port)) as connection:
+        with web.Connection((address, port)) as connection:
             while (began := time.perf_counter()) < stop:
                 try:
                     failed[0] += connection.send(request).status >= 400

@@ -10,6 +10,8 @@ from bench.rows import (
     burst,
     cluster_deploys,
     cluster_many,
+    cluster_node,
+    cluster_router,
     fronts,
     furnished,
     general,
@@ -50,4 +52,6 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "cluster-claim": cluster_deploys.measure_claim,
     "cluster-held": cluster_many.measure_held,
     "cluster-idle": cluster_many.measure_idle,
+    "cluster-router": cluster_router.measure,
+    "cluster-node": cluster_node.measure,
 }
