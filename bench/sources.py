@@ -161,7 +161,12 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("PORT", "8000"))), Handler).serve_forever()
 """
 
-_ANYWHERE = _PYTHON.replace('("0.0.0.0", int(os.environ.get("PORT", "8000")))', '("127.0.0.1", 0)')
+# an answer is one segment, and 32 may connect at once: what is measured is what is in front of it
+_ANYWHERE = (
+    _PYTHON.replace('("0.0.0.0", int(os.environ.get("PORT", "8000")))', '("127.0.0.1", 0)')
+    .replace('protocol_version = "HTTP/1.1"', 'protocol_version = "HTTP/1.1"\n    wbufsize = 1 << 16')
+    .replace("\n\nThreadingHTTPServer(", "\n\nThreadingHTTPServer.request_queue_size = 128\nThreadingHTTPServer(")
+)
 
 _NODE = """\
 const http = require("node:http");

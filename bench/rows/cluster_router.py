@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import load, proxy, sources
+from bench import load, machine, proxy, sources
 from bench.cluster import OnCluster, missing
 from bench.harness import Bench
 from bench.report import Row, at_least, none_of, not_measurable
@@ -29,6 +29,9 @@ def measure(bench: Bench) -> Row:
         return row
     row.figures["load generator"] = load.generator()
     with OnCluster(pools=",".join(f"{one}=1" for one in _TEMPLATES)) as cluster, cluster.connect() as api:
+        front = cluster.vibed.caddies[0].running
+        assert front is not None
+        machine.go_first(front.pid)  # as the floor's
         for template in _TEMPLATES:
             cluster.wait_warm(template, 1)
         for what, source in apps.items():
