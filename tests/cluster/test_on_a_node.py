@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.cluster import binaries
+from tests.cluster import binaries, node
 from tests.cluster.box import REPOSITORY
 from tests.cluster.development import APPS, RELEASE, Development
+from tests.contract.fake_registry import FakeRegistry, fake_registry, wheel
 from tests.e2e.client import Client
 from tests.e2e.waiting import eventually
 from tests.prepare import home
@@ -92,6 +93,7 @@ class Platform:
     made: Development
     port: int
     key: str
+    registry: FakeRegistry
 
     @property
     def client(self) -> Client:
@@ -133,17 +135,28 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     try:
         made.start()
         made.import_images(("vibed", "vibed-caddy", *TEMPLATES))
-        made.install({"sandboxes": {"templates": list(TEMPLATES)}})
-        made.forward()
-        found = Platform(made, 18080, made.admin_key())
-        eventually(lambda: _answers(found), "the API answers", within_s=60)
-        for name in TEMPLATES:
-            found.client.wait_for_template(name, within_s=180)
-        yield found
+        with fake_registry(node.ADDRESS, made.box.network) as registry:
+            made.install(_values(registry))
+            made.forward()
+            found = Platform(made, 18080, made.admin_key(), registry)
+            eventually(lambda: _answers(found), "the API answers", within_s=60)
+            for name in TEMPLATES:
+                found.client.wait_for_template(name, within_s=180)
+            yield found
     except subprocess.CalledProcessError as error:
         raise AssertionError(f"{error}\n{error.stdout}\n{error.stderr}") from error
     finally:
         made.end()
+
+
+def _values(registry: FakeRegistry) -> dict[str, Any]:
+    """With an index of packages: nothing in the box reaches another one."""
+    there = {"to": [{"ipBlock": {"cidr": f"{node.ADDRESS}/32"}}], "ports": [registry.port]}
+    return {
+        "sandboxes": {"templates": list(TEMPLATES)},
+        "config": {"registries": {"pypi": registry.index}},
+        "network": {"registries": there},
+    }
 
 
 def _answers(platform: Platform) -> bool:
@@ -246,6 +259,18 @@ def test_sites_share_a_pod_and_come_back_when_it_goes(platform: Platform) -> Non
     for name in names:
         eventually(lambda name=name: client.visit(name).text == name, f"{name} answers from another pod", within_s=90)
     assert platform.pod_of("vibed.sites")["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+def test_an_app_has_the_packages_that_its_template_has_not(platform: Platform) -> None:
+    platform.registry.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"})
+    source = FLASK.replace("import os, socket", "import os, socket, tiny").replace("os.uname().release", "tiny.WORD")
+    platform.client.deploy_ready("needy", {"app.py": source, "requirements.txt": "flask\ntiny\n"}, settle_s=180)
+    assert platform.client.visit("needy").text == "small"
+    assert platform.client.app("needy")["isolation"] == "kernel"
+    asked = len(platform.registry.asked)
+    platform.client.deploy_ready("alike", {"app.py": source, "requirements.txt": "flask\ntiny\n"}, settle_s=180)
+    assert platform.client.visit("alike").text == "small"
+    assert len(platform.registry.asked) == asked, "what was installed once is in the bucket"
 
 
 def test_what_is_in_a_pod_tells_an_app_nothing_of_the_cluster(platform: Platform) -> None:

@@ -13,8 +13,8 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -80,6 +80,7 @@ class FakeRegistry:
     """Answers at `/simple/<name>/`, `/files/<file>` and `/npm/<name>`, and keeps what it was asked."""
 
     port: int = 0
+    host: str = "127.0.0.1"
     files: dict[str, bytes] = field(default_factory=dict)
     """Distributions by their file names."""
     packages: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class FakeRegistry:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def index(self) -> str:
@@ -227,9 +228,11 @@ def _project_of(file: str) -> str:
 
 
 @contextmanager
-def fake_registry() -> Iterator[FakeRegistry]:
-    """One that listens until the context ends."""
-    registry = FakeRegistry()
+def fake_registry(
+    host: str = "127.0.0.1", network: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[FakeRegistry]:
+    """One that listens until the context ends; at an address of another `network`, where one is given."""
+    registry = FakeRegistry(host=host)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -252,7 +255,8 @@ def fake_registry() -> Iterator[FakeRegistry]:
         def log_message(self, *arguments: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with network():
+        server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
     registry.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
