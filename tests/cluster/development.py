@@ -101,7 +101,12 @@ class Development:
         api_port = int(self.cluster.server[0].rpartition(":")[2])
         api_server = [{"ipBlock": {"cidr": f"{node.API_SERVER}/32"}}]
         there = [{"ipBlock": {"cidr": f"{node.ADDRESS}/32"}}]
+        # a node of two processors is to have room for apps beside vibeD, and for its pods' successors
+        small = {"requests": {"cpu": "20m"}}
         return {
+            "api": {"resources": small},
+            "controller": {"resources": small},
+            "router": {"resources": small, "caddyResources": small},
             "domain": "localhost",
             "images": {"registry": REGISTRY, "pullPolicy": "Never"},
             "sources": {

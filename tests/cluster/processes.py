@@ -11,12 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_S = 0.03
 _LAST_LINES = 15
+_starting = ThreadPoolExecutor(1, "starts processes")
+"""Who starts them: a thread that ends with the program. Tests ask from threads that may end before, and the kernel
+would kill what those had started.
+"""
 
 
 class ClusterFailed(Exception):
@@ -31,7 +36,7 @@ class _Started:
 
 
 class Processes:
-    """What runs. The kernel kills each when the thread that started it ends, pytest's kill -9 included."""
+    """What runs. The kernel kills each when the program that started it ends, by kill -9 too."""
 
     def __init__(self, logs: Path) -> None:
         logs.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,8 @@ class Processes:
         mortal = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         command = tuple(map(str, argv))
         with (self._logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
+            process = _starting.submit(
+                subprocess.Popen,
                 [*mortal, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -53,7 +59,7 @@ class Processes:
                 cwd=self._logs,
                 env=given,
                 start_new_session=True,
-            )
+            ).result()
         self._started[name] = _Started(command, given, process)
 
     def again(self, name: str) -> None:

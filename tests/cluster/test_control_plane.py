@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster, Namespace, Refused
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.processes import ClusterFailed
+from tests.cluster.processes import ClusterFailed, Processes
 from tests.e2e.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,5 +166,19 @@ def test_nothing_of_a_cluster_outlives_who_started_it_not_even_when_that_is_kill
     eventually(lambda: not [pid for pid in started if Path(f"/proc/{pid}").exists()], "its processes end")
 
 
+def test_what_a_thread_has_started_outlives_that_thread(tmp_path: Path) -> None:
+    processes = Processes(tmp_path)
+    starter = threading.Thread(target=processes.start, args=("sleeper", ["sleep", "60"]))
+    starter.start()
+    starter.join()
+    try:
+        eventually(lambda: not Path(f"/proc/self/task/{starter.native_id}").exists(), "the thread is gone")
+        time.sleep(0.1)  # for the kernel's signal to arrive
+        processes.check()
+    finally:
+        processes.kill_all()
+
+
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]

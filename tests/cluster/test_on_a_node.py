@@ -32,6 +32,20 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24", "go-123", "base-debian")
 
+NEEDY = """
+import os, tiny
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = tiny.WORD.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
 FLASK = """
 import os, socket
 from flask import Flask, request
@@ -258,17 +272,22 @@ def test_sites_share_a_pod_and_come_back_when_it_goes(platform: Platform) -> Non
     platform.kubectl("-n", APPS, "delete", "pod", before["metadata"]["name"], "--wait=false")
     for name in names:
         eventually(lambda name=name: client.visit(name).text == name, f"{name} answers from another pod", within_s=90)
-    assert platform.pod_of("vibed.sites")["metadata"]["uid"] != before["metadata"]["uid"]
+    eventually(
+        lambda: platform.pod_of("vibed.sites")["metadata"]["uid"] != before["metadata"]["uid"],
+        "sites have another pod",
+        within_s=60,
+    )
+    assert {name: client.visit(name).text for name in names} == {name: name for name in names}
 
 
 def test_an_app_has_the_packages_that_its_template_has_not(platform: Platform) -> None:
     platform.registry.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"})
-    source = FLASK.replace("import os, socket", "import os, socket, tiny").replace("os.uname().release", "tiny.WORD")
-    platform.client.deploy_ready("needy", {"app.py": source, "requirements.txt": "flask\ntiny\n"}, settle_s=180)
+    files = {"app.py": NEEDY, "requirements.txt": "tiny\n"}
+    platform.client.deploy_ready("needy", files, settle_s=180)
     assert platform.client.visit("needy").text == "small"
     assert platform.client.app("needy")["isolation"] == "kernel"
     asked = len(platform.registry.asked)
-    platform.client.deploy_ready("alike", {"app.py": source, "requirements.txt": "flask\ntiny\n"}, settle_s=180)
+    platform.client.deploy_ready("alike", files, settle_s=180)
     assert platform.client.visit("alike").text == "small"
     assert len(platform.registry.asked) == asked, "what was installed once is in the bucket"
 

@@ -15,6 +15,7 @@ import pytest
 
 from vibed.runtimes.gate import Gate
 from vibed.runtimes.layers.delivery import delivery
+from vibed.runtimes.layers.equipment import OfHost
 from vibed.runtimes.layers.steps import Done, Order, StepFailed
 from vibed.runtimes.layers.workbench import Opened, Workbench
 from vibed.runtimes.registries import Registries
@@ -51,7 +52,7 @@ async def opened(place: Path, order: Order, answer: Mapping[str, Any]) -> AsyncI
         running: Any = asyncio.ensure_future(program())
         gate = Gate(place, Registries())
         host: Any = None
-        yield Opened(order, running, one, gate, host, 1 << 20, stack.pop_all(), more=True), program
+        yield Opened(order, running, one, gate, OfHost(host), 1 << 20, stack.pop_all(), more=True), program
         running.cancel()
 
 
