@@ -429,6 +429,18 @@ async def test_the_next_controller_finds_the_sites_of_a_pod(bed: Bed) -> None:
     assert (await ask(another, run=f"one/{sites[0].claimed and sites[0].claimed.number}"))[0] == 421
 
 
+async def test_a_pod_of_sites_that_knows_the_key_before_takes_more_of_them_once_that_is_renewed(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    await hosted(bed, driver, a_site(bed, "one", {"index.html": "one"}))
+    await bed.controllers.pop().end()
+    driver = await bed.controller(ClaimKeys([Ed25519PrivateKey.generate(), bed.key]), folder="second")
+    driver._templates = {SITES_TEMPLATE: load_templates()[SITES_TEMPLATE]}  # its pool is not refilled yet
+    await driver.adopt()
+    another = await hosted(bed, driver, a_site(bed, "two", {"index.html": "two"}))
+    assert await ask(another) == (200, "two")
+    assert len(await bed.claims()) == 1, "it has room in the same pod"
+
+
 # Workers
 
 

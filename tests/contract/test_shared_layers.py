@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -45,11 +45,21 @@ def controller(server: S3Server, folder: Path) -> SharedLayerStore:
     return store
 
 
-def keep(store: SharedLayerStore, key: str = KEY, content: bytes = IMAGE) -> None:
+def keep(store: SharedLayerStore, key: str = KEY, content: bytes = IMAGE, pieces: Sequence[str] = ()) -> None:
     with store.making() as place:
         image = place / "layer.tar.gz"
         image.write_bytes(content)
-        store.keep(key, "python", image, template="python-313", packages={"tiny": "1.0"}, took_s=1.0, private=False)
+        store.keep(
+            key,
+            "python",
+            image,
+            template="python-313",
+            packages={"tiny": "1.0"},
+            took_s=1.0,
+            private=False,
+            base="of the template",
+            pieces=pieces,
+        )
 
 
 def names(server: S3Server) -> list[str]:
@@ -67,6 +77,13 @@ def test_the_next_controller_finds_what_the_last_one_made(server: S3Server, tmp_
     assert second.remembered(REQUEST) == (KEY, ("a note",))
     assert [facts.key for facts in second.listing()] == [KEY]
     assert second.fetch(DIGEST).read_bytes() == IMAGE
+
+
+def test_nothing_is_taken_over_from_a_layer_that_lies_here_as_it_came(server: S3Server, tmp_path: Path) -> None:
+    store = controller(server, tmp_path)
+    keep(store, pieces=["tiny==1.0"])
+    store.fetch(DIGEST)
+    assert store.holding("of the template", ["tiny==1.0", "other==1.1"]) == []
 
 
 def test_a_pod_gets_a_layer_by_an_address_that_is_for_that_one_alone(server: S3Server, tmp_path: Path) -> None:

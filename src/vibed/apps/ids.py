@@ -9,7 +9,7 @@ from collections.abc import Collection
 from vibed.apps.errors import InvalidName
 
 PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-RESERVED = frozenset({"vibed", "vibed-probe", "api", "www", "localhost"})
+RESERVED = frozenset({"vibed", "vibed-probe", "vibed-builder", "api", "www", "localhost"})
 
 
 def nearest(name: str) -> str:

@@ -32,7 +32,7 @@ from vibed.runtimes.registry_settings import of_clients, of_environment
 from vibed.runtimes.templates import Template
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
-from vibed.sandboxes.driver import Builder, Driver
+from vibed.sandboxes.driver import Builder, Driver, Isolation
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.objects import Objects
 from vibed.supervision.base import SupervisedDriver
@@ -149,6 +149,7 @@ def makers_on_cluster(
         NoCompilers(),
         registries,
         timeout_s=timeout_s,
+        least=Isolation(config.least_general),
     )
     # what they take is the cluster's; here it is connections and a compressed stream
     turns = Starts(_ON_CLUSTER, hold_s=_HOLD_S, most=2 * _ON_CLUSTER)

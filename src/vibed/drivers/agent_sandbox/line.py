@@ -60,6 +60,8 @@ class AgentLine:
         self._hear = hear
         self._connection: wire.Connection | None = None
         self._connecting = asyncio.Lock()
+        self._taken = 0
+        """Which of the keys the agent knows: the one that is in use, or the one before it."""
         self._closed = False
 
     async def claim(self) -> None:
@@ -97,8 +99,7 @@ class AgentLine:
         async with asyncio.timeout(timeout):
             reader, writer, seen = await self._open()
             try:
-                for token in self._keys.tokens(self.where.claim_uid, seen)[:1]:
-                    await _say(writer, {"id": 1, "op": "attach", "token": token})
+                await _say(writer, {"id": 1, "op": "attach", "token": self._token(seen)})
                 _accepted(await _answer(reader, 1))
                 size = (await asyncio.to_thread(source.stat)).st_size
                 await _say(writer, {"id": 2, "op": "source", "sha256": digest, "size": size})
@@ -121,8 +122,7 @@ class AgentLine:
             async with asyncio.timeout(_PROOF_S):
                 reader, writer, seen = await self._open()
                 try:
-                    token = self._keys.tokens(self.where.claim_uid, seen)[0]
-                    await _say(writer, {"id": 1, "op": "stream", "token": token, "at": at})
+                    await _say(writer, {"id": 1, "op": "stream", "token": self._token(seen), "at": at})
                     _accepted(await _answer(reader, 1))
                 except BaseException:
                     writer.close()
@@ -139,6 +139,11 @@ class AgentLine:
     async def _attach(self) -> wire.Connection:
         return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
 
+    def _token(self, pod: Pod) -> str:
+        """By the key that this agent knows, as far as it has said so."""
+        tokens = self._keys.tokens(self.where.claim_uid, pod)
+        return tokens[min(self._taken, len(tokens) - 1)]
+
     async def _prove(self, op: str, name: str, proofs: Callable[[Pod], Sequence[str]]) -> wire.Connection:
         """A connection by the first of the proofs that the agent takes; each is tried on a connection of its own."""
         refused: NotOurs | None = None
@@ -149,6 +154,8 @@ class AgentLine:
             connection = wire.Connection(reader, writer, self._hear)
             try:
                 await _proven(connection, op, **{name: proofs(pod)[tried]})
+                # whichever document made it the claim's, the token in it is of the first key
+                self._taken = tried if op == "attach" else 0
                 return connection
             except NotOurs as error:
                 refused = refused or error

@@ -7,6 +7,7 @@ Nothing of an app decides what is in it but that version, and so all apps share 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import partial
 
@@ -31,7 +32,7 @@ async def make(ask: Ask, making: Making, installer: str) -> tuple[Layer, tuple[s
         if version is None:
             raise StepFailed(f"there is no Go {wanted} in the module proxy", said=listed[-2000:])
         key = layer_key("go", ask.base, installer, [f"go {version}"], None)
-        if (found := making.store.find(key)) is not None:
+        if (found := await asyncio.to_thread(making.store.find, key)) is not None:
             return found, ()
         ask.say(f"fetching Go {version}, and compiling its standard library")
         install = partial(making.install, ask, {"toolchain": version})

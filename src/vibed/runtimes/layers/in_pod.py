@@ -18,7 +18,7 @@ from typing import Any
 
 from vibed.runtimes.gate import Gate, gate_in_pod
 from vibed.runtimes.layers.equipment import Asking, ImageOf
-from vibed.runtimes.layers.imaging import ImageFailed, Taken
+from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken
 from vibed.runtimes.layers.npm_tree.laying import Laid
 from vibed.runtimes.layers.npm_tree.plan import Left, Plan
 from vibed.runtimes.layers.store import LayerStore
@@ -31,6 +31,7 @@ from vibed.sandboxes.driver import Mount, RunFailed
 _LEVEL = 1
 """Of compression: a layer is read as often as its apps start, and written while one waits for it."""
 _PIECE = 1 << 20
+_NOT_OF_OTHERS = "layers of a cluster are not made of others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,9 @@ class OfPod:
     async def image_beside(
         self, place: Path, *, most_bytes: int, take: Sequence[Taken], beyond: str
     ) -> AsyncIterator[ImageOf]:
+        if take:
+            raise Clash(_NOT_OF_OTHERS)
+
         async def made(tarball: int) -> Path:
             # the descriptor is closed when its connection is: the thread has one of its own
             return await asyncio.to_thread(_packed, os.dup(tarball), place / "layer.tar.gz", most_bytes)
@@ -57,7 +61,7 @@ class OfPod:
 
     async def compose(self, place: Path, take: Sequence[Taken], *, most_bytes: int) -> Path:
         if take:
-            raise ImageFailed("layers of a cluster are not made of others")
+            raise Clash(_NOT_OF_OTHERS)
         path = place / "layer.tar.gz"
         with tarfile.open(path, "w:gz"):
             pass

@@ -7,6 +7,7 @@ scripts of packages run, whatever managers do by default: a builder is the place
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import posixpath
@@ -121,7 +122,7 @@ async def _install(
         *(("what packages of it name is linked in their folders",) if step.get("linked") and ask.owner else ()),
     ]
     key = layer_key("node", ask.base, installer, facts, ask.owner)
-    if (found := making.store.find(key)) is not None:
+    if (found := await asyncio.to_thread(making.store.find, key)) is not None:
         return found
     packages = manager.pinned(lock, development=wish.development)
     ask.say(f"installing {len(packages)} packages")

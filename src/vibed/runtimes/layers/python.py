@@ -15,6 +15,7 @@ can be): most lists have something in common with one that was installed before.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -163,7 +164,7 @@ async def _pins(
 async def _installed(ask: Ask, making: Making, installer: str, resolution: Sequence[Pin], compilers: bool) -> Layer:
     pins = bound(missing(resolution, ask.base.packages), hashes_of(ask.files.values()))
     key = layer_key("python", ask.base, installer, (pin.text for pin in pins), ask.owner)
-    if (found := making.store.find(key)) is not None:
+    if (found := await asyncio.to_thread(making.store.find, key)) is not None:
         return found
     ask.say(f"installing {_counted(pins)}")
     verified = all(pin.of_registry for pin in pins)

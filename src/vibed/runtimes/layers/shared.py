@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,9 @@ class SharedLayerStore(LayerStore):
             coming.replace(here)
         os.utime(here)
         return here
+
+    def holding(self, base: str, pieces: Collection[str]) -> list[tuple[Path, tuple[str, ...]]]:
+        return []  # a layer of a cluster is packed as its builder sends it: nothing is taken over from others
 
     def share(self, most: int) -> int:
         return most  # it is not this disk's

@@ -31,7 +31,7 @@ from vibed.runtimes.layers.steps import Clashed, Done, Order, StepFailed
 from vibed.runtimes.layers.workbench import Opened, Workbench
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.shipped import shipped
-from vibed.sandboxes.driver import Builder, Mount, Run, Sandbox
+from vibed.sandboxes.driver import Builder, Isolation, Mount, Run, Sandbox
 
 APP = "_build"
 """The app that a build runs as: a name that no app can have."""
@@ -75,6 +75,8 @@ class Workshop:
     limits: Builder = field(default_factory=Builder)
     most_bytes: int = 2 << 30
     """Of one layer."""
+    least: Isolation | None = None
+    """What a builder's sandbox has to measure of itself before it gets anything; None: its driver's word is enough."""
 
     async def perform(self, order: Order, place: Path, log_dir: Path, bench: Workbench | None = None) -> Done:
         """`place`: an empty folder for this step alone; `bench`: where it is done, else in a sandbox of its own. Raises
@@ -142,6 +144,7 @@ class Workshop:
                 limits=self.limits,
                 mounts=(*mounts, Mount(out, "/layers/out"), gate.mount),
                 start_timeout_s=self.timeout_s,
+                least=self.least,
             )
             running = asyncio.create_task(
                 sandbox.run(run, socket=place / "none.sock", log_dir=log_dir, on_stage=lambda stage: None)
