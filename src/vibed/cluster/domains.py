@@ -218,7 +218,7 @@ def read(app: Object) -> Sequence[Domain]:
         return []
     try:
         return [Domain(**one) for one in json.loads(said)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return []
 
 
@@ -231,8 +231,8 @@ def led_to(app: Object, claim_named: Callable[[str], Object | None]) -> list[str
     """The domains that lead to a VibedApp: those that it says were verified, and whose claims say the same."""
     found = []
     for domain in read(app):
-        if domain.verified_at is None or not isinstance(domain.name, str):
-            continue
+        if domain.verified_at is None or not isinstance(domain.name, str) or not domain.name.isascii():
+            continue  # what vibeD has written is punycode
         claim = claim_named(names.domain(domain.name))
         if claim is None or not _names(claim, app):
             continue

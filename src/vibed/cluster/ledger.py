@@ -98,13 +98,16 @@ def read(app: Object) -> Ledger | None:
         return None
     try:
         said = json.loads(text)
+        lines = tuple(_line(line) for line in said["lines"])
+        if not lines:
+            raise ValueError("it has no version")
         return Ledger(
             created_at=float(said["created_at"]),
             changes=int(said["changes"]),
-            lines=tuple(_line(line) for line in said["lines"]),
+            lines=lines,
             events=tuple(Event(app_id=metadata["name"], **event) for event in said.get("events", ())),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         log.warning(
             "an app's ledger cannot be read; its spec is looked at anew", app=metadata["name"], error=str(error)
         )
@@ -139,4 +142,5 @@ def _line(said: Mapping[str, Any]) -> Line:
     known = {name: value for name, value in said.items() if name in Line.__slots__}
     if "resources" in known:
         known["resources"] = Resources(**known["resources"])
-    return replace(_DEFAULTS, **known)
+    line = replace(_DEFAULTS, **known)
+    return replace(line, number=int(line.number), created_at=float(line.created_at))

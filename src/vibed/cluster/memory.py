@@ -97,15 +97,15 @@ class Memory:
 
 def facts_of(app: Object) -> Facts:
     """Of an app as the API has it."""
-    ledger = ledgers.read(app)
+    ledger, deployed_at = ledgers.read(app), None
     deleted = "deletionTimestamp" in app["metadata"]
     try:
         unsettled, undecided = ledger is not None and is_unsettled(app, ledger), is_undecided(app, ledger)
+        deployed_at = None if ledger is None else ledger.newest.created_at
     except Exception:
         # whoever may edit an app may have written anything there; who looks at it alone says what is wrong with it
         log.exception("an app cannot be read", app=app["metadata"]["name"])
         unsettled, undecided = False, True
-    deployed_at = None if ledger is None else ledger.newest.created_at
     return Facts(str((app.get("spec") or {}).get("owner")), deleted, deployed_at, unsettled, undecided)
 
 

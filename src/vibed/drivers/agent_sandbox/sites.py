@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -53,7 +54,10 @@ def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
             tar.add(place, _SITE)
             # beside the site: two that are alike are two objects, of which each is gone once its own is unpacked
             tar.addfile(tarfile.TarInfo(f"{run.app_id}.{run.number}"))
-        yield Packed(archive, sum(_on_disk(path) for path in [place, *place.rglob("*")]))
+        size = sum(_on_disk(path) for path in [place, *place.rglob("*")])
+        # it waits for a pod, and what it was made of need not
+        shutil.rmtree(place)
+        yield Packed(archive, size)
 
 
 def host(archive: Path) -> list[str]:
