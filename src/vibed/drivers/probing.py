@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import secrets
 import shutil
-import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
+from vibed.drivers.packing import packed
 from vibed.sandboxes.driver import BootFailed, Limits, Probe, Run
 from vibed.supervision.base import SupervisedDriver
 
@@ -65,7 +64,7 @@ async def probe(
     try:
         folder.mkdir(mode=0o700, parents=True)
         archive = folder / "source.tar.gz"
-        archive.write_bytes(_pack(source))
+        archive.write_bytes(packed(source))
         async with asyncio.timeout(_DEADLINE_S):
             sandbox = await driver.boot(template, urgent=True)
             try:
@@ -85,17 +84,6 @@ async def probe(
         await asyncio.to_thread(shutil.rmtree, folder, True)
     took = (time.perf_counter() - began) * 1000
     return Probe(True, driver.isolation, f"ran an app of {template} in {took:.0f} ms; {driver.host.cgroups.detail}")
-
-
-def _pack(source: Mapping[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, content in source.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            member.mode = 0o644
-            archive.addfile(member, io.BytesIO(content))
-    return out.getvalue()
 
 
 async def _get(socket: Path) -> bytes:

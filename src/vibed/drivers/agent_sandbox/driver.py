@@ -7,14 +7,11 @@ controller that ends leaves every pod as it is, and the next one finds them by t
 from __future__ import annotations
 
 import asyncio
-import io
 import secrets
 import shutil
-import tarfile
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +43,7 @@ from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
 from vibed.drivers.agent_sandbox.templates import BUILDERS, PodSettings, Template, manifests
+from vibed.drivers.packing import beside, packed
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -57,11 +55,9 @@ from vibed.sandboxes.driver import (
     Probe,
     Prospect,
     Run,
-    RunFailed,
     Sandbox,
     SandboxLost,
 )
-from vibed.sources.errors import ArchiveError
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 
 log = records.logger("vibed.drivers.agent_sandbox")
@@ -69,6 +65,8 @@ log = records.logger("vibed.drivers.agent_sandbox")
 _PROBE_APP = "vibed-probe"
 _PROBE_S = 180.0
 _WORKER = b"export default { fetch() { return new Response('ok') } }"
+Send = Callable[[Path], Awaitable[str]]
+"""Gives a pod a file; its digest."""
 _AT_ONCE = 64
 """How many pods are met at the same time when they are taken over."""
 
@@ -174,7 +172,7 @@ class AgentSandboxDriver:
         folder = Path(tempfile.mkdtemp(prefix="vibed-probe-"))
         try:
             archive = folder / "source.tar.gz"
-            archive.write_bytes(_packed("worker.js", _WORKER) if worker else _packed("index.html", b"ok\n"))
+            archive.write_bytes(packed({"worker.js": _WORKER} if worker else {"index.html": b"ok\n"}))
             sandbox = PodSandbox(self, _id(), name, self._templates[name].definition_digest)
             self._sandboxes.add(sandbox)
             if worker:
@@ -253,7 +251,7 @@ class AgentSandboxDriver:
 
     # used by the sandboxes
 
-    async def order(self, run: Run, send: Callable[[Path], Awaitable[str]], ask: workers.Ask) -> dict[str, object]:
+    async def order(self, run: Run, send: Send, ask: workers.Ask) -> dict[str, object]:
         """The driver's part of the operation `run`. Raises `RunFailed`, `SandboxLost`, `WireError`, OSError."""
         order = general.order(run)
         del order["source"]
@@ -283,12 +281,12 @@ class AgentSandboxDriver:
     def forget(self, sandbox: PodSandbox) -> None:
         self._sandboxes.discard(sandbox)
 
-    async def _source(self, run: Run, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
+    async def _source(self, run: Run, send: Send) -> dict[str, object]:
         """Where the pod has the run's source from."""
         there = await self._shelf.source(run.source)
         return _told(there) if there is not None else await _sent(run.source, send)
 
-    async def _handed(self, mount: Mount, send: Callable[[Path], Awaitable[str]]) -> dict[str, object] | None:
+    async def _handed(self, mount: Mount, send: Send) -> dict[str, object] | None:
         """What the agent is told of a mount; nothing where there is nothing in it to be handed over."""
         if mount.writable:
             raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
@@ -303,27 +301,13 @@ class AgentSandboxDriver:
             return {**_told(there), "target": mount.target}
         return {**await _sent(await self._shelf.local(mount), send), "target": mount.target}
 
-    async def _send_worker(
-        self, run: Run, send: Callable[[Path], Awaitable[str]], ask: workers.Ask
-    ) -> dict[str, object]:
+    async def _send_worker(self, run: Run, send: Send, ask: workers.Ask) -> dict[str, object]:
         modules = await asyncio.to_thread(workers.as_modules, run, self._limits)
         if modules is None:
             output = await workers.bundle(run, await self._source(run, send), ask)
             modules = await asyncio.to_thread(of_bundle, output, run, self._limits)
-        digest, size = await self._send_packed(workers.packed(run, modules, self._limits), send)
-        return {"sha256": digest, "size": size}
-
-    async def _send_packed(
-        self, packing: AbstractContextManager[Path], send: Callable[[Path], Awaitable[str]]
-    ) -> tuple[str, int]:
-        try:
-            archive = await asyncio.to_thread(packing.__enter__)
-        except ArchiveError as error:
-            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
-        try:
-            return await send(archive), (await asyncio.to_thread(archive.stat)).st_size
-        finally:
-            await asyncio.to_thread(packing.__exit__, None, None, None)
+        async with beside(workers.packed(run, modules, self._limits)) as archive:
+            return await _sent(archive, send)
 
     async def _sites_of(self, pod: PodSandbox, *, image: str) -> Sequence[Sandbox]:
         """The sites that a pod has which an earlier controller claimed for some."""
@@ -367,7 +351,7 @@ class AgentSandboxDriver:
         return sandbox
 
 
-async def _sent(archive: Path, send: Callable[[Path], Awaitable[str]]) -> dict[str, object]:
+async def _sent(archive: Path, send: Send) -> dict[str, object]:
     size = (await asyncio.to_thread(archive.stat)).st_size
     return {"sha256": await send(archive), "size": size}
 
@@ -378,12 +362,3 @@ def _told(there: Remote) -> dict[str, object]:
 
 def _id() -> str:
     return f"s{secrets.token_hex(6)[:11]}"
-
-
-def _packed(name: str, content: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.size, member.mode = len(content), 0o644
-        archive.addfile(member, io.BytesIO(content))
-    return out.getvalue()

@@ -4,11 +4,11 @@ their sockets are carried from it (`streams`).
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vibed.drivers.packing import add
 from vibed.sandboxes.driver import Mount
 
 
@@ -28,8 +28,5 @@ def packed(folder: Path, into: Path) -> bool:
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     with tarfile.open(into, "w:gz", compresslevel=1) as archive:
         for path in files:
-            content = path.read_bytes()
-            member = tarfile.TarInfo(path.name)
-            member.size, member.mode = len(content), 0o644
-            archive.addfile(member, io.BytesIO(content))
+            add(archive, path.name, path.read_bytes())
     return bool(files)

@@ -11,6 +11,7 @@ from typing import Protocol
 from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
+from vibed.drivers.packing import beside
 from vibed.sandboxes.driver import (
     Claimed,
     Endpoint,
@@ -24,7 +25,6 @@ from vibed.sandboxes.driver import (
     Started,
     State,
 )
-from vibed.sources.errors import ArchiveError
 from vibed.sources.limits import ArchiveLimits
 
 _LINGER_S = 5.0
@@ -105,20 +105,13 @@ class SharedSite:
         self._state = State.INJECTING
         self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         began = time.perf_counter()
-        packing = sites.packed(run, self._owner.archive_limits)
         try:
-            made = await asyncio.to_thread(packing.__enter__)
-            try:
+            async with beside(sites.packed(run, self._owner.archive_limits)) as made:
                 packed = time.perf_counter()
                 pod = await self._room(made)
                 found = time.perf_counter()
                 on_stage("claimed")
                 await self._owner.site_pods.add(pod, self._claimed, self, made.archive, self._owner.site_bounds)
-            finally:
-                await asyncio.to_thread(packing.__exit__, None, None, None)
-        except ArchiveError as error:
-            self._end()
-            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
         except (RunFailed, asyncio.CancelledError):
             self._end()
             raise

@@ -6,8 +6,6 @@ beyond its files is written down, always: nobody but the site itself says what a
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import shutil
@@ -18,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vibed.drivers import packing
 from vibed.drivers.media_types import TYPES, UNKNOWN
 from vibed.drivers.unpacking import unpack
 from vibed.sandboxes.driver import Run
@@ -50,7 +49,7 @@ def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
         made = unpack(run.source, place, runtime.strip, runtime.root, owner, limits)
         replace(made, facts=replace(made.facts, ruled=True)).complete(run.app_id, runtime)
         archive = Path(scratch) / "packed.tar.gz"
-        with gzip.open(archive, "wb", compresslevel=1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
+        with packing.compressed(archive) as tar:
             tar.add(place, _SITE)
             # beside the site: two that are alike are two objects, of which each is gone once its own is unpacked
             tar.addfile(tarfile.TarInfo(f"{run.app_id}.{run.number}"))
@@ -63,10 +62,7 @@ def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
 def host(archive: Path) -> list[str]:
     """Write what a server of many sites is started from; its argv. It is the agent's own program. Raises OSError."""
     text = json.dumps({"types": TYPES, "unknown": UNKNOWN}).encode()
-    with tarfile.open(archive, "w:gz") as tar:
-        member = tarfile.TarInfo(_TYPES)
-        member.size, member.mode = len(text), 0o644
-        tar.addfile(member, io.BytesIO(text))
+    archive.write_bytes(packing.packed({_TYPES: text}))
     return ["/proc/self/exe", "site", "-types", _TYPES, "-many", FOLDER]
 
 

@@ -8,10 +8,7 @@ template's packages and an image without secrets.
 from __future__ import annotations
 
 import base64
-import gzip
-import io
 import json
-import tarfile
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from pathlib import Path
 
 from vibed.apps.app import Runtime
 from vibed.classify.host_rules import Rules
+from vibed.drivers.packing import add, compressed
 from vibed.drivers.workerd import code
 from vibed.drivers.workerd.bundling import MAX_BUNDLE_BYTES, refusal
 from vibed.drivers.workerd.source import as_it_is, lay_out
@@ -98,10 +96,8 @@ def packed(run: Run, modules: dict[str, object], limits: ArchiveLimits) -> Itera
         entry = code.BUNDLE if code.BUNDLE in modules else _entry(runtime) if modules else ""
         text = json.dumps(code.build(runtime, run.env, modules, entry, assets, rules)).encode()
         archive = Path(scratch) / "packed.tar.gz"
-        with gzip.open(archive, "wb", compresslevel=1) as out, tarfile.open(fileobj=out, mode="w|") as tar:
-            member = tarfile.TarInfo(CODE)
-            member.size, member.mode = len(text), 0o600
-            tar.addfile(member, io.BytesIO(text))
+        with compressed(archive) as tar:
+            add(tar, CODE, text, 0o600)
             if assets is not None:
                 tar.add(place, place.name)
         yield archive
