@@ -6,25 +6,20 @@ built-index/<key>       how it is run, as on one machine (`store`)
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vibed.apps.errors import VibedError
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.store import BuiltStore
-from vibed.runtimes.layers.shared import copied, failing, make_room
+from vibed.runtimes.layers.shared import copied, copy_of, failing, tell_of_use
 from vibed.runtimes.layers.store import LayerStore
 from vibed.sources.objects import Objects
 
 _ARCHIVES = "built-archives"
 _INDEX = "built-index"
-_TOLD_EVERY_S = 86_400.0
 
 
 class SharedBuiltStore(BuiltStore):
@@ -46,15 +41,8 @@ class SharedBuiltStore(BuiltStore):
         return self._folder / f"built-{key}.tar.gz"
 
     def _here(self, key: str) -> Path:
-        archive = self._archive(key)
-        if not archive.exists():
-            make_room(self._folder, "built-*.tar.gz")
-            coming = archive.with_name(f".{archive.name}.{os.urandom(4).hex()}")
-            with failing():
-                self._objects.save(_ARCHIVES, key, coming)
-            coming.replace(archive)
-        os.utime(archive)
-        return archive
+        with failing():
+            return copy_of(self._objects, _ARCHIVES, key, self._archive(key), "built-*.tar.gz")
 
     def _bytes(self, key: str) -> int:
         try:
@@ -68,9 +56,7 @@ class SharedBuiltStore(BuiltStore):
             self._objects.put(_INDEX, made.key, json.dumps(entry).encode())
 
     def _used(self, beside: Path) -> None:
-        if time.time() - beside.stat().st_mtime > _TOLD_EVERY_S:
-            with contextlib.suppress(VibedError):
-                self._objects.put(_INDEX, beside.stem, beside.read_bytes())
+        tell_of_use(self._objects, _INDEX, beside)
         super()._used(beside)
 
     def _drop(self, key: str) -> None:

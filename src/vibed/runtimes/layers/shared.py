@@ -68,14 +68,7 @@ class SharedLayerStore(LayerStore):
 
     def fetch(self, digest: str) -> Path:
         """So too."""
-        here = self._image(digest)
-        if not here.exists():
-            make_room(self._images, f"*{self.suffix}")
-            coming = here.with_name(f".{here.name}.{os.urandom(4).hex()}")
-            self._objects.save(IMAGES, digest, coming)
-            coming.replace(here)
-        os.utime(here)
-        return here
+        return copy_of(self._objects, IMAGES, digest, self._image(digest), f"*{self.suffix}")
 
     def holding(self, base: str, pieces: Collection[str]) -> list[tuple[Path, tuple[str, ...]]]:
         return []  # a layer of a cluster is packed as its builder sends it: nothing is taken over from others
@@ -97,9 +90,7 @@ class SharedLayerStore(LayerStore):
         return self._image(digest)
 
     def _used(self, path: Path) -> None:
-        if time.time() - path.stat().st_mtime > _TOLD_EVERY_S:
-            with contextlib.suppress(VibedError):
-                self._objects.put(_room(path.parent), path.stem, path.read_bytes())
+        tell_of_use(self._objects, _room(path.parent), path)
         super()._used(path)
 
     def _write(self, path: Path, value: Mapping[str, Any]) -> None:
@@ -117,7 +108,27 @@ class SharedLayerStore(LayerStore):
         return True
 
 
-def make_room(folder: Path, pattern: str) -> None:
+def copy_of(objects: Objects, room: str, name: str, here: Path, pattern: str) -> Path:
+    """An object as a file `here`, which counts as used now; of the files beside it those that match `pattern` are
+    copies, too. Blocking. Raises `VibedError`, OSError.
+    """
+    if not here.exists():
+        _make_room(here.parent, pattern)
+        coming = here.with_name(f".{here.name}.{os.urandom(4).hex()}")
+        objects.save(room, name, coming)
+        coming.replace(here)
+    os.utime(here)
+    return here
+
+
+def tell_of_use(objects: Objects, room: str, entry: Path) -> None:
+    """Have the bucket know, now and then, that what an entry is about is used: it is as old as its object. Blocking."""
+    if time.time() - entry.stat().st_mtime > _TOLD_EVERY_S:
+        with contextlib.suppress(VibedError):
+            objects.put(room, entry.stem, entry.read_bytes())
+
+
+def _make_room(folder: Path, pattern: str) -> None:
     """Have copies go of which the bucket has the originals, the longest unused first, until there are few. Blocking.
     Raises OSError.
     """
