@@ -21,6 +21,7 @@ from vibed.drivers.agent_sandbox.handing import sockets_of
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
+from vibed.drivers.agent_sandbox.standing import Standing
 from vibed.drivers.agent_sandbox.streams import Streams
 from vibed.sandboxes.diagnosis import exit_of
 from vibed.sandboxes.driver import (
@@ -103,22 +104,16 @@ class Owner(Protocol):
     def forget(self, sandbox: PodSandbox) -> None: ...
 
 
-class PodSandbox:
+class PodSandbox(Standing):
     """A place for one run, which has no pod before that run claims one."""
 
     def __init__(self, owner: Owner, id: str, template: str, template_digest: str, *, builder: bool = False) -> None:
+        super().__init__(owner.name, id, template, template_digest)
         self._builder = builder
         self._streams: Streams | None = None
         self._owner = owner
-        self._id = id
-        self._template = template
-        self._template_digest = template_digest
-        self._state = State.WARM
-        self._claimed: Claimed | None = None
         self._got: Got | None = None
         self._line: AgentLine | None = None
-        self._endpoint: Endpoint | None = None
-        self._exit: Exit | None = None
         self._told_exit: Exit | None = None
         """How it ended, as its agent says."""
         self._mirror: Mirror | None = None
@@ -140,41 +135,9 @@ class PodSandbox:
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
 
     @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def driver(self) -> str:
-        return self._owner.name
-
-    @property
-    def template(self) -> str:
-        return self._template
-
-    @property
-    def template_digest(self) -> str:
-        return self._template_digest
-
-    @property
-    def state(self) -> State:
-        return self._state
-
-    @property
     def isolation(self) -> Isolation | None:
         """As its agent has measured it, before any code of an app was there; None before it has said so."""
         return _LEVELS.get(str(self.measured.get("level")))
-
-    @property
-    def claimed(self) -> Claimed | None:
-        return self._claimed
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        return self._endpoint
-
-    @property
-    def exit(self) -> Exit | None:
-        return self._exit
 
     async def run(self, run: Run, *, socket: Path, log_dir: Path, on_stage: Callable[[str], None]) -> Started:
         """Claim a pod and have it run; `socket` stays unused: its address is the pod's. Raises `RunFailed`,

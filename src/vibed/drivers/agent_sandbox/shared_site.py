@@ -11,10 +11,10 @@ from typing import Protocol
 from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
+from vibed.drivers.agent_sandbox.standing import Standing
 from vibed.drivers.packing import beside
 from vibed.sandboxes.driver import (
     Claimed,
-    Endpoint,
     Exit,
     HeirUnreachable,
     Isolation,
@@ -45,52 +45,14 @@ class Owner(Protocol):
     def archive_limits(self) -> ArchiveLimits: ...
 
 
-class SharedSite:
+class SharedSite(Standing):
     """See the module's docstring."""
 
     def __init__(self, owner: Owner, id: str, template: str, template_digest: str) -> None:
+        super().__init__(owner.name, id, template, template_digest)
         self._owner = owner
-        self._id = id
-        self._template = template
-        self._template_digest = template_digest
-        self._state = State.WARM
-        self._claimed: Claimed | None = None
-        self._endpoint: Endpoint | None = None
-        self._exit: Exit | None = None
         self._pod: SitePod | None = None
         self._ended = asyncio.Event()
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def driver(self) -> str:
-        return self._owner.name
-
-    @property
-    def template(self) -> str:
-        return self._template
-
-    @property
-    def template_digest(self) -> str:
-        return self._template_digest
-
-    @property
-    def state(self) -> State:
-        return self._state
-
-    @property
-    def claimed(self) -> Claimed | None:
-        return self._claimed
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        return self._endpoint
-
-    @property
-    def exit(self) -> Exit | None:
-        return self._exit
 
     @property
     def isolation(self) -> Isolation | None:
