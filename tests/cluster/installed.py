@@ -330,3 +330,8 @@ async def _until_it_works(vibed: Installed) -> None:
             if ended or time.monotonic() > until:
                 raise AssertionError(f"vibeD does not come up; ended: {ended}\n{vibed.told()}")
             await asyncio.sleep(0.2)
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:
+    """The agents' watch goes on beside what a client does."""
+    return await asyncio.to_thread(work)

@@ -23,7 +23,7 @@ from tests.authority import Authority, authority
 from tests.cluster.cluster import Cluster
 from tests.cluster.installed import Front, Installed, installed
 from tests.cluster.ports import free_port
-from tests.cluster.test_installed import server
+from tests.cluster.servers import server
 from tests.e2e.waiting import eventually
 from tests.name_server import NameServer, name_server
 

@@ -4,21 +4,19 @@ killed in the middle of deploys. All processes are vibeD's own (`tests.cluster.i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from random import Random
 from secrets import token_hex
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.installed import Installed, installed
+from tests.cluster.installed import Installed, in_thread, installed
 from tests.cluster.servers import server
 from tests.e2e.client import Client
 from tests.e2e.waiting import eventually
@@ -32,11 +30,6 @@ async def vibed(vibed_cluster: Cluster) -> AsyncIterator[Installed]:
     namespace = vibed_cluster.namespace(f"faults-{token_hex(3)}")
     async with installed(namespace, controllers=2, pools="static-nginx=1,python-313=3") as made:
         yield made
-
-
-async def in_thread(work: Callable[[], Any]) -> Any:
-    """The agents' watch goes on beside what a client does."""
-    return await asyncio.to_thread(work)
 
 
 def pod_of(vibed: Installed, app_id: str) -> tuple[str, str]:

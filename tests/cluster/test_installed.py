@@ -4,12 +4,11 @@ API server, agent-sandbox, and real agents at the pods' addresses.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,10 +18,10 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.cluster import Cluster, Refused
-from tests.cluster.installed import ADMIN_KEY, Installed, installed
+from tests.cluster.installed import ADMIN_KEY, Installed, in_thread, installed
 from tests.cluster.servers import SERVER, server
 from tests.e2e.client import Client, packed
-from tests.e2e.instance import Instance
+from tests.e2e.instance import Instance, running
 from tests.e2e.mcp_client import call, over_http, refused
 from tests.e2e.waiting import eventually
 
@@ -35,11 +34,6 @@ async def vibed(vibed_cluster: Cluster) -> AsyncIterator[Installed]:
     namespace = vibed_cluster.namespace(f"installed-{token_hex(3)}")
     async with installed(namespace, controllers=2, pools="static-nginx=1,workerd=1,python-313=2") as made:
         yield made
-
-
-async def in_thread(work: Callable[[], Any]) -> Any:
-    """The agents' watch goes on beside what a client does."""
-    return await asyncio.to_thread(work)
 
 
 def _is_ready(url: str) -> bool:
@@ -126,13 +120,8 @@ async def test_the_cli_deploys_a_folder_shows_how_it_stands_and_takes_it_away(vi
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Instance]:
     """A vibeD of one machine, with its sources in files."""
-    instance = Instance(templates="static-nginx,python-313", pools="python-313=1", layers="false")
-    try:
-        instance.up()
-        yield instance
-    finally:
-        left = instance.end()
-    assert not left, "\n".join(left)
+    with running(Instance(templates="static-nginx,python-313", pools="python-313=1", layers="false")) as it:
+        yield it
 
 
 async def test_apps_move_from_a_machine_onto_the_cluster_serve_there_and_come_back(

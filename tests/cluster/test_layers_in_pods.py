@@ -4,9 +4,8 @@ object in the bucket that the pods of apps unpack.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from secrets import token_hex
 from typing import Any
 
@@ -14,27 +13,13 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.installed import Installed, installed
+from tests.cluster.installed import Installed, in_thread, installed
+from tests.cluster.servers import SERVER
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, wheel
 from tests.e2e.waiting import eventually
 from vibed.drivers.agent_sandbox.claims import BUILDER_APP, SITES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
-
-SERVER = """
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        said = SAYS.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-HTTPServer(("127.0.0.1", 8123), Handler).serve_forever()
-"""
-
 
 VITE = """#!/usr/bin/env node
 const fs = require('fs')
@@ -80,11 +65,6 @@ def claims(vibed: Installed, app_id: str) -> list[Any]:
 
 def builders(vibed: Installed) -> list[Any]:
     return claims(vibed, BUILDER_APP)
-
-
-async def in_thread(work: Callable[[], Any]) -> Any:
-    """The agents' watch goes on beside what a client does."""
-    return await asyncio.to_thread(work)
 
 
 async def test_an_app_gets_the_packages_that_its_template_has_not(vibed: Installed) -> None:

@@ -22,6 +22,7 @@ import pytest
 from tests.cluster import binaries, node
 from tests.cluster.box import REPOSITORY
 from tests.cluster.development import APPS, RELEASE, Development
+from tests.cluster.servers import SERVER
 from tests.contract.fake_registry import FakeRegistry, fake_registry, wheel
 from tests.e2e.client import Client
 from tests.e2e.waiting import eventually
@@ -32,20 +33,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TEMPLATES = ("static-nginx", "workerd", "python-313", "node-24", "go-123", "base-debian")
 
-NEEDY = """
-import os, tiny
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        said = tiny.WORD.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"""
 FLASK = """
 import os, socket
 from flask import Flask, request
@@ -282,7 +269,7 @@ def test_sites_share_a_pod_and_come_back_when_it_goes(platform: Platform) -> Non
 
 def test_an_app_has_the_packages_that_its_template_has_not(platform: Platform) -> None:
     platform.registry.files["tiny-1.0-py3-none-any.whl"] = wheel("tiny", "1.0", {"tiny.py": "WORD = 'small'\n"})
-    files = {"app.py": NEEDY, "requirements.txt": "tiny\n"}
+    files = {"app.py": f"import tiny\nSAYS = tiny.WORD\n{SERVER}", "requirements.txt": "tiny\n"}
     platform.client.deploy_ready("needy", files, settle_s=180)
     assert platform.client.visit("needy").text == "small"
     assert platform.client.app("needy")["isolation"] == "kernel"

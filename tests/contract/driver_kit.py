@@ -165,6 +165,14 @@ class Bench:
         path.write_bytes(out.getvalue())
         return path
 
+    async def end(self) -> None:
+        """End what tests have made on it."""
+        for sandbox in self.sandboxes:
+            with contextlib.suppress(Exception):
+                await sandbox.destroy(0)
+        for driver in self.drivers:
+            await driver.close()
+
     def left(self) -> list[str]:
         """What of any sandbox is still there: folders, groups, mounts, processes."""
         host = self.host()
@@ -206,11 +214,7 @@ async def bench(scratch: Path) -> AsyncIterator[Bench]:
     try:
         yield it
     finally:
-        for sandbox in it.sandboxes:
-            with contextlib.suppress(Exception):
-                await sandbox.destroy(0)
-        for driver in it.drivers:
-            await driver.close()
+        await it.end()
         host = it.host()
         for id in host.cgroups.ids():
             await host.cgroups.get(id).end()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -107,11 +106,7 @@ async def pod_bench(scratch: Path, where: Pods) -> AsyncIterator[PodBench]:
     try:
         yield it
     finally:
-        for sandbox in it.sandboxes:
-            with contextlib.suppress(Exception):
-                await sandbox.destroy(0)
-        for driver in it.drivers:
-            await driver.close()
+        await it.end()
         for watch in it.watching:
             watch.cancel()
         await asyncio.gather(*it.watching, return_exceptions=True)

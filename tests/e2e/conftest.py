@@ -10,19 +10,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import Client, Deployed, Source
-from tests.e2e.instance import Instance
+from tests.e2e.instance import Instance, running
 
 _numbers = count(1)
 
 
 def _session(**settings: str) -> Iterator[Instance]:
-    instance = Instance(**settings)
-    try:
-        instance.up()
-        yield instance
-    finally:
-        left = instance.end()
-    assert not left, "a test run must leave nothing behind:\n" + "\n".join(left)
+    with running(Instance(**settings)) as it:
+        yield it
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +249,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(instance: Instance) -> Iterator[Instance]:
+    """It is up, and leaves nothing behind."""
+    try:
+        instance.up()
+        yield instance
+    finally:
+        left = instance.end()
+    assert not left, "a test run must leave nothing behind:\n" + "\n".join(left)

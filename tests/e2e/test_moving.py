@@ -10,22 +10,14 @@ import pytest
 from tests import prepare
 from tests.contract.s3_server import REGION, S3Server
 from tests.e2e import samples
-from tests.e2e.instance import Instance
-
-
-def _up(instance: Instance) -> Iterator[Instance]:
-    try:
-        instance.up()
-        yield instance
-    finally:
-        left = instance.end()
-    assert not left, "\n".join(left)
+from tests.e2e.instance import Instance, running
 
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Instance]:
     """With its sources in files."""
-    yield from _up(Instance(templates="static-nginx,workerd", pools="workerd=1", layers="false"))
+    with running(Instance(templates="static-nginx,workerd", pools="workerd=1", layers="false")) as it:
+        yield it
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +34,8 @@ def elsewhere() -> Iterator[Instance]:
             s3_region=REGION,
         )
         instance.env |= server.environment
-        yield from _up(instance)
+        with running(instance) as it:
+            yield it
 
 
 def told(done: object) -> dict[str, str]:

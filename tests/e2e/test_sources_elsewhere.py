@@ -13,7 +13,7 @@ import pytest
 from tests import prepare
 from tests.contract.s3_server import REGION, SECRET_KEY, S3Server
 from tests.e2e import samples
-from tests.e2e.instance import Instance
+from tests.e2e.instance import Instance, running
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,8 @@ def vibed(server: S3Server) -> Iterator[Instance]:
         s3_prefix="vibed/",
     )
     instance.env |= server.environment
-    try:
-        instance.up()
-        yield instance
-    finally:
-        left = instance.end()
-    assert not left, "\n".join(left)
+    with running(instance) as it:
+        yield it
 
 
 def forget_what_was_fetched(vibed: Instance) -> None:
