@@ -89,9 +89,9 @@ def packages(wanted: Mapping[str, str]) -> int:
         return 1 if os.environ.get("CI") else 0
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=env, check=False, stdout=sys.stderr)
-    return subprocess.run(
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], env=env, stdout=sys.stderr
-    ).returncode
+    # what templates are made with is installed at the same time
+    install = ["apt-get", "-o", "DPkg::Lock::Timeout=240", "install", "-y", "-qq", "--no-install-recommends"]
+    return subprocess.run([*install, *missing], env=env, stdout=sys.stderr).returncode
 
 
 async def tools() -> int:

@@ -26,7 +26,7 @@ const (
 	stateListening   = "0A"
 )
 
-// table reads all sockets of the sandbox. In it nobody listens on TCP but the app (the agent does not).
+// table reads all sockets of the sandbox.
 func table() []socket {
 	if nothingOpen("/proc/net/sockstat", "TCP: inuse 0 ") && nothingOpen("/proc/net/sockstat6", "TCP6: inuse 0\n") {
 		return nil

@@ -134,11 +134,11 @@ func portsOf(open []socket) []int {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// sockets lists the sandbox's sockets, without its supervisor's where that has some, and without those of uids that are
-// not the app's where the agent is not alone (tests).
+// sockets lists the sandbox's sockets, without those that listen for others: its supervisor, where that has some, and
+// who is of another uid. An app cannot change its own, and a pod's other containers (a mesh's proxy) share its network.
 func (a *agent) sockets() []socket {
 	return slices.DeleteFunc(table(), func(s socket) bool {
-		return s.state == stateListening && (a.ours[int(s.addr.Port())] || !a.init && s.uid != a.who.UID)
+		return s.state == stateListening && (a.ours[int(s.addr.Port())] || s.uid != a.who.UID)
 	})
 }
 

@@ -35,22 +35,37 @@ async def serve(path: Path, answer: Handler) -> asyncio.Server:
     """A keep-alive HTTP/1.1 server on a Unix socket; `answer(head, body)` gives a 200's body, or a whole answer."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_connections.setdefault(path.name, set()).add(writer)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-                )
-                said = await answer(head, await reader.readexactly(length))
-                if not said.startswith(b"HTTP/1.1"):
-                    said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
-                writer.write(said)
-                await writer.drain()
-        writer.close()
+        here = open_connections.setdefault(path.name, set())
+        here.add(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    lengths = (line[15:] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+                    said = await answer(head, await reader.readexactly(int(next(lengths, 0))))
+                    if not said.startswith(b"HTTP/1.1"):
+                        said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+                    writer.write(said)
+                    await writer.drain()
+        finally:
+            here.discard(writer)
+            writer.close()
 
     path.unlink(missing_ok=True)
     return await asyncio.start_unix_server(converse, str(path), limit=1 << 20)
+
+
+async def let_go(name: str) -> None:
+    """End the connections that Caddy holds to a server that `serve` began at the socket of that name.
+
+    Caddy has let go of them before the next request, which it would otherwise lose on one of them.
+    """
+    for writer in tuple(open_connections.get(name, ())):
+        if not writer.is_closing():
+            writer.write_eof()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @dataclass
@@ -95,12 +110,8 @@ class Router:
         self.servers.append(await serve(self.markers.socket(app_id, run, run), answer))
         self.markers.publish(app_id, run, run, Endpoint(self.markers.socket(app_id, run, run)))
         for earlier in range(1, run):
-            # Idle connections to it end, which stands for moving them to the new run: agent/ingress/moving_test.go.
-            # Caddy has let go of them before the next request, which it would otherwise lose on one of them.
-            for writer in open_connections.pop(f"{earlier}-{earlier}.sock", ()):
-                writer.write_eof()
-                async with asyncio.timeout(10):
-                    await writer.wait_closed()
+            # which stands for moving them to the new run: agent/ingress/moving_test.go
+            await let_go(f"{earlier}-{earlier}.sock")
 
     async def ask(self, host: str, path: str = "/", *, method: str = "GET", **more: object) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, timeout=20) as client:

@@ -71,7 +71,7 @@ class Init:
         (first,) = _children(self.started.pid)
         return first
 
-    def within(self) -> dict[int, str]:
+    def processes(self) -> dict[int, str]:
         """All processes of the namespace and their states."""
         found: dict[int, str] = {}
         below = [self.pid]
@@ -114,7 +114,8 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def init(place: Path) -> AsyncIterator[Init]:
+async def claimed(place: Path) -> AsyncIterator[Init]:
+    """Without an app as yet."""
     network, keys = PodNetwork(), ClaimKeys([Ed25519PrivateKey.generate()])
     ip = f"127.{network.number}.9.1"
     where = Where("todo-1", "uid of the claim", "vibed-apps", "pod-1", "uid of the pod", ip)
@@ -131,9 +132,7 @@ async def init(place: Path) -> AsyncIterator[Init]:
                 except Disconnected:
                     assert started.poll() is None
                     await asyncio.sleep(0.05)
-        made = Init(started, place, ip, line)
-        await _run(made)
-        yield made
+        yield Init(started, place, ip, line)
     finally:
         await line.close()
         with contextlib.suppress(FileNotFoundError):
@@ -144,6 +143,12 @@ async def init(place: Path) -> AsyncIterator[Init]:
             relay.close()
         within.shutdown()
         network.release()
+
+
+@pytest.fixture
+async def init(claimed: Init) -> Init:
+    await _run(claimed)
+    return claimed
 
 
 def _start(place: Path, where: Where, keys: ClaimKeys) -> subprocess.Popen[bytes]:
@@ -200,10 +205,11 @@ async def _relay(within: ThreadPoolExecutor, ip: str, port: int) -> asyncio.Serv
     return await asyncio.start_server(converse, ip, port)
 
 
-async def _run(init: Init) -> None:
+async def _run(init: Init, first: str = "") -> None:
+    """`first`: what its app does before all else."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        text = (SAYS_GOODBYE + GENERAL_APP).encode()
+        text = (first + SAYS_GOODBYE + GENERAL_APP).encode()
         member = tarfile.TarInfo("app.py")
         member.size, member.mode = len(text), 0o644
         tar.addfile(member, io.BytesIO(text))
@@ -230,7 +236,7 @@ async def test_it_is_process_one_and_whoever_is_orphaned_is_collected(init: Init
     # and one whose parents have gone for good, in a session of its own
     assert await init.ask("__import__('subprocess').run(['setsid', '-f', 'sleep', '0.1']).returncode") == "0"
     async with asyncio.timeout(20):
-        while len(there := init.within()) > 3 or "Z" in there.values():
+        while len(there := init.processes()) > 3 or "Z" in there.values():
             await asyncio.sleep(0.05)
     assert await init.ask("'still'") == "still"
 
@@ -244,7 +250,7 @@ async def test_a_signal_that_it_gives_no_meaning_changes_nothing(init: Init, nam
 
 async def test_told_to_end_it_tells_the_app_and_ends_with_all_that_there_was(init: Init) -> None:
     assert await init.ask("__import__('subprocess').run(['setsid', '-f', 'sleep', '1000']).returncode") == "0"
-    there = init.within()
+    there = init.processes()
     assert len(there) >= 4
     os.kill(init.pid, signal.SIGTERM)
     assert await asyncio.to_thread(init.started.wait, 30) == 0
@@ -261,4 +267,24 @@ async def test_an_app_that_ends_by_itself_is_told_and_its_pod_stays_for_who_asks
             await asyncio.sleep(0.05)
     assert said["exit"]["code"] == 3
     assert init.started.poll() is None
-    assert "Z" not in init.within().values()
+    assert "Z" not in init.processes().values()
+
+
+async def test_what_others_of_the_pod_listen_on_is_not_taken_for_the_app(claimed: Init) -> None:
+    """A pod's containers share its network: a service mesh's proxy in each is usual."""
+
+    def neighbour() -> None:
+        with socket.create_server(("127.0.0.1", free_port())) as listening:
+            listening.settimeout(10)
+            with contextlib.suppress(OSError):
+                while True:
+                    other, _ = listening.accept()
+                    others.append(other)
+                    other.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    others: list[socket.socket] = []
+    # its thread of its own, since those of the relays wait for it
+    with ThreadPoolExecutor(1, initializer=_enter, initargs=(claimed.started.pid,)) as there:
+        there.submit(neighbour)
+        await _run(claimed, "import time\ntime.sleep(2)\n")
+    assert others == []

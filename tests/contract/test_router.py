@@ -11,7 +11,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from tests.contract.router_kit import Router, open_connections, running, serve
+from tests.contract.router_kit import Router, let_go, running, serve
 from tests.refused import hammer
 from vibed.classify.host_rules import host_rules
 from vibed.drivers.site_facts import FILE, Facts
@@ -99,8 +99,8 @@ async def test_while_vibed_is_down_apps_serve_and_everything_else_says_when_to_c
     await router.app("todo", 1, b"todo")
     for server in router.servers[:2]:
         server.close()
-    for writer in (*open_connections["api.sock"], *open_connections.get("activator.sock", ())):
-        writer.transport.abort()
+    await let_go("api.sock")
+    await let_go("activator.sock")
     router.layout.serve_socket.unlink(missing_ok=True)
     router.layout.activator_socket.unlink(missing_ok=True)
     assert (await router.ask("todo.localhost")).text == "todo 0"
@@ -133,8 +133,7 @@ async def test_an_api_that_dies_in_the_middle_is_a_503_that_says_so(router: Rout
         raise OSError("gone")
 
     router.servers.append(await serve(router.layout.serve_socket, answer))
-    for writer in open_connections["api.sock"]:
-        writer.transport.abort()
+    await let_go("api.sock")
     said = await router.ask("localhost", "/v1/deploy", method="POST", content=b"source")
     assert (said.status_code, said.json()["code"]) == (503, "VibedUnavailable")
 
@@ -420,8 +419,7 @@ async def test_a_body_in_chunks_that_becomes_too_large_for_the_api_is_a_413(rout
 
     router.layout.serve_socket.unlink()
     router.servers.append(await asyncio.start_unix_server(swallow, str(router.layout.serve_socket)))
-    for writer in open_connections["api.sock"]:
-        writer.transport.abort()
+    await let_go("api.sock")
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     head, reader = await converse(
         router,
@@ -443,12 +441,7 @@ async def test_who_goes_on_sending_to_the_api_is_answered_all_the_same(router: R
 
     router.layout.serve_socket.unlink()
     router.servers.append(await asyncio.start_unix_server(refuses, str(router.layout.serve_socket)))
-    for writer in open_connections["api.sock"]:
-        writer.transport.abort()
-    for _ in range(100):  # a POST is not sent twice: Caddy has to have heard of the connections' end before it
-        if (await converse(router, "localhost", "GET /v1/apps HTTP/1.1\nHost: HOST"))[0].startswith(b"HTTP/1.1 401 "):
-            break
-        await asyncio.sleep(0.05)
+    await let_go("api.sock")
     head, reader = await converse(
         router,
         "localhost",
@@ -516,8 +509,7 @@ async def test_nothing_is_asked_twice_of_an_api_that_dies_in_the_middle(router: 
         raise OSError("gone")
 
     router.servers.append(await serve(router.layout.serve_socket, answer))
-    for writer in open_connections["api.sock"]:
-        writer.transport.abort()
+    await let_go("api.sock")
     for method in ("GET", "POST"):
         assert (await router.ask("localhost", method=method)).status_code == 503
     assert len(seen) == 2
