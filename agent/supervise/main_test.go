@@ -37,12 +37,15 @@ func TestMain(m *testing.M) {
 // fakeAgent speaks the agent's routes on one socket and is the app on another. The source that it is given says how the
 // app behaves, one word a line.
 func fakeAgent(agentSocket, appSocket string) {
-	output, ended := make(chan string, 1<<16), make(chan struct{})
+	output, exited, ended := make(chan string, 1<<16), make(chan struct{}), make(chan struct{})
+	var breaksOff atomic.Bool
+	unsent := ""
 	status := map[string]any{"state": "idle", "exit": nil}
 	behaviour := ""
 	finish := func(code any, signal any) {
 		status["exit"] = map[string]any{"code": code, "signal": signal}
 		close(output)
+		close(exited)
 		<-ended
 	}
 	say := func(stream, text string) {
@@ -67,6 +70,7 @@ func fakeAgent(agentSocket, appSocket string) {
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		say("stdout", "start "+string(body))
+		breaksOff.Store(strings.Contains(behaviour, "log-breaks-off"))
 		switch {
 		case strings.Contains(behaviour, "crash-at-start"):
 			say("stderr", "Traceback: it does not work")
@@ -94,11 +98,17 @@ func fakeAgent(agentSocket, appSocket string) {
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(status) })
 	mux.HandleFunc("GET /logs", func(w http.ResponseWriter, r *http.Request) {
-		defer close(ended)
+		io.WriteString(w, unsent)
 		for line := range output {
+			if breaksOff.CompareAndSwap(true, false) {
+				unsent = line + "\n"
+				<-exited
+				panic(http.ErrAbortHandler)
+			}
 			io.WriteString(w, line+"\n")
 			w.(http.Flusher).Flush()
 		}
+		close(ended)
 	})
 	l, err := net.Listen("unix", agentSocket)
 	if err != nil {

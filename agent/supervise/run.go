@@ -305,11 +305,15 @@ func (s *sandbox) stage(name string, begun time.Time) float64 {
 
 func sinceMS(t time.Time) float64 { return float64(time.Since(t).Microseconds()) / 1000 }
 
-// follow takes the app's output from the agent until the app has ended, learns how, and then ends the sandbox.
+// logTries is how often what an app that has ended said is asked for when it cannot be read to its end.
+const logTries = 10
+
+// follow takes the app's output from the agent until the app has ended, learns how, and then ends the sandbox. That the
+// app has ended does not mean that all of its output has come: the connection may have broken off before.
 func (s *sandbox) follow() {
 	defer close(s.followed)
 	l := s.log.Load()
-	for {
+	for tries := 0; ; {
 		err := s.agent.logs(s.died, l.app)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		ended, statusErr := s.agent.status(ctx)
@@ -318,6 +322,12 @@ func (s *sandbox) follow() {
 			s.mu.Lock()
 			s.appExit = ended
 			s.mu.Unlock()
+			if tries++; err != nil && tries < logTries && s.pause(100*time.Millisecond) {
+				continue
+			}
+			if err != nil && s.died.Err() == nil {
+				l.system("the rest of what the app said could not be read: %v", err)
+			}
 			if !s.stopping.Load() {
 				go s.kill("")
 			}

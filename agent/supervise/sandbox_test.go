@@ -163,6 +163,8 @@ func TestARunThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 		"disk-full":      {"DiskFull", "no room"},
 		"crash-at-start": {"StartFailed", "Traceback: it does not work"},
 		"die-at-start":   {"StartFailed", "last words"},
+		// it has ended already when the rest of its output is asked for again
+		"crash-at-start, log-breaks-off": {"StartFailed", "Traceback: it does not work"},
 	} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()

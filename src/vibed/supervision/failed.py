@@ -12,6 +12,10 @@ FAULT_OF_APP = frozenset(
     {"InjectFailed", "StartFailed", "StartTimeout", "DiskFull", "WorkerRejected", "BuildFailed", "BundleFailed"}
 )
 """Codes that are the app's fault: others are its sandbox's."""
+EXIT_TOLD_S = 15.0
+"""How long it may take a supervisor to tell how what has failed has ended, with its last words: on a busy machine it
+waits for these itself, twice, and then for what is left (agent/supervise: wordsPatience and its neighbours).
+"""
 STAGES = frozenset({"claimed", "injected", "started"})
 """Of a run, as events tell them."""
 

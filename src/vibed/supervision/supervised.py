@@ -35,14 +35,13 @@ from vibed.sandboxes.driver import (
 from vibed.supervision import logs, mounts
 from vibed.supervision.cgroups import BUILDING, SERVING, Bounds, Group
 from vibed.supervision.death import Death
-from vibed.supervision.failed import FAULT_OF_APP, STAGES, as_told
+from vibed.supervision.failed import EXIT_TOLD_S, FAULT_OF_APP, STAGES, as_told
 from vibed.supervision.host import Host
 from vibed.supervision.line import Line
 from vibed.supervision.place import Place, read_json
 from vibed.supervision.roots import Root
 
 _CLEANUP_S = 10.0
-_LAST_WORDS_S = 5.0
 _HAND_OVER_S = 5.0
 
 
@@ -304,7 +303,7 @@ class Supervised:
     async def _last_words(self) -> None:
         """Wait until the app's last lines are complete: when the sandbox has ended."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_S):
+            async with asyncio.timeout(EXIT_TOLD_S):
                 await asyncio.shield(self._ended)
 
     async def _call(self, op: str, timeout: float, **arguments: object) -> wire.Message:

@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,14 +36,13 @@ from vibed.sandboxes.driver import (
     Started,
     State,
 )
-from vibed.supervision.failed import FAULT_OF_APP, STAGES, as_told
+from vibed.supervision.failed import EXIT_TOLD_S, FAULT_OF_APP, STAGES, as_told
 
 log = records.logger("vibed.drivers.agent_sandbox")
 
 _SEND_S = 120.0
 _FETCH_S = 300.0
 _HAND_OVER_S = 5.0
-_LAST_WORDS_S = 5.0
 _LAST_BYTES_S = 120.0
 """How long what a builder has sent may take."""
 _BUILDER_RUNS = 10**9
@@ -66,6 +65,7 @@ _CALM_S = 3.0
 """How long nothing may have come to a run that is drained: every router has heard by then where its name leads now."""
 _PAUSES_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 _PROGRESS = frozenset({State.INJECTING, State.STARTING, State.RUNNING, State.DRAINING})
+_IDLE = frozenset({State.BOOTING, State.WARM})
 _HALF_WAY = frozenset({State.INJECTING, State.STARTING})
 _LEVELS = {level.value: level for level in (Isolation.VM, Isolation.VM_EMULATED, Isolation.KERNEL, Isolation.PROCESS)}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -121,7 +121,10 @@ class PodSandbox(Standing):
         self.measured: Mapping[str, Any] = {}
         """`level` and `evidence` of what it stands in, as the agent says."""
         self._exited = asyncio.Event()
-        self._log_complete = asyncio.Event()
+        self._under_way = False
+        """Whether its agent has said that it does something for the run: only then it will say how that ended."""
+        self._copying: asyncio.Task[None] | None = None
+        """Of its log, until that is complete."""
         self._ending = False
         self._taken_over = False
         self._unproven = False
@@ -264,6 +267,7 @@ class PodSandbox(Standing):
         told = state.get("isolation")
         self.measured = told if isinstance(told, dict) else self.measured
         self._template_digest = self._template_digest or str(state.get("template_digest") or "")
+        self._under_way = self._under_way or said not in _IDLE
         if said == State.EXITED:
             self._told_exit = exit_of(state.get("exit"))
             self._endpoint = None
@@ -355,9 +359,11 @@ class PodSandbox(Standing):
         if error.error_code not in FAULT_OF_APP:
             await self._bury()
             return SandboxLost(f"sandbox {self.id}: {error.message}")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_S):
-                await self._exited.wait()
+        if self._under_way:
+            exited: asyncio.Future[Any] = asyncio.ensure_future(self._exited.wait())
+            # or its pod goes, and nobody will tell
+            await asyncio.wait({exited, self._ended}, timeout=EXIT_TOLD_S, return_when=asyncio.FIRST_COMPLETED)
+            exited.cancel()
         pod = self._pod()
         oom = pod is not None and killed_for_memory(pod)
         await self._bury()
@@ -381,10 +387,15 @@ class PodSandbox(Standing):
             self._on_stage(str(event["stage"]))
 
     def _watch(self) -> None:
-        for work in (self._follow_log(), self._follow_agent(), self._follow_pod()):
-            task = asyncio.create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._copying = self._spawn(self._follow_log())
+        self._spawn(self._follow_agent())
+        self._spawn(self._follow_pod())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _pod(self) -> Mapping[str, Any] | None:
         """The claim's pod, while it is the one that was claimed."""
@@ -482,15 +493,15 @@ class PodSandbox(Standing):
         """Copy the log until it is complete."""
         assert self._line is not None and self._mirror is not None
         mirror, attempt = self._mirror, 0
-        while not self._log_complete.is_set():
+        while True:
             try:
                 said = await self._line.call("logs", _LOG_WAIT_S + 10, after=mirror.after, wait_s=_LOG_WAIT_S)
                 attempt = 0
                 self._spoke()
                 await asyncio.to_thread(mirror.add, said.get("lines") or [])
                 if said.get("complete"):
-                    self._log_complete.set()
-                elif not said.get("lines"):
+                    return
+                if not said.get("lines"):
                     await asyncio.sleep(0.05)  # before the run there is nothing to wait for
             except (VibedError, TimeoutError):
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
@@ -512,10 +523,8 @@ class PodSandbox(Standing):
         """Take what the agent has to say still, and let the claim go; the last act of every sandbox."""
         self._ending = True
         self._endpoint = None
-        if self._line is not None and self._exited.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
-                    await self._log_complete.wait()
+        if self._copying is not None and self._told_exit is not None:
+            await asyncio.wait({self._copying}, timeout=EXIT_TOLD_S)
         ended = self._how()
         if self._streams is not None:
             if self._exited.is_set() and not self._asked:
