@@ -98,9 +98,10 @@ func (a *agent) receive(line []byte, following reader) (any, error) {
 	if err := json.Unmarshal(line, &o); err != nil {
 		return nil, supervise.Refusal("BadRequest", "%v", err)
 	}
-	rest := &io.LimitedReader{R: following, N: min(max(o.Size, 0), maxSource)}
+	// a layer comes this way, too, where the pod reaches nothing; a source is looked at again when it is used
+	rest := &io.LimitedReader{R: following, N: min(max(o.Size, 0), maxLayer)}
 	defer io.Copy(io.Discard, rest) // the next request is behind it
-	if err := o.check(maxSource); err != nil {
+	if err := o.check(maxLayer); err != nil {
 		return nil, err
 	}
 	if a.guests.Load() == nil && !a.owned.Warm() {

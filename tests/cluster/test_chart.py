@@ -27,6 +27,9 @@ from vibed import __version__
 from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
+from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
+from vibed.runtimes.templates import load_templates
+from vibed.sandboxes.driver import Builder
 
 SECRET: Values = {
     "mode": "secret",
@@ -360,11 +363,33 @@ def test_who_gets_packages_for_builders_is_the_controller_and_not_from_private_n
 
 def test_sandboxes_reach_the_source_store_where_the_operator_says_where_it_is(helm: Helm) -> None:
     policy = _one(helm.template(EVERYTHING), "NetworkPolicy", "vibed-out-sources")["spec"]
-    assert policy["podSelector"] == {}
     assert policy["egress"][0] == {
         "to": [{"ipBlock": {"cidr": "10.0.7.4/32"}}],
         "ports": [{"port": 7070, "protocol": "TCP"}],
     }
+
+
+def test_no_builder_reaches_anything_whatever_the_operator_says(helm: Helm) -> None:
+    template = load_templates()["python-313"]
+    settings = PodSettings("registry.example/vibed", "1.0")
+
+    def lets_out(labels: Mapping[str, str]) -> list[str]:
+        policies = [
+            policy
+            for policy in _all(helm.template(EVERYTHING), "NetworkPolicy")
+            if policy["metadata"]["namespace"] == "vibed-apps" and policy["spec"].get("egress")
+        ]
+        selectors = [(one["metadata"]["name"], one["spec"]["podSelector"]) for one in policies]
+        assert all(not selector.keys() - {"matchLabels"} for _, selector in selectors)
+        return [name for name, selector in selectors if selector.get("matchLabels", {}).items() <= labels.items()]
+
+    apps, builders = (
+        manifests(template, settings, "key", 1, builder)[0]["spec"]["podTemplate"]["metadata"]["labels"]
+        for builder in (None, Builder())
+    )
+    assert lets_out(apps) == ["vibed-out-sources"]
+    assert lets_out(builders) == []
+    assert lets_out({}) == []
 
 
 def test_the_dashboard_shows_metrics_that_there_are(helm: Helm) -> None:

@@ -7,21 +7,28 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.unit.cluster_api import Api
 from vibed.apps.app import Resources as Asked
-from vibed.apps.app import Runtime
+from vibed.apps.app import Runtime, Start
+from vibed.cluster.client import Client
 from vibed.config import Config
 from vibed.controller.placement import Placements, Refusal
 from vibed.drivers.agent_sandbox.claims import claim_name, killed_for_memory
+from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
+from vibed.drivers.agent_sandbox.shelf import Signed
 from vibed.drivers.agent_sandbox.signing import ClaimKeyInvalid, ClaimKeys, Pod
 from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
 from vibed.runtimes.templates import Resources, load_templates
+from vibed.sandboxes.driver import Builder, Limits, Run
+from vibed.sources.store import ServedStore
 from vibed.supervision.runlogs import LogReader
 
 POD = Pod("vibed-apps", "6f1f", "ab" * 32)
@@ -116,6 +123,37 @@ def test_a_pod_that_was_killed_for_its_memory_is_known_by_its_container(state: s
     assert killed_for_memory({"status": {"containerStatuses": [{state: {"terminated": {"reason": "OOMKilled"}}}]}})
     assert not killed_for_memory({"status": {"containerStatuses": [{state: {"terminated": {"reason": "Error"}}}]}})
     assert not killed_for_memory({"status": {}})
+
+
+# what pods are given
+
+
+async def test_a_builder_reaches_nothing_and_is_sent_what_an_app_gets_for_itself(
+    key: ed25519.Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    source = tmp_path / f"{'a' * 64}.tar.gz"
+    source.write_bytes(b"an archive")
+    store = ServedStore(tmp_path / "sources", key=bytes(32), base_url="https://bucket.example")
+    place = Place("apps", lambda app_id: None, lambda app, run: tmp_path / "log")
+    client = cast(Client, Api())
+    driver = AgentSandboxDriver(client, place, ClaimKeys([key]), SETTINGS, shelf=Signed(store), builder=Builder())
+    sent: list[Path] = []
+
+    async def send(file: Path) -> str:
+        sent.append(file)
+        return "a" * 64
+
+    async def ask(op: str, timeout: float, **arguments: object) -> dict[str, object]:
+        raise AssertionError(op)
+
+    runtime = Runtime("general", "python-313", "python", "app.py", "", start=Start(("python3", "app.py")))
+    run = Run("todo", 1, 1, source, runtime, {}, Limits())
+    given = (await driver.order(run, send, ask, builder=False))["source"]
+    assert isinstance(given, dict) and given["url"].startswith("https://bucket.example")
+    assert sent == []
+    given = (await driver.order(run, send, ask, builder=True))["source"]
+    assert given == {"sha256": "a" * 64, "size": 10}
+    assert sent == [source]
 
 
 # templates

@@ -251,8 +251,11 @@ class AgentSandboxDriver:
 
     # used by the sandboxes
 
-    async def order(self, run: Run, send: Send, ask: workers.Ask) -> dict[str, object]:
-        """The driver's part of the operation `run`. Raises `RunFailed`, `SandboxLost`, `WireError`, OSError."""
+    async def order(self, run: Run, send: Send, ask: workers.Ask, *, builder: bool) -> dict[str, object]:
+        """The driver's part of the operation `run`; a builder, which reaches nothing, is sent what it needs. Raises
+        `RunFailed`, `SandboxLost`, `WireError`, OSError.
+        """
+        shelf = self._shelf.unsigned() if builder else self._shelf
         order = general.order(run)
         del order["source"]
         start = order["start"]
@@ -260,11 +263,11 @@ class AgentSandboxDriver:
         # a pod has one uid, whatever it is
         del start["uid"]
         if run.runtime.kind == workers.KIND:
-            return {"source": await self._send_worker(run, send, ask), "limits": order["limits"]}
+            return {"source": await self._send_worker(run, shelf, send, ask), "limits": order["limits"]}
         if run.app_id == SITES:
             order["sites"] = True
-        layers = [one for mount in run.mounts if (one := await self._handed(mount, send)) is not None]
-        return {**order, "layers": layers, "source": await self._source(run, send)}
+        layers = [one for mount in run.mounts if (one := await _handed(mount, shelf, send)) is not None]
+        return {**order, "layers": layers, "source": await _source(run, shelf, send)}
 
     def mirror(self, log_dir: Path) -> Mirror:
         return Mirror(log_dir, self._place.log_room)
@@ -281,30 +284,10 @@ class AgentSandboxDriver:
     def forget(self, sandbox: PodSandbox) -> None:
         self._sandboxes.discard(sandbox)
 
-    async def _source(self, run: Run, send: Send) -> dict[str, object]:
-        """Where the pod has the run's source from."""
-        there = await self._shelf.source(run.source)
-        return _told(there) if there is not None else await _sent(run.source, send)
-
-    async def _handed(self, mount: Mount, send: Send) -> dict[str, object] | None:
-        """What the agent is told of a mount; nothing where there is nothing in it to be handed over."""
-        if mount.writable:
-            raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
-        if await asyncio.to_thread(mount.source.is_dir):
-            with tempfile.TemporaryDirectory(prefix="vibed-handed-") as folder:
-                archive = Path(folder) / "files.tar.gz"
-                if not await asyncio.to_thread(handing.packed, mount.source, archive):
-                    return None
-                return {**await _sent(archive, send), "target": mount.target}
-        there = await self._shelf.layer(mount)
-        if there is not None:
-            return {**_told(there), "target": mount.target}
-        return {**await _sent(await self._shelf.local(mount), send), "target": mount.target}
-
-    async def _send_worker(self, run: Run, send: Send, ask: workers.Ask) -> dict[str, object]:
+    async def _send_worker(self, run: Run, shelf: Shelf, send: Send, ask: workers.Ask) -> dict[str, object]:
         modules = await asyncio.to_thread(workers.as_modules, run, self._limits)
         if modules is None:
-            output = await workers.bundle(run, await self._source(run, send), ask)
+            output = await workers.bundle(run, await _source(run, shelf, send), ask)
             modules = await asyncio.to_thread(of_bundle, output, run, self._limits)
         async with beside(workers.packed(run, modules, self._limits)) as archive:
             return await _sent(archive, send)
@@ -349,6 +332,28 @@ class AgentSandboxDriver:
             await self.claims.remove(name, uid)
             return None
         return sandbox
+
+
+async def _source(run: Run, shelf: Shelf, send: Send) -> dict[str, object]:
+    """Where the pod has the run's source from."""
+    there = await shelf.source(run.source)
+    return _told(there) if there is not None else await _sent(run.source, send)
+
+
+async def _handed(mount: Mount, shelf: Shelf, send: Send) -> dict[str, object] | None:
+    """What the agent is told of a mount; nothing where there is nothing in it to be handed over."""
+    if mount.writable:
+        raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
+    if await asyncio.to_thread(mount.source.is_dir):
+        with tempfile.TemporaryDirectory(prefix="vibed-handed-") as folder:
+            archive = Path(folder) / "files.tar.gz"
+            if not await asyncio.to_thread(handing.packed, mount.source, archive):
+                return None
+            return {**await _sent(archive, send), "target": mount.target}
+    there = await shelf.layer(mount)
+    if there is not None:
+        return {**_told(there), "target": mount.target}
+    return {**await _sent(await shelf.local(mount), send), "target": mount.target}
 
 
 async def _sent(archive: Path, send: Send) -> dict[str, object]:

@@ -82,10 +82,16 @@ class Owner(Protocol):
     def keys(self) -> ClaimKeys: ...
 
     async def order(
-        self, run: Run, send: Callable[[Path], Awaitable[str]], ask: Callable[..., Awaitable[wire.Message]]
+        self,
+        run: Run,
+        send: Callable[[Path], Awaitable[str]],
+        ask: Callable[..., Awaitable[wire.Message]],
+        *,
+        builder: bool,
     ) -> dict[str, object]:
         """The driver's part of the operation `run`. `send` gives the agent a file, and returns its digest; `ask` has it
-        do something, as `AgentLine.call`. Raises `RunFailed`, `SandboxLost`, `WireError`, OSError.
+        do something, as `AgentLine.call`. `builder`: its pod reaches nothing. Raises `RunFailed`, `SandboxLost`,
+        `WireError`, OSError.
         """
         ...
 
@@ -309,7 +315,7 @@ class PodSandbox(Standing):
             await line.send(source, digest, _SEND_S)
             return digest
 
-        order = await self._owner.order(run, send, line.call)
+        order = await self._owner.order(run, send, line.call, builder=self._builder)
         if self._builder:
             streams = self._streams = Streams(line)
             for at, socket in await asyncio.to_thread(sockets_of, run.mounts):

@@ -54,6 +54,10 @@ class Shelf(Protocol):
         """The tar.gz of a layer, here. Raises `VibedError`, OSError."""
         ...
 
+    def unsigned(self) -> Shelf:
+        """The same for pods that reach nothing: the controller sends them all."""
+        ...
+
 
 class Sent:
     """There is no such place: the controller sends sources and layers itself."""
@@ -72,6 +76,9 @@ class Sent:
         if self._images is not None and (digest := _digest_of(mount.source)) is not None:
             return await asyncio.to_thread(self._images.fetch, digest)
         return mount.source
+
+    def unsigned(self) -> Shelf:
+        return Sent(self._images)
 
 
 class Signed(Sent):
