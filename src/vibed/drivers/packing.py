@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from pathlib import Path
 from typing import TypeVar
 
-from vibed.sandboxes.driver import RunFailed
-from vibed.sources.errors import ArchiveError
+from vibed.drivers.refused import as_a_failed_run
 
 T = TypeVar("T")
 
@@ -45,10 +44,8 @@ async def beside(packing: AbstractContextManager[T]) -> AsyncIterator[T]:
     """What blocks while it makes something of an app's source, and while that goes: in threads. Raises `RunFailed` for
     an `ArchiveError`.
     """
-    try:
+    with as_a_failed_run():
         made = await asyncio.to_thread(packing.__enter__)
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     try:
         yield made
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vibed.apps.errors import VibedError
+from vibed.drivers.refused import as_a_failed_run
 from vibed.drivers.site_facts import FILE
 from vibed.sandboxes.driver import (
     Claimed,
@@ -24,7 +25,6 @@ from vibed.sandboxes.driver import (
     Started,
     State,
 )
-from vibed.sources.errors import ArchiveError
 
 DRIVER = "static"
 TEMPLATE = "static-nginx"
@@ -102,10 +102,8 @@ class Site:
         self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         on_stage("claimed")
         try:
-            place = await self._driver.unpacked(run)
-        except ArchiveError as error:
-            self._end()
-            raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
+            with as_a_failed_run():
+                place = await self._driver.unpacked(run)
         except RunFailed:
             self._end()
             raise

@@ -10,9 +10,9 @@ from pathlib import Path
 from vibed.classify.host_rules import Rules, host_rules
 from vibed.classify.tree import decoded
 from vibed.classify.unpublished import unpublished
+from vibed.drivers.refused import as_a_failed_run
 from vibed.drivers.workerd import code
 from vibed.sandboxes.driver import Run, RunFailed
-from vibed.sources.errors import ArchiveError
 from vibed.sources.extraction import extract, file_paths, iter_files
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
@@ -25,7 +25,7 @@ def as_it_is(source: Path, strip: str, entry: str, bundled: bool, limits: Archiv
     """The modules of a worker that needs no bundling, or was `bundled`; None for one that needs it. Raises
     `RunFailed`.
     """
-    try:
+    with as_a_failed_run():
         table = read_table(source, limits)
         files: dict[str, bytes] = {}
         size = 0
@@ -36,8 +36,6 @@ def as_it_is(source: Path, strip: str, entry: str, bundled: bool, limits: Archiv
             if size > _MAX_SOURCE_BYTES:
                 return None
             files[name] = content
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     if entry not in files:
         raise RunFailed(f"the worker's entry point {entry!r} is not in the source", code="InjectFailed")
     return code.built(files, entry) if bundled else code.plain(files, entry)
@@ -61,7 +59,7 @@ def lay_out(
     that they bring. Raises `RunFailed`, `StorageFull`, `StorageFailed`.
     """
     prefix = run.runtime.strip + folder
-    try:
+    with as_a_failed_run():
         table = read_table(run.source, limits)
 
         def text(path: str) -> str:
@@ -86,8 +84,6 @@ def lay_out(
             without=left_out,
             limits=limits,
         )
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     version = run.source.name[:12]
     etags = {name: f'"{version}-{number}"' for number, name in enumerate(sorted(names - left_out))}
     return etags, host_rules(text, "")
@@ -95,11 +91,9 @@ def lay_out(
 
 def _binaries(source: Path, strip: str, limits: ArchiveLimits) -> dict[str, bytes]:
     """The files of a source that can be modules without being text."""
-    try:
+    with as_a_failed_run():
         files = iter_files(source, read_table(source, limits), strip=strip, limits=limits)
         found = {name: content for name, content in files if name.endswith(tuple(code.BINARIES))}
-    except ArchiveError as error:
-        raise RunFailed(error.message, code=error.error_code, hint=error.hint) from error
     if sum(map(len, found.values())) > _MAX_BINARY_BYTES:
         raise RunFailed(
             f"the worker's .wasm and .bin files have more than {_MAX_BINARY_BYTES >> 20} MB", code="BundleFailed"
