@@ -21,7 +21,7 @@ from vibed.apps.errors import NotFound, StoreUnavailable, VibedError
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewVersion, VersionOutcome
 from vibed.config import Config
-from vibed.controller import decision, trouble
+from vibed.controller import decision, telling, trouble
 from vibed.controller import life as module
 from vibed.controller.fleet import Fleet
 from vibed.controller.inheritance import sound
@@ -423,6 +423,83 @@ async def test_a_newer_deploy_overtakes_one_that_starts_and_its_waiter_is_told(w
     assert (first.phase, first.reason) == (Phase.FAILED, "Superseded")
     assert second.phase is Phase.READY
     await world.until(lambda: len(world.driver.alive) == 1)
+
+
+class Held:
+    """Runs that come up when they are let."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._world = world
+        self.let = asyncio.Event()
+        self.written: list[Status] = []
+        world.driver.script = self._until_let  # type: ignore[assignment]
+        record = world.store.record
+
+        async def recorded(app_id: str, status: Status | None, **more: Any) -> Status | None:
+            if status is not None:
+                self.written.append(status)
+            return await record(app_id, status, **more)
+
+        monkeypatch.setattr(world.store, "record", recorded)
+
+    async def _until_let(self, run: Run) -> None:
+        await self.let.wait()
+
+    async def look(self) -> None:
+        """Have the keeper look again, and tell."""
+        keeper = self._world.fleet.wake("todo")
+        await keeper.telling.changed.wait()
+
+
+async def test_a_start_that_is_looked_at_again_on_its_way_is_written_once_it_serves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.means.quiet_s = 3600.0
+    held = Held(world, monkeypatch)
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
+    for _ in range(3):
+        await held.look()
+    assert held.written == []
+    assert world.fleet.wake("todo").telling.outcomes[1].reason == "Starting", "who waits hears of it"
+    held.let.set()
+    assert (await waiter).phase is Phase.READY
+    assert [status.phase for status in held.written] == [Phase.READY]
+
+
+async def test_a_slow_start_is_written_when_it_has_lasted_and_rarely_after_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PATIENCE", 1e6)
+    world.means.quiet_s = 0.01
+    held = Held(world, monkeypatch)
+    world.driver.booting = asyncio.Event()
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await world.until(lambda: len(held.written) == 1)
+    assert held.written[0].phase is Phase.CLAIMING
+    world.driver.booting.set()
+    await world.until(lambda: bool(world.driver.made and world.driver.made[0].claimed))
+    await held.look()
+    assert len(held.written) == 1
+    held.let.set()
+    assert (await waiter).phase is Phase.READY
+    assert [status.phase for status in held.written] == [Phase.CLAIMING, Phase.READY]
+
+
+async def test_a_slow_update_is_written_later_since_an_older_version_serves(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PATIENCE", 1e6)
+    await world.settle(await world.deploy())
+    world.means.quiet_s = 0.0001
+    held = Held(world, monkeypatch)
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await world.until(lambda: bool(len(world.driver.made) > 1 and world.driver.made[1].claimed))
+    await held.look()
+    assert held.written == []
+    held.let.set()
+    assert (await waiter).serving_version == 2
+    assert [status.serving_version for status in held.written] == [2]
 
 
 async def test_an_app_deleted_while_its_sandbox_boots_leaves_nothing(world: World) -> None:

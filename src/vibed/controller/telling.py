@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vibed.apps.app import App, Phase, Version
@@ -24,6 +24,10 @@ TRIED_AGAIN = (*REFUSALS, "CrashLoop")
 
 GOOD_KEPT = 8
 """How many good versions are remembered: the one to go back to, and what may be found bad before it."""
+PATIENCE = 5
+"""How many times longer a start lasts until it is written of where an older version serves meanwhile, and until it is
+written of again.
+"""
 
 
 class Telling:
@@ -44,6 +48,12 @@ class Telling:
         """Of the spec that `outcome` is about."""
         self._seen_version = 0
         """Up to which it knows what became of versions."""
+        self._unwritten: dict[int, VersionOutcome] = {}
+        """What became of versions and is in `outcomes`, but not in the store yet."""
+        self._written_at = float("-inf")
+        """When a start was last told of (`time.monotonic`)."""
+        self._later: asyncio.TimerHandle | None = None
+        """Has the keeper tell again what it keeps to itself now."""
         self.changed = asyncio.Event()
         """Set, and replaced by another, when there is something new to look at."""
 
@@ -93,11 +103,13 @@ class Telling:
         )
         outcomes = self._news_of_versions(version, plan, run)
         outcome = Outcome(plan.phase, plan.reason, plan.message, {}, plan.serving_version)
-        young = time.monotonic() - self._means.quiet_s
-        if not outcomes and any(r.coming and r.begun > young for r in self._life.runs.values()):
-            # Most starts are over before anyone could read this; a slow one is written when it has lasted.
-            asyncio.get_running_loop().call_later(self._means.quiet_s, self._wake)
-        elif status != app.status or outcomes:
+        unwritten = self._unwritten | {new.number: new for new in outcomes}
+        if (wait_s := self._quiet_for(app, plan, list(unwritten.values()))) > 0:
+            # Most starts are over before anyone could read this; a slow one is written when it has lasted. Who waits
+            # for it hears of it all the same.
+            self._unwritten = unwritten
+            self._tell_in(wait_s)
+        elif status != app.status or unwritten:
             events = []
             if (status.phase, status.reason, status.serving_version) != (
                 app.status.phase,
@@ -106,7 +118,9 @@ class Telling:
             ):
                 kind = "Warning" if status.phase is Phase.FAILED or "failed" in status.message else "Normal"
                 events.append(NewEvent(kind, status.reason, status.message, status.serving_version or app.version))
-            await self._means.store.record(self._app_id, status, outcomes=outcomes, events=events)
+            await self._means.store.record(self._app_id, status, outcomes=list(unwritten.values()), events=events)
+            self._unwritten = {}
+            self._written_at = time.monotonic()
         for new in outcomes:
             self.outcomes[new.number] = Outcome(new.phase, new.reason, new.message, new.timings, plan.serving_version)
             if new.phase is Phase.READY:
@@ -115,6 +129,24 @@ class Telling:
                 self.good.discard(new.number)
         self.outcome, self.seen_generation = outcome, app.generation
         self.rouse()
+
+    def _quiet_for(self, app: App, plan: Plan, news: Sequence[VersionOutcome]) -> float:
+        """How many seconds longer nothing is written of the starts that are on their way."""
+        coming = [run for run in self._life.runs.values() if run.coming]
+        if not coming or any(new.phase in (Phase.READY, Phase.FAILED) or new.reason in SLOW for new in news):
+            return 0.0
+        begun = max(run.begun for run in coming)
+        since, quiet_s = max(begun, self._written_at), self._means.quiet_s
+        if plan.reason != app.status.reason and any(run.building or run.waits_for is not None for run in coming):
+            since = begun  # that lasts, and its owner should know what it waits for
+        elif since > begun or plan.serving_version is not None:
+            quiet_s *= PATIENCE
+        return since + quiet_s - time.monotonic()
+
+    def _tell_in(self, wait_s: float) -> None:
+        if self._later is not None:
+            self._later.cancel()
+        self._later = asyncio.get_running_loop().call_later(wait_s, self._wake)
 
     def _overtaken(self, number: int) -> VersionOutcome | None:
         """What became of a version that is not wanted any more; None while that is not certain."""
