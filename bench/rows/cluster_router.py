@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import load, machine, proxy, sources
+from bench import load, machine, memory, proxy, sources
 from bench.cluster import OnCluster, missing
 from bench.harness import Bench
 from bench.report import Row, at_least, none_of, not_measurable
@@ -52,22 +52,33 @@ def _compare(bench: Bench, row: Row, cluster: OnCluster, app: str) -> None:
         "no proxy": (ip, int(pod_port)),
     }
     rounds: dict[str, list[load.Throughput]] = {name: [] for name in places}
+    spent: dict[str, list[float]] = {name: [] for name in places}
+    """Microseconds of processor time that the Caddy in front took a request, which hardly depends on the load."""
     alone: dict[str, list[float]] = {name: [] for name in places}
     seconds = bench.count(4, 1)
-    with proxy.caddy(_caddy(), bench.folder / "fixed", site, listen=("127.0.0.1", port)):
+    front = cluster.vibed.caddies[0].running
+    assert front is not None
+    with proxy.caddy(_caddy(), bench.folder / "fixed", site, listen=("127.0.0.1", port)) as fixed:
+        pids = {"router": [front.pid], "fixed address": [fixed.pid], "no proxy": []}
         for number in range(-1, bench.count(6, 2)):
             for name in sorted(places, reverse=bool(number % 2)):
                 address, at = places[name]
                 time.sleep(0.2)
+                before = memory.cpu_seconds(pids[name])
                 found = load.run(at, host, connections=CONNECTIONS, seconds=seconds, address=address)
+                took = memory.cpu_seconds(pids[name]) - before
                 if number >= 0:
                     rounds[name].append(found)
+                    spent[name].append(1e6 * took / max(1.0, found.per_second * seconds))
                     alone[name].append(load.run(at, host, connections=1, seconds=1, address=address).p50_ms)
     middle = {name: _middle([one.per_second for one in found]) for name, found in rounds.items()}
     row.figures |= {f"{app}: {name} (requests/s)": rate for name, rate in middle.items()}
     row.figures |= {
         f"{app}: each round's ratio": ", ".join(
             f"{a.per_second / b.per_second:.2f}" for a, b in zip(rounds["router"], rounds["fixed address"], strict=True)
+        ),
+        f"{app}: processor time of Caddy, router / fixed address (µs a request)": " / ".join(
+            f"{_middle(spent[name]):.0f}" for name in ("router", "fixed address")
         ),
         f"{app}: p50 of one connection, router / fixed address / no proxy (ms)": " / ".join(
             f"{_middle(alone[name]):.3f}" for name in places

@@ -31,6 +31,7 @@ from tests.contract.s3_server import REGION, S3Server
 from tests.e2e.client import Client
 from tests.prepare import home
 from tests.unit.certificates import authority, signed
+from vibed.cli.plan import CADDY_GOGC
 from vibed.cluster.client import Client as Kube
 from vibed.controller.on_cluster import ROUTERS
 from vibed.runtimes.tools import Tools
@@ -248,7 +249,7 @@ async def _add_router(vibed: Installed, number: int, told: Mapping[str, str], fr
         Process(
             f"caddy-{number}",
             [str(program), "run", "--config", str(caddyfile), "--adapter", "caddyfile"],
-            {"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+            {"HOME": str(folder), "PATH": "/usr/bin:/bin", "GOGC": CADDY_GOGC},
             folder / f"caddy-{number}.log",
         )
     )

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.cluster.cluster import Refused
 from tests.cluster.releases import CHART, Asked, Helm, HelmFailed, Release, Values, laid_over
 from vibed import __version__
+from vibed.cli.plan import CADDY_GOGC
 from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
@@ -293,6 +294,12 @@ def test_visitors_are_let_out_before_what_serves_them_ends(helm: Helm) -> None:
     router = next(container for container in spec["initContainers"] if container["name"] == "router")
     assert router["restartPolicy"] == "Always"
     assert router["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_caddy_collects_its_garbage_as_seldom_as_on_one_machine(helm: Helm) -> None:
+    spec = _one(helm.template(), "Deployment", "vibed-router")["spec"]["template"]["spec"]
+    caddy = next(container for container in spec["containers"] if container["name"] == "caddy")
+    assert {"name": "GOGC", "value": CADDY_GOGC} in caddy["env"]
 
 
 def test_what_faces_visitors_has_neither_a_token_nor_a_key(helm: Helm) -> None:

@@ -24,6 +24,8 @@ class Pod:
 
     run: str
     says: bytes
+    breaks_off: bool = False
+    """Whether its answers end before they are whole."""
     headers: list[bytes] = field(default_factory=list)
     server: asyncio.Server | None = None
     connections: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -58,8 +60,11 @@ class Pod:
                     writer.write(refused + b"Content-Length: 6\r\n\r\nsecret")
                 else:
                     said = self.says + b" %d" % len(body)
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+                    length = len(said) + (1 if self.breaks_off else 0)
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (length, said))
                 await writer.drain()
+                if self.breaks_off:
+                    break
         writer.close()
 
 
@@ -193,3 +198,24 @@ async def test_an_apps_own_domain_is_the_same_run_of_the_same_app(cluster: Clust
     (cluster.router.layout.apps / "own").symlink_to("todo")
     assert (await cluster.router.ask("own.localhost")).text == "todo 0"
     assert b"X-Vibed-Run: todo/7" in pod.headers[0]
+
+
+async def test_the_name_of_a_marker_says_all_and_is_not_opened(cluster: Cluster) -> None:
+    """Each request lists a folder; to open what it has just listed costs as much again."""
+    pod = await cluster.pod("todo/7", b"todo")
+    folder = cluster.router.layout.apps / "todo"
+    folder.mkdir()
+    (folder / f"999999999999_todo_7_{pod.address}").symlink_to("nowhere")
+    assert (await cluster.router.ask("todo.localhost")).text == "todo 0"
+
+
+async def test_caddy_puts_no_request_into_words_for_a_log_that_may_want_them(cluster: Cluster) -> None:
+    """It does for each, ahead of time, where its proxy may write a line; and an app must not be able to have lines
+    written by breaking off its answers.
+    """
+    pod = await cluster.leads("todo", 1, b"todo")
+    assert (await cluster.router.ask("todo.localhost")).text == "todo 0"
+    said, pod.breaks_off = cluster.router.log.read_text(), True
+    with pytest.raises(httpx.RemoteProtocolError):
+        await cluster.router.ask("todo.localhost")
+    assert cluster.router.log.read_text() == said

@@ -11,7 +11,7 @@ once, by Caddy, and one that has reached an app is never replayed; one for a fil
 answers it. While vibeD is down the fallback site answers 503 with Retry-After. The second look is Caddy's handling of an
 error, whose status it would give to a file that it serves then: a site is therefore served with an explicit 200, and
 whole. A socket that cannot be dialled is nothing to report (any name that is no app's is one), so Caddy's log of failed
-requests is off: who answers instead has a log of its own.
+requests is off, and its proxy's with it: who answers instead has a log of its own.
 
 The proxy is transparent: what Caddy would change unasked is switched off here, and what it changes all the same is
 listed in docs/reference/proxy.md, whose table `tests/e2e/test_proxy_conformance.py` holds.
