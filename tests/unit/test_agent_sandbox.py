@@ -235,7 +235,7 @@ def test_a_template_and_its_pool_are_these_objects() -> None:
                                 "failureThreshold": 3,
                             },
                             "resources": {
-                                "requests": {"cpu": "50m", "memory": "152Mi"},
+                                "requests": {"cpu": "50m", "memory": "152Mi", "ephemeral-storage": "100Mi"},
                                 "limits": {"cpu": "1500m", "memory": "608Mi", "ephemeral-storage": "3100Mi"},
                             },
                             "securityContext": {

@@ -162,7 +162,12 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str, builder: Re
                     "failureThreshold": 3,
                 },
                 "resources": {
-                    "requests": {"cpu": _REQUESTED_CPUS, "memory": f"{(limits.memory_mb + _OVERHEAD_MB) // 4}Mi"},
+                    "requests": {
+                        "cpu": _REQUESTED_CPUS,
+                        "memory": f"{(limits.memory_mb + _OVERHEAD_MB) // 4}Mi",
+                        # without one, all of the limit is asked for, and a node of 100 GB has room for a few pods
+                        "ephemeral-storage": f"{max(volumes['app'][1] // 4, 1)}Mi",
+                    },
                     "limits": {
                         "cpu": f"{round(limits.cpus * 1000)}m",
                         "memory": f"{limits.memory_mb + _OVERHEAD_MB}Mi",
