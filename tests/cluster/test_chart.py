@@ -29,8 +29,10 @@ from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
+from vibed.drivers.packing import SPARE, most_of
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import Builder
+from vibed.sources.limits import ArchiveLimits
 
 SECRET: Values = {
     "mode": "secret",
@@ -206,6 +208,21 @@ def test_what_is_kept_on_disk_has_room_in_its_volume(helm: Helm, tmp_path: Path,
         volumes = _one(made, "Deployment", name)["spec"]["template"]["spec"]["volumes"]
         (home,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "home"]
         assert int(home.removesuffix("Mi")) >= config.source_cache_mb + config.copied_logs_mb + config.max_source_mb
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"max_expanded_mb": 3000}, {"max_files": 200_000}, {"max_expanded_mb": 10, "max_files": 100}]
+)
+def test_what_a_controller_packs_at_a_time_has_room_in_its_volume(
+    helm: Helm, tmp_path: Path, settings: dict[str, int]
+) -> None:
+    made = helm.template({"config": settings})
+    (tmp_path / "vibed.toml").write_text(_one(made, "ConfigMap", "vibed-config")["data"]["vibed.toml"])
+    config = load({"VIBED_CONFIG": str(tmp_path / "vibed.toml"), "VIBED_HOME": str(tmp_path)})
+    volumes = _one(made, "Deployment", "vibed-controller")["spec"]["template"]["spec"]["volumes"]
+    (size,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "tmp"]
+    beside = 512 << 20  # the installers, where vibeD's image does not bring them
+    assert (int(size.removesuffix("Mi")) << 20) - beside >= most_of(ArchiveLimits.of(config)) + SPARE
 
 
 TLS: Values = {"domain": "apps.example.com", "tls": SECRET}

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,13 @@ from vibed.apps.errors import NotFound, StoreUnavailable
 from vibed.apps.sqlite.reserve import SIZE
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewEvent, NewVersion
+from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.packing import Packing
+from vibed.sandboxes.driver import Limits, Run
 from vibed.sources import room
 from vibed.sources.errors import StorageFull
 from vibed.sources.extraction import extract
+from vibed.sources.limits import DEFAULT_LIMITS
 from vibed.sources.reader import read_table
 from vibed.sources.store import ServedStore
 
@@ -238,3 +243,23 @@ def break_down(disk: Path) -> None:
     """Have it find an error: it lets nobody write from then on, whatever they have open."""
     device = Path(subprocess.check_output(["findmnt", "-no", "SOURCE", disk], text=True).strip())
     (Path("/sys/fs/ext4") / device.name / "trigger_fs_error").write_text("of a test")
+
+
+async def test_a_source_that_the_disk_has_no_room_to_pack_is_told_so_and_is_packed_when_it_has(
+    disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source.tar.gz"
+    source.write_bytes(archive({"index.html": "x" * 100_000}))
+    run = Run("shop", 1, 1, source, RUNTIME, {}, Limits())
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    packing, there = Packing(DEFAULT_LIMITS), set(disk.iterdir())
+    filler = fill(disk)
+    with pytest.raises(StorageFull, match="disk") as told:
+        async with packing.of(lambda: sites.planned(run, 1 << 20, DEFAULT_LIMITS)):
+            raise AssertionError("there is no room")
+    assert told.value.may_retry
+    assert set(disk.iterdir()) == {*there, filler}
+    filler.unlink()
+    async with packing.of(lambda: sites.planned(run, 1 << 20, DEFAULT_LIMITS)) as made:
+        assert made.archive.is_relative_to(disk)
+    assert set(disk.iterdir()) == there

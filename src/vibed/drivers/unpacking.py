@@ -19,6 +19,7 @@ from vibed.sandboxes.driver import RunFailed
 from vibed.sources.extraction import extract, file_paths
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
+from vibed.sources.table import ArchiveTable
 
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
@@ -57,10 +58,47 @@ class Unpacked:
             os.chown(path, *self.owner)
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What visitors may see of a source, as its table says before anything is written."""
+
+    table: ArchiveTable
+    prefix: str
+    paths: frozenset[str]
+    left_out: frozenset[str]
+    facts: Facts
+
+    def write(self, source: Path, place: Path, owner: tuple[int, int], limits: ArchiveLimits) -> Unpacked:
+        """As `unpack`."""
+        files = extract(
+            source,
+            self.table,
+            place,
+            strip=self.prefix,
+            file_mode=_FILE_MODE,
+            dir_mode=_FOLDER_MODE,
+            owner=owner,
+            without=self.left_out,
+            limits=limits,
+        )
+        # nor a folder of that name, which would stand in its way
+        shutil.rmtree(place / FILE, ignore_errors=True)
+        if not files:
+            shutil.rmtree(place, ignore_errors=True)
+            raise RunFailed(f"the source has no file below {self.prefix!r} that can be shown", code="InjectFailed")
+        pages = (path for path in self.paths - self.left_out if path.lower().endswith((".html", ".htm")))
+        return Unpacked(place, self.facts, tuple(pages), owner)
+
+
 def unpack(source: Path, place: Path, strip: str, root: str, owner: tuple[int, int], limits: ArchiveLimits) -> Unpacked:
     """Write the site in the folder `root` below `strip` to `place`, which must not exist. Blocking. Raises
     `ArchiveError`, `StorageFull`, `StorageFailed`, `RunFailed`.
     """
+    return shown(source, strip, root, limits).write(source, place, owner, limits)
+
+
+def shown(source: Path, strip: str, root: str, limits: ArchiveLimits) -> Shown:
+    """What is shown of the site in the folder `root` below `strip`. Blocking. Raises `ArchiveError`."""
     table = read_table(source, limits)
     prefix = strip + root
 
@@ -75,22 +113,4 @@ def unpack(source: Path, place: Path, strip: str, root: str, owner: tuple[int, i
     left_out |= {FILE, *(name for name, target in links.items() if target == FILE)}
     netlify = netlify_settings(decoded(table.texts.get(f"{strip}netlify.toml", b"")))
     facts = Facts.of(paths - left_out, host_rules(text, "", netlify))
-    files = extract(
-        source,
-        table,
-        place,
-        strip=prefix,
-        file_mode=_FILE_MODE,
-        dir_mode=_FOLDER_MODE,
-        owner=owner,
-        without=left_out,
-        limits=limits,
-    )
-    # nor a folder of that name, which would stand in its way
-    shutil.rmtree(place / FILE, ignore_errors=True)
-    if not files:
-        shutil.rmtree(place, ignore_errors=True)
-        raise RunFailed(f"the source has no file below {prefix!r} that can be shown", code="InjectFailed")
-    return Unpacked(
-        place, facts, tuple(path for path in paths - left_out if path.lower().endswith((".html", ".htm"))), owner
-    )
+    return Shown(table, prefix, paths, frozenset(left_out), facts)

@@ -242,6 +242,28 @@ def unpacked_size(table: ArchiveTable, strip: str = "") -> int:
     return sum(room.on_disk(entry.size or 1) for entry in table.entries if entry.path.startswith(strip))
 
 
+def unpacked_tree(table: ArchiveTable, strip: str = "", without: Container[str] = frozenset()) -> tuple[int, int]:
+    """Bytes that what `extract` would write takes on the disk, with the folders that are not entries, and how many
+    files and folders that is.
+    """
+    size = 0
+    folders, files = {""}, 0
+    for entry in table.entries:
+        name = entry.path[len(strip) :]
+        if not entry.path.startswith(strip) or (entry.kind is not Kind.DIRECTORY and name in without):
+            continue
+        if entry.kind is Kind.DIRECTORY:
+            folder = name
+        else:
+            size += room.on_disk(entry.size)
+            files += 1
+            folder = name.rpartition("/")[0]
+        while folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return size + len(folders) * room.BLOCK, files + len(folders)
+
+
 def file_paths(table: ArchiveTable, strip: str = "") -> Collection[str]:
     """The paths that `extract` would write files at."""
     return [e.path[len(strip) :] for e in table.entries if e.kind is not Kind.DIRECTORY and e.path.startswith(strip)]

@@ -10,11 +10,14 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vibed.sources import room
 from vibed.sources.errors import NotGzip, TooLarge, storage_error
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import ArchiveLimits
+
+T = TypeVar("T")
 
 _BATCH = 1 << 20
 _INLINE = 256 << 10
@@ -103,11 +106,11 @@ def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:
         raise storage_error(error, "receiving the source") from error
 
 
-async def in_thread(work: Callable[..., None], *args: object) -> None:
-    """Run blocking work in a thread and, even when cancelled, return only after it: it uses our descriptor."""
+async def in_thread(work: Callable[..., T], *args: object) -> T:
+    """Run blocking work in a thread and, even when cancelled, return only after it: it uses what is ours."""
     task = asyncio.get_running_loop().run_in_executor(None, work, *args)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):

@@ -149,17 +149,22 @@ securityContext:
 - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{/* Takes [root, component]. A node evicts a pod that outgrows one of these: vibeD keeps to them (tests/cluster/test_chart.py). */}}
 {{- define "vibed.volumes" -}}
+{{- $config := (index . 0).Values.config -}}
 - name: config
   configMap: {name: vibed-config}
 {{- /* copies of sources and logs, as much again as a deploy that arrives may take, and of the controller what builders
 download, what they send, and copies of that */}}
-{{- $cache := .Values.config.source_cache_mb | default 1024 | int }}
-{{- $logs := .Values.config.copied_logs_mb | default 512 | int }}
+{{- $cache := $config.source_cache_mb | default 1024 | int }}
+{{- $logs := $config.copied_logs_mb | default 512 | int }}
 - name: home
   emptyDir: {sizeLimit: {{ add $cache $logs 512 7168 }}Mi}
+{{- /* of a controller: the largest source while it is packed, unpacked and as an archive, small files by blocks */}}
+{{- $expanded := $config.max_expanded_mb | default 600 | int }}
+{{- $files := $config.max_files | default 20000 | int }}
 - name: tmp
-  emptyDir: {sizeLimit: 1Gi}
+  emptyDir: {sizeLimit: {{ eq (index . 1) "controller" | ternary (add 1024 (mul 2 $expanded) (div $files 100)) 1024 }}Mi}
 {{- end }}
 
 {{/* The name of a Secret: the chart's own, or the one that the values name. */}}

@@ -43,7 +43,7 @@ from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
 from vibed.drivers.agent_sandbox.templates import BUILDERS, PodSettings, Template, manifests
-from vibed.drivers.packing import beside, packed
+from vibed.drivers.packing import Packing, packed
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -110,6 +110,7 @@ class AgentSandboxDriver:
         self._settings = settings
         self._shelf = shelf or Sent()
         self._limits = limits
+        self.packing = Packing(limits)
         self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
         self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
         self._templates: dict[str, Template] = {}
@@ -289,7 +290,7 @@ class AgentSandboxDriver:
         if modules is None:
             output = await workers.bundle(run, await _source(run, shelf, send), ask)
             modules = await asyncio.to_thread(of_bundle, output, run, self._limits)
-        async with beside(workers.packed(run, modules, self._limits)) as archive:
+        async with self.packing.of(lambda: workers.planned(run, modules, self._limits)) as archive:
             return await _sent(archive, send)
 
     async def _sites_of(self, pod: PodSandbox, *, image: str) -> Sequence[Sandbox]:

@@ -12,7 +12,7 @@ from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
 from vibed.drivers.agent_sandbox.standing import Standing
-from vibed.drivers.packing import beside
+from vibed.drivers.packing import Packing
 from vibed.sandboxes.driver import (
     Claimed,
     Exit,
@@ -43,6 +43,8 @@ class Owner(Protocol):
     def site_bounds(self) -> Bounds: ...
     @property
     def archive_limits(self) -> ArchiveLimits: ...
+    @property
+    def packing(self) -> Packing: ...
 
 
 class SharedSite(Standing):
@@ -68,7 +70,7 @@ class SharedSite(Standing):
         self._claimed = Claimed(run.app_id, run.version, run.number, run.app_key)
         began = time.perf_counter()
         try:
-            async with beside(sites.packed(run, self._owner.archive_limits)) as made:
+            async with self._owner.packing.of(lambda: self._planned(run)) as made:
                 packed = time.perf_counter()
                 pod = await self._room(made)
                 found = time.perf_counter()
@@ -127,15 +129,14 @@ class SharedSite(Standing):
         """Its pod has ended."""
         self._end(Exit(None, None, False, time.time()))
 
+    def _planned(self, run: Run) -> sites.Planned:
+        return sites.planned(run, self._owner.site_bounds.disk_bytes, self._owner.archive_limits)
+
     async def _room(self, made: sites.Packed) -> SitePod:
         assert self._claimed is not None
         bounds = self._owner.site_bounds
-        if made.disk_bytes > bounds.disk_bytes:
-            raise RunFailed(
-                f"the site takes {made.disk_bytes >> 20} MB, and a pod of sites has {bounds.disk_bytes >> 20}",
-                code="DiskFull",
-                hint="the operator decides (site_pod_mb)",
-            )
+        # once more: what the site is beyond its files is a file, too
+        sites.check(made.disk_bytes, bounds.disk_bytes)
         return await self._owner.site_pods.room(self._claimed, made.disk_bytes, self._template, bounds)
 
     def _end(self, how: Exit | None = None) -> None:

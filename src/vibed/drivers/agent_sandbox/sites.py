@@ -10,16 +10,14 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vibed.drivers import packing
 from vibed.drivers.media_types import TYPES, UNKNOWN
-from vibed.drivers.unpacking import unpack
-from vibed.sandboxes.driver import Run
+from vibed.drivers.unpacking import Shown, shown
+from vibed.sandboxes.driver import Run, RunFailed
+from vibed.sources.extraction import unpacked_tree
 from vibed.sources.limits import ArchiveLimits
 
 KIND = "static"
@@ -39,24 +37,55 @@ class Packed:
     """What it takes there."""
 
 
-@contextmanager
-def packed(run: Run, limits: ArchiveLimits) -> Iterator[Packed]:
-    """A tar.gz with the site's folder. Blocking. Raises `ArchiveError`, `RunFailed`, OSError."""
-    runtime = run.runtime
-    with tempfile.TemporaryDirectory(prefix="vibed-site-") as scratch:
-        place = Path(scratch) / _SITE
-        owner = (os.geteuid(), os.getegid())
-        made = unpack(run.source, place, runtime.strip, runtime.root, owner, limits)
-        replace(made, facts=replace(made.facts, ruled=True)).complete(run.app_id, runtime)
-        archive = Path(scratch) / "packed.tar.gz"
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A site that is to be packed (`vibed.drivers.packing.Plan`)."""
+
+    run: Run
+    shown: Shown
+    limits: ArchiveLimits
+
+    tree: tuple[int, int]
+    """Of what is shown (`vibed.sources.extraction.unpacked_tree`)."""
+
+    @property
+    def needs(self) -> int:
+        return packing.needed(self.tree)
+
+    def pack(self, folder: Path) -> Packed:
+        """A tar.gz with the site's folder."""
+        runtime = self.run.runtime
+        place, archive = folder / _SITE, folder / "packed.tar.gz"
+        made = self.shown.write(self.run.source, place, (os.geteuid(), os.getegid()), self.limits)
+        replace(made, facts=replace(made.facts, ruled=True)).complete(self.run.app_id, runtime)
         with packing.compressed(archive) as tar:
             tar.add(place, _SITE)
             # beside the site: two that are alike are two objects, of which each is gone once its own is unpacked
-            tar.addfile(tarfile.TarInfo(f"{run.app_id}.{run.number}"))
+            tar.addfile(tarfile.TarInfo(f"{self.run.app_id}.{self.run.number}"))
         size = sum(_on_disk(path) for path in [place, *place.rglob("*")])
         # it waits for a pod, and what it was made of need not
         shutil.rmtree(place)
-        yield Packed(archive, size)
+        return Packed(archive, size)
+
+
+def planned(run: Run, most: int, limits: ArchiveLimits) -> Planned:
+    """By the table of its source. `most`: bytes that a site may take in its pod. Blocking. Raises `ArchiveError`,
+    `RunFailed`.
+    """
+    site = shown(run.source, run.runtime.strip, run.runtime.root, limits)
+    tree = unpacked_tree(site.table, site.prefix, site.left_out)
+    check(tree[0], most)
+    return Planned(run, site, limits, tree)
+
+
+def check(size: int, most: int) -> None:
+    """Raise `RunFailed` where a site takes more bytes than a pod has for all of its sites."""
+    if size > most:
+        raise RunFailed(
+            f"the site takes {-(-size >> 20)} MB, and a pod of sites has {most >> 20}",
+            code="DiskFull",
+            hint="the operator decides (site_pod_mb)",
+        )
 
 
 def host(archive: Path) -> list[str]:

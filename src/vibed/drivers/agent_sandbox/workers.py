@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vibed.apps.app import Runtime
 from vibed.classify.host_rules import Rules
-from vibed.drivers.packing import add, compressed
+from vibed.drivers.packing import add, compressed, needed
 from vibed.drivers.workerd import code
 from vibed.drivers.workerd.bundling import MAX_BUNDLE_BYTES, refusal
 from vibed.drivers.workerd.source import as_it_is, lay_out
 from vibed.sandboxes.driver import Run, RunFailed, SandboxLost
+from vibed.sources.extraction import unpacked_tree
 from vibed.sources.limits import ArchiveLimits
+from vibed.sources.reader import read_table
+from vibed.sources.table import ArchiveTable
 from vibed.wire import Message, WireError
 
 KIND = "worker"
@@ -83,24 +86,43 @@ async def bundle(run: Run, source: dict[str, object], ask: Ask) -> bytes:
     return bytes(pieces)
 
 
-@contextmanager
-def packed(run: Run, modules: dict[str, object], limits: ArchiveLimits) -> Iterator[Path]:
-    """A tar.gz with the worker's code and its assets. Blocking. Raises `ArchiveError`, `RunFailed`, OSError."""
-    runtime = run.runtime
-    with tempfile.TemporaryDirectory(prefix="vibed-worker-") as scratch:
-        place = Path(scratch) / "site"
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A worker that is to be packed (`vibed.drivers.packing.Plan`)."""
+
+    run: Run
+    modules: Mapping[str, object]
+    table: ArchiveTable | None
+    """Of the source, where there are assets in it."""
+    limits: ArchiveLimits
+    needs: int
+
+    def pack(self, folder: Path) -> Path:
+        """A tar.gz with the worker's code and its assets."""
+        run, runtime = self.run, self.run.runtime
+        place, archive = folder / "site", folder / "packed.tar.gz"
         assets: dict[str, str] | None = None
         rules = Rules()
-        if runtime.site_folder is not None:
-            assets, rules = lay_out(run, runtime.site_folder, place, None, limits)
-        entry = code.BUNDLE if code.BUNDLE in modules else _entry(runtime) if modules else ""
-        text = json.dumps(code.build(runtime, run.env, modules, entry, assets, rules)).encode()
-        archive = Path(scratch) / "packed.tar.gz"
+        if self.table is not None and runtime.site_folder is not None:
+            assets, rules = lay_out(run, runtime.site_folder, place, None, self.limits, self.table)
+        entry = code.BUNDLE if code.BUNDLE in self.modules else _entry(runtime) if self.modules else ""
+        text = json.dumps(code.build(runtime, run.env, dict(self.modules), entry, assets, rules)).encode()
         with compressed(archive) as tar:
             add(tar, CODE, text, 0o600)
             if assets is not None:
                 tar.add(place, place.name)
-        yield archive
+        shutil.rmtree(place, ignore_errors=True)
+        return archive
+
+
+def planned(run: Run, modules: Mapping[str, object], limits: ArchiveLimits) -> Planned:
+    """By the table of its source. Blocking. Raises `ArchiveError`."""
+    folder = run.runtime.site_folder
+    needs = 2 * len(json.dumps(modules)) + needed((0, 1))
+    if folder is None:
+        return Planned(run, modules, None, limits, needs)
+    table = read_table(run.source, limits)
+    return Planned(run, modules, table, limits, needs + needed(unpacked_tree(table, run.runtime.strip + folder)))
 
 
 def _entry(runtime: Runtime) -> str:

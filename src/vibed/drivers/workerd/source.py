@@ -16,6 +16,7 @@ from vibed.sandboxes.driver import Run, RunFailed
 from vibed.sources.extraction import extract, file_paths, iter_files
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.reader import read_table
+from vibed.sources.table import ArchiveTable
 
 _MAX_SOURCE_BYTES = 16 << 20
 _MAX_BINARY_BYTES = 32 << 20
@@ -53,17 +54,24 @@ def of_bundle(output: bytes, run: Run, limits: ArchiveLimits) -> dict[str, objec
 
 
 def lay_out(
-    run: Run, folder: str, into: Path, owner: tuple[int, int] | None, limits: ArchiveLimits
+    run: Run,
+    folder: str,
+    into: Path,
+    owner: tuple[int, int] | None,
+    limits: ArchiveLimits,
+    table: ArchiveTable | None = None,
 ) -> tuple[dict[str, str], Rules]:
     """Unpack the assets in `folder` of the source to `into`, which must not exist; their etags by path, and the rules
-    that they bring. Raises `RunFailed`, `StorageFull`, `StorageFailed`.
+    that they bring. `table`: the source's, where it was read before. Raises `RunFailed`, `StorageFull`,
+    `StorageFailed`.
     """
     prefix = run.runtime.strip + folder
     with as_a_failed_run():
-        table = read_table(run.source, limits)
+        table = table or read_table(run.source, limits)
+        texts = table.texts
 
         def text(path: str) -> str:
-            return decoded(table.texts.get(prefix + path, b""))
+            return decoded(texts.get(prefix + path, b""))
 
         names = frozenset(file_paths(table, prefix))
         if not names:
