@@ -35,6 +35,7 @@ from vibed.sources.errors import (
     TooLarge,
 )
 from vibed.sources.limits import ArchiveLimits
+from vibed.sources.receiving import Incoming
 from vibed.sources.s3 import S3Settings, S3Store
 from vibed.sources.store import ServedStore, SourceStore
 
@@ -183,6 +184,31 @@ async def test_a_disk_without_room_says_so(store: SourceStore, monkeypatch: pyte
 
 
 # what another process, and the server, see
+
+
+async def test_what_arrives_at_the_same_time_takes_no_more_than_its_room(tmp_path: Path) -> None:
+    incoming = Incoming(tmp_path / "incoming", most=5 << 20)
+    incoming.prepare()
+    held = asyncio.Event()
+
+    async def slowly(size: int) -> AsyncIterator[bytes]:
+        for _ in range(size):
+            yield os.urandom(1 << 20)
+        await held.wait()
+
+    limits, waiting = ArchiveLimits(), []
+    for _ in range(2):
+        waiting.append(asyncio.create_task(incoming.receive(slowly(2), limits)))
+    while sum(one.stat().st_size for one in incoming.folder.iterdir()) < 4 << 20:
+        await asyncio.sleep(0.01)
+    with pytest.raises(StorageFull, match="more than 5 MB of sources arrive at the same time") as refused:
+        await incoming.receive(slowly(20), limits)
+    assert refused.value.may_retry
+    assert sum(one.stat().st_size for one in incoming.folder.iterdir()) == 4 << 20, "nothing of it is kept"
+    held.set()
+    for staged in await asyncio.gather(*waiting):
+        staged.path.unlink()
+    await incoming.receive(slowly(5), limits)
 
 
 async def test_another_process_finds_it_by_the_digest_alone(server: S3Server, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +20,9 @@ from vibed.api.intake import Intake
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
-from vibed.sources.errors import CorruptArchive
+from vibed.sources.errors import CorruptArchive, TooLarge
 from vibed.sources.limits import DEFAULT_LIMITS
+from vibed.sources.reader import read_table
 from vibed.sources.receiving import StagedSource
 from vibed.sources.store import ServedStore
 from vibed.sources.table import ArchiveTable
@@ -170,3 +174,21 @@ async def test_an_archive_that_claims_to_be_small_and_is_not_is_refused_for_what
     path.write_bytes(content)
     with pytest.raises(CorruptArchive):
         await Intake(ServedStore(tmp_path, key=b"k" * 32), _never, DEFAULT_LIMITS).decide(path, Override())
+
+
+async def test_a_changed_source_is_put_together_where_sources_arrive_and_ends_at_what_they_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "too small"))  # as one's temporary folder may be
+    world = World(tmp_path / "sources")
+    await world.deployed(base := archive({"index.html": os.urandom(150_000), "b.txt": "b"}))
+    digest = hashlib.sha256(base).hexdigest()
+    staged = await world.intake.overlay(digest, "", None, ["b.txt"])
+    assert [entry.path for entry in read_table(staged.path, DEFAULT_LIMITS).entries] == ["index.html"]
+    await world.intake.discard(staged)
+    world.intake.limits = replace(DEFAULT_LIMITS, compressed=200_000)
+    patch = await world.staged(archive({"c.png": os.urandom(100_000)}))
+    with pytest.raises(TooLarge, match="larger than"):
+        await world.intake.overlay(digest, "", patch, [])
+    await world.intake.discard(patch)
+    assert not list(world.sources.incoming.iterdir())

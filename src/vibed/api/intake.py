@@ -11,20 +11,20 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 from vibed.api.errors import TooManyAtOnce
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
 from vibed.sources.contents import Contents, contents
-from vibed.sources.errors import ArchiveError
+from vibed.sources.errors import ArchiveError, storage_error
 from vibed.sources.extraction import unpacked_size
 from vibed.sources.inflate import claimed_size
 from vibed.sources.limits import ArchiveLimits
 from vibed.sources.overlay import overlay
 from vibed.sources.reader import read_table
-from vibed.sources.receiving import StagedSource
+from vibed.sources.receiving import StagedSource, too_large
 from vibed.sources.store import SourceStore
 from vibed.sources.table import ArchiveTable
 
@@ -131,15 +131,32 @@ class Intake:
     ) -> StagedSource:
         """Stage the source `digest` with the files of `patch` in it and without those `removed`.
 
-        Raises `SourceMissing`, `NoSuchFile`, `ArchiveError`.
+        Raises `SourceMissing`, `NoSuchFile`, `ArchiveError`, `StorageFull`, `StorageFailed`.
         """
         base = await self._sources.open_path(digest)
 
-        def write() -> IO[bytes]:
-            out = tempfile.TemporaryFile()  # noqa: SIM115
+        looked = 0
+
+        def check(size: int) -> None:
+            nonlocal looked
+            if size > self.limits.compressed:
+                raise too_large(self.limits)
+            if size - looked > _CHUNK:
+                looked = size
+                self._sources.check_room()
+
+        def write() -> BinaryIO:
+            # where sources arrive: it counts as one, and a temporary folder may be small
+            out = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._sources.incoming))  # noqa: SIM115
             try:
-                overlay(out, base, patch.path if patch else None, removed, strip=strip, limits=self.limits)
+                self._sources.check_room()
+                overlay(
+                    out, base, patch.path if patch else None, removed, strip=strip, limits=self.limits, check=check
+                )  # fmt: skip
                 out.seek(0)
+            except OSError as error:
+                out.close()
+                raise storage_error(error, "putting the source together") from error
             except BaseException:
                 out.close()
                 raise

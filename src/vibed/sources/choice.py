@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vibed.sources.s3 import S3Store
 
 
+ARRIVING = 1 << 30
+"""Bytes of sources that arrive at the same time where they are kept elsewhere, besides two of the largest."""
+
+
 def source_store(config: Config, layout: Layout) -> SourceStore:
     """Not prepared yet, which only who receives has to do. Raises OSError, ValueError for a damaged key."""
     if config.source_store == "s3":
@@ -40,6 +44,8 @@ def s3_store(config: Config, layout: Layout) -> S3Store:
         key=_key(config, layout),
         cache=cache,
         incoming=layout.fetched_sources / "incoming",
+        # on a cluster all this is a volume of a bounded size, which the chart makes from the same settings
+        arriving=ARRIVING + 2 * config.max_source_mb * 1_000_000,
     )
 
 

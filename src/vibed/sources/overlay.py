@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +33,14 @@ class NoSuchFile(VibedError):
 
 
 def overlay(
-    out: BinaryIO, base: Path, patch: Path | None, removed: Iterable[str], *, strip: str, limits: ArchiveLimits
+    out: BinaryIO,
+    base: Path,
+    patch: Path | None,
+    removed: Iterable[str],
+    *,
+    strip: str,
+    limits: ArchiveLimits,
+    check: Callable[[int], None] = lambda size: None,
 ) -> None:
     """Write `base` to `out` with the files of `patch` in it and without those `removed` (a folder takes all below).
 
@@ -49,7 +56,7 @@ def overlay(
     if both:
         raise NoSuchFile(f"{both[0]!r} is both changed and removed", hint="name it once")
     written = 0
-    with Writing(out) as writing:
+    with Writing(out, check) as writing:
         for path, content, mode in _merged(iter_files(base, table, limits=limits), fresh, modes, strip):
             if path.startswith(strip) and path.removeprefix(strip) in gone:
                 continue

@@ -7,13 +7,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from vibed.sources import room
-from vibed.sources.errors import NotGzip, TooLarge, storage_error
+from vibed.sources.errors import NotGzip, StorageFull, TooLarge, storage_error
 from vibed.sources.inflate import size_text
 from vibed.sources.limits import ArchiveLimits
 
@@ -34,10 +35,26 @@ class StagedSource:
 
 
 class Incoming:
-    """A folder where sources arrive, of one process."""
+    """A folder where sources arrive, of one process. They take `most` bytes together until they are discarded."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int = sys.maxsize) -> None:
         self.folder = folder
+        self._most = most
+
+    def check(self, wanted: int = 0) -> None:
+        """Raises `StorageFull` where `wanted` bytes more have no room, on the disk or among what arrives, OSError."""
+        room.check(self.folder, wanted)
+        if self._most == sys.maxsize:
+            return
+        taken = 0
+        for entry in os.scandir(self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                taken += entry.stat(follow_symlinks=False).st_size
+        if taken > self._most:
+            raise StorageFull(
+                f"more than {self._most // 1_000_000:,} MB of sources arrive at the same time",
+                hint="try again in a minute",
+            )
 
     def prepare(self) -> int:
         """Make the folder and remove what an earlier process left half received; returns how many were removed."""
@@ -54,45 +71,49 @@ class Incoming:
         """
         path = self.folder / secrets.token_hex(12)
         try:
-            room.check(self.folder)
+            self.check()
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise storage_error(error, "receiving the source") from error
         try:
             try:
-                return await _receive(fd, path, chunks, limits)
+                return await self._receive(fd, path, chunks, limits)
             finally:
                 os.close(fd)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
+    async def _receive(self, fd: int, path: Path, chunks: AsyncIterator[bytes], limits: ArchiveLimits) -> StagedSource:
+        hashed = hashlib.sha256()
+        size = 0
+        waiting: list[bytes] = []
+        held = 0
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > limits.compressed:
+                raise too_large(limits)
+            waiting.append(chunk)
+            held += len(chunk)
+            if held >= _BATCH:
+                batch, waiting, held = waiting, [], 0
+                await in_thread(_take, fd, hashed, batch)
+                self.check()
+        if not size:
+            raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
+        if held <= _INLINE:
+            _take(fd, hashed, waiting)
+        else:
+            await in_thread(_take, fd, hashed, waiting)
+        return StagedSource(path, hashed.hexdigest(), size)
 
-async def _receive(fd: int, path: Path, chunks: AsyncIterator[bytes], limits: ArchiveLimits) -> StagedSource:
-    hashed = hashlib.sha256()
-    size = 0
-    waiting: list[bytes] = []
-    held = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > limits.compressed:
-            raise TooLarge(
-                f"the source is larger than the {size_text(limits.compressed)} that are accepted",
-                hint="leave out what the app does not need: dependencies, build caches, media, .git",
-            )
-        waiting.append(chunk)
-        held += len(chunk)
-        if held >= _BATCH:
-            batch, waiting, held = waiting, [], 0
-            await in_thread(_take, fd, hashed, batch)
-            room.check(fd)
-    if not size:
-        raise NotGzip("the source has no bytes", hint="send a gzipped tar archive of the folder")
-    if held <= _INLINE:
-        _take(fd, hashed, waiting)
-    else:
-        await in_thread(_take, fd, hashed, waiting)
-    return StagedSource(path, hashed.hexdigest(), size)
+
+def too_large(limits: ArchiveLimits) -> TooLarge:
+    """For what is larger than sources may be."""
+    return TooLarge(
+        f"the source is larger than the {size_text(limits.compressed)} that are accepted",
+        hint="leave out what the app does not need: dependencies, build caches, media, .git",
+    )
 
 
 def _take(fd: int, hashed: hashlib._Hash, batch: list[bytes]) -> None:

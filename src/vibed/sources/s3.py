@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,6 @@ from obstore.store import S3Store as Bucket
 
 from vibed import records
 from vibed.apps.errors import VibedError
-from vibed.sources import room
 from vibed.sources.cache import SourceCache
 from vibed.sources.errors import SourceDamaged, SourceMissing, SourceStoreFailed, SourceStoreSlow, storage_error
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -96,20 +96,21 @@ class S3Store:
         key: bytes,
         cache: SourceCache,
         incoming: Path,
+        arriving: int = sys.maxsize,
         grace_s: float = GRACE_S,
         deadline_s: float = _DEADLINE_S,
         credentials: Mapping[str, str] | None = None,
     ) -> None:
         """`key`: secret, random, 32 bytes, the same in each process of this vibeD. `incoming`: where this process
-        receives, on the file system of the cache. `credentials`: `access_key_id` and `secret_access_key`, for whoever
-        has them elsewhere than where they are looked for.
+        receives, on the file system of the cache; `arriving`: bytes of what it receives at a time. `credentials`:
+        `access_key_id` and `secret_access_key`, for whoever has them elsewhere than where they are looked for.
         """
         if len(key) < 32:
             raise ValueError("the key needs at least 32 bytes")
         self._settings = settings
         self._key = hmac.digest(key, b"vibed source names", "sha256")
         self._cache = cache
-        self._incoming = Incoming(incoming)
+        self._incoming = Incoming(incoming, arriving)
         self._grace_s = grace_s
         self._deadline_s = deadline_s
         self._bucket = _bucket(settings, credentials or {})
@@ -131,7 +132,7 @@ class S3Store:
 
     def check_room(self, wanted: int = 0) -> None:
         try:
-            room.check(self.incoming, wanted)
+            self._incoming.check(wanted)
         except OSError as error:
             raise storage_error(error, "looking at the disk") from error
 
