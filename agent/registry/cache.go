@@ -21,15 +21,20 @@ import (
 // there. What is taken out of it is read through first, so whoever wrote into it can change nothing of another build.
 // Without a folder it keeps nothing; where it fails, a download goes on without it.
 type cache struct {
-	dir  string
-	room atomic.Int64 // how much this gate may still keep: its build must not push out what all others use
+	dir      string
+	arriving string       // where downloads are on their way
+	room     atomic.Int64 // how much this gate may still keep: its build must not push out what all others use
 }
+
+// block is what the smallest file takes on a disk; each that is kept has one beside it, with its address.
+const block = 4096
 
 // spare is what has to stay free on the disk: the cache is a convenience, sources and logs are not.
 const spare = 1 << 30
 
-func newCache(dir string, limit int64) *cache {
-	c := &cache{dir: dir}
+// newCache makes one in a folder; arriving names a folder of its own in it for what is on its way, or is empty.
+func newCache(dir, arriving string, limit int64) *cache {
+	c := &cache{dir: dir, arriving: filepath.Join(dir, "tmp", arriving)}
 	if limit <= 0 {
 		limit = math.MaxInt64
 	}
@@ -99,10 +104,10 @@ type entry struct {
 
 func (c *cache) begin() *entry {
 	e := &entry{cache: c, sum: sha256.New()}
-	if c.dir == "" || c.full() || os.MkdirAll(filepath.Join(c.dir, "tmp"), 0o700) != nil {
+	if c.dir == "" || c.full() || os.MkdirAll(c.arriving, 0o700) != nil || c.room.Add(-2*block) < 0 {
 		return e
 	}
-	e.file, _ = os.CreateTemp(filepath.Join(c.dir, "tmp"), "")
+	e.file, _ = os.CreateTemp(c.arriving, "")
 	return e
 }
 
@@ -142,7 +147,7 @@ func (e *entry) keep(address string) {
 	if os.MkdirAll(filepath.Dir(at), 0o700) != nil {
 		return
 	}
-	next, err := os.CreateTemp(filepath.Join(e.cache.dir, "tmp"), "")
+	next, err := os.CreateTemp(e.cache.arriving, "")
 	if err != nil {
 		return
 	}
@@ -181,8 +186,9 @@ func (c *cache) trim(limit int64) {
 		}
 		switch age := time.Since(info.ModTime()); filepath.Base(filepath.Dir(filepath.Dir(path))) {
 		case "files":
-			files = append(files, kept{path, info.ModTime(), info.Size()})
-			total += info.Size()
+			size := (info.Size()+block-1)/block*block + block
+			files = append(files, kept{path, info.ModTime(), size})
+			total += size
 		case "urls":
 			if age > unused {
 				_ = os.Remove(path)

@@ -52,7 +52,7 @@ type event struct {
 
 // New makes a gate that tells its events as JSON lines.
 func New(config Config, events io.Writer) (*Gate, error) {
-	g := &Gate{config: config, events: events, slots: make(chan struct{}, maxOpen), cache: newCache(config.Cache, config.CacheBytes)}
+	g := &Gate{config: config, events: events, slots: make(chan struct{}, maxOpen), cache: newCache(config.Cache, config.Arriving, config.CacheBytes)}
 	if _, err := rand.Read(g.key[:]); err != nil {
 		return nil, err
 	}

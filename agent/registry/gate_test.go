@@ -476,7 +476,7 @@ func TestAPartOfAFileCanBeAskedFor(t *testing.T) {
 }
 
 func TestTheCacheIsHeldToItsSize(t *testing.T) {
-	c := newCache(t.TempDir(), 0)
+	c := newCache(t.TempDir(), "", 0)
 	for i := range 10 {
 		e := c.begin()
 		_, _ = e.Write(bytes.Repeat([]byte{byte(i)}, 1000))
@@ -492,7 +492,7 @@ func TestTheCacheIsHeldToItsSize(t *testing.T) {
 	} else {
 		f.Close()
 	}
-	c.trim(5000)
+	c.trim(5 * 2 * block)
 	for i := range 10 {
 		f := c.open(c.at("https://host/" + fmt.Sprint(i)))
 		if f != nil {
@@ -505,7 +505,7 @@ func TestTheCacheIsHeldToItsSize(t *testing.T) {
 }
 
 func TestOneBuildDoesNotTakeTheWholeCache(t *testing.T) {
-	c := newCache(t.TempDir(), 4000)
+	c := newCache(t.TempDir(), "", 4*(2*block+900))
 	kept := 0
 	for i := range 4 {
 		e := c.begin()
@@ -518,5 +518,31 @@ func TestOneBuildDoesNotTakeTheWholeCache(t *testing.T) {
 	}
 	if kept != 2 {
 		t.Fatal(kept)
+	}
+}
+
+func TestManySmallFilesCountAsWhatTheyTakeOnADisk(t *testing.T) {
+	c := newCache(t.TempDir(), "", 20*2*block)
+	kept := 0
+	for i := range 40 {
+		e := c.begin()
+		_, _ = e.Write([]byte{byte(i)})
+		e.keep("https://host/" + fmt.Sprint(i))
+		if c.at("https://host/"+fmt.Sprint(i)) != "" {
+			kept++
+		}
+	}
+	if kept != 9 {
+		t.Fatal(kept)
+	}
+}
+
+func TestWhatAGateHasOnItsWayIsInAFolderOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	c := newCache(dir, "gate", 0)
+	e := c.begin()
+	_, _ = e.Write([]byte("half of it"))
+	if left, _ := filepath.Glob(filepath.Join(dir, "tmp", "gate", "*")); len(left) != 1 {
+		t.Fatal(left)
 	}
 }

@@ -29,6 +29,8 @@ type Config struct {
 	// Cache is the folder of downloads, shared by all gates of a host; empty: nothing is kept.
 	Cache      string `json:"cache"`
 	CacheBytes int64  `json:"cache_bytes"`
+	// Arriving names a folder for what this gate has on its way, which whoever ends it removes.
+	Arriving string `json:"arriving"`
 	// PyPI are simple indexes. Together they are one: an index that comes first wins (FirstIndex), or the files of all count.
 	PyPI       []string `json:"pypi"`
 	FirstIndex bool     `json:"first_index"`

@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vibed import records
-from vibed.runtimes import binaries
+from vibed.runtimes import binaries, pod_disk
 from vibed.runtimes.registries import Registries
 from vibed.sandboxes.driver import Mount, SandboxError
 from vibed.supervision.cgroups import BUILDING, Bounds
@@ -36,8 +36,6 @@ NPM = f"{ADDRESS}/npm/"
 GO = f"{ADDRESS}/go"
 CACHE_BYTES = 8 << 30
 """How much of downloads is kept."""
-POD_CACHE_BYTES = 1 << 30
-"""So too, in the controller's pod, whose volume is bounded."""
 
 log = records.logger("vibed.gate")
 
@@ -130,7 +128,7 @@ async def registry_gate(host: Host, registries: Registries) -> AsyncIterator[Gat
             await reading
     finally:
         await group.end()
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+        await asyncio.to_thread(_remove, folder, host.layout.downloads)
 
 
 @asynccontextmanager
@@ -161,7 +159,8 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
             spec.write_text(json.dumps(confine))
         except OSError as error:
             raise GateFailed(f"the registry gate could not be started: {error}") from error
-        config = {**_config(registries, str(folder), str(downloads), []), "cache_bytes": POD_CACHE_BYTES}
+        told = {"cache_bytes": pod_disk.CACHE_BYTES, "arriving": folder.name}
+        config = {**_config(registries, str(folder), str(downloads), []), **told}
         process, gate = await _started(agent, agent, spec, config, Gate(folder, registries))
         reading = asyncio.create_task(_listen(process, gate), name=f"registry gate {folder.name}")
         try:
@@ -170,7 +169,13 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
             await _end(process)
             await reading
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, True)
+        await asyncio.to_thread(_remove, folder, downloads)
+
+
+def _remove(folder: Path, downloads: Path) -> None:
+    """What a gate that was killed leaves: its socket, and downloads that were on their way."""
+    for left in (folder, downloads / "tmp" / folder.name):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tuple[asyncio.subprocess.Process, Gate]:
@@ -187,7 +192,7 @@ async def _open(host: Host, registries: Registries, id: str, folder: Path) -> tu
     except OSError as error:
         raise GateFailed(f"the registry gate could not be started: {error}") from error
     links = [f"/links/{n}" for n, path in enumerate(registries.find_links) if path.is_dir()]
-    config = _config(registries, "/gate", "/cache", links)
+    config = {**_config(registries, "/gate", "/cache", links), "arriving": id}
     return await _started(host.agent, Path("/vibed-agent"), spec, config, Gate(folder, registries))
 
 
