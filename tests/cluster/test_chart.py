@@ -30,8 +30,10 @@ from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
 from vibed.drivers.packing import SPARE, most_of
+from vibed.runtimes import pod_disk
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import Builder
+from vibed.sources.choice import ARRIVING
 from vibed.sources.limits import ArchiveLimits
 
 SECRET: Values = {
@@ -198,16 +200,20 @@ def test_a_certificate_of_the_operators_is_caddys_to_read_and_nobody_elses(helm:
     assert not [rule for rule in egress if "to" not in rule and any(port["port"] == 53 for port in rule["ports"])]
 
 
-@pytest.mark.parametrize("values", [{}, {"config": {"source_cache_mb": 4096, "copied_logs_mb": 100}}])
+@pytest.mark.parametrize(
+    "values", [{}, {"config": {"source_cache_mb": 4096, "copied_logs_mb": 100, "max_source_mb": 500}}]
+)
 def test_what_is_kept_on_disk_has_room_in_its_volume(helm: Helm, tmp_path: Path, values: Values) -> None:
     """A node evicts a pod that outgrows its volume."""
     made = helm.template(values)
     (tmp_path / "vibed.toml").write_text(_one(made, "ConfigMap", "vibed-config")["data"]["vibed.toml"])
     config = load({"VIBED_CONFIG": str(tmp_path / "vibed.toml"), "VIBED_HOME": str(tmp_path)})
-    for name in ("vibed", "vibed-controller"):
+    builders = pod_disk.ALL_BYTES // pod_disk.MIB
+    arriving = (ARRIVING >> 20) + 2 * config.max_source_mb
+    for name, beside in (("vibed", arriving), ("vibed-controller", config.copied_logs_mb + builders)):
         volumes = _one(made, "Deployment", name)["spec"]["template"]["spec"]["volumes"]
         (home,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "home"]
-        assert int(home.removesuffix("Mi")) >= config.source_cache_mb + config.copied_logs_mb + config.max_source_mb
+        assert int(home.removesuffix("Mi")) >= config.source_cache_mb + beside + 512
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,7 +19,10 @@ from tests.contract.test_source_store import s3
 from tests.prepare import home
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.shared import SharedBuiltStore
+from vibed.runtimes.copies import Copies
 from vibed.runtimes.layers.shared import SharedLayerStore
+from vibed.sources.objects import Listed
+from vibed.sources.s3_objects import S3Objects
 
 KEY, OTHER, REQUEST = "a" * 64, "b" * 64, "c" * 64
 IMAGE = b"a tar.gz, as far as a bucket knows"
@@ -167,6 +172,116 @@ def test_what_a_build_made_is_there_for_the_next_controller(server: S3Server, tm
         os.utime(entry, (time.time() - 5_000, time.time() - 5_000))
     assert second.tidy(most_bytes=1 << 30, unused_s=3_600) == [KEY]
     assert not [name for name in server.objects() if "built" in name]
+
+
+def test_an_archive_that_nothing_names_goes_once_it_is_old_and_was_not_written_anew(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = s3(server, tmp_path).objects()
+    for key in (KEY, OTHER, REQUEST):
+        objects.put("built-archives", key, IMAGE)
+    objects.put("built-index", REQUEST, b"{}")
+
+    def starts(name: str) -> set[str]:
+        """Whose archives are there when another controller has begun."""
+        layers = controller(server, tmp_path / name)
+        SharedBuiltStore(tmp_path / name, layers, objects).prepare()
+        return {one.name for one in objects.listing("built-archives")}
+
+    assert starts("first") == {KEY, OTHER, REQUEST}, "another controller may be about to name them"
+    for path in server.objects().values():
+        os.utime(path, (time.time() - 7_200, time.time() - 7_200))
+    listing = S3Objects.listing
+
+    def listed(self: S3Objects, room: str) -> list[Listed]:
+        found = listing(self, room)
+        if room == "built-archives":
+            objects.put(room, OTHER, IMAGE)  # it is made again meanwhile, and not named yet
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(S3Objects, "listing", listed)
+        starts("second")
+    assert starts("third") == {OTHER, REQUEST}
+
+
+def old(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (time.time() - 5_000, time.time() - 5_000))
+
+
+def test_copies_take_no_more_than_their_room_and_the_longest_unused_go_first(server: S3Server, tmp_path: Path) -> None:
+    objects = s3(server, tmp_path).objects()
+    copies = Copies(objects, "room", tmp_path, "copy-*", 100)
+    for name, size in (("a", 40), ("b", 40), ("c", 40), ("d", 90), ("e", 101)):
+        objects.put("room", name, b"x" * size)
+
+    def get(name: str) -> Path:
+        return copies.get(name, tmp_path / f"copy-{name}")
+
+    def there() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("*copy-*"))
+
+    old(get("a"), get("b"))
+    get("a")
+    assert get("c").stat().st_size == 40
+    assert there() == ["copy-a", "copy-c"], "b was not used since"
+    with pytest.raises(OSError, match="so much is used") as full:
+        get("d")
+    assert (full.value.errno, there()) == (errno.ENOSPC, ["copy-a", "copy-c"]), "what was just given out stays"
+    old(*tmp_path.glob("copy-*"))
+    get("d")
+    assert there() == ["copy-d"]
+    old(*tmp_path.glob("copy-*"))
+    with pytest.raises(OSError, match="do not fit"):
+        get("e")
+
+
+def test_a_copy_is_fetched_once_however_many_ask_and_a_broken_one_leaves_nothing(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = s3(server, tmp_path).objects()
+    objects.put("room", "a", b"x" * 60)
+    copies, fetched, save = Copies(objects, "room", tmp_path, "copy-*", 100), [], S3Objects.save
+
+    def slowly(self: S3Objects, room: str, name: str, path: Path) -> None:
+        fetched.append(name)
+        save(self, room, name, path)
+        time.sleep(0.2)
+        if len(fetched) == 1:
+            raise OSError(errno.EIO, "it broke")
+
+    monkeypatch.setattr(S3Objects, "save", slowly)
+    with pytest.raises(OSError, match="broke"):
+        copies.get("a", tmp_path / "copy-a")
+    assert not list(tmp_path.glob("*copy-*"))
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(lambda _: copies.get("a", tmp_path / "copy-a"), range(8)))
+    assert (found, fetched) == ({tmp_path / "copy-a"}, ["a", "a"])
+
+
+def test_room_is_made_before_what_a_build_made_is_kept(server: S3Server, tmp_path: Path) -> None:
+    objects = s3(server, tmp_path).objects()
+    store = SharedBuiltStore(tmp_path, controller(server, tmp_path), objects, most_bytes=2 * len(IMAGE))
+    store.prepare()
+
+    def kept(key: str) -> Path:
+        with store.making() as place:
+            archive = place / "built.tar.gz"
+            archive.write_bytes(IMAGE)
+            return store.keep(Built(key, archive, site=True), took_s=1.0).archive
+
+    old(kept(KEY))
+    kept(OTHER)
+    third = kept(REQUEST)
+    assert sorted(path.name for path in third.parent.glob("*.tar.gz")) == [f"built-{OTHER}.tar.gz", third.name]
+    with pytest.raises(OSError, match="so much is used"):
+        kept("d" * 64)
+    assert store.find("d" * 64) is None
+    with pytest.raises(OSError, match="so much is used"):  # and is not made anew for that
+        store.find(KEY)
+    old(third)
+    assert store.find(KEY) is not None, "the bucket has it still"
 
 
 def test_sources_are_left_alone_by_layers_and_layers_by_the_collector_of_sources(

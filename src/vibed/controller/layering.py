@@ -24,6 +24,7 @@ from vibed.runtimes.layers.equipment import OfHost
 from vibed.runtimes.layers.in_pod import NoCompilers, OfPod, PackedToolbox
 from vibed.runtimes.layers.keys import Base
 from vibed.runtimes.layers.provider import Layers
+from vibed.runtimes.layers.shared import SharedLayerStore
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.layers.work import Workshop
@@ -121,7 +122,7 @@ def makers_on_cluster(
     layout: Layout,
     driver: Boots,
     templates: Mapping[str, Template],
-    store: LayerStore,
+    store: SharedLayerStore,
     objects: Objects,
 ) -> OnCluster | None:
     """By builders of the driver's; None where the operator wants none. `store` is in the bucket that `objects` is."""
@@ -143,7 +144,7 @@ def makers_on_cluster(
     toolbox = PackedToolbox(store, tools, _TOOLBOX)
     timeout_s = max(_STEP_S, config.build_timeout_s)
     workshop = Workshop(
-        OfPod(agent, layout.gates, layout.downloads),
+        OfPod(agent, layout.gates, layout.downloads, store.workroom),
         driver,
         toolbox,
         NoCompilers(),

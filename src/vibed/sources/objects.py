@@ -35,8 +35,8 @@ class Objects(Protocol):
         """Write one to a file. Raises `SourceMissing`, `VibedError`, OSError."""
         ...
 
-    def size(self, room: str, name: str) -> int | None:
-        """Its bytes; None: there is none. Raises `VibedError`."""
+    def look(self, room: str, name: str) -> Listed | None:
+        """It as a listing has it; None: there is none. Raises `VibedError`."""
         ...
 
     def listing(self, room: str) -> list[Listed]:

@@ -66,9 +66,13 @@ class S3Objects:
 
         self._trying("reading what was made", save)
 
-    def size(self, room: str, name: str) -> int | None:
+    def look(self, room: str, name: str) -> Listed | None:
+        def look() -> Listed:
+            found = obstore.head(self._bucket, self._at(room, name))
+            return Listed(name, found["size"], found["last_modified"].timestamp())
+
         with contextlib.suppress(SourceMissing):
-            return self._trying("looking", lambda: int(obstore.head(self._bucket, self._at(room, name))["size"]))
+            return self._trying("looking", look)
         return None
 
     def listing(self, room: str) -> list[Listed]:

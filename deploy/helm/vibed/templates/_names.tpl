@@ -154,17 +154,19 @@ securityContext:
 {{- $config := (index . 0).Values.config -}}
 - name: config
   configMap: {name: vibed-config}
-{{- /* copies of sources and logs, as much again as a deploy that arrives may take, and of the controller what builders
-download, what they send, and copies of that */}}
+{{- $controls := eq (index . 1) "controller" }}
+{{- /* copies of sources, and what arrives; of a controller copies of logs, and what builders download, send and get
+(src/vibed/runtimes/pod_disk.py) */}}
 {{- $cache := $config.source_cache_mb | default 1024 | int }}
 {{- $logs := $config.copied_logs_mb | default 512 | int }}
+{{- $source := $config.max_source_mb | default 50 | int }}
 - name: home
-  emptyDir: {sizeLimit: {{ add $cache $logs 512 7168 }}Mi}
+  emptyDir: {sizeLimit: {{ add $cache 512 ($controls | ternary (add $logs 10240) (add 1024 (mul 2 $source))) }}Mi}
 {{- /* of a controller: the largest source while it is packed, unpacked and as an archive, small files by blocks */}}
 {{- $expanded := $config.max_expanded_mb | default 600 | int }}
 {{- $files := $config.max_files | default 20000 | int }}
 - name: tmp
-  emptyDir: {sizeLimit: {{ eq (index . 1) "controller" | ternary (add 1024 (mul 2 $expanded) (div $files 100)) 1024 }}Mi}
+  emptyDir: {sizeLimit: {{ $controls | ternary (add 1024 (mul 2 $expanded) (div $files 100)) 1024 }}Mi}
 {{- end }}
 
 {{/* The name of a Secret: the chart's own, or the one that the values name. */}}

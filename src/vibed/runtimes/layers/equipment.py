@@ -31,6 +31,12 @@ class Equipment(Protocol):
         """A gate for one build. Raises `GateFailed`."""
         ...
 
+    def coming(self, place: Path, size: int) -> None:
+        """So many bytes are about to be written to a folder of something in the making. Raises OSError where they must
+        not be.
+        """
+        ...
+
     def image_beside(
         self, place: Path, *, most_bytes: int, take: Sequence[Taken], beyond: str
     ) -> AbstractAsyncContextManager[ImageOf]:
@@ -73,6 +79,9 @@ class OfHost:
 
     def gate(self, registries: Registries) -> AbstractAsyncContextManager[Gate]:
         return registry_gate(self.host, registries)
+
+    def coming(self, place: Path, size: int) -> None:
+        pass  # a disk that is full says so itself
 
     def image_beside(
         self, place: Path, *, most_bytes: int, take: Sequence[Taken], beyond: str

@@ -5,12 +5,13 @@ packed as it comes, unread. Who unpacks it is the pod of an app that uses it, wh
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from vibed.runtimes.layers.toolbox import NAMES, Toolbox, filled
 from vibed.runtimes.registries import Registries
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
+from vibed.runtimes.workroom import Workroom
 from vibed.sandboxes.driver import Mount, RunFailed
 
 _LEVEL = 1
@@ -42,9 +44,13 @@ class OfPod:
     gates: Path
     """Where gates have their sockets."""
     downloads: Path
+    workroom: Workroom
 
     def gate(self, registries: Registries) -> AbstractAsyncContextManager[Gate]:
         return gate_in_pod(self.agent, self.gates, self.downloads, registries)
+
+    def coming(self, place: Path, size: int) -> None:
+        self.workroom.write(place, size)
 
     @asynccontextmanager
     async def image_beside(
@@ -55,7 +61,8 @@ class OfPod:
 
         async def made(tarball: int) -> Path:
             # the descriptor is closed when its connection is: the thread has one of its own
-            return await asyncio.to_thread(_packed, os.dup(tarball), place / "layer.tar.gz", most_bytes)
+            into, coming = place / "layer.tar.gz", functools.partial(self.coming, place)
+            return await asyncio.to_thread(_packed, os.dup(tarball), into, most_bytes, coming)
 
         yield made
 
@@ -147,19 +154,23 @@ def pack_tree(root: Path, into: Path) -> None:
             archive.add(path, path.name, filter=plain)
 
 
-def _packed(tarball: int, into: Path, most_bytes: int) -> Path:
-    """What a descriptor gives, compressed. Blocking. Raises ImageFailed, OSError."""
-    read = 0
+def _packed(tarball: int, into: Path, most_bytes: int, coming: Callable[[int], None]) -> Path:
+    """What a descriptor gives, compressed. `coming` hears of bytes that are written, and may raise. Blocking. Raises
+    ImageFailed, OSError.
+    """
+    read = written = 0
     with (
-        open(tarball, "rb", buffering=0) as coming,
+        open(tarball, "rb", buffering=0) as sent,
         into.open("wb") as out,
         gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as zipped,
     ):
-        while piece := coming.read(_PIECE):
+        while piece := sent.read(_PIECE):
             read += len(piece)
             if read > most_bytes:
                 raise ImageFailed(f"what was installed is too large: more than {most_bytes >> 20} MiB")
             zipped.write(piece)
+            coming(out.tell() - written)
+            written = out.tell()
     if not read:
         raise ImageFailed("nothing was installed")
     return into

@@ -19,13 +19,16 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from vibed import records
 from vibed.apps.errors import VibedError
-from vibed.runtimes.keeping import JUST_USED_S
+from vibed.runtimes.copies import Copies
 from vibed.runtimes.layers.store import LayerStore
+from vibed.runtimes.pod_disk import LAYERS_BYTES
+from vibed.runtimes.workroom import Workroom
 from vibed.sources.objects import Listed, Objects
 
 log = records.logger("vibed.layers")
@@ -33,9 +36,7 @@ log = records.logger("vibed.layers")
 IMAGES = "layers-images"
 _AT_ONCE = 16
 _GRACE_S = 3600.0
-"""So long an image stays that nothing names: another controller may be about to."""
-_COPIED_BYTES = 1 << 30
-"""So much of what is in the bucket is kept here, too, of each kind."""
+"""So long what nothing names stays: another controller may be about to."""
 _TOLD_EVERY_S = 86_400.0
 """So often is written down that a layer is used."""
 
@@ -48,6 +49,9 @@ class SharedLayerStore(LayerStore):
     def __init__(self, home: Path, objects: Objects) -> None:
         super().__init__(home)
         self._objects = objects
+        self._copies = Copies(objects, IMAGES, self._images, f"*{self.suffix}", LAYERS_BYTES)
+        self.workroom = Workroom()
+        """Of what is made here, layers and others."""
 
     def prepare(self) -> None:
         """Make the folders a copy of what the bucket says, and remove images that nothing names. Raises OSError."""
@@ -58,17 +62,20 @@ class SharedLayerStore(LayerStore):
             copied(self._objects, _room(self._index), self._index, lambda name: f"{name}.json")
             copied(self._objects, _room(self._requests), self._requests, lambda name: name)
             named = {entry["image"] for entry in self._entries().values()}
-            for image in self._objects.listing(IMAGES):
-                if image.name not in named and time.time() - image.modified > _GRACE_S:
-                    self._objects.delete(IMAGES, image.name)
+            swept(self._objects, IMAGES, named)
 
     def signed(self, digest: str, ttl_s: float) -> tuple[str, int]:
         """See `vibed.drivers.agent_sandbox.shelf.Images`."""
-        return self._objects.signed(IMAGES, digest, ttl_s), self._objects.size(IMAGES, digest) or 0
+        there = self._objects.look(IMAGES, digest)
+        return self._objects.signed(IMAGES, digest, ttl_s), there.bytes if there is not None else 0
 
     def fetch(self, digest: str) -> Path:
         """So too."""
-        return copy_of(self._objects, IMAGES, digest, self._image(digest), f"*{self.suffix}")
+        return self._copies.get(digest, self._image(digest))
+
+    def making(self) -> AbstractContextManager[Path]:
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self.workroom.making(self._folder)
 
     def holding(self, base: str, pieces: Collection[str]) -> list[tuple[Path, tuple[str, ...]]]:
         return []  # a layer of a cluster is packed as its builder sends it: nothing is taken over from others
@@ -80,7 +87,8 @@ class SharedLayerStore(LayerStore):
 
     def _whole(self, entry: Mapping[str, Any], image: Path) -> bool:
         with contextlib.suppress(VibedError):  # it is asked again when a pod wants it
-            return bool(self._objects.size(IMAGES, entry["image"]) == entry["bytes"])
+            there = self._objects.look(IMAGES, entry["image"])
+            return there is not None and bool(there.bytes == entry["bytes"])
         return True
 
     def _take(self, image: Path, digest: str) -> Path:
@@ -108,37 +116,11 @@ class SharedLayerStore(LayerStore):
         return True
 
 
-def copy_of(objects: Objects, room: str, name: str, here: Path, pattern: str) -> Path:
-    """An object as a file `here`, which counts as used now; of the files beside it those that match `pattern` are
-    copies, too. Blocking. Raises `VibedError`, OSError.
-    """
-    if not here.exists():
-        _make_room(here.parent, pattern)
-        coming = here.with_name(f".{here.name}.{os.urandom(4).hex()}")
-        objects.save(room, name, coming)
-        coming.replace(here)
-    os.utime(here)
-    return here
-
-
 def tell_of_use(objects: Objects, room: str, entry: Path) -> None:
     """Have the bucket know, now and then, that what an entry is about is used: it is as old as its object. Blocking."""
     if time.time() - entry.stat().st_mtime > _TOLD_EVERY_S:
         with contextlib.suppress(VibedError):
             objects.put(room, entry.stem, entry.read_bytes())
-
-
-def _make_room(folder: Path, pattern: str) -> None:
-    """Have copies go of which the bucket has the originals, the longest unused first, until there are few. Blocking.
-    Raises OSError.
-    """
-    copies = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(pattern))
-    left = sum(size for _, size, _ in copies)
-    for used, size, path in copies:
-        if left <= _COPIED_BYTES or time.time() - used < JUST_USED_S:
-            return
-        path.unlink(missing_ok=True)
-        left -= size
 
 
 @contextlib.contextmanager
@@ -160,6 +142,21 @@ def copied(objects: Objects, room: str, folder: Path, name: Callable[[str], str]
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="copying") as threads:
         list(threads.map(one, objects.listing(room)))
+
+
+def swept(objects: Objects, room: str, named: Collection[str]) -> None:
+    """Have those of a room's objects go that nothing names, and that were not written lately. Raises `VibedError`."""
+    for listed in objects.listing(room):
+        if listed.name in named or _young(listed):
+            continue
+        # as late as can be: another controller may have written it anew; what goes all the same is made again
+        there = objects.look(room, listed.name)
+        if there is not None and not _young(there):
+            objects.delete(room, listed.name)
+
+
+def _young(listed: Listed) -> bool:
+    return time.time() - listed.modified <= _GRACE_S
 
 
 def _room(folder: Path) -> str:

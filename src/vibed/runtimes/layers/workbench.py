@@ -9,6 +9,7 @@ code that answers; it follows from what was ordered (`Order.builds`).
 from __future__ import annotations
 
 import asyncio
+import functools
 import tempfile
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
@@ -119,7 +120,8 @@ class Opened:
             archive: Path | None = None
             if answer.get("built"):
                 archive = place / "built.tar.gz"
-                await self.delivery.save(archive, most_bytes=self.most_bytes)
+                coming = functools.partial(self.equipment.coming, place)
+                await self.delivery.save(archive, most_bytes=self.most_bytes, coming=coming)
                 if not answer.get("carried"):
                     return Done(answer, archive=archive)
                 answer = {**await self.delivery.answer(), **answer}
