@@ -349,3 +349,26 @@ def test_a_listener_that_fails_ends_the_informer_and_is_not_swallowed() -> None:
             await Informer(api, CONFIG_MAP, on_change=fail).run()
 
     run(main())
+
+
+def test_a_list_of_thousands_lets_others_have_their_turn_while_it_is_taken() -> None:
+    async def main() -> None:
+        api, turns, taken_at = Api(), [0], []
+        for number in range(1000):
+            api.write(f"app-{number}", {"group": ""})
+
+        async def others() -> None:
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0)
+
+        memory = Informer(api, CONFIG_MAP, on_change=lambda old, new: taken_at.append(turns[0]))
+        running = [asyncio.create_task(work) for work in (others(), memory.run())]
+        await memory.synced()
+        for one in running:
+            one.cancel()
+        await asyncio.wait(running)
+        assert len(taken_at) == 1000
+        assert taken_at[-1] > taken_at[0]
+
+    asyncio.run(main())
