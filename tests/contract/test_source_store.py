@@ -5,6 +5,7 @@ latter can suffer: servers that die, lie, stall, or do not know us.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import os
@@ -61,9 +62,9 @@ def s3(server: S3Server, folder: Path, **changed: object) -> S3Store:
     """A store over that server, as one machine would have it below `folder`."""
     settings = {"bucket": server.bucket, "endpoint": server.endpoint, "region": REGION, "prefix": "team/"}
     settings |= {name: changed.pop(name) for name in tuple(changed) if name in ("bucket", "endpoint", "prefix")}
-    given = {"key": KEY, "grace_s": 0, "credentials": GRANTED, "deadline_s": 20.0, **changed}
-    cache = SourceCache(folder / "cache")
-    store = S3Store(S3Settings(**settings), cache=cache, incoming=folder / "cache" / "in", **given)  # type: ignore[arg-type]
+    given = {"key": KEY, "grace_s": 0, "credentials": GRANTED, "deadline_s": 20.0}
+    given |= {"cache": SourceCache(folder / "cache"), **changed}
+    store = S3Store(S3Settings(**settings), incoming=folder / "cache" / "in", **given)  # type: ignore[arg-type]
     store.prepare()
     return store
 
@@ -512,6 +513,31 @@ async def test_what_was_just_asked_for_stays_however_little_room_there_is(tmp_pa
         content = bytes([number]) * 1000
         paths.append(await cache.fill(hashlib.sha256(content).hexdigest(), 1000, chunks(content)))
     assert all(path.exists() for path in paths)
+
+
+async def test_who_fetches_waits_for_room_where_all_that_is_there_was_just_asked_for(
+    server: S3Server, tmp_path: Path
+) -> None:
+    sources = [gzip.compress(os.urandom(1000)) for _ in range(6)]
+    first = s3(server, tmp_path / "first")
+    first.prepare()
+    digests = [await first.commit(await first.receive(chunks(source))) for source in sources]
+    most = 3 * max(map(len, sources))
+    cache = SourceCache(tmp_path / "second", largest=most // 2 + 1, lease_s=1000, held_s=1.5)
+    second = s3(server, tmp_path, cache=cache)
+    second.prepare()
+    fetching = [asyncio.create_task(second.open_path(digest)) for digest in digests]
+    seen = 0
+    while not all(task.done() for task in fetching):
+        there = (tmp_path / "second").glob("*.tar.gz"), (tmp_path / "second" / "arriving").iterdir()
+        taken = 0
+        for path in (path for some in there for path in some):
+            with contextlib.suppress(FileNotFoundError):
+                taken += path.stat().st_size
+        seen = max(seen, taken)
+        await asyncio.sleep(0.002)
+    assert {task.result().name.partition(".")[0] for task in fetching} == set(digests)
+    assert 0 < seen <= most + 1
 
 
 async def test_the_cache_keeps_what_is_used_and_lets_the_rest_go(tmp_path: Path) -> None:

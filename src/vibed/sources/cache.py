@@ -4,7 +4,8 @@ Content-addressed and verified: a file is in it only after its SHA-256 was seen 
 process has not looked at yet (another wrote it, or a loss of power came in between) is looked at before it is handed
 out. Processes may share a folder. The longest unused go first, until all of it takes no more than the bound. What was
 asked for within `LEASE_S` stays while all of it takes no more than twice that, and what was asked for within `HELD_S`
-stays in any case: whoever finds a file gone that he was given longer ago asks again.
+stays in any case: whoever finds a file gone that he was given longer ago asks again. Beyond twice the bound nothing is
+taken in: who fetches asks for room first (`promise`), and waits for it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class SourceCache:
         self._lease_s, self._held_s = lease_s, held_s
         self._size = 0
         """Bytes, as far as they were seen or taken in by this one."""
+        self._coming = 0
+        """Bytes that were promised, and are not in it yet."""
         self._verified: dict[str, _Seen] = {}
         self._looked = -_LOOK_EVERY_S
 
@@ -85,10 +88,27 @@ class SourceCache:
         """Have a source that was hashed while it was received, as another name of its file."""
         path = source_path(self._folder, staged.digest)
         with contextlib.suppress(OSError):  # only a cache: it is fetched when it is needed
-            os.link(staged.path, path)
-            self._verified[staged.digest] = _facts(path)
-            self._size += staged.size
-            self._shrink()
+            if not self.promise(staged.size):
+                return
+            try:
+                os.link(staged.path, path)
+                self._verified[staged.digest] = _facts(path)
+                self._size += staged.size
+            finally:
+                self.release(staged.size)
+
+    def promise(self, size: int) -> bool:
+        """Whether so many bytes more have room, which they take until they are released, wherever they are then."""
+        self._shrink(wanted=self._coming + size)
+        there = self._size + self._coming
+        if there and there + size > 2 * self._largest:
+            return False
+        self._coming += size
+        return True
+
+    def release(self, size: int) -> None:
+        """They are here, or do not come."""
+        self._coming -= size
 
     async def fill(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> Path:
         """Take in what is said to be this source. Raises `SourceDamaged` where it is not, `StorageFull`,
@@ -96,7 +116,7 @@ class SourceCache:
         """
         path, fresh = source_path(self._folder, digest), self._arriving / secrets.token_hex(12)
         hashed, arrived = hashlib.sha256(), 0
-        self._shrink(wanted=size)
+        self._shrink(wanted=max(size, self._coming))
         try:
             room.check(self._folder, size)
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
