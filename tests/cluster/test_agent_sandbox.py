@@ -300,6 +300,23 @@ async def hosted(bed: Bed, driver: AgentSandboxDriver, run: Run) -> SharedSite:
     return site
 
 
+async def test_a_log_that_the_disk_refuses_for_a_while_is_copied_when_it_does_not(
+    bed: Bed, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = await bed.pooled()
+    (bed.scratch / "first").mkdir()
+    in_the_way = bed.scratch / "first" / "todo"
+    in_the_way.touch()
+    sandbox = await bed.start(driver)
+    async with asyncio.timeout(30):
+        while "cannot be copied" not in caplog.text:
+            await asyncio.sleep(0.05)
+    assert (await ask(sandbox))[0] == 200
+    in_the_way.unlink()
+    await bed.logged(sandbox, "app starts")
+    await sandbox.destroy()
+
+
 async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:
     driver = await bed.pooled(template=SITES_TEMPLATE)
     files = {"index.html": "<p>home", "style.css": "p {}", "_redirects": "/old / 302\n", ".env": "SECRET=1"}

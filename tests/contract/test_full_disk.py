@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ from vibed.apps.sqlite.reserve import SIZE
 from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewEvent, NewVersion
 from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.packing import Packing
 from vibed.sandboxes.driver import Limits, Run
 from vibed.sources import room
@@ -263,3 +266,17 @@ async def test_a_source_that_the_disk_has_no_room_to_pack_is_told_so_and_is_pack
     async with packing.of(lambda: sites.planned(run, 1 << 20, DEFAULT_LIMITS)) as made:
         assert made.archive.is_relative_to(disk)
     assert set(disk.iterdir()) == there
+
+
+def test_a_log_goes_on_where_it_was_when_the_disk_has_room_again(disk: Path) -> None:
+    mirror = Mirror(disk / "app" / "0000000001")
+    lines = [{"seq": seq, "ts": 0.0, "stream": "stdout", "text": "x" * 900} for seq in range(1, 101)]
+    mirror.add(lines[:10])
+    filler = fill(disk)
+    with pytest.raises(OSError, match="No space") as told:
+        mirror.add(lines)
+    assert (told.value.errno, mirror.after) == (errno.ENOSPC, 10)
+    filler.unlink()
+    mirror.add(lines)  # as its pod is asked for what it has behind the last one
+    written = (disk / "app" / "0000000001" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seq"] for line in written] == list(range(1, 101))

@@ -46,10 +46,11 @@ class Mirror:
 
     def _add(self, lines: Sequence[object]) -> None:
         out: list[bytes] = []
+        after = self.after
         for line in lines:
-            text = _written(line, self.after)
+            text = _written(line, after)
             if text is not None:
-                self.after, encoded = text
+                after, encoded = text
                 out.append(encoded)
         if not out:
             return
@@ -58,10 +59,22 @@ class Mirror:
         with contextlib.suppress(FileNotFoundError):  # none yet, or it had to make room for others
             if self._current.stat().st_size + len(batch) > _FILE_BYTES:
                 self._current.replace(self._rotated)
-        with self._current.open("ab") as file:
-            file.write(batch)
+        self._write(batch)
+        self.after = after
         if self._room is not None:
             self._room.wrote(len(batch))
+
+    def _write(self, batch: bytes) -> None:
+        """All of it or nothing: who is told that the disk is full asks for the same lines again."""
+        with self._current.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                view = memoryview(batch)
+                while view:
+                    view = view[file.write(view) :]
+            except OSError:
+                file.truncate(before)
+                raise
 
 
 def _written(line: object, after: int) -> tuple[int, bytes] | None:

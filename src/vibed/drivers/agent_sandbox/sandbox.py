@@ -502,9 +502,9 @@ class PodSandbox(Standing):
         while True:
             try:
                 said = await self._line.call("logs", _LOG_WAIT_S + 10, after=mirror.after, wait_s=_LOG_WAIT_S)
-                attempt = 0
                 self._spoke()
                 await asyncio.to_thread(mirror.add, said.get("lines") or [])
+                attempt = 0
                 if said.get("complete"):
                     return
                 if not said.get("lines"):
@@ -513,8 +513,11 @@ class PodSandbox(Standing):
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
                 attempt += 1
             except OSError as error:
-                log.warning("a log cannot be copied", sandbox=self.id, error=str(error))
-                return
+                # a full disk, for one: the pod has the lines, and is asked again when there may be room
+                if not attempt:
+                    log.warning("a log cannot be copied just now", sandbox=self.id, error=str(error))
+                await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+                attempt += 1
 
     def _begin_end(self) -> None:
         if self._burying is None:
