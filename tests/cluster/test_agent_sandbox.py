@@ -32,7 +32,7 @@ from vibed.cluster.kinds import POD, SANDBOX_CLAIM, SANDBOX_WARM_POOL
 from vibed.drivers.agent_sandbox import line as lines
 from vibed.drivers.agent_sandbox import sandbox as sandboxes
 from vibed.drivers.agent_sandbox import site_pods
-from vibed.drivers.agent_sandbox.claims import MANAGED
+from vibed.drivers.agent_sandbox.claims import MANAGED, SITES, Wanted
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
@@ -42,7 +42,18 @@ from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.site_pods import Bounds
 from vibed.drivers.agent_sandbox.templates import PodSettings
 from vibed.runtimes.templates import load_templates
-from vibed.sandboxes.driver import BootFailed, Builder, Isolation, Limits, Run, RunFailed, Sandbox, SandboxLost, State
+from vibed.sandboxes.driver import (
+    BootFailed,
+    Builder,
+    Claimed,
+    Isolation,
+    Limits,
+    Run,
+    RunFailed,
+    Sandbox,
+    SandboxLost,
+    State,
+)
 from vibed.sources.store import ServedStore
 from vibed.wire import WireError
 
@@ -86,11 +97,16 @@ class Bed:
     agents: Agents
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     owners: dict[str, str] = field(default_factory=dict)
+    led: dict[str, list[Claimed]] = field(default_factory=dict)
+    """The runs whose names lead to an address."""
     controllers: list[Controller] = field(default_factory=list)
 
     async def controller(self, keys: ClaimKeys | None = None, *, folder: str = "first") -> AgentSandboxDriver:
         place = Place(
-            self.namespace.name, self.owners.get, lambda app, run: self.scratch / folder / app / f"{run:010d}"
+            self.namespace.name,
+            self.owners.get,
+            lambda app, run: self.scratch / folder / app / f"{run:010d}",
+            led_to=lambda address: self.led.get(address, []),
         )
         driver = AgentSandboxDriver(self.client, place, keys or ClaimKeys([self.key]), SETTINGS)
         made = Controller(driver, asyncio.create_task(driver.run()))
@@ -458,6 +474,79 @@ async def test_a_pod_of_sites_that_knows_the_key_before_takes_more_of_them_once_
     assert len(await bed.claims()) == 1, "it has room in the same pod"
 
 
+async def _two_sites_of_which_one_is_led_to(bed: Bed) -> tuple[SharedSite, SharedSite]:
+    """In one pod; their controller has ended."""
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    one, two = [await hosted(bed, driver, a_site(bed, name, {"index.html": name})) for name in ("one", "two")]
+    assert one.claimed is not None and one.endpoint is not None
+    bed.led[one.endpoint.address] = [one.claimed]
+    await bed.controllers.pop().end()
+    return one, two
+
+
+async def _goes_on_with_one(bed: Bed, driver: AgentSandboxDriver, one: SharedSite, two: SharedSite) -> None:
+    """Once the pod says what it has: its name's site is served as before, nobody's site goes, and it takes others."""
+    async with asyncio.timeout(40):
+        while (await ask(two))[0] != 421:
+            await asyncio.sleep(0.1)
+    assert await ask(one) == (200, "one")
+    another = await hosted(bed, driver, a_site(bed, "three", {"index.html": "three"}))
+    assert await ask(another) == (200, "three")
+    assert len(await bed.claims()) == 1
+
+
+async def test_a_pod_that_does_not_say_which_sites_it_has_keeps_those_whose_names_lead_there(
+    bed: Bed, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(site_pods, "_LISTED_WITHIN_S", 0.5)
+    one, two = await _two_sites_of_which_one_is_led_to(bed)
+    (claim,) = await bed.claims()
+    pod = str(claim["status"]["sandbox"]["name"])
+    bed.agents.freeze(pod)
+    driver = await bed.controller(folder="second")
+    driver._templates = {SITES_TEMPLATE: load_templates()[SITES_TEMPLATE]}  # its pool is not refilled yet
+    (adopted,) = await driver.adopt()
+    assert (adopted.claimed, adopted.endpoint) == (one.claimed, one.endpoint)
+    assert [claim["metadata"]["uid"]] == [left["metadata"]["uid"] for left in await bed.claims()]
+    bed.agents.thaw(pod)
+    await _goes_on_with_one(bed, driver, one, two)
+    assert adopted.exit is None
+
+
+async def test_a_pod_that_answers_with_a_passing_error_when_it_is_asked_for_its_sites_is_asked_again(
+    bed: Bed, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(site_pods, "_LISTED_WITHIN_S", 0.5)
+    one, two = await _two_sites_of_which_one_is_led_to(bed)
+    assert one._pod is not None and one._pod.pod._got is not None
+    where = one._pod.pod._got.where
+    friends: list[AgentLine] = []
+    with pytest.raises(WireError):  # no more can be connected
+        while True:
+            friends.append(AgentLine(where, ClaimKeys([bed.key]), lambda event: None))
+            await friends[-1].call("status", 5)
+    driver = await bed.controller(folder="second")
+    driver._templates = {SITES_TEMPLATE: load_templates()[SITES_TEMPLATE]}
+    (adopted,) = await driver.adopt()
+    assert adopted.claimed == one.claimed
+    assert (await ask(one), await ask(two)) == ((200, "one"), (200, "two"))
+    for friend in friends:
+        await friend.close()
+    await _goes_on_with_one(bed, driver, one, two)
+    assert adopted.exit is None
+
+
+async def test_a_pod_of_sites_that_never_came_to_serve_any_goes(bed: Bed) -> None:
+    driver = await bed.pooled(template=SITES_TEMPLATE)
+    wanted = Wanted(SITES, 7, 1, SETTINGS.image_tag, "", pool=SITES_TEMPLATE, sandbox="s0123456789a")
+    got = await driver.claims.get_one(wanted)
+    await AgentLine(got.where, ClaimKeys([bed.key]), lambda event: None).claim()
+    await bed.controllers.pop().end()
+    driver = await bed.controller(folder="second")
+    assert await driver.adopt() == []
+    await bed.no_claims()
+
+
 # Workers
 
 
@@ -571,6 +660,22 @@ async def test_an_app_that_does_not_start_is_told_with_its_words_and_leaves_no_c
         await bed.start(driver, bed.run({"app.py": "print('so far', flush=True)\nimport nothing_of_that_name\n"}))
     assert "nothing_of_that_name" in failed.value.message
     assert failed.value.exit is not None and failed.value.exit.code == 1
+    await bed.no_claims()
+
+
+async def test_last_words_are_told_however_long_the_supervisor_takes_to_say_that_it_has_ended(bed: Bed) -> None:
+    driver = await bed.pooled()
+    # a process that goes on with the app's output keeps whoever reads that from its end
+    code = """
+import subprocess, sys
+subprocess.Popen(["sleep", "60"], start_new_session=True)
+print("the table is missing", file=sys.stderr)
+sys.exit(3)
+"""
+    with pytest.raises(RunFailed) as failed:
+        await bed.start(driver, bed.run({"app.py": code}))
+    assert failed.value.exit is not None
+    assert failed.value.exit.tail[-1] == "the table is missing"
     await bed.no_claims()
 
 
@@ -738,6 +843,30 @@ async def test_a_key_that_was_renewed_still_opens_what_the_old_one_claimed(bed: 
     driver = await bed.controller(ClaimKeys([Ed25519PrivateKey.generate(), bed.key]))
     (adopted,) = await driver.adopt()
     assert await ask(adopted) == (200, "hello world")
+
+
+async def test_a_controller_of_before_that_leads_while_the_key_is_changed_ends_no_app(bed: Bed) -> None:
+    both = ClaimKeys([Ed25519PrivateKey.generate(), bed.key])
+    driver = await bed.controller(both)
+    await driver.ensure_pools({TEMPLATE: load_templates()[TEMPLATE]}, {TEMPLATE: 1})
+    await bed.ready(TEMPLATE, 1)
+    sandbox = await bed.start(driver)
+    got = sandbox._got
+    assert got is not None
+    await bed.controllers.pop().end()
+
+    (adopted,) = await (await bed.controller()).adopt()  # it knows the earlier key alone
+    assert (adopted.state, adopted.endpoint) == (State.STARTING, sandbox.endpoint)
+    with pytest.raises(SandboxLost):
+        await adopted.requests()
+    assert adopted.exit is None
+    assert await ask(adopted) == (200, "hello world")
+    await bed.controllers.pop().end()
+
+    (adopted,) = await (await bed.controller(both)).adopt()
+    assert adopted.state is State.RUNNING
+    (claim,) = await bed.claims()
+    assert claim["metadata"]["uid"] == got.uid
 
 
 async def test_a_pod_that_waited_while_the_key_was_renewed_is_claimed_all_the_same(bed: Bed) -> None:

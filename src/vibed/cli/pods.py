@@ -8,10 +8,12 @@ from typing import Any, cast
 
 from vibed import __version__, records
 from vibed.cli.credentials import hand_to_caddy
+from vibed.cluster import seen
 from vibed.cluster.client import Client
 from vibed.cluster.election import Election
 from vibed.cluster.kinds import Object
 from vibed.cluster.memory import Memory
+from vibed.cluster.objects import decided
 from vibed.cluster.store import ClusterStore
 from vibed.config import Config
 from vibed.controller.layering import OnCluster, makers_on_cluster
@@ -19,6 +21,7 @@ from vibed.controller.leading import finder
 from vibed.controller.link import ControllerLink
 from vibed.controller.on_cluster import ClusterService
 from vibed.controller.replica import Replica
+from vibed.controller.run import app_key
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
 from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.shelf import Sent, Signed
@@ -29,7 +32,7 @@ from vibed.router.caddyfile import caddyfile
 from vibed.router.process import serve_names
 from vibed.runtimes.layers.shared import SharedLayerStore
 from vibed.runtimes.templates import Template
-from vibed.sandboxes.driver import Builder
+from vibed.sandboxes.driver import Builder, Claimed
 from vibed.sources.choice import objects, source_store
 from vibed.sources.limits import ArchiveLimits
 
@@ -66,6 +69,13 @@ async def control(config: Config) -> None:
             app = apps.get(app_id)
             return None if app is None else str(app["metadata"]["uid"])
 
+        def led_to(address: str) -> list[Claimed]:
+            return [
+                Claimed(one.app_id, route.version, route.run, app_key(one.ledger.created_at))
+                for one in decided(apps.all())
+                if (route := seen.route(one.object)) is not None and route.address == address
+            ]
+
         kept = objects(config, layout)
         layers = SharedLayerStore(config.home, kept) if kept is not None and config.layers else None
         driver = AgentSandboxDriver(
@@ -75,6 +85,7 @@ async def control(config: Config) -> None:
                 owner_of,
                 layout.run_log,
                 LogRoom(layout.logs, config.copied_logs_mb * 1_000_000),
+                led_to,
             ),
             ClaimKeys.load(config.claim_key),
             PodSettings(

@@ -64,7 +64,7 @@ async def take_over(means: Means, app: App, adopted: Sequence[Sandbox], life: Li
 def is_of_another(sandbox: Sandbox, app: App) -> bool:
     """Whether a sandbox was claimed for another app of that name, or for a run that the app knows nothing of."""
     claim = sandbox.claimed
-    return claim is not None and (claim.app_key not in ("", app_key(app)) or claim.number > app.runs)
+    return claim is not None and (claim.app_key not in ("", app_key(app.created_at)) or claim.number > app.runs)
 
 
 def sound(status: Status, versions: Sequence[VersionResult], now: float) -> set[int]:

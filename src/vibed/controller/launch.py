@@ -87,7 +87,7 @@ def _order(means: Means, app: App, run: LiveRun, material: Material, placement: 
         runtime = replace(runtime, start=replace(runtime.start, warm=False))
     return Run(
         app_id=app.app_id,
-        app_key=app_key(app),
+        app_key=app_key(app.created_at),
         layer=layer.key if layer is not None else "",
         version=run.version,
         number=run.number,

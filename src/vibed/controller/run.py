@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from vibed.apps.app import App
 from vibed.controller.decision import COMING, RunView, Stage
 from vibed.sandboxes.driver import Sandbox
 
@@ -81,9 +80,9 @@ class LiveRun:
         return self.sandbox is not None and self.sandbox.driver == "static"
 
 
-def app_key(app: App) -> str:
+def app_key(created_at: float) -> str:
     """What tells an app from an earlier one of its name, beside its sandboxes: when it was made."""
-    return repr(app.created_at)
+    return repr(created_at)
 
 
 Runs = dict[int, LiveRun]

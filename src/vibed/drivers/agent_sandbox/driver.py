@@ -34,7 +34,7 @@ from vibed.drivers.agent_sandbox.claims import (
     builders_of,
     claimed_of,
 )
-from vibed.drivers.agent_sandbox.line import NotOurs
+from vibed.drivers.agent_sandbox.line import NobodysYet
 from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
@@ -83,6 +83,8 @@ class Place:
     """Where the log of an app's run is copied to."""
     log_room: LogRoom | None = None
     """What all those copies may take; None: whatever they do."""
+    led_to: Callable[[str], Sequence[Claimed]] = lambda address: ()
+    """The runs whose apps' names lead to an address."""
 
 
 class AgentSandboxDriver:
@@ -303,7 +305,8 @@ class AgentSandboxDriver:
             adopted.append(site)
             return site
 
-        await self.site_pods.take_over(pod, image, found)
+        led_to = self._place.led_to(pod.endpoint.address) if pod.endpoint is not None else ()
+        await self.site_pods.take_over(pod, image, found, led_to)
         return adopted
 
     async def _take_over(self, claim: Object) -> PodSandbox | None:
@@ -327,7 +330,7 @@ class AgentSandboxDriver:
         mirror = await asyncio.to_thread(self.mirror, self._place.log_dir(claimed.app_id, claimed.number))
         try:
             await sandbox.take_over(Got(name, uid, where), claimed, mirror)
-        except NotOurs as error:
+        except NobodysYet as error:
             # its controller ended between the claim and the pod
             log.info("a claim was never used", claim=name, error=error.message)
             await self.claims.remove(name, uid)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,25 @@ ACCEPTED = b"\x01"
 _CONNECT_S = 5.0
 _PROOF_S = 10.0
 _CHUNK = 256 << 10
-_PROOF_LIES = frozenset({"NotClaimed", "WrongToken", "ClaimRefused", "AlreadyClaimed"})
+_PROOF_LIES = frozenset({"WrongToken", "ClaimRefused", "AlreadyClaimed"})
+
+
+_REST_S = 20.0
+"""How long a pod that has refused our tokens is not asked again: who fails ten times in a minute is not met for one."""
 
 
 class NotOurs(wire.WireError):
-    """The agent does not take us for its owner: nobody has claimed it, or somebody else has."""
+    """The agent does not take us for its owner: it knows another claim, or another key than this controller has. While
+    the key is changed that may be a controller of before, which says nothing about the pod.
+    """
 
     code = "SandboxNotOurs"
+
+
+class NobodysYet(NotOurs):
+    """Nobody has claimed the agent's pod."""
+
+    code = "SandboxNobodysYet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,9 @@ class AgentLine:
         self._taken = 0
         """Which of the keys the agent knows: the one that is in use, or the one before it."""
         self._closed = False
+        self._refused: str | None = None
+        """What the agent has said to each of our tokens."""
+        self._rests_until = 0.0
 
     async def claim(self) -> None:
         """Make the pod the claim's. Raises `NotOurs`, `Disconnected`, `WireError`."""
@@ -137,7 +153,14 @@ class AgentLine:
             await self._connection.close()
 
     async def _attach(self) -> wire.Connection:
-        return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
+        if self._refused is not None and time.monotonic() < self._rests_until:
+            raise NotOurs(self._refused, code="WrongToken")
+        try:
+            return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
+        except NotOurs as error:
+            if error.error_code == "WrongToken":
+                self._refused, self._rests_until = error.message, time.monotonic() + _REST_S
+            raise
 
     def _token(self, pod: Pod) -> str:
         """By the key that this agent knows, as far as it has said so."""
@@ -196,6 +219,8 @@ async def _proven(connection: wire.Connection, op: str, **proof: str) -> None:
         await connection.call(op, timeout=_PROOF_S, **proof)
     except wire.WireError as error:
         await connection.close()
+        if error.error_code == "NotClaimed":
+            raise NobodysYet(error.message, code=error.error_code) from error
         if error.error_code in _PROOF_LIES:
             raise NotOurs(error.message, code=error.error_code) from error
         raise

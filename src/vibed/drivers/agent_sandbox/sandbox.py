@@ -18,7 +18,7 @@ from vibed.apps.errors import VibedError
 from vibed.cluster.kinds import is_ready
 from vibed.drivers.agent_sandbox.claims import BUILDER_APP, Claims, Got, Wanted, builders_of, killed_for_memory
 from vibed.drivers.agent_sandbox.handing import sockets_of
-from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
+from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NobodysYet, NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.standing import Standing
@@ -135,6 +135,8 @@ class PodSandbox(Standing):
         self._taken_over = False
         self._unproven = False
         """Whether it was taken over, and its agent has not said yet what it does."""
+        self._estranged = False
+        """Whether it knows another key than ours."""
         self._heard_at = 0.0
         """When its agent has said something last."""
         self._asked = False
@@ -235,11 +237,12 @@ class PodSandbox(Standing):
         return digest
 
     async def take_over(self, got: Got, claimed: Claimed, mirror: Mirror) -> None:
-        """Go on with what an earlier controller claimed. Raises `NotOurs` where that one never came to tell the pod so.
+        """Go on with what an earlier controller claimed. Raises `NobodysYet` where that one never came to tell the pod
+        so.
 
-        An agent that does not answer, or with another error, is asked again until it does or its pod is gone: a network
-        that is just away is no reason to start the app anew. Until then this is STARTING and has an endpoint: it serves
-        if the app's name led to it.
+        An agent that does not answer, or with another error (that it knows another key than ours is one), is asked
+        again until it does or its pod is gone: a network that is just away is no reason to start the app anew. Until
+        then this is STARTING and has an endpoint: it serves if the app's name led to it.
         """
         self._taken_over = self._unproven = True
         self._claimed = claimed
@@ -251,7 +254,7 @@ class PodSandbox(Standing):
         self._endpoint = Endpoint(address=got.where.address(INGRESS_PORT))
         try:
             self.hear_state(await self._call("status", 5.0))
-        except NotOurs:
+        except NobodysYet:
             await self._line.close()
             raise
         except (VibedError, TimeoutError) as error:
@@ -446,12 +449,21 @@ class PodSandbox(Standing):
                 self._spoke()
                 await self._attend(connection)
                 attempt = 0
-            except NotOurs as error:
-                log.error("a pod answers to another claim", claim=self._line.where.claim, error=error.message)
+            except NobodysYet as error:
+                log.error("a pod is nobody's any more", claim=self._line.where.claim, error=error.message)
                 break
             except wire.WireError as error:
                 self._spoke()  # something is there, and says that it cannot
-                log.warning("an agent answers with an error", claim=self._line.where.claim, error=error.message)
+                if not isinstance(error, NotOurs):
+                    log.warning("an agent answers with an error", claim=self._line.where.claim, error=error.message)
+                elif not self._estranged:
+                    self._estranged = True
+                    log.error(
+                        "a pod knows another key than this controller: it serves on, and can be told nothing",
+                        claim=self._line.where.claim,
+                        hint="while the key is changed, a controller that has both goes on with it; else put the key"
+                        " that claimed it beside the present one (previous.pem), or delete the claim",
+                    )
             except (wire.Disconnected, TimeoutError):
                 if self._given_up():
                     log.warning("nothing is heard of a pod any more", claim=self._line.where.claim)

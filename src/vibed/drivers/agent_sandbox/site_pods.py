@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.claims import SITES
+from vibed.drivers.agent_sandbox.line import NobodysYet
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.sandboxes.driver import Claimed, Exit, Limits, Run, SandboxLost
 
@@ -34,8 +35,10 @@ _AT_ONCE = 4
 _START_S = 60.0
 _ASK_S = 10.0
 _PLACE_S = 330.0
-_LISTED_WITHIN_S = 30.0
-"""How long a pod that an earlier controller has claimed may not say which sites it has."""
+_LISTED_WITHIN_S = 10.0
+"""How long it is waited for what a pod that an earlier controller has claimed says of its sites; afterwards it is asked
+on, beside everything else.
+"""
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
@@ -65,6 +68,8 @@ class SitePod:
     """Bytes by site, from when room was promised until the files are gone."""
     guests: dict[str, Guest] = field(default_factory=dict)
     handing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    listed: bool = True
+    """Whether all of its sites are known; until then it takes no others."""
     leaving: bool = False
 
     @property
@@ -127,29 +132,35 @@ class SitePods:
         await asyncio.wait({self._spawn(self._remove(pod, claimed))}, timeout=within_s)
 
     async def take_over(
-        self, pod: PodSandbox, image: str, guest_of: Callable[[SitePod, Claimed], Guest]
+        self, pod: PodSandbox, image: str, guest_of: Callable[[SitePod, Claimed], Guest], led_to: Sequence[Claimed]
     ) -> Sequence[Guest]:
-        """Go on with a pod that an earlier controller has claimed, and with the sites that it has; one that does not
-        say which is let go.
+        """Go on with a pod that an earlier controller has claimed, and with the sites that it has. While it does not
+        say which, they are those whose names lead there (`led_to`): it is asked on, and takes no others.
         """
-        listed = await self._listed(pod)
-        if listed is None:
-            await pod.destroy(0)
-            return []
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         opened.set_result(None)
         known = SitePod(pod, image, opened)
         self._pods.add(known)
-        found = []
-        for one in listed:
-            claimed = Claimed(one["app_id"], int(one["version"]), int(one["run"]), str(one.get("app_key") or ""))
-            guest = guest_of(known, claimed)
-            known.taken[_key(claimed)] = int(one["bytes"])
-            known.guests[_key(claimed)] = guest
-            found.append(guest)
         self._spawn(self._watch(known))
+        try:
+            async with asyncio.timeout(_LISTED_WITHIN_S):
+                listed = await self._listed(pod)
+        except TimeoutError:
+            log.warning("a pod does not say which sites it has; it is asked on", sites=len(led_to))
+            known.listed = False
+            listed = dict.fromkeys(led_to, 0)
+            self._spawn(self._learn(known))
+        if listed is None:
+            self._end(known)
+            return []
+        for claimed, size in listed.items():
+            known.taken[_key(claimed)] = size
+            known.guests[_key(claimed)] = guest_of(known, claimed)
+        if pod.exit is not None:
+            for guest in known.guests.values():
+                guest.lost()
         self._let_go_if_empty(known)
-        return found
+        return list(known.guests.values())
 
     def count(self) -> int:
         """How many sites are served."""
@@ -162,7 +173,12 @@ class SitePods:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _fits(self, pod: SitePod, size: int, template: str, bounds: Bounds) -> bool:
-        if pod.leaving or pod.pod.exit is not None or (pod.pod.template, pod.image) != (template, self._image):
+        if (
+            pod.leaving
+            or not pod.listed
+            or pod.pod.exit is not None
+            or (pod.pod.template, pod.image) != (template, self._image)
+        ):
             return False
         return len(pod.taken) < bounds.sites and pod.disk_bytes + size <= bounds.disk_bytes
 
@@ -214,18 +230,50 @@ class SitePods:
             attempt += 1
         self._forget(pod, _key(claimed))
 
-    async def _listed(self, pod: PodSandbox) -> Sequence[dict[str, Any]] | None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _LISTED_WITHIN_S
-        while pod.exit is None and loop.time() < end:
+    async def _listed(self, pod: PodSandbox) -> Mapping[Claimed, int] | None:
+        """The sites of a pod, with their bytes, however long it does not say so; None: it serves none, or has ended."""
+        attempt = 0
+        while pod.exit is None:
             try:
-                return list((await pod.ask("sites", _ASK_S))["sites"])
-            except wire.WireError as error:
-                log.warning("a pod of sites is of no use", error=error.message)
+                return {_claimed(one): int(one["bytes"]) for one in (await pod.ask("sites", _ASK_S))["sites"]}
+            except NobodysYet as error:
+                log.warning("a pod of sites is nobody's", error=error.message)
                 return None
+            except wire.WireError as error:
+                if error.error_code == "NotRunning":
+                    log.warning("a pod of sites never came to serve any", error=error.message)
+                    return None
+                log.warning("a pod does not say which sites it has", error=error.message)
             except (VibedError, TimeoutError, OSError):
-                await asyncio.sleep(1.0)
+                pass
+            except (LookupError, TypeError, ValueError) as error:
+                log.error("what a pod says of its sites makes no sense", error=repr(error))
+            await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
+            attempt += 1
         return None
+
+    async def _learn(self, pod: SitePod) -> None:
+        """Have a pod say which sites it has that was taken over without."""
+        listed = await self._listed(pod.pod)
+        if listed is None:
+            self._end(pod)
+            return
+        there = {_key(claimed): (claimed, size) for claimed, size in listed.items()}
+        for key in [key for key in pod.guests if key not in there]:
+            pod.guests.pop(key).lost()
+            self._forget(pod, key)
+        for key, (claimed, size) in there.items():
+            # whose name leads elsewhere was not taken over, and its app has another run by now
+            nobodys = key not in pod.taken
+            pod.taken[key] = size
+            if nobodys:
+                self._spawn(self._remove(pod, claimed))
+        pod.listed = True
+
+    def _end(self, pod: SitePod) -> None:
+        """Of one that serves nothing: what was thought to be there is told (`_watch`)."""
+        pod.leaving = True
+        self._spawn(pod.pod.destroy(0))
 
     def _forget(self, pod: SitePod, key: str) -> None:
         pod.taken.pop(key, None)
@@ -248,6 +296,10 @@ class SitePods:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _claimed(said: Mapping[str, Any]) -> Claimed:
+    return Claimed(str(said["app_id"]), int(said["version"]), int(said["run"]), str(said.get("app_key") or ""))
 
 
 def _key(claimed: Claimed) -> str:
