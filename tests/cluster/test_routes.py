@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -155,6 +155,65 @@ async def test_a_domain_leads_to_the_app_that_has_shown_it_and_not_to_one_that_s
     assert await world.store.domains("mallory") == []
     await world.store.remove_domain("todo", mine)
     await until_led(world, {also.name: "todo"})
+
+
+_SEES_APPS = {"apiGroups": ["vibed.dev"], "resources": ["vibedapps"], "verbs": ["get", "list", "watch"]}
+_SEES_CLAIMS = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}
+
+
+@asynccontextmanager
+async def without_claims(namespace: Namespace, folder: Path) -> AsyncIterator[Following]:
+    """A router's process that may not see whose domains are whose; `folder`: its markers, which an earlier may have
+    left.
+    """
+    config = namespace.service_account("half-blind", rules=[_SEES_APPS])
+    client = Client.connect(kubeconfig=config, namespace=namespace.name)
+    markers = AddressedMarkers(folder)
+    markers.begin()
+    following = Following(client, namespace.name, namespace.name, markers)
+    task = asyncio.ensure_future(following.run())
+    try:
+        yield following
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await client.close()
+
+
+async def test_a_router_is_ready_without_knowing_whose_domains_are_whose_where_no_app_has_any(
+    world: World, apps_namespace: Namespace, tmp_path: Path
+) -> None:
+    await world.store.deploy(new("todo"))
+    await world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080"))
+    async with without_claims(apps_namespace, tmp_path / "blind") as following:
+        async with asyncio.timeout(20):
+            while following.ready():
+                await asyncio.sleep(0.02)
+        assert sorted(path.name for path in (tmp_path / "blind/todo").iterdir()) == [
+            path.name for path in (world.routers[0].apps / "todo").iterdir()
+        ]
+
+
+async def test_domains_that_were_led_lead_on_while_it_is_not_known_whose_they_are_and_the_router_is_not_ready(
+    world: World, apps_namespace: Namespace
+) -> None:
+    await world.store.deploy(new("todo"))
+    await world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080"))
+    wanted = await world.store.add_domain("todo", "www.example.com", by="alice")
+    await world.store.verify_domain("todo", "www.example.com", wanted.token)
+    await until_led(world, {"www.example.com": "todo"})
+    router = world.routers[0]
+    async with without_claims(apps_namespace, router.apps) as following:
+        async with asyncio.timeout(20):
+            while "domains of their own" not in following.ready():
+                await asyncio.sleep(0.02)
+        assert "configmaps" in following.ready()
+        assert led(router) == {"www.example.com": "todo"}
+        apps_namespace.service_account("half-blind", rules=[_SEES_APPS, _SEES_CLAIMS])
+        async with asyncio.timeout(40):
+            while following.ready():
+                await asyncio.sleep(0.02)
+        assert led(router) == {"www.example.com": "todo"}
 
 
 async def test_a_status_that_is_told_beside_it_neither_loses_the_route_nor_is_lost(world: World) -> None:

@@ -28,30 +28,43 @@ class Following:
         self._markers = markers
         self._apps = Informer(client, VIBED_APP, namespace=namespace, trim=_what_is_followed, on_change=self._changed)
         self._claims = Informer(client, CONFIG_MAP, namespace=claims, labels=names.DOMAIN, on_change=self._claimed)
+        self._listed = False
+        """Whether every route that there was has its marker."""
+        self._owners_known = False
+        """Whether it is known whose domains are whose. Until then those that an earlier process has led stay."""
         self._complete = False
 
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            # first, or domains that an earlier process has led would lead nowhere until they are known
             tasks.create_task(self._claims.run())
-            await self._claims.synced()
             tasks.create_task(self._apps.run())
             await self._apps.synced()
             # what an earlier process left and nobody leads to any more
             led = frozenset(app["metadata"]["name"] for app in self._apps.all() if _route(app) is not None)
             self._markers.keep_only(led)
+            self._listed = True
+            # where no app has a domain of its own, nobody has to say whose it is
+            self._complete = not any(
+                domain.verified_at is not None for app in self._apps.all() for domain in domains.read(app)
+            )
+            await self._claims.synced()
+            self._owners_known = True
+            for app in self._apps.all():
+                self._name(app)
             self._markers.name_only(frozenset(app["metadata"]["name"] for app in self._apps.all()))
             self._complete = True
 
     def ready(self) -> str:
-        """Why requests cannot be taken yet; empty once every route that there was has its marker. That stays so when
-        the API server goes away: a router that goes on as it was told last is better than none.
+        """Why requests cannot be taken yet; empty once every route that there was has its marker, and every domain.
+        That stays so when the API server goes away: a router that goes on as it was told last is better than none.
         """
         if self._complete:
             return ""
-        trouble = self._apps.trouble or self._claims.trouble
-        return "the apps were not listed yet" if trouble is None else trouble.message
+        what, trouble = "the apps were", self._apps.trouble
+        if self._listed:
+            what, trouble = "apps have domains of their own, and whose these are was", self._claims.trouble
+        return f"{what} not listed yet{f': {trouble.message}' if trouble is not None else ''}"
 
     async def answer(self, op: str, message: Message) -> Message:
         """What the controller asks: `applied {app_id, run, address, timeout_s}`."""
@@ -66,7 +79,10 @@ class Following:
         assert app is not None
         app_id = app["metadata"]["name"]
         route = _route(new) if new is not None else None
-        self._markers.name(app_id, domains.led_to(new, self._claims.get) if new is not None else ())
+        if new is None:
+            self._markers.name(app_id, ())
+        elif self._owners_known:
+            self._name(new)
         if route is None:
             self._markers.drop(app_id)
             return
@@ -79,8 +95,11 @@ class Following:
         claim = new or old
         assert claim is not None
         app = self._apps.get(domains.app_of(claim))
-        if app is not None:
-            self._markers.name(app["metadata"]["name"], domains.led_to(app, self._claims.get))
+        if app is not None and self._owners_known:
+            self._name(app)
+
+    def _name(self, app: Object) -> None:
+        self._markers.name(app["metadata"]["name"], domains.led_to(app, self._claims.get))
 
 
 def _what_is_followed(app: Object) -> Object:
