@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vibed.cli.doctor import Finding, show, sources
+from vibed.cli.doctor import Finding, landlocked, show, sources
 from vibed.cluster.client import Client
 from vibed.cluster.errors import KubeError, KubeForbidden, KubeNotFound
 from vibed.cluster.kinds import (
@@ -55,6 +55,13 @@ SELF_REVIEW = Kind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSub
 _CLAIM_ANSWER_S = 15.0
 _LEASE_OLD_S = 60.0
 _INSTALL = "install agent-sandbox v0.5.6 or newer with its extensions: docs/how-to/install-on-kubernetes.md"
+
+
+_NO_LANDLOCK = (
+    "this is the node of the pod that you read this from; on those of controllers it keeps what gets packages from the"
+    " controller's keys, and no packages are installed without it: Linux 5.13 or newer, with landlock in its lsm= list,"
+    " and no RuntimeClass for the control plane; or config.layers=false"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +357,8 @@ def doctor(
     findings = asyncio.run(_examined(wanted))
     if config.source_store == "s3":
         findings.append(_bucket(config))
+    if config.layers:
+        findings.append(landlocked(_NO_LANDLOCK))
     return show(findings, as_json=as_json, about={"namespace": wanted.namespace})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import platform
@@ -25,12 +24,11 @@ from vibed.layout import Layout
 from vibed.runtimes import debian_packages
 from vibed.runtimes.tools import NAMES, Tools
 from vibed.sources.choice import s3_store
+from vibed.supervision import landlock
 from vibed.supervision.cgroups import Cgroups
 
 _RUN_HERE = {("debian", "12")}
 _PATH_KEPT = {("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")}
-_LANDLOCK_CREATE_RULESET = 444
-"""System call number, the same on x86-64 and arm64 (landlock(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def examine(config: Config, layout: Layout) -> Iterator[Finding]:
         needed=False,
     )
     yield _user_namespaces()
-    yield _landlock()
+    yield landlocked("add landlock to the kernel's lsm= list; without it one of several layers is missing")
     yield _cgroups(layout)
     yield _disk(config)
     if layout.database.exists():
@@ -118,16 +116,11 @@ _OWNERS = 5
 """How many owners are told of, those first whose apps take most."""
 
 
-def _landlock() -> Finding:
-    libc = ctypes.CDLL(None, use_errno=True)
-    abi = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
-    return Finding(
-        "landlock",
-        abi > 0,
-        f"ABI {abi}" if abi > 0 else "the kernel has it not, or it is switched off",
-        "add landlock to the kernel's lsm= list; without it one of several layers is missing",
-        needed=False,
-    )
+def landlocked(cure: str) -> Finding:
+    """Whether processes can be kept from files without root; `cure` says what to do where not, and what is missed."""
+    version = landlock.abi()
+    told = f"ABI {version}" if version else "the kernel has it not, or it is switched off"
+    return Finding("landlock", version > 0, told, cure, needed=False)
 
 
 def _cgroups(layout: Layout) -> Finding:

@@ -5,7 +5,7 @@ build, or with vibeD. It knows the registries and what they know their callers b
 gate.
 
 In a pod of a cluster nobody can be another user, or have namespaces of his own. There the gate has the controller's
-uid, and Landlock keeps it from the controller's keys, files and processes.
+uid, and Landlock alone keeps it from the controller's keys, files and processes: without it there is none.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from vibed import records
 from vibed.runtimes import binaries, pod_disk
 from vibed.runtimes.registries import Registries
 from vibed.sandboxes.driver import Mount, SandboxError
+from vibed.supervision import landlock
 from vibed.supervision.cgroups import BUILDING, Bounds
 from vibed.supervision.host import Host
 
@@ -66,6 +67,7 @@ class Gate:
         self._trouble: list[str] = []
         self._refused: list[str] = []
         self._lacking: dict[str, str] = {}
+        self._said = ""
 
     def denied(self) -> Mapping[str, int]:
         """How often what other `host:port` was asked for, and refused."""
@@ -84,6 +86,11 @@ class Gate:
     def lacking(self) -> Mapping[str, str]:
         """Sources of programs that were asked and could not be had (`vibed.runtimes.binaries`), and why, by name."""
         return dict(self._lacking)
+
+    @property
+    def last_words(self) -> str:
+        """What it has said last that is no news."""
+        return self._said
 
     def forget(self) -> None:
         """Begin anew with what was denied, and what failed: the next step is not to be told of the one before."""
@@ -105,7 +112,8 @@ class Gate:
                 self._refused.append(str(refused))
                 log.warning("a registry refuses a build", text=str(refused))
             return bool(event.get("ready"))
-        log.warning("the registry gate says", text=line.decode(errors="replace").strip()[:2000])
+        self._said = line.decode(errors="replace").strip()[:2000]
+        log.warning("the registry gate says", text=self._said)
         return False
 
 
@@ -136,6 +144,14 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
     """The same in the controller's own pod. `gates`: where gates have their folders, with a short path; `downloads`:
     what is kept of earlier ones. Raises `GateFailed`.
     """
+    if not landlock.abi():
+        raise GateFailed(
+            "no packages can be installed: what gets them from the registries runs beside the keys of this vibeD, and"
+            " the kernel of the controller's node has no Landlock, which keeps it from these",
+            retryable=False,
+            hint="an operator's to mend: nodes for the control plane with Linux 5.13 or newer and landlock in its lsm="
+            " list, and no RuntimeClass for its pods; an app without packages of its own can be deployed meanwhile",
+        )
     folder = gates / f"g{secrets.token_hex(6)[:11]}"
     try:
         try:
@@ -151,6 +167,7 @@ async def gate_in_pod(agent: Path, gates: Path, downloads: Path, registries: Reg
                     "ro": [str(agent.resolve()), *(name for name in _SYSTEM if Path(name).exists())],
                     "rw": [str(folder), str(downloads)],
                 },
+                "landlock_required": True,
                 "rlimits": {"nofile": 4096, "core": 0},
                 "die_with_parent": True,
                 "oom_score_adj": 500,
@@ -218,11 +235,12 @@ async def _started(
         # its end is how the gate learns that its build, or vibeD, has ended
         process.stdin.write(json.dumps(config).encode() + b"\n")
         async with asyncio.timeout(_READY_S):
-            await process.stdin.drain()
+            with contextlib.suppress(ConnectionError):  # it says why it has ended
+                await process.stdin.drain()
             while line := await process.stderr.readline():
                 if gate._hear(line):
                     return process, gate
-        raise GateFailed("the registry gate ended at once; the log of the controller has its words")
+        raise GateFailed(f"the registry gate ended at once: {gate.last_words or 'it said nothing'}")
     except (TimeoutError, ConnectionError, ValueError) as error:
         await _end(process)
         raise GateFailed(f"the registry gate did not open: {error or 'it took too long'}") from error
