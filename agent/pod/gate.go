@@ -131,6 +131,10 @@ func (g *gate) meet(raw net.Conn, from string) {
 	} else {
 		g.owner.refuse()
 	}
+	if errors.Is(err, errTooMuch) {
+		g.leave(from, nil) // who has proven itself has not failed to; it may come again when there is room
+		return
+	}
 	g.leave(from, err)
 	if err != nil {
 		return

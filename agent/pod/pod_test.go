@@ -394,6 +394,27 @@ func TestAClaimedPodAnswersItsTokenAndNoOtherClaim(t *testing.T) {
 	}
 }
 
+func TestWhoHasProvenItselfAndFindsNoRoomIsLetInAsSoonAsThereIsSome(t *testing.T) {
+	p := start(t)
+	p.claimed()
+	var in []*caller
+	for len(in) < friends-1 {
+		c := p.call()
+		c.must(map[string]any{"op": "attach", "token": token})
+		in = append(in, c)
+	}
+	for range 2 * failuresOfOne {
+		if _, code := p.call().ask(map[string]any{"op": "attach", "token": token}); code == "" {
+			t.Fatal("there was room")
+		}
+	}
+	in[0].conn.Close()
+	eventually(t, "room", func() bool {
+		_, code := p.call().ask(map[string]any{"op": "attach", "token": token})
+		return code == ""
+	})
+}
+
 func TestWhatComesToTheControlPortIsBounded(t *testing.T) {
 	p := start(t)
 	for name, garbage := range map[string]string{"no TLS": strings.Repeat("GET / HTTP/1.1\r\n", 2000), "zeroes": strings.Repeat("\x00", 1<<20)} {

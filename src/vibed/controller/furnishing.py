@@ -64,6 +64,9 @@ class Furnishing:
         placement = self.placements.place(first, self.version.resources)
         if not isinstance(placement, Placement):
             raise RunFailed(placement.message, code=placement.reason)
+        if placement.beyond:
+            # it was served before, or its keeper would not have begun it
+            self.run.lowered = f"has less than it asks for, since that was lowered: {placement.beyond}"
         try:
             return await self._on(first, placement, compiles=not others or self._at_once)
         except RunFailed as error:
@@ -172,4 +175,6 @@ async def _prepared(placements: Placements, run: LiveRun, version: Version, on_s
         run.building = ""
     if not isinstance(place, Placement):
         raise RunFailed(place.message, code=place.reason)
+    if place.beyond:
+        raise RunFailed(place.beyond, code="ResourcesTooLarge")
     return place

@@ -157,8 +157,21 @@ class Keeper:
             good=frozenset(self.telling.good),
             sound=app.version in self.life.sound,
             blocked=blocked,
-            refused=(placement.reason, placement.message) if isinstance(placement, Refusal) else None,
+            refused=self._refused(version, placement),
         )
+
+    def _refused(self, version: Version, placement: Placement | Refusal | NotYet | None) -> tuple[str, str] | None:
+        """(reason, message) why a version can never start here."""
+        if isinstance(placement, Refusal):
+            return placement.reason, placement.message
+        if isinstance(placement, Placement) and placement.beyond and not self._served_before(version):
+            return "ResourcesTooLarge", placement.beyond
+        return None
+
+    def _served_before(self, version: Version) -> bool:
+        """Whether it was acknowledged: what is lowered afterwards keeps no app from coming back."""
+        known = version.number in self.telling.good or version.number in self.life.lived
+        return known or version.phase is Phase.READY or version.reason == "CrashLoop"
 
     def _shortage(self, version: Version) -> str | None:
         """Why no run of a version can be begun for want of memory."""
@@ -175,7 +188,7 @@ class Keeper:
             case Start(version=number):
                 other = wanted.number != number
                 version = await self._means.store.version(self.app_id, number) if other else wanted
-                await self.life.begin(version, app)
+                await self.life.begin(version, app, served_before=self._served_before(version))
             case Drain(run=number):
                 self.life.drain(number)
             case Stop(run=number):

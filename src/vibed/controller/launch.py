@@ -100,5 +100,6 @@ def _order(means: Means, app: App, run: LiveRun, material: Material, placement: 
         links=layer.links if layer is not None else {},
         installed={**placement.packages, **(layer.packages if layer is not None else {})},
         least=means.placements.least(placement.template),
+        served_before=run.served_before,
         start_timeout_s=config.start_timeout_s + (config.build_timeout_s if runtime.start.build else 0.0),
     )

@@ -34,7 +34,7 @@ from vibed.runtimes.templates import Template
 from vibed.runtimes.tool import ToolError
 from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Builder, Driver, Isolation
-from vibed.sources.limits import ArchiveLimits
+from vibed.sources.limits import TAKEN, ArchiveLimits
 from vibed.sources.objects import Objects
 from vibed.supervision.base import SupervisedDriver
 from vibed.supervision.host import Host
@@ -94,7 +94,6 @@ def makers(
     # either takes a processor or two for a while; what takes minutes keeps nobody from what takes seconds
     at_once = max(1, len(os.sched_getaffinity(0)) // 2)
     turns = Starts(at_once, hold_s=_HOLD_S, most=most_beside(at_once, Builder()))
-    limits = ArchiveLimits.of(config)
     store = LayerStore(config.home)
     layers = Layers(
         store,
@@ -102,10 +101,17 @@ def makers(
         base=base,
         version=toolbox.version,
         turn=turns.turn,
-        limits=limits,
+        limits=TAKEN,
         closing=ahead.close,
     )
-    builds = Builds(BuiltStore(config.home, store), workshop, base=base, layers=layers, turn=turns.turn, limits=limits)
+    builds = Builds(
+        BuiltStore(config.home, store),
+        workshop,
+        base=base,
+        layers=layers,
+        turn=turns.turn,
+        limits=ArchiveLimits.of(config),
+    )
     return layers, builds
 
 
@@ -154,12 +160,13 @@ def makers_on_cluster(
     )
     # what they take is the cluster's; here it is connections and a compressed stream
     turns = Starts(_ON_CLUSTER, hold_s=_HOLD_S, most=2 * _ON_CLUSTER)
-    limits = ArchiveLimits.of(config)
-    layers = Layers(store, workshop, base=base, version=toolbox.version, turn=turns.turn, limits=limits)
+    layers = Layers(store, workshop, base=base, version=toolbox.version, turn=turns.turn, limits=TAKEN)
     if not config.builds:
         return OnCluster(layers, None)
     built = SharedBuiltStore(config.home, store, objects)
-    return OnCluster(layers, Builds(built, workshop, base=base, layers=layers, turn=turns.turn, limits=limits))
+    return OnCluster(
+        layers, Builds(built, workshop, base=base, layers=layers, turn=turns.turn, limits=ArchiveLimits.of(config))
+    )
 
 
 async def fetch_installers(config: Config, tools: Tools) -> None:

@@ -70,9 +70,10 @@ class Life:
 
     # Beginning
 
-    async def begin(self, version: Version, app: App) -> None:
+    async def begin(self, version: Version, app: App, *, served_before: bool) -> None:
         """Start a run of a version beside whatever there is."""
-        run = LiveRun(await self._means.store.next_run(self._app_id), version.number)
+        number = await self._means.store.next_run(self._app_id)
+        run = LiveRun(number, version.number, served_before=served_before)
         self.runs[run.number] = run
         self._means.tasks.spawn(self._bring_up(run, version, app))
 

@@ -20,6 +20,10 @@ class Placement:
     limits: Limits
     packages: Mapping[str, str] = field(default_factory=dict)
     """Versions of what the template has, by name."""
+    beyond: str = ""
+    """What the app asks for and cannot be given here, a sentence: a new version is refused for it, one that was served
+    before goes on with less.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +212,13 @@ class Placements:
             )
         defaults = template.resources
         cpus, memory_mb = resources.cpu or defaults.cpus, resources.memory_mb or defaults.memory_mb
+        beyond = ""
         if self._fixed:
             if cpus > defaults.cpus or memory_mb > defaults.memory_mb:
-                return Refusal(
-                    "ResourcesTooLarge",
+                beyond = (
                     f"each sandbox of {runtime.template} has {defaults.cpus:g} CPUs and {defaults.memory_mb} MB of"
                     f" memory, since one that waits warm cannot be given more; this app asks for {cpus:g} CPUs and"
-                    f" {memory_mb} MB",
+                    f" {memory_mb} MB"
                 )
             cpus, memory_mb = defaults.cpus, defaults.memory_mb
         return Placement(
@@ -227,4 +231,5 @@ class Placements:
                 disk_mb=defaults.disk_mb,
             ),
             template.packages,
+            beyond,
         )

@@ -38,6 +38,10 @@ class LiveRun:
     """Which of several ports is served, and why; the rest of a sentence."""
     moved: str = ""
     """Which other template it runs on, and why; the rest of a sentence."""
+    lowered: str = ""
+    """What it cannot be given that it asks for; the rest of a sentence."""
+    served_before: bool = False
+    """Whether an earlier run of its version served."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def enter(self, step: str) -> None:
@@ -53,7 +57,7 @@ class LiveRun:
             step,
             waits_for,
             self.served_s,
-            "; it ".join(filter(None, (self.moved, self.note))),
+            "; it ".join(filter(None, (self.moved, self.lowered, self.note))),
             building=self.building,
         )
 

@@ -41,7 +41,7 @@ from vibed.runtimes.tools import Tools
 from vibed.sandboxes.driver import Driver, Sandbox
 from vibed.sandboxes.pool import WarmPools
 from vibed.sources.choice import source_store
-from vibed.sources.limits import ArchiveLimits
+from vibed.sources.limits import TAKEN
 from vibed.supervision.host import Host
 from vibed.supervision.limitations import limitations
 from vibed.wire import serve
@@ -69,8 +69,8 @@ class Service:
         tools = self._tools = Tools(config.home)
         self._builder = TemplateBuilder(config.home, self._templates, tools, on_progress=self._progress)
         roots = BuiltRoots(self._builder, self._templates)
-        host = Host(layout, tools, roots, limits=ArchiveLimits.of(config))
-        self._static = StaticDriver(layout, limits=ArchiveLimits.of(config))
+        host = Host(layout, tools, roots, limits=TAKEN)
+        self._static = StaticDriver(layout, limits=TAKEN)
         drivers: list[Driver] = [self._static, WorkerdDriver(host)]
         drivers.append(ProcessDriver(host) if config.general_driver == "process" else GVisorDriver(host))
         self._drivers = {driver.name: driver for driver in drivers}

@@ -107,6 +107,8 @@ class Run:
     """The key of what was installed for it; kept with the sandbox, so that it is known to be in use."""
     least: Isolation | None = None
     """A sandbox that measures what it stands in, and finds less than this, does not get to run it."""
+    served_before: bool = False
+    """Whether its version was served before: what an operator has lowered since is no reason to refuse it."""
 
 
 @dataclass(frozen=True, slots=True)

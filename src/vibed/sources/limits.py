@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from vibed.config import Config
@@ -40,9 +41,15 @@ class ArchiveLimits:
 
     @classmethod
     def of(cls, config: Config) -> ArchiveLimits:
-        """As the operator set them; the others stay."""
+        """Of what is taken: as the operator set them; the others stay."""
         expanded = config.max_expanded_mb * 1_000_000
         return cls(config.max_source_mb * 1_000_000, expanded, file=min(cls().file, expanded), files=config.max_files)
 
 
 DEFAULT_LIMITS = ArchiveLimits()
+TAKEN = ArchiveLimits(
+    compressed=sys.maxsize, expanded=sys.maxsize, file=sys.maxsize, files=sys.maxsize, ratio=sys.maxsize
+)
+"""Of what was taken before, which is known by its digest: it kept to what the operator had set then, and may be run
+whatever he has set since.
+"""

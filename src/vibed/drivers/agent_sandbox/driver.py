@@ -58,7 +58,7 @@ from vibed.sandboxes.driver import (
     Sandbox,
     SandboxLost,
 )
-from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
+from vibed.sources.limits import DEFAULT_LIMITS, TAKEN, ArchiveLimits
 
 log = records.logger("vibed.drivers.agent_sandbox")
 
@@ -103,7 +103,9 @@ class AgentSandboxDriver:
         limits: ArchiveLimits = DEFAULT_LIMITS,
         builder: Builder | None = None,
     ) -> None:
-        """`builder`: the bounds of builder sandboxes; None: there are none."""
+        """`limits`: of sources that are taken, for as large ones of which packing has room; what was taken is not held
+        to them again. `builder`: the bounds of builder sandboxes; None: there are none.
+        """
         self._builder = builder
         self.keys = keys
         self.claims = Claims(client, place.namespace, place.owner_of)
@@ -111,7 +113,6 @@ class AgentSandboxDriver:
         self._place = place
         self._settings = settings
         self._shelf = shelf or Sent()
-        self._limits = limits
         self.packing = Packing(limits)
         self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
         self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
@@ -125,11 +126,6 @@ class AgentSandboxDriver:
     def isolation(self) -> Isolation:
         """What the last probe has measured; the least before it."""
         return self._isolation
-
-    @property
-    def archive_limits(self) -> ArchiveLimits:
-        """Of sources that are unpacked."""
-        return self._limits
 
     async def run(self) -> None:
         """Watch claims and pods until cancelled."""
@@ -288,11 +284,11 @@ class AgentSandboxDriver:
         self._sandboxes.discard(sandbox)
 
     async def _send_worker(self, run: Run, shelf: Shelf, send: Send, ask: workers.Ask) -> dict[str, object]:
-        modules = await asyncio.to_thread(workers.as_modules, run, self._limits)
+        modules = await asyncio.to_thread(workers.as_modules, run, TAKEN)
         if modules is None:
             output = await workers.bundle(run, await _source(run, shelf, send), ask)
-            modules = await asyncio.to_thread(of_bundle, output, run, self._limits)
-        async with self.packing.of(lambda: workers.planned(run, modules, self._limits)) as archive:
+            modules = await asyncio.to_thread(of_bundle, output, run, TAKEN)
+        async with self.packing.of(lambda: workers.planned(run, modules, TAKEN)) as archive:
             return await _sent(archive, send)
 
     async def _sites_of(self, pod: PodSandbox, *, image: str) -> Sequence[Sandbox]:

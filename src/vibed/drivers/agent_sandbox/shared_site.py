@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from vibed.apps.errors import VibedError
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
 from vibed.drivers.agent_sandbox.standing import Standing
+from vibed.drivers.agent_sandbox.templates import VOLUME
 from vibed.drivers.packing import Packing
 from vibed.sandboxes.driver import (
     Claimed,
@@ -25,7 +27,7 @@ from vibed.sandboxes.driver import (
     Started,
     State,
 )
-from vibed.sources.limits import ArchiveLimits
+from vibed.sources.limits import TAKEN
 
 _LINGER_S = 5.0
 """How long a request that a router had sent on its way before the switch may still arrive."""
@@ -41,8 +43,6 @@ class Owner(Protocol):
     def site_pods(self) -> SitePods: ...
     @property
     def site_bounds(self) -> Bounds: ...
-    @property
-    def archive_limits(self) -> ArchiveLimits: ...
     @property
     def packing(self) -> Packing: ...
 
@@ -72,10 +72,11 @@ class SharedSite(Standing):
         try:
             async with self._owner.packing.of(lambda: self._planned(run)) as made:
                 packed = time.perf_counter()
-                pod = await self._room(made)
+                bounds = self._bounds(run, made)
+                pod = await self._owner.site_pods.room(self._claimed, made.disk_bytes, self._template, bounds)
                 found = time.perf_counter()
                 on_stage("claimed")
-                await self._owner.site_pods.add(pod, self._claimed, self, made.archive, self._owner.site_bounds)
+                await self._owner.site_pods.add(pod, self._claimed, self, made.archive, bounds)
         except (RunFailed, asyncio.CancelledError):
             self._end()
             raise
@@ -130,14 +131,20 @@ class SharedSite(Standing):
         self._end(Exit(None, None, False, time.time()))
 
     def _planned(self, run: Run) -> sites.Planned:
-        return sites.planned(run, self._owner.site_bounds.disk_bytes, self._owner.archive_limits)
+        return sites.planned(run, self._most(run), TAKEN)
 
-    async def _room(self, made: sites.Packed) -> SitePod:
-        assert self._claimed is not None
-        bounds = self._owner.site_bounds
+    def _most(self, run: Run) -> int:
+        """Bytes that it may take in its pod. One that was served before they were lowered gets a pod that it fills
+        alone.
+        """
+        return self._owner.site_bounds.disk_bytes * (VOLUME if run.served_before else 1)
+
+    def _bounds(self, run: Run, made: sites.Packed) -> Bounds:
+        """Of the pod that it goes to. Raises `RunFailed`."""
         # once more: what the site is beyond its files is a file, too
-        sites.check(made.disk_bytes, bounds.disk_bytes)
-        return await self._owner.site_pods.room(self._claimed, made.disk_bytes, self._template, bounds)
+        sites.check(made.disk_bytes, self._most(run))
+        bounds = self._owner.site_bounds
+        return replace(bounds, disk_bytes=max(bounds.disk_bytes, made.disk_bytes))
 
     def _end(self, how: Exit | None = None) -> None:
         if self._exit is None:

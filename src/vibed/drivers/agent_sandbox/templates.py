@@ -26,6 +26,8 @@ POOL = "vibed.dev/pool"
 BUILDERS = frozenset({"python", "node", "go"})
 """Kinds of templates on which something is installed or built."""
 
+VOLUME = 2
+"""How many times what a pod of sites may have fits into its volume: some files go while others come."""
 _OVERHEAD_MB = 96
 """The agent, its supervisor, and what the shared part of warm processes takes."""
 _GONE_S = 30
@@ -115,8 +117,7 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str, builder: Re
     limits = builder or template.resources
     disk = limits.disk_mb
     volumes = {
-        # some of a site's files are on their way out while others come
-        "app": ("/app", 2 * settings.site_pod_mb if template.kind == sites.KIND else disk),
+        "app": ("/app", VOLUME * settings.site_pod_mb if template.kind == sites.KIND else disk),
         "home": ("/home/app", disk if builder else max(disk // 4, 1)),
         "tmp": ("/tmp", disk if builder else max(disk // 2, 1)),
         # what is installed for an app is often larger than the app
