@@ -432,6 +432,22 @@ async def test_a_pod_takes_so_many_sites_and_bytes_and_then_there_is_another(bed
     assert failed.value.error_code == "DiskFull"
 
 
+async def test_a_site_that_was_served_before_its_bound_was_lowered_gets_a_pod_that_it_fills_alone(bed: Bed) -> None:
+    driver = await bed.pooled(2, template=SITES_TEMPLATE)
+    driver.site_bounds = Bounds(10, 64 << 10)
+    small = await hosted(bed, driver, a_site(bed, "small", {"index.html": "small"}))
+    run = a_site(bed, "large", {"index.html": "large", "a.txt": "x" * (70 << 10)})
+    large = await hosted(bed, driver, replace(run, served_before=True))
+    assert await ask(large) == (200, "large")
+    assert large.endpoint is not None and large.endpoint != small.endpoint
+    another = await hosted(bed, driver, a_site(bed, "another", {"index.html": "another"}))
+    assert another.endpoint == small.endpoint
+    with pytest.raises(RunFailed) as failed:  # its pod's volume has no room for it
+        run = a_site(bed, "huge", {"index.html": "huge", "a.txt": "x" * (140 << 10)})
+        await hosted(bed, driver, replace(run, served_before=True))
+    assert failed.value.error_code == "DiskFull"
+
+
 async def test_sites_whose_pod_goes_are_lost_and_can_be_had_again(bed: Bed) -> None:
     driver = await bed.pooled(2, template=SITES_TEMPLATE)
     sites = [await hosted(bed, driver, a_site(bed, name, {"index.html": name})) for name in ("one", "two")]

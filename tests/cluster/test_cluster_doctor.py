@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -16,8 +17,11 @@ import pytest
 from tests.cluster.cluster import Cluster, Namespace
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.releases import Helm, Release
+from tests.contract.app_stores import ClusterPlace
 from tests.contract.s3_server import REGION, S3Server
 from tests.prepare import home
+from vibed.apps.app import Resources, Runtime, Start
+from vibed.apps.store import NewVersion
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -152,6 +156,20 @@ def test_the_hooks_account_may_look_at_everything_that_decides(
 
 def _comes_before_an_installation(made: Any) -> bool:
     return "pre-install" in made["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+
+
+async def test_apps_that_ask_for_more_than_their_sandboxes_have_are_named(apps_namespace: Namespace) -> None:
+    place = ClusterPlace(apps_namespace.cluster.config, apps_namespace.name, cached=False)
+    async with place.opened() as store:
+        runtime = Runtime("general", "python-313", "python", "app.py", "", start=Start(("python3", "app.py")))
+        for name, resources in (("modest", Resources()), ("greedy", Resources(memory_mb=4096))):
+            await store.deploy(NewVersion(name, "ann", "ann", "a" * 64, 10, runtime, {}, resources))
+    config, name = apps_namespace.cluster.config, apps_namespace.name
+    status, found = await asyncio.to_thread(doctor, config, name, VIBED_APPS_NAMESPACE=name)
+    told = found["resources of apps"]
+    assert (status, told["ok"], told["needed"]) == (0, False, False)
+    assert told["detail"].startswith("1 ask for more than their sandboxes have: greedy (1 CPUs and 4096 MB; python-313")
+    assert "ResourcesTooLarge" in told["cure"]
 
 
 def test_somebody_who_may_nothing_is_told_what_could_not_be_looked_at(namespace: Namespace) -> None:

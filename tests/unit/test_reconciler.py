@@ -584,6 +584,37 @@ async def test_a_sandbox_that_dies_is_replaced_and_counted(world: World) -> None
     assert "Crashed" in reasons
 
 
+def lowered(world: World, memory_mb: int) -> None:
+    """Sandboxes have no more than that, whatever an app asks for."""
+    known = world.placements._templates["python-313"]
+    small = replace(known, resources=replace(known.resources, memory_mb=memory_mb))
+    world.placements._fixed = True
+    world.placements._templates = {**world.placements._templates, "python-313": small}
+
+
+async def large(world: World) -> int:
+    new = NewVersion("todo", "ann", "ann", SOURCE, 10, PYTHON, {}, Resources(memory_mb=512))
+    return (await world.store.deploy(new)).version.number
+
+
+async def test_what_is_lowered_refuses_new_versions_and_an_app_that_was_served_comes_back_with_less(
+    world: World,
+) -> None:
+    await world.settle(await large(world))
+    lowered(world, 256)
+    world.driver.made[0].end(1)
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    async with asyncio.timeout(5):
+        while "less than it asks for" not in (status := (await world.app()).status).message:
+            await asyncio.sleep(0.01)
+    assert status.phase is Phase.READY
+    assert "256 MB" in status.message and "512 MB" in status.message
+
+    refused = await world.settle(await large(world))
+    assert (refused.phase, refused.reason) == (Phase.FAILED, "ResourcesTooLarge")
+    assert world.serving() == [1]
+
+
 async def test_the_last_crash_is_in_the_status_and_outlives_the_controller(world: World) -> None:
     await world.settle(await world.deploy())
     first = world.driver.made[0]

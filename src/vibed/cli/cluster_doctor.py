@@ -39,8 +39,10 @@ from vibed.cluster.kinds import (
     Object,
     is_ready,
 )
+from vibed.cluster.objects import decided
 from vibed.config import Config, load
 from vibed.layout import Layout
+from vibed.runtimes.templates import load_templates
 
 OLDEST = (1, 30)
 """The oldest Kubernetes that the chart installs on (`kubeVersion` in Chart.yaml)."""
@@ -54,6 +56,8 @@ SELF_REVIEW = Kind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSub
 
 _CLAIM_ANSWER_S = 15.0
 _LEASE_OLD_S = 60.0
+_NAMED = 10
+"""Of how many apps the names are told."""
 _INSTALL = "install agent-sandbox v0.5.6 or newer with its extensions: docs/how-to/install-on-kubernetes.md"
 
 
@@ -145,6 +149,8 @@ async def examine(client: Client, wanted: Wanted) -> AsyncIterator[Finding]:
         yield await _pod_security(client, name)
     yield await _permissions(client, wanted)
     async for finding in _running(client, wanted):
+        yield finding
+    async for finding in _apps(client, wanted):
         yield finding
     yield await _name(wanted.domain)
 
@@ -305,6 +311,35 @@ async def _running(client: Client, wanted: Wanted) -> AsyncIterator[Finding]:
                 f"kubectl -n {wanted.apps_namespace} get pods; describe one that is not Ready",
                 needed=False,
             )
+
+
+async def _apps(client: Client, wanted: Wanted) -> AsyncIterator[Finding]:
+    """Which apps ask for more than sandboxes of this vibeD have: before an upgrade, of the one that comes."""
+    with suppress(KubeNotFound, KubeForbidden):
+        templates = load_templates()
+        beyond = []
+        for app in decided((await client.objects(VIBED_APP, namespace=wanted.apps_namespace)).items):
+            template = templates.get(str(app.object["spec"]["runtime"].get("template") or ""))
+            asked = app.ledger.newest.resources
+            if template is None or app.deleted:
+                continue
+            has, cpu, memory_mb = template.resources, asked.cpu or 0.0, asked.memory_mb or 0
+            if cpu > has.cpus or memory_mb > has.memory_mb:
+                beyond.append(
+                    f"{app.app_id} ({cpu or has.cpus:g} CPUs and {memory_mb or has.memory_mb} MB; {template.name} has"
+                    f" {has.cpus:g} and {has.memory_mb})"
+                )
+        more = f" and {len(beyond) - _NAMED} more" if len(beyond) > _NAMED else ""
+        yield Finding(
+            "resources of apps",
+            not beyond,
+            "are what sandboxes have"
+            if not beyond
+            else f"{len(beyond)} ask for more than their sandboxes have: {', '.join(beyond[:_NAMED])}{more}",
+            "they go on with what sandboxes have; their next deploy is refused (ResourcesTooLarge) unless it asks for"
+            " less, or their template has more",
+            needed=False,
+        )
 
 
 def _leader(spec: Mapping[str, Any]) -> Finding:
