@@ -407,7 +407,7 @@ def test_no_builder_reaches_anything_whatever_the_operator_says(helm: Helm) -> N
         policies = [
             policy
             for policy in _all(helm.template(EVERYTHING), "NetworkPolicy")
-            if policy["metadata"]["namespace"] == "vibed-apps" and policy["spec"].get("egress")
+            if policy["metadata"].get("namespace") == "vibed-apps" and policy["spec"].get("egress")
         ]
         selectors = [(one["metadata"]["name"], one["spec"]["podSelector"]) for one in policies]
         assert all(not selector.keys() - {"matchLabels"} for _, selector in selectors)
