@@ -31,7 +31,9 @@ from typing import Any
 
 from tests.cluster import binaries
 from vibed.runtimes.builder import TemplateBuilder
-from vibed.runtimes.layers.compilers import Compilers
+from vibed.runtimes.layers import toolbox
+from vibed.runtimes.layers.compilers import Compilers, kits_of
+from vibed.runtimes.layers.kits import packed
 from vibed.runtimes.layers.toolbox import NAMES as TOOLBOX
 from vibed.runtimes.layers.toolbox import Toolbox
 from vibed.runtimes.templates import load_templates
@@ -102,9 +104,13 @@ async def tools() -> int:
         say(name, str(have.tool(name).version), began)
     say("installers", (await Toolbox(home(), have).image()).name, began)
     compilers = Compilers(home(), have, load_templates())
+    kits = list(toolbox.kits(have))
     for template in ("python-313", "node-24"):
         mounts = await compilers.mounts(template)
         say("compilers", f"{template}: {', '.join(mount.source.name for mount in mounts)}", began)
+        kits += kits_of(home(), have, load_templates()[template]).values()
+    for kit in kits:
+        say("kits", (await packed(kit, home() / "kits")).path.name, began)
     return 0
 
 

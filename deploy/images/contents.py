@@ -24,9 +24,8 @@ from vibed.drivers.workerd.code import shim
 from vibed.runtimes import commands, debian_packages
 from vibed.runtimes.assembly import Assembly
 from vibed.runtimes.builder import TemplateBuilder
-from vibed.runtimes.layers.in_pod import pack_tree
-from vibed.runtimes.layers.toolbox import NAMES as INSTALLERS
-from vibed.runtimes.layers.toolbox import filled
+from vibed.runtimes.layers import compilers, toolbox
+from vibed.runtimes.layers.kits import Kit, packed
 from vibed.runtimes.pythons import python_of
 from vibed.runtimes.shipped import shipped
 from vibed.runtimes.templates import (
@@ -46,9 +45,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SBOM = "usr/share/doc/vibed/sbom.cdx.json"
 PREFIX = "vibed-template-"
 AGENT = "usr/lib/vibed/vibed-agent"
-_TOOLBOX = "usr/lib/vibed/toolbox.tar.gz"
-"""Where the controller looks for it (`vibed.controller.layering`)."""
 """Where a root has it, on one machine too."""
+_KITS = "usr/lib/vibed/kits"
+"""Where the controller looks for them (`vibed.controller.layering`)."""
 
 _SUITE = "trixie"
 # base-files has the links that make /lib64 and /bin what programs expect
@@ -120,7 +119,7 @@ class Contents:
                 digest.update("".join(_shim().values()).encode())
             digest.update(f"{template.definition_digest}\0{built.digest if built and built.complete else ''}".encode())
         elif name == "vibed":
-            digest.update("\0".join(f"{tool} {self._tools.version(tool)}" for tool in INSTALLERS).encode())
+            digest.update("\0".join(kit.file for kit in self._kits()).encode())
             for source in _sources():
                 digest.update(f"{source.relative_to(CHECKOUT)}\0".encode() + source.read_bytes())
         else:
@@ -167,20 +166,31 @@ class Contents:
                 remove(path)
         agent = await self._tools.install("vibed-agent")
         programs = {"usr/bin/vibed": File(_ENTRY.encode(), 0o755), "usr/bin/vibed-agent": File(agent, 0o755)}
+        packages += [sbom.Package("generic", name, self._tools.version(name)) for name in toolbox.NAMES]
         # builders are given them; nothing in a pod of the control plane could fetch them
-        self._say("packing the package installers")
-        installers, toolbox = self._staging / "installers", self._staging / "toolbox.tar.gz"
-        await filled(installers, self._tools)
-        await asyncio.to_thread(pack_tree, installers, toolbox)
-        programs[_TOOLBOX] = File(toolbox)
-        packages += [sbom.Package("generic", name, self._tools.version(name)) for name in INSTALLERS]
+        kits: dict[str, File] = {}
+        for kit in self._kits():
+            self._say(f"packing {kit.what} ({kit.name})")
+            made = await packed(kit, self._home / "kits", fresh=self._fresh)
+            kits[f"{_KITS}/{kit.file}"] = File(made.path)
+            packages += sbom.of_debian(made.debian)
         own = Layer(
             root=job.root / python.site,
             at=python.site,
             files={**programs, **_files(_IDENTITIES)},
             directories=_PLACES,
         )
-        return self._prepared("vibed", [Layer(packed=base.tar), own], packages, ["/usr/bin/vibed"])
+        # what seldom changes is below: a node that has an earlier release gets the rest alone
+        below = [Layer(packed=base.tar), Layer(files=kits)]
+        return self._prepared("vibed", [*below, own], packages, ["/usr/bin/vibed"])
+
+    def _kits(self) -> list[Kit]:
+        """Installers, and what packages are compiled with for templates whose system is Debian's stable."""
+        found = {kit.name: kit for kit in toolbox.kits(self._tools)}
+        for template in self._templates.values():
+            if template.suite == _SUITE and not any(stage.interpreter for stage in template.stages):
+                found |= {kit.name: kit for kit in compilers.kits_of(self._home, self._tools, template).values()}
+        return list(found.values())
 
     async def _proxy(self) -> Prepared:
         """Caddy, certificates of authorities, and nothing else."""

@@ -288,7 +288,9 @@ def _process(name: str, arguments: list[str], env: Mapping[str, str], folder: Pa
     own = folder / name
     (own / "home").mkdir(parents=True)
     # what its image brings
-    (own / "home" / "tools").symlink_to(home() / "tools")
+    for brought in ("tools", "kits"):
+        (home() / brought).mkdir(exist_ok=True)
+        (own / "home" / brought).symlink_to(home() / brought)
     told = {
         "VIBED_HOME": str(own / "home"),
         "VIBED_LAYOUT": f"{own / 'run'}:{os.getuid()}",

@@ -692,28 +692,33 @@ async def test_a_package_in_c_is_compiled_against_the_templates_own_python(maker
     assert "it is compiled" in maker.log()
 
 
+ADDON = """
+#include <node_api.h>
+#include <string>
+static napi_value seven(napi_env env, napi_callback_info info) {
+  napi_value it; napi_create_string_utf8(env, std::string("seven").c_str(), 5, &it); return it;
+}
+NAPI_MODULE_INIT() {
+  napi_value it; napi_create_function(env, "seven", 5, seven, nullptr, &it); return it;
+}
+"""
+
+
+def addon() -> bytes:
+    """A package of npm in C++."""
+    return npm_package(
+        {
+            "package.json": '{"name": "addon", "version": "1.0.0", "gypfile": true}',
+            "binding.gyp": '{"targets": [{"target_name": "addon", "sources": ["addon.cc"]}]}',
+            "addon.cc": ADDON,
+            "index.js": "module.exports = require('./build/Release/addon.node')",
+        }
+    )
+
+
 @every
 async def test_an_addon_is_compiled_by_node_gyp_against_the_templates_own_node(maker: Maker) -> None:
-    source = """
-    #include <node_api.h>
-    #include <string>
-    static napi_value seven(napi_env env, napi_callback_info info) {
-      napi_value it; napi_create_string_utf8(env, std::string("seven").c_str(), 5, &it); return it;
-    }
-    NAPI_MODULE_INIT() {
-      napi_value it; napi_create_function(env, "seven", 5, seven, nullptr, &it); return it;
-    }
-    """
-    maker.registry.packages["addon"] = {
-        "1.0.0": npm_package(
-            {
-                "package.json": '{"name": "addon", "version": "1.0.0", "gypfile": true}',
-                "binding.gyp": '{"targets": [{"target_name": "addon", "sources": ["addon.cc"]}]}',
-                "addon.cc": source,
-                "index.js": "module.exports = require('./build/Release/addon.node')",
-            }
-        )
-    }
+    maker.registry.packages["addon"] = {"1.0.0": addon()}
     layer = await maker.provide(Install("node", "npm", wanted=("addon@*",)))
     assert await maker.run(layer, "console.log(require('/layers/node/node_modules/addon')())") == "seven"
     assert maker.steps.done == ["resolve", *(["lay", "install"] * 2)]

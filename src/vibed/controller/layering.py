@@ -21,8 +21,9 @@ from vibed.runtimes.builds.store import BuiltStore
 from vibed.runtimes.layers.ahead import Ahead, Boots
 from vibed.runtimes.layers.compilers import Compilers
 from vibed.runtimes.layers.equipment import OfHost
-from vibed.runtimes.layers.in_pod import NoCompilers, OfPod, PackedToolbox
+from vibed.runtimes.layers.in_pod import CompilersOfPod, InstallersOfPod, OfPod
 from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.kits import Kits
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.layers.shared import SharedLayerStore
 from vibed.runtimes.layers.store import LayerStore
@@ -46,8 +47,8 @@ _STEP_S = 600.0
 _ASK_AGAIN_S = 600.0
 _ON_CLUSTER = 2
 """Builders of a cluster that are at work at a time, and twice as many where the first have taken long."""
-_TOOLBOX = Path("/usr/lib/vibed/toolbox.tar.gz")
-"""The installers, as vibeD's image brings them (deploy/images)."""
+_KITS = Path("/usr/lib/vibed/kits")
+"""Installers and compilers, as vibeD's image brings them (deploy/images)."""
 _HOLD_S = 20.0
 """So long an installation or a build is taken for a short one, and others wait for it."""
 
@@ -147,20 +148,21 @@ def makers_on_cluster(
         return pinned(await asyncio.to_thread(of_environment), config.registries)
 
     agent = Path(shutil.which("vibed-agent") or tools.path("vibed-agent"))
-    toolbox = PackedToolbox(store, tools, _TOOLBOX)
+    kits = Kits(_KITS, config.home / "kits")
+    installers = InstallersOfPod(kits, tools)
     timeout_s = max(_STEP_S, config.build_timeout_s)
     workshop = Workshop(
         OfPod(agent, layout.gates, layout.downloads, store.workroom),
         driver,
-        toolbox,
-        NoCompilers(),
+        installers,
+        CompilersOfPod(kits, config.home, tools, templates),
         registries,
         timeout_s=timeout_s,
         least=Isolation(config.least_general),
     )
     # what they take is the cluster's; here it is connections and a compressed stream
     turns = Starts(_ON_CLUSTER, hold_s=_HOLD_S, most=2 * _ON_CLUSTER)
-    layers = Layers(store, workshop, base=base, version=toolbox.version, turn=turns.turn, limits=TAKEN)
+    layers = Layers(store, workshop, base=base, version=installers.version, turn=turns.turn, limits=TAKEN)
     if not config.builds:
         return OnCluster(layers, None)
     built = SharedBuiltStore(config.home, store, objects)

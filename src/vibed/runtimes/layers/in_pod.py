@@ -8,9 +8,7 @@ import asyncio
 import functools
 import gzip
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -18,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from vibed.runtimes.gate import Gate, gate_in_pod
+from vibed.runtimes.layers import toolbox
+from vibed.runtimes.layers.compilers import kits_of
 from vibed.runtimes.layers.equipment import Asking, ImageOf
 from vibed.runtimes.layers.imaging import Clash, ImageFailed, Taken
+from vibed.runtimes.layers.kits import Kits
 from vibed.runtimes.layers.npm_tree.laying import Laid
 from vibed.runtimes.layers.npm_tree.plan import Left, Plan
-from vibed.runtimes.layers.store import LayerStore
-from vibed.runtimes.layers.toolbox import NAMES, Toolbox, filled
 from vibed.runtimes.registries import Registries
-from vibed.runtimes.tool import ToolError
+from vibed.runtimes.templates import Template
 from vibed.runtimes.tools import Tools
 from vibed.runtimes.workroom import Workroom
 from vibed.sandboxes.driver import Mount, RunFailed
@@ -83,75 +82,41 @@ class OfPod:
         raise Left("on a cluster npm reads its packages itself")
 
 
-class PackedToolbox:
-    """The installers as a layer, which vibeD's image brings; made of `vibed.runtimes.tools` where it does not."""
+class InstallersOfPod:
+    """The installers, for each kind of work those that it takes: a pod gets what it gets by its network."""
 
-    def __init__(self, store: LayerStore, tools: Tools, brought: Path) -> None:
-        """`brought`: the tar.gz that the image has, if it has one."""
-        self._store = store
+    def __init__(self, kits: Kits, tools: Tools) -> None:
+        self._kits = kits
         self._tools = tools
-        self._brought = brought
-        self._key = Toolbox.key(tools)
-        self._making = asyncio.Lock()
 
     def version(self, name: str) -> str:
         return self._tools.version(name)
 
-    async def image(self) -> Path:
+    async def image(self, kind: str) -> Path | None:
         """Raises ToolError."""
-        async with self._making:
-            try:
-                found = await asyncio.to_thread(self._store.find, self._key)
-                if found is not None:
-                    return found.image
-                with tempfile.TemporaryDirectory(prefix="vibed-tools-") as folder:
-                    packed = Path(folder) / "tools.tar.gz"
-                    if self._brought.is_file():
-                        await asyncio.to_thread(shutil.copyfile, self._brought, packed)
-                    else:
-                        root = Path(folder) / "root"
-                        await filled(root, self._tools)
-                        await asyncio.to_thread(pack_tree, root, packed)
-                    return await asyncio.to_thread(self._keep, packed)
-            except OSError as error:
-                raise ToolError("the package installers", f"they could not be kept: {error}") from error
-
-    def _keep(self, packed: Path) -> Path:
-        packages = {name: self._tools.version(name) for name in NAMES}
-        kept = self._store.keep(
-            self._key, "tools", packed, template="", packages=packages, took_s=0.0, private=False
-        )  # fmt: skip
-        return kept.image
+        kit = toolbox.kit_for(kind, self._tools)
+        return None if kit is None else await self._kits.packed(kit)
 
 
-class NoCompilers:
-    """There are none on a cluster yet."""
+class CompilersOfPod:
+    """What packages are compiled with, got by the builders that compile."""
+
+    def __init__(self, kits: Kits, home: Path, tools: Tools, templates: Mapping[str, Template]) -> None:
+        self._kits = kits
+        self._home = home
+        self._tools = tools
+        self._templates = templates
 
     async def mounts(self, template: str) -> tuple[Mount, ...]:
-        raise RunFailed(
-            "something that it needs has to be compiled, and on a cluster there are no compilers yet",
-            code="DependencyBuildFailed",
-            hint="ask for a version that its registry has ready-made for this platform",
-        )
-
-
-def pack_tree(root: Path, into: Path) -> None:
-    """A tar.gz of a folder, the same for the same files. Blocking. Raises OSError."""
-
-    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-        member.uid = member.gid = 0
-        member.uname = member.gname = ""
-        member.mtime = 0
-        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-        return member
-
-    with (
-        into.open("wb") as out,
-        gzip.GzipFile("", "wb", _LEVEL, out, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as archive,
-    ):
-        for path in sorted(root.iterdir()):
-            archive.add(path, path.name, filter=plain)
+        """Raises ToolError, RunFailed where there are none for that template."""
+        wanted = kits_of(self._home, self._tools, self._templates[template])
+        if not all([await asyncio.to_thread(self._kits.has, kit) for kit in wanted.values()]):
+            raise RunFailed(
+                f"something that it needs has to be compiled, and on a cluster there are no compilers for {template}",
+                code="DependencyBuildFailed",
+                hint="ask for a version that its registry has ready-made for this platform",
+            )
+        return tuple([Mount(await self._kits.packed(kit), place) for place, kit in wanted.items()])
 
 
 def _packed(tarball: int, into: Path, most_bytes: int, coming: Callable[[int], None]) -> Path:

@@ -1,4 +1,5 @@
-"""The programs that install an app's packages, as an image that every builder sandbox has at /layers/tools.
+"""The programs that install an app's packages, which builder sandboxes have at /layers/tools: on one machine all of
+them, as an image, on a cluster those that are used together, as kits.
 
     uv                            installs Python packages
     npm/bin/npm-cli.js            installs npm packages, as the others do
@@ -13,16 +14,23 @@ Made on first need, from what `vibed.runtimes.tools` installs by hash, and named
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vibed.runtimes.layers.boxes import made, name_of
+from vibed.runtimes.layers.kits import Kit
 from vibed.runtimes.tools import Tools
 
 NAMES = ("uv", "npm", "pnpm-10", "pnpm-11", "yarn-1", "yarn-4", "bundler")
+_KINDS = {
+    "installers-python": frozenset({"python"}),
+    "installers-node": frozenset({"node", "build", "worker"}),
+}
+"""Which kinds of orders take which; Go's takes what the template has."""
 _LAYOUT = "3"
+_WHAT = "the package installers"
 _DEADLINE_S = 600.0
 _SCRIPT = '#!/bin/sh\nexec node /layers/tools/{program} "$@"\n'
 _CALLED = {
@@ -34,7 +42,7 @@ _CALLED = {
 
 
 class Toolbox:
-    """The image of one VIBED_HOME."""
+    """The image of one VIBED_HOME, which has all of them."""
 
     def __init__(self, home: Path, tools: Tools) -> None:
         self._folder = home / "layers" / "tools"
@@ -44,40 +52,56 @@ class Toolbox:
         """The pinned version of one of the programs."""
         return self._tools.version(name)
 
-    async def image(self) -> Path:
-        """Make it be there. Raises ToolError."""
-        final = self._folder / name_of(_facts(self._tools))
-        return await made(final, self._fill, what="the package installers", deadline_s=_DEADLINE_S)
-
-    @staticmethod
-    def key(tools: Tools) -> str:
-        """What decides its content, as a digest."""
-        return hashlib.sha256("\n".join(["tools", *_facts(tools)]).encode()).hexdigest()
+    async def image(self, kind: str = "") -> Path:
+        """Make it be there, whatever it is for. Raises ToolError."""
+        final = self._folder / name_of(_facts(self._tools, NAMES))
+        return await made(final, self._fill, what=_WHAT, deadline_s=_DEADLINE_S)
 
     async def _fill(self, root: Path) -> None:
-        await filled(root, self._tools)
+        await _filled(root, self._tools, NAMES)
 
 
-async def filled(root: Path, tools: Tools) -> None:
-    """Make a folder with the installers. Raises ToolError, OSError."""
-    programs = {name: await tools.install(name) for name in NAMES}
+def kit_for(kind: str, tools: Tools) -> Kit | None:
+    """The installers that an order of a kind takes; None where it takes none of them."""
+    return next((kit for kit in kits(tools) if kind in _KINDS[kit.name]), None)
+
+
+def kits(tools: Tools) -> tuple[Kit, ...]:
+    """All of them, each with those that are used together."""
+
+    def kit(name: str, names: Sequence[str]) -> Kit:
+        async def fill(root: Path, log: Path) -> Mapping[str, str]:
+            await _filled(root, tools, names)
+            return {}
+
+        return Kit(name, _WHAT, tuple(_facts(tools, names)), fill)
+
+    return kit("installers-python", NAMES[:1]), kit("installers-node", NAMES[1:])
+
+
+async def _filled(root: Path, tools: Tools, names: Sequence[str]) -> None:
+    """Make a folder with installers. Raises ToolError, OSError."""
+    programs = {name: await tools.install(name) for name in names}
     await asyncio.to_thread(_copy, root, programs)
 
 
-def _facts(tools: Tools) -> list[str]:
-    return [_LAYOUT, os.uname().machine, *(f"{name} {tools.version(name)}" for name in NAMES)]
+def _facts(tools: Tools, names: Sequence[str]) -> list[str]:
+    return [_LAYOUT, os.uname().machine, *(f"{name} {tools.version(name)}" for name in names)]
 
 
-def _copy(root: Path, programs: dict[str, Path]) -> None:
-    (root / "bin").mkdir(parents=True)
-    shutil.copyfile(programs["uv"], root / "uv")
-    (root / "uv").chmod(0o755)
-    for name in NAMES[1:]:
-        if name == "bundler":  # with the program that it calls, which is a package beside it
-            shutil.copytree(programs[name].parents[2], root / name / "node_modules", symlinks=True)
+def _copy(root: Path, programs: Mapping[str, Path]) -> None:
+    root.mkdir(parents=True)
+    for name, program in programs.items():
+        if name == "uv":
+            shutil.copyfile(program, root / name)
+            (root / name).chmod(0o755)
+        elif name == "bundler":  # with the program that it calls, which is a package beside it
+            shutil.copytree(program.parents[2], root / name / "node_modules", symlinks=True)
         else:
-            shutil.copytree(programs[name].parent.parent, root / name, symlinks=True)
-    for name, program in _CALLED.items():
-        script = root / "bin" / name
-        script.write_text(_SCRIPT.format(program=program))
-        script.chmod(0o755)
+            shutil.copytree(program.parent.parent, root / name, symlinks=True)
+    for name, called in _CALLED.items():
+        if called.partition("/")[0] in programs:
+            script = root / "bin" / name
+            script.parent.mkdir(exist_ok=True)
+            script.write_text(_SCRIPT.format(program=called))
+            script.chmod(0o755)

@@ -123,7 +123,8 @@ class Workshop:
         """A sandbox with an order. `place`: an empty folder, there for as long as the sandbox. Raises VibedError,
         OSError.
         """
-        mounts = [Mount(await self.toolbox.image(), "/layers/tools"), *order.mounts]
+        tools = await self.toolbox.image(order.kind)
+        mounts = [*([Mount(tools, "/layers/tools")] if tools is not None else []), *order.mounts]
         if order.compilers:
             mounts += await self.compilers.mounts(order.template)
         registries = await self.registries()
