@@ -329,6 +329,20 @@ async def test_exit_statuses_tell_scripts_what_happened(cli: Cli) -> None:
     assert body["code"] == "Unreachable"
 
 
+@pytest.mark.parametrize("process", ["controller", "router"])
+def test_what_stays_for_months_does_not_hold_the_parser_of_options(process: str, tmp_path: Path) -> None:
+    held = "print([one for one in ('typer', 'pydantic', 'rich') if one in sys.modules])"
+    run = f"from vibed.cli.main import main; main([{process!r}])"
+    code = f"import atexit, sys; atexit.register(lambda: {held}); {run}"
+    told = {"VIBED_SUBSTRATE": "kubernetes", "KUBECONFIG": "/nowhere", "VIBED_HOME": str(tmp_path)}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **told}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (1, "[]"), done.stderr
+    assert "no way to a Kubernetes API" in done.stderr
+
+
 async def test_help_needs_no_vibed(cli: Cli) -> None:
     status, out, _ = await cli("--help", VIBED_URL="", VIBED_TOKEN="")
     assert status == 0

@@ -7,9 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from vibed.cli.registry import ENTRIES, Entry
+from vibed.cli.registry import ENTRIES, PROCESSES, Entry
 
 _HEAD = "From the app an AI assistant just wrote to a live URL in seconds, in a governed sandbox."
 USAGE = 2
@@ -70,22 +70,14 @@ def _unknown(name: str) -> NoReturn:
 
 
 def _run(entry: Entry, arguments: list[str]) -> None:
-    import typer
-
     from vibed.apps.errors import VibedError
 
-    target = getattr(importlib.import_module(entry.module), entry.attribute)
-    if not isinstance(target, typer.Typer):
-        made = typer.Typer(
-            add_completion=False,
-            rich_markup_mode=None,
-            pretty_exceptions_enable=False,
-            context_settings={"help_option_names": ["-h", "--help"]},
-        )
-        made.command(entry.name)(target)
-        target = made
     try:
-        typer.main.get_command(target).main(arguments, prog_name=f"vibed {entry.name}")
+        target = getattr(importlib.import_module(entry.module), entry.attribute)
+        if entry.module == PROCESSES and not arguments:
+            target()
+        else:
+            _parse(entry, target, arguments)
     except VibedError as error:
         from vibed.cli.output import fail
 
@@ -105,6 +97,21 @@ def _run(entry: Entry, arguments: list[str]) -> None:
             hint="free some space, or see the machine's kernel log, then try again",
         )
         sys.exit(fail(full, as_json="--json" in arguments and bool(where)))
+
+
+def _parse(entry: Entry, target: Any, arguments: list[str]) -> None:
+    import typer
+
+    if not isinstance(target, typer.Typer):
+        made = typer.Typer(
+            add_completion=False,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        made.command(entry.name)(target)
+        target = made
+    typer.main.get_command(target).main(arguments, prog_name=f"vibed {entry.name}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PROCESSES = "vibed.cli.processes"
+"""What is there is run without a parser of options where there are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -40,9 +43,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("import", "vibed.cli.moving", "take_in", "Take in what another vibeD has exported", "This machine"),
     Entry("whoami", "vibed.cli.keys", "whoami", "Show whose key is used", "Access"),
     Entry("mcp", "vibed.cli.machine", "mcp", "Serve MCP on standard input and output, for AI agents", "Processes"),
-    Entry("serve", "vibed.cli.machine", "serve", "Run the API (a part of `vibed up`)", "Processes"),
-    Entry("controller", "vibed.cli.machine", "controller", "Run the controller (a part of `vibed up`)", "Processes"),
-    Entry("router", "vibed.cli.machine", "router", "Run a router (a part of the chart)", "Processes"),
+    Entry("serve", PROCESSES, "serve", "Run the API (a part of `vibed up`)", "Processes"),
+    Entry("controller", PROCESSES, "controller", "Run the controller (a part of `vibed up`)", "Processes"),
+    Entry("router", PROCESSES, "router", "Run a router (a part of the chart)", "Processes"),
     Entry("crds", "vibed.cli.crds", "app", "Bring vibeD's definitions into a cluster, or show them", "Kubernetes"),
     Entry("version", "vibed.cli.machine", "version", "Show vibeD's version", "Processes"),
 )
