@@ -19,15 +19,20 @@ import (
 // domain stands before what is signed, so that nothing else that is ever signed with these keys is a claim.
 const domain = "vibed claim 1\n"
 
-// document is a claim: the controller's word that this pod is one claim's, and by which token that is known from then on.
-type document struct {
-	PodUID      string `json:"pod_uid"`
-	Namespace   string `json:"namespace"`
-	Claim       string `json:"claim"`
-	TokenSHA256 string `json:"token_sha256"`
+// addressee is the pod that something is signed for, and how long that is good.
+type addressee struct {
+	PodUID    string `json:"pod_uid"`
+	Namespace string `json:"namespace"`
 	// Certificate is the SHA-256 of the one that the controller has seen: somebody between the two has another.
 	Certificate string  `json:"certificate_sha256"`
 	Expires     float64 `json:"expires"` // unix seconds
+}
+
+// document is a claim: the controller's word that this pod is one claim's, and by which token that is known from then on.
+type document struct {
+	addressee
+	Claim       string `json:"claim"`
+	TokenSHA256 string `json:"token_sha256"`
 }
 
 // ownership is whose this pod is.
@@ -57,40 +62,55 @@ func newOwnership(keys, pod, namespace, certificate string) (*ownership, error) 
 	return o, nil
 }
 
-// read checks what can be checked of a document without regard to who has claimed the pod.
-func (o *ownership) read(text string, now time.Time) (*document, error) {
+// open is what a controller has signed, as what domain says it is.
+func (o *ownership) open(domain, text string) ([]byte, error) {
 	payload, signature, ok := strings.Cut(text, ".")
 	said, err := base64.RawURLEncoding.DecodeString(payload)
 	if err != nil || !ok {
-		return nil, errors.New("it is not a claim")
+		return nil, errors.New("nothing is signed")
 	}
 	by, err := base64.RawURLEncoding.DecodeString(signature)
 	if err != nil {
-		return nil, errors.New("it is not a claim")
+		return nil, errors.New("nothing is signed")
 	}
-	signed := false
 	for _, key := range o.keys {
-		signed = signed || ed25519.Verify(key, append([]byte(domain), said...), by)
+		if ed25519.Verify(key, append([]byte(domain), said...), by) {
+			return said, nil
+		}
 	}
-	if !signed {
-		return nil, errors.New("none of the known keys has signed it")
+	return nil, errors.New("none of the known keys has signed it")
+}
+
+// concerns tells whether this pod is meant, and now.
+func (o *ownership) concerns(to *addressee, now time.Time) error {
+	switch {
+	case to.PodUID != o.pod || to.Namespace != o.namespace:
+		return errors.New("it is another pod's")
+	case to.Certificate != o.certificate:
+		return errors.New("whoever it was signed for has seen another certificate than this pod's: somebody is between the two")
+	case float64(now.UnixMicro())/1e6 > to.Expires:
+		return errors.New("it has expired")
+	}
+	return nil
+}
+
+// read checks what can be checked of a document without regard to who has claimed the pod.
+func (o *ownership) read(text string, now time.Time) (*document, error) {
+	said, err := o.open(domain, text)
+	if err != nil {
+		return nil, err
 	}
 	var d document
 	if err := json.Unmarshal(said, &d); err != nil {
 		return nil, errors.New("what is signed is not a claim")
 	}
-	token, err := hex.DecodeString(d.TokenSHA256)
-	switch {
-	case d.PodUID != o.pod || d.Namespace != o.namespace:
-		err = errors.New("it is another pod's")
-	case d.Certificate != o.certificate:
-		err = errors.New("whoever it was signed for has seen another certificate than this pod's: somebody is between the two")
-	case float64(now.UnixMicro())/1e6 > d.Expires:
-		err = errors.New("it has expired")
-	case err != nil || len(token) != sha256.Size || d.Claim == "":
-		err = errors.New("it names no claim, or no token")
+	if err := o.concerns(&d.addressee, now); err != nil {
+		return &d, err
 	}
-	return &d, err
+	if token, err := hex.DecodeString(d.TokenSHA256); err != nil || len(token) != sha256.Size || d.Claim == "" {
+		return &d, errors.New("it names no claim, or no token")
+	}
+	return &d, nil
 }
 
 // take makes the pod the claim's that a document is about, once ever; the same claim may come again.

@@ -36,7 +36,7 @@ const (
 var errTooMuch = errors.New("more is connected than may be")
 
 // proof is the first request of a connection: `claim` with a document, `attach` with a token, or `stream` with a token and
-// the socket from which the next connection is wanted.
+// the socket from which the next connection is wanted; or all that is asked by it, `prefetch` with what is signed for that.
 type proof struct {
 	ID       json.RawMessage `json:"id"`
 	Op       string          `json:"op"`
@@ -51,6 +51,7 @@ type gate struct {
 	owner    *ownership
 	converse func(net.Conn, *bufio.Reader)
 	streams  *streams // of a builder; nil: it has none
+	ahead    *ahead   // nil: nothing is fetched before the claim
 	most     int      // friends
 
 	mu      sync.Mutex
@@ -111,6 +112,16 @@ func (g *gate) meet(raw net.Conn, from string) {
 			err = g.owner.attach(asked.Token)
 		case "stream":
 			err = g.owner.attach(asked.Token)
+		case "prefetch":
+			var answer any
+			if answer, err = g.prefetch(asked.Document); err == nil || supervise.Refused(err) {
+				// whoever it is, it is a controller: only that which nobody has signed counts as a failure
+				conn.Write(supervise.Reply(asked.ID, answer, err))
+				g.leave(from, nil)
+				return
+			}
+			err = supervise.Refusal("ClaimRefused", "it is refused: %v", err)
+			g.owner.refuse()
 		default:
 			err = supervise.Refusal("NotProven", "the first request is a claim, or attaches by the token of one")
 			g.owner.refuse()
@@ -146,6 +157,21 @@ func (g *gate) meet(raw net.Conn, from string) {
 		return
 	}
 	g.converse(conn, lines)
+}
+
+// prefetch does what a controller has signed; an error that is no refusal says that none has.
+func (g *gate) prefetch(document string) (any, error) {
+	wanted, err := g.owner.readPrefetch(document, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if g.ahead == nil {
+		return nil, supervise.Refusal("NotSupported", "this pod fetches no layers before it is claimed")
+	}
+	if g.owner.taken() {
+		return nil, supervise.Refusal("AlreadyClaimed", "this pod has been claimed")
+	}
+	return g.ahead.want(wanted)
 }
 
 func (g *gate) listen(lines *bufio.Reader) (*proof, error) {

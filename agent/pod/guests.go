@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -80,7 +81,7 @@ func (a *agent) addGuest(line []byte, _ reader) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.fetch(&asked.Source); err != nil {
+	if err := a.fetch(context.Background(), &asked.Source); err != nil {
 		return nil, err
 	}
 	packed := a.sent.path(&asked.Source)

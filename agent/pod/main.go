@@ -50,6 +50,7 @@ type agent struct {
 	owner       *ownership
 	fetching    atomic.Bool
 	sent        store
+	ahead       *ahead
 	isolation   isolation
 	workshop    *workshop // nil where apps are no workers
 	guests      atomic.Pointer[guests]
@@ -80,6 +81,7 @@ func Main(args []string) int {
 	a := &agent{dir: *dir, layers: *layers, app: *app, isolation: measure("/")}
 	a.bare = a.isolation.Level == levelProcess
 	a.sent.dir = *dir
+	a.ahead = newAhead(*layers, a.bring)
 	certificate, fingerprint, err := selfMade()
 	if err == nil {
 		a.owner, err = newOwnership(os.Getenv("VIBED_CLAIM_KEYS"), os.Getenv("VIBED_POD_UID"), os.Getenv("VIBED_POD_NAMESPACE"), fingerprint)
@@ -130,8 +132,11 @@ func Main(args []string) int {
 		}
 	}()
 	guard := newGate(certificate, a.owner, a.owned.Converse)
-	if *builder {
+	switch {
+	case *builder:
 		guard.streams, guard.most = newStreams(a.place), friendsOfJob
+	case a.workshop == nil:
+		guard.ahead = a.ahead
 	}
 	go guard.serve(listeners[controlPort])
 	go serveProbes(listeners[probesPort], a.owned)

@@ -233,12 +233,17 @@ func tokenHash(text string) string {
 }
 
 func (p *pod) document(c *caller) document {
-	return document{PodUID: podUID, Namespace: namespace, Claim: "todo-7", TokenSHA256: tokenHash(token),
-		Certificate: c.certificate(), Expires: float64(time.Now().Add(time.Minute).Unix())}
+	return document{addressee: addressed(c), Claim: "todo-7", TokenSHA256: tokenHash(token)}
 }
 
-func signed(key ed25519.PrivateKey, d document) string {
-	said, _ := json.Marshal(d)
+func addressed(c *caller) addressee {
+	return addressee{PodUID: podUID, Namespace: namespace, Certificate: c.certificate(), Expires: float64(time.Now().Add(time.Minute).Unix())}
+}
+
+func signed(key ed25519.PrivateKey, d document) string { return signedAs(domain, key, d) }
+
+func signedAs(domain string, key ed25519.PrivateKey, what any) string {
+	said, _ := json.Marshal(what)
 	by := ed25519.Sign(key, append([]byte(domain), said...))
 	return base64.RawURLEncoding.EncodeToString(said) + "." + base64.RawURLEncoding.EncodeToString(by)
 }

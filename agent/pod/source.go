@@ -201,8 +201,9 @@ func (a *agent) place(target string) (string, error) {
 }
 
 func (a *agent) fetchAll(o *order) error {
-	results := make(chan error, len(o.Layers)+1)
-	go func() { results <- a.fetch(&o.Source) }()
+	results := make(chan error, len(o.Layers)+2)
+	go func() { a.ahead.end(o.Layers); results <- nil }()
+	go func() { results <- a.fetch(context.Background(), &o.Source) }()
 	for i := range o.Layers {
 		go func() { results <- a.install(&o.Layers[i]) }()
 	}
@@ -212,40 +213,64 @@ func (a *agent) fetchAll(o *order) error {
 			failed = err
 		}
 	}
+	a.ahead.clear()
 	return failed
 }
 
 func (a *agent) install(l *layer) error {
-	if err := a.fetch(&l.object); err != nil {
-		return err
-	}
-	packed := a.sent.path(&l.object)
-	defer os.Remove(packed)
 	into, err := a.place(l.Target)
 	if err == nil {
 		err = os.MkdirAll(into, 0o755)
 	}
-	if err != nil {
+	if err != nil || a.ahead.take(&l.object, into) {
 		return err
 	}
+	_, err = a.bring(context.Background(), &l.object, into, layerUnpacked)
+	return err
+}
+
+// bring fetches a layer and unpacks it into a folder, at most so many bytes of files; it returns how many.
+func (a *agent) bring(ctx context.Context, o *object, into string, most int64) (int64, error) {
+	if most <= 0 || o.Size > most {
+		return 0, supervise.Refusal("DiskFull", "there is room for %d bytes, and the layer has %d", max(most, 0), o.Size)
+	}
+	if err := a.fetch(ctx, o); err != nil {
+		return 0, err
+	}
+	packed := a.sent.path(o)
+	defer os.Remove(packed)
 	file, err := os.Open(packed)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer file.Close()
-	_, err = unpack.Extract(file, into, unpack.Options{MaxBytes: layerUnpacked, MaxFiles: layerFiles, Beyond: "/layers"})
-	if refused := new(unpack.Error); errors.As(err, &refused) {
+	options := unpack.Options{MaxBytes: most, MaxFiles: layerFiles, Beyond: "/layers"}
+	result, err := unpack.Extract(while{ctx, file}, into, options)
+	if refused := new(unpack.Error); errors.As(err, &refused) && ctx.Err() == nil {
 		code := "LayerDamaged"
 		if refused.Code == unpack.DiskFull {
 			code = "DiskFull"
 		}
-		return supervise.Refusal(code, "the layer at %s: %v", short(l.Target), err)
+		return 0, supervise.Refusal(code, "the layer %s: %v", short(o.SHA256), err)
 	}
-	return err
+	return result.Bytes, err
+}
+
+// while reads until nobody wants it any more.
+type while struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (w while) Read(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.Reader.Read(p)
 }
 
 // fetch gets an object from its address, unless it was sent.
-func (a *agent) fetch(o *object) error {
+func (a *agent) fetch(ctx context.Context, o *object) error {
 	if info, err := os.Lstat(a.sent.path(o)); err == nil && info.Mode().IsRegular() {
 		return nil
 	}
@@ -256,7 +281,7 @@ func (a *agent) fetch(o *object) error {
 	if err != nil || where.Scheme != "https" && where.Scheme != "http" {
 		return supervise.Refusal("BadRequest", "the address of %s is none", short(o.SHA256))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := a.get(ctx, o)
@@ -267,7 +292,10 @@ func (a *agent) fetch(o *object) error {
 			// the address itself is a key to the object
 			return supervise.Refusal("SourceUnavailable", "%s could not be got from %s: %v", short(o.SHA256), where.Host, plainly(err))
 		}
-		time.Sleep(time.Duration(attempt) * fetchPause)
+		select {
+		case <-time.After(time.Duration(attempt) * fetchPause):
+		case <-ctx.Done():
+		}
 	}
 }
 

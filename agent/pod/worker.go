@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -68,7 +69,7 @@ func (a *agent) bundle(line []byte, _ reader) (any, error) {
 	if !a.owned.Warm() || !a.workshop.bundled.CompareAndSwap(false, true) {
 		return nil, supervise.Refusal("AlreadyClaimed", "a sandbox runs once, and this one was told to before")
 	}
-	if err := a.fetch(&asked.Source); err != nil {
+	if err := a.fetch(context.Background(), &asked.Source); err != nil {
 		return nil, err
 	}
 	packed, source := a.sent.path(&asked.Source), filepath.Join(a.layers, "source")

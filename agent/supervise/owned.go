@@ -148,6 +148,12 @@ func Refused(err error) bool {
 	return errors.As(err, &f)
 }
 
+// HasCode tells whether an error has this one.
+func HasCode(err error, code string) bool {
+	var f *fault
+	return errors.As(err, &f) && f.Code == code
+}
+
 // Reply is the line that answers a request, for who answers one before a conversation begins.
 func Reply(id json.RawMessage, ok any, err error) []byte {
 	answer := reply{ID: id, OK: ok}

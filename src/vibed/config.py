@@ -103,6 +103,8 @@ class Config:
     layers: bool = True
     """Whether what an app needs beside its template is installed, in a sandbox, from the package registries; takes
     root. Otherwise such an app is refused."""
+    prefetch_from_apps: int = 3
+    """Kubernetes: how many apps have a layer until sandboxes that wait for an app have it ahead; 0: none has."""
     builds: bool = True
     """Whether what has to be built first (Vite, Next.js, TypeScript) is built, where dependencies are installed.
     Otherwise such an app is refused, with what to deploy."""
@@ -518,6 +520,8 @@ def _validated(config: Config) -> Config:
     ):
         if getattr(config, name) < 1:
             raise InvalidConfiguration(f"{name} must be at least 1")
+    if config.prefetch_from_apps < 0:
+        raise InvalidConfiguration("prefetch_from_apps must be at least 1, or 0 for no layers ahead")
     if config.start_concurrency < 0:
         raise InvalidConfiguration("start_concurrency must be at least 1, or 0 for what fits the machine")
     for name in ("deploy_wait_s", "start_timeout_s", "build_timeout_s", "drain_s"):

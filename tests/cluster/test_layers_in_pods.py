@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -17,7 +18,8 @@ from tests.cluster.installed import Installed, in_thread, installed
 from tests.cluster.servers import SERVER
 from tests.contract.fake_registry import FakeRegistry, fake_registry, npm_package, wheel
 from tests.e2e.waiting import eventually
-from vibed.drivers.agent_sandbox.claims import BUILDER_APP, SITES
+from vibed.drivers.agent_sandbox.claims import BUILDER_APP, POD_APP, SITES
+from vibed.drivers.agent_sandbox.templates import TEMPLATE
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 
@@ -52,7 +54,11 @@ async def vibed(vibed_cluster: Cluster, registry: FakeRegistry) -> AsyncIterator
         namespace,
         pools="static-nginx=1,python-313=1,node-24=1",
         rooted=True,
-        told={"PIP_INDEX_URL": registry.index, "NPM_CONFIG_REGISTRY": registry.npm},
+        told={
+            "PIP_INDEX_URL": registry.index,
+            "NPM_CONFIG_REGISTRY": registry.npm,
+            "VIBED_PREFETCH_FROM_APPS": "2",
+        },
     ) as made:
         yield made
 
@@ -92,6 +98,35 @@ async def test_what_was_installed_once_is_found_by_the_next_app_and_the_next_con
         assert client.visit("later").text == "again small"
         assert len(registry.asked) == asked, "nothing was installed again"
         assert builders(vibed) == []
+
+    await in_thread(use)
+
+
+async def test_a_pod_that_waits_has_ahead_what_several_apps_have_and_an_app_of_another_list_sees_nothing_of_it(
+    vibed: Installed,
+) -> None:
+    def ahead() -> list[Any]:
+        """Of the pod that nobody has claimed."""
+        waiting = vibed.namespace.get("pods", "-l", f"{TEMPLATE}=python-313,!{POD_APP}")["items"]
+        folders = [vibed.agents.folder(pod["metadata"]["name"]) / "layers" / ".ahead" for pod in waiting]
+        return [path for folder in folders for path in folder.rglob("tiny.py")]
+
+    def use() -> None:
+        client = vibed.client
+        files = {"requirements.txt": "tiny\n", "app.py": f"import tiny\nSAYS = tiny.WORD\n{SERVER}"}
+        client.deploy_ready("popular", files, settle_s=120)
+        client.deploy_ready("popular-too", files, settle_s=120)
+        (there,) = eventually(ahead, "the pod that waits has it", within_s=60)
+        inode = there.stat().st_ino
+        client.deploy_ready("third", files, settle_s=120)
+        assert client.visit("third").text == "small"
+        layers = Path(*there.parts[: there.parts.index(".ahead")])
+        (installed,) = layers.rglob("tiny.py")
+        assert installed.stat().st_ino == inode, "it was put where the app has it, and not got again"
+        eventually(ahead, "so has the next", within_s=60)
+        lists = f"import os\nSAYS = ' '.join(sorted(os.listdir('/layers')))\n{SERVER}"
+        client.deploy_ready("without", {"app.py": lists}, settle_s=120)
+        assert ".ahead" not in client.visit("without").text
 
     await in_thread(use)
 

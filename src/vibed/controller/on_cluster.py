@@ -34,8 +34,9 @@ from vibed.controller.placement import Placements
 from vibed.controller.routers import Routers
 from vibed.controller.routes import RoutedNames
 from vibed.layout import Layout
+from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.templates import Template, load_templates
-from vibed.sandboxes.driver import Driver, Sandbox
+from vibed.sandboxes.driver import Driver, Mount, Sandbox
 from vibed.sandboxes.pool import Figures, Key
 from vibed.sources.store import SourceStore
 from vibed.wire import address, serve_remote
@@ -48,6 +49,8 @@ LEAST_POOL = 1
 """How many sandboxes of a template are kept warm where neither it nor the operator says more."""
 _LOOK_EVERY_S = 10.0
 _PROBE_AGAIN_S = 60.0
+_AHEAD_EVERY_S = 5.0
+"""So often is looked which layers pods should have ahead, and which pods have not."""
 _AT_ONCE = 64
 """Starts: the processors on which they happen are not this machine's."""
 _QUIET_S = 2.0
@@ -69,6 +72,12 @@ class PodsDriver(Driver, Protocol):
 
     async def ensure_pools(self, templates: Mapping[str, Template], sizes: Mapping[str, int]) -> None:
         """Have the cluster keep a pool of each template. Raises `VibedError`."""
+        ...
+
+    async def prefetch(self, layers: Mapping[str, Sequence[Mount]]) -> None:
+        """Have pods that wait have layers ahead, by template, and no others; a few pods a time. Raises `VibedError`,
+        OSError.
+        """
         ...
 
     def count_sites(self) -> int:
@@ -192,6 +201,8 @@ class ClusterService:
                 log.info("leads", answers=address(self._config.pod_ip, self._config.wire_port))
                 tasks.create_task(self._offer())
                 tasks.create_task(self._recover())
+                if self._layers is not None and self._config.prefetch_from_apps:
+                    tasks.create_task(self._keep_ahead(self._layers))
                 try:
                     async with wire:
                         await asyncio.Event().wait()
@@ -268,6 +279,18 @@ class ClusterService:
                     return
                 # one node may be as others are not: what is refused for it is not refused for good
                 await asyncio.sleep(_PROBE_AGAIN_S if probe.ok else _LOOK_EVERY_S)
+
+    async def _keep_ahead(self, layers: Layers) -> None:
+        """Have pods that wait have the layers that several apps have."""
+        while True:
+            await asyncio.sleep(_AHEAD_EVERY_S)
+            try:
+                used, apps = self._fleet.layers_in_use(), self._fleet.in_use()
+                found = await asyncio.to_thread(layers.popular, used, apps, self._config.prefetch_from_apps)
+                mounts = {template: [layer.mount for layer in some] for template, some in found.items()}
+                await self._driver.prefetch(mounts)
+            except (VibedError, OSError) as error:
+                log.warning("pods could not be told which layers to have ahead; it is tried again", error=str(error))
 
     def _pool(self, pool: Object | None) -> None:
         """A pool has changed: its template can be had from the first sandbox that was ever ready in it."""

@@ -157,6 +157,10 @@ class Claims:
     def pod(self, name: str) -> Object | None:
         return self._pods.get(name)
 
+    def pods(self) -> list[Object]:
+        """All of the namespace."""
+        return list(self._pods.all())
+
     async def get_one(self, wanted: Wanted) -> Got:
         """Claim a sandbox; returns when it has a pod that is ready. Nothing is left of a claim that fails. Raises
         `ClaimFailed`.

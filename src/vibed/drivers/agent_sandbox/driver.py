@@ -22,6 +22,7 @@ from vibed.cluster.client import Client
 from vibed.cluster.kinds import SANDBOX_TEMPLATE, SANDBOX_WARM_POOL, Object
 from vibed.drivers import general
 from vibed.drivers.agent_sandbox import handing, sites, workers
+from vibed.drivers.agent_sandbox.ahead import Ahead
 from vibed.drivers.agent_sandbox.claims import (
     APP,
     BUILDER_APP,
@@ -114,6 +115,7 @@ class AgentSandboxDriver:
         self._settings = settings
         self._shelf = shelf or Sent()
         self.packing = Packing(limits)
+        self._ahead = Ahead(self.claims.pods, keys, self._shelf, place.namespace)
         self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
         self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
         self._templates: dict[str, Template] = {}
@@ -212,6 +214,16 @@ class AgentSandboxDriver:
 
     def prepare(self, prospect: Prospect) -> None:
         """Nothing: what a pod needs, it gets when it is claimed."""
+
+    async def prefetch(self, layers: Mapping[str, Sequence[Mount]]) -> None:
+        """Have pods that nobody has claimed yet fetch layers, by template, and let go of others. To be called again and
+        again: pods come, and are told a few at a time. Raises `VibedError`, OSError where the layers cannot be had.
+        """
+        self._ahead.forget_others(pod["metadata"]["uid"] for pod in self.claims.pods())
+        for name, template in self._templates.items():
+            if template.kind in BUILDERS:
+                # what /layers of a pod holds is four times that
+                await self._ahead.have(name, layers.get(name, ()), template.resources.disk_mb << 20)
 
     async def adopt(self) -> Sequence[Sandbox]:
         """Those whose pods an earlier controller has claimed for a run; claims that it did not come to use go."""

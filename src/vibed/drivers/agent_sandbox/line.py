@@ -8,7 +8,7 @@ import hashlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,20 +187,50 @@ class AgentLine:
         raise refused
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Pod]:
+        return await _opened(self.where)
+
+
+async def prefetch(
+    where: Where, keys: ClaimKeys, layers: Sequence[Mapping[str, object]], max_bytes: int
+) -> wire.Message:
+    """Have a pod that is nobody's fetch layers: `held`, `coming` and `refused`, by their digests. Raises `WireError`
+    where it does not, or does not take us for a controller, `Disconnected`, TimeoutError, OSError.
+    """
+    number = 0
+    while True:
+        async with asyncio.timeout(_PROOF_S):
+            reader, writer, pod = await _opened(where)
+            try:
+                documents = keys.prefetches(layers, max_bytes, pod)
+                await _say(writer, {"id": 1, "op": "prefetch", "document": documents[number]})
+                answer = await _answer(reader, 1)
+            finally:
+                writer.close()
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                reader, writer = await asyncio.open_connection(
-                    self.where.ip,
-                    CONTROL_PORT,
-                    ssl=_context(),
-                    server_hostname="",
-                    ssl_shutdown_timeout=wire.GOODBYE_S,
-                    limit=wire.MAX_LINE,
-                )
-        except (OSError, TimeoutError) as error:
-            raise wire.Disconnected(f"the agent of {self.where.pod} does not answer: {error}") from error
-        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        return reader, writer, Pod(self.where.namespace, self.where.pod_uid, hashlib.sha256(shown).hexdigest())
+            _accepted(answer)
+        except wire.WireError as error:
+            number += 1
+            if error.error_code == "ClaimRefused" and number < len(documents):
+                continue  # it knows the key alone that was there before
+            raise
+        return dict(answer.get("ok") or {})
+
+
+async def _opened(where: Where) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Pod]:
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            reader, writer = await asyncio.open_connection(
+                where.ip,
+                CONTROL_PORT,
+                ssl=_context(),
+                server_hostname="",
+                ssl_shutdown_timeout=wire.GOODBYE_S,
+                limit=wire.MAX_LINE,
+            )
+    except (OSError, TimeoutError) as error:
+        raise wire.Disconnected(f"the agent of {where.pod} does not answer: {error}") from error
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return reader, writer, Pod(where.namespace, where.pod_uid, hashlib.sha256(shown).hexdigest())
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from vibed.apps.errors import VibedError
 
 PREVIOUS = "previous.pem"
 _DOMAIN = b"vibed claim 1\n"
+_AHEAD = b"vibed prefetch 1\n"
 _TOKENS = b"vibed tokens of claims 1"
 VALID_S = 120.0
 """How long a document may be on its way; clocks of a cluster's nodes agree better than that."""
@@ -72,21 +73,26 @@ class ClaimKeys:
         while the key was changed knows the earlier one alone.
         """
         token = self.tokens(claim_uid, pod)[0]
-        said = {
-            "pod_uid": pod.uid,
-            "namespace": pod.namespace,
-            "claim": claim,
-            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
-            "certificate_sha256": pod.certificate,
-            "expires": round(time.time() + VALID_S, 3),
-        }
-        payload = json.dumps(said).encode()
-        return [f"{_text(payload)}.{_text(key.sign(_DOMAIN + payload))}" for key in self._keys]
+        return self._signed(_DOMAIN, pod, claim=claim, token_sha256=hashlib.sha256(token.encode()).hexdigest())
+
+    def prefetches(self, layers: Sequence[Mapping[str, object]], max_bytes: int, pod: Pod) -> list[str]:
+        """What has a pod that is nobody's fetch layers, signed in the same ways."""
+        return self._signed(_AHEAD, pod, layers=layers, max_bytes=max_bytes)
 
     def tokens(self, claim_uid: str, pod: Pod) -> list[str]:
         """What the pod knows the claim by: one for each key that may have made it, the present one first."""
         what = "\n".join((claim_uid, pod.namespace, pod.uid, pod.certificate)).encode()
         return [hmac.new(_token_key(key), what, hashlib.sha256).hexdigest() for key in self._keys]
+
+    def _signed(self, domain: bytes, pod: Pod, **said: object) -> list[str]:
+        to = {
+            "pod_uid": pod.uid,
+            "namespace": pod.namespace,
+            "certificate_sha256": pod.certificate,
+            "expires": round(time.time() + VALID_S, 3),
+        }
+        payload = json.dumps({**to, **said}).encode()
+        return [f"{_text(payload)}.{_text(key.sign(domain + payload))}" for key in self._keys]
 
 
 def _token_key(key: Ed25519PrivateKey) -> bytes:

@@ -20,6 +20,7 @@ from vibed.runtimes.layers.asker import Asker
 from vibed.runtimes.layers.keys import Base, Owner, request_key
 from vibed.runtimes.layers.layer import Layer, LayerFacts
 from vibed.runtimes.layers.making import Making, Steps
+from vibed.runtimes.layers.popular import popular
 from vibed.runtimes.layers.store import LayerStore
 from vibed.runtimes.layers.workbench import Workbench
 from vibed.runtimes.once import Interrupted, Once, Unwanted
@@ -150,6 +151,16 @@ class Layers:
     def listing(self) -> Sequence[LayerFacts]:
         """Those that are there, the last used first. Blocking."""
         return self._store.listing()
+
+    def popular(
+        self, used: Mapping[str, Collection[str]], apps: Mapping[str, int], least: int
+    ) -> Mapping[str, Sequence[Layer]]:
+        """Those that sandboxes should have ahead, by template (`vibed.runtimes.layers.popular`). Blocking."""
+        found = popular(used, self._store.facts, apps, least)
+        return {
+            template: [layer for key in keys if (layer := self._store.look(key)) is not None]
+            for template, keys in found.items()
+        }
 
     def pin(self, key: str, *, pinned: bool) -> bool:
         """Have a layer stay, or go when nothing uses it any more; whether there is one. Blocking. Raises OSError."""

@@ -138,6 +138,19 @@ class LayerStore:
                 wanted -= theirs
         return found
 
+    def look(self, key: str) -> Layer | None:
+        """As `find`, for who only wants to know: it does not count as used, and whether it is whole is not asked."""
+        entry = self._entry(key)
+        return None if entry is None else _layer(key, entry, self._image(entry["image"]))
+
+    def facts(self, key: str) -> LayerFacts | None:
+        """What is known of a layer; None when there is none."""
+        entry = self._entry(key)
+        try:
+            return None if entry is None else _facts(key, entry, (self._index / f"{key}.json").stat().st_mtime)
+        except OSError:
+            return None
+
     def remember(self, request: str, key: str, notes: Iterable[str]) -> None:
         """The layer that a request led to. Raises OSError."""
         self._write(self._requests / request, {"layer": key, "notes": list(notes)})
