@@ -216,3 +216,20 @@ func TestFetchingAheadMakesAPodNobodysAndTakesAControllersWord(t *testing.T) {
 		t.Errorf("of a builder: %q", code)
 	}
 }
+
+func TestARunThatFailedForItsSourceIsRepeatedWithTheSameLayers(t *testing.T) {
+	s, p := newShelf(t), start(t)
+	layer := s.object("/layer", tarball(map[string]string{"lib/module": "installed"}))
+	missing := s.object("/missing", tarball(map[string]string{"page": "x"}))
+	missing.SHA256 = sum([]byte("something else"))
+	c := p.claimed()
+	order := p.orderOf(c, "it works", map[string]object{"/layers/python": layer})
+	good := order["source"]
+	order["source"] = map[string]any{"url": missing.URL, "sha256": missing.SHA256, "size": missing.Size}
+	if _, code := c.ask(order); code != "SourceDamaged" {
+		t.Fatal(code)
+	}
+	order["source"] = good
+	c.must(order)
+	p.serves("todo/7", "/page", "it works")
+}

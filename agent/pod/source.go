@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -200,7 +201,19 @@ func (a *agent) place(target string) (string, error) {
 	return filepath.Join(a.layers, name), nil
 }
 
+// fetchAll gets all that a run has; where that fails, what it has put into its place is gone again.
 func (a *agent) fetchAll(o *order) error {
+	var fresh []string
+	for i := range o.Layers {
+		into, err := a.place(o.Layers[i].Target)
+		if err != nil {
+			return err
+		}
+		// a builder's has sockets already
+		if _, err := os.Lstat(into); errors.Is(err, fs.ErrNotExist) {
+			fresh = append(fresh, into)
+		}
+	}
 	results := make(chan error, len(o.Layers)+2)
 	go func() { a.ahead.end(o.Layers); results <- nil }()
 	go func() { results <- a.fetch(context.Background(), &o.Source) }()
@@ -214,6 +227,11 @@ func (a *agent) fetchAll(o *order) error {
 		}
 	}
 	a.ahead.clear()
+	if failed != nil {
+		for _, folder := range fresh {
+			os.RemoveAll(folder)
+		}
+	}
 	return failed
 }
 
