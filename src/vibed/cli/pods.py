@@ -41,9 +41,11 @@ def run(work: Callable[[Config], Awaitable[None]], config: Config) -> None:
     """Run one of the processes below until it is told to end."""
     import uvloop
 
+    from vibed.heap import map_what_is_large
     from vibed.turns import take_quick_turns
 
     take_quick_turns()
+    map_what_is_large()
     records.set_up(config.log_level)
 
     async def main() -> None:
