@@ -57,6 +57,26 @@ def test_the_old_version_is_drained_only_when_the_new_one_serves() -> None:
     assert look(2, serving(1, 1), serving(2, 2)).actions == (Drain(1),)
 
 
+def moving(number: int, version: int) -> RunView:
+    return RunView(number, version, Stage.SERVING, moving=True)
+
+
+def test_a_run_whose_place_is_to_be_given_up_serves_until_another_of_its_version_does() -> None:
+    plan = look(1, moving(3, 1))
+    assert plan == Plan((Start(1),), Phase.READY, "Running", "version 1 is serving", 1)
+    assert look(1, moving(3, 1), starting(4, 1)).actions == ()
+    assert look(1, moving(3, 1), RunView(4, 1, Stage.SWITCHING)).actions == ()
+    assert look(1, moving(3, 1), serving(4, 1)).actions == (Drain(3),)
+
+
+def test_a_run_that_is_to_give_up_its_place_stays_while_no_other_comes_up() -> None:
+    failed = {1: Trouble("SandboxLost", "no pod took it.", retry_at=150.0)}
+    plan = look(1, moving(3, 1), troubles=failed)
+    assert (plan.actions, plan.phase, plan.look_again_at) == ((), Phase.READY, 150.0)
+    assert look(1, moving(3, 1), blocked=("TemplateBuilding", "wait")).actions == ()
+    assert look(2, moving(3, 1)).actions == (Start(2),), "what is deployed goes first"
+
+
 def test_a_start_that_a_newer_deploy_has_overtaken_is_stopped() -> None:
     assert look(3, starting(2, 2)).actions == (Stop(2), Start(3))
 

@@ -59,6 +59,8 @@ class RunView:
     """Of a serving run: what its owner should know of how it is served; the rest of a sentence."""
     building: str = ""
     """What of it is installed or built, while it waits for that; the rest of a sentence."""
+    moving: bool = False
+    """Of a serving run: whether another of its version is to take over, since its place is to be given up."""
 
     @property
     def told(self) -> str:
@@ -155,12 +157,20 @@ def _delete(seen: Observed) -> Plan:
 
 
 def _settled(serving: RunView, seen: Observed) -> Plan:
-    actions: list[Action] = [Stop(run.number) for run in seen.runs if run.stage is Stage.STARTING]
+    heir = next((run for run in seen.runs if run.stage in COMING and run.version == serving.version), None)
+    if not serving.moving:
+        heir = None
+    actions: list[Action] = [Stop(run.number) for run in seen.runs if run.stage is Stage.STARTING and run is not heir]
     drains, kept = _let_go(serving, seen)
     actions += drains
     again = [seen.now + PROVING_S - serving.served_s] if kept else []
     phase, reason, message = Phase.READY, "Running", serving.told
     trouble = seen.troubles.get(serving.version)
+    if serving.moving and heir is None and seen.blocked is None and seen.refused is None:
+        if trouble is None or trouble.retry_at <= seen.now:
+            actions.append(Start(serving.version))
+        else:
+            again.append(trouble.retry_at)
     if trouble is not None and loops(trouble) and serving.served_s < SOUND_AFTER_S:
         phase, reason = Phase.FAILED, "CrashLoop"
         message = failed_so_far(serving.version, trouble, RUNS_AGAIN)

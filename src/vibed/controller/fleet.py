@@ -67,6 +67,11 @@ class Fleet:
                 del self._keepers[keeper.app_id]
             keeper.telling.rouse()
 
+    def move(self, app_id: str, run: int) -> None:
+        """Have another run of the same version take over from a run that serves."""
+        if (keeper := self._keepers.get(app_id)) is not None:
+            keeper.move(run)
+
     def wake_waiting(self) -> None:
         """Have every keeper look again: a template or a driver has become ready."""
         for app_id in list(self._keepers):

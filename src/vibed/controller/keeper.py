@@ -52,6 +52,13 @@ class Keeper:
         """Have it look again."""
         self._woken.set()
 
+    def move(self, number: int) -> None:
+        """Another run of the same version is to take over from that one."""
+        run = self.life.runs.get(number)
+        if run is not None and run.stage is Stage.SERVING and not run.moving:
+            run.moving = True
+            self.wake()
+
     @contextlib.contextmanager
     def visited(self) -> Iterator[None]:
         """Somebody waits for the app meanwhile."""

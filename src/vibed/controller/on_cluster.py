@@ -36,7 +36,7 @@ from vibed.controller.routes import RoutedNames
 from vibed.layout import Layout
 from vibed.runtimes.layers.provider import Layers
 from vibed.runtimes.templates import Template, load_templates
-from vibed.sandboxes.driver import Driver, Mount, Sandbox
+from vibed.sandboxes.driver import Claimed, Driver, Mount, Sandbox
 from vibed.sandboxes.pool import Figures, Key
 from vibed.sources.store import SourceStore
 from vibed.wire import address, serve_remote
@@ -82,6 +82,10 @@ class PodsDriver(Driver, Protocol):
 
     def count_sites(self) -> int:
         """How many static sites there are."""
+        ...
+
+    def to_move(self) -> Sequence[Claimed]:
+        """Runs whose place is to be given up: others of the same versions are to take over."""
         ...
 
     async def run(self) -> None:
@@ -201,6 +205,7 @@ class ClusterService:
                 log.info("leads", answers=address(self._config.pod_ip, self._config.wire_port))
                 tasks.create_task(self._offer())
                 tasks.create_task(self._recover())
+                tasks.create_task(self._move())
                 if self._layers is not None and self._config.prefetch_from_apps:
                     tasks.create_task(self._keep_ahead(self._layers))
                 try:
@@ -340,6 +345,13 @@ class ClusterService:
             except Exception:
                 log.exception("apps could not be looked through; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _move(self) -> None:
+        """Have what runs where little else does run elsewhere."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            for claimed in self._driver.to_move():
+                self._fleet.move(claimed.app_id, claimed.number)
 
 
 def _asked_for(app: Object) -> tuple[object, ...]:

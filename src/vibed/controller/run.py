@@ -27,6 +27,8 @@ class LiveRun:
     """Whether nobody answers at its socket: it is over, and what is waited for is the account of why."""
     building: str = ""
     """What of it is installed or built, while it waits for that; the rest of a sentence."""
+    moving: bool = False
+    """Whether another run of its version is to take over from it, wherever that finds a place."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is told to leave while it is on its way."""
     layer: str = ""
@@ -59,6 +61,7 @@ class LiveRun:
             self.served_s,
             "; it ".join(filter(None, (self.moved, self.lowered, self.note))),
             building=self.building,
+            moving=self.moving,
         )
 
     @property

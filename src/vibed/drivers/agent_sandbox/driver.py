@@ -248,6 +248,10 @@ class AgentSandboxDriver:
         """How many static sites pods serve."""
         return self.site_pods.count()
 
+    def to_move(self) -> Sequence[Claimed]:
+        """Runs that are to be begun again beside themselves: they are sites whose pod is to be emptied."""
+        return self.site_pods.to_move(self.site_bounds)
+
     async def close(self) -> None:
         """Let go of connections; pods stay."""
         await self.site_pods.close()

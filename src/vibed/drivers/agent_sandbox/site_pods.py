@@ -2,13 +2,15 @@
 
 A site has no code, so that many of them may be answered for by one process (`vibed-agent site -many`), which is what
 such a pod runs. It is claimed for no app and belongs to none; that it is there is known by its claim, and which sites
-it has by its agent, so that a controller needs no memory. A pod without sites is let go.
+it has by its agent, so that a controller needs no memory. A pod without sites is let go, and one with few of them is
+emptied where another has room for all (`merging`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 import shutil
 import tempfile
@@ -20,7 +22,7 @@ from typing import Any, Protocol
 from vibed import records, wire
 from vibed.apps.app import Runtime, Start
 from vibed.apps.errors import VibedError
-from vibed.drivers.agent_sandbox import sites
+from vibed.drivers.agent_sandbox import merging, sites
 from vibed.drivers.agent_sandbox.claims import SITES
 from vibed.drivers.agent_sandbox.line import NobodysYet
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
@@ -32,6 +34,8 @@ _IDLE_S = 60.0
 """How long a pod without sites is kept for the next one."""
 _AT_ONCE = 4
 """How many sites are handed to one pod at the same time: each takes a connection of the few that it lets in."""
+_MOVED_AT_ONCE = 4
+"""How many sites are on their way from a pod that is emptied."""
 _START_S = 60.0
 _ASK_S = 10.0
 _PLACE_S = 330.0
@@ -53,6 +57,8 @@ class Bounds:
 class Guest(Protocol):
     """A site in a pod, as the pod's end concerns it."""
 
+    @property
+    def claimed(self) -> Claimed | None: ...
     def lost(self) -> None: ...
 
 
@@ -85,6 +91,8 @@ class SitePods:
         self._log_dir = log_dir
         self._image = image
         self._pods: set[SitePod] = set()
+        self._emptied: SitePod | None = None
+        """Which takes no more, since another has room for what it has."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def room(self, claimed: Claimed, size: int, template: str, bounds: Bounds) -> SitePod:
@@ -162,6 +170,23 @@ class SitePods:
         self._let_go_if_empty(known)
         return list(known.guests.values())
 
+    def to_move(self, bounds: Bounds) -> Sequence[Claimed]:
+        """Sites that are to be had from another pod, a few at a time; who asks has them started there again, and
+        removed here.
+        """
+        pods = [
+            pod for pod in self._pods if pod.listed and pod.opened.done() and not pod.leaving and pod.pod.exit is None
+        ]
+        fills = [merging.Fill(len(pod.taken), pod.disk_bytes, pod.image == self._image) for pod in pods]
+        found = merging.to_empty(fills, merging.Fill(bounds.sites, bounds.disk_bytes))
+        self._emptied = None if found is None else pods[found]
+        if self._emptied is None:
+            return []
+        # any of them: one whose app cannot be started again now keeps no other from it
+        guests = list(self._emptied.guests.values())
+        some = random.sample(guests, min(_MOVED_AT_ONCE, len(guests)))
+        return [guest.claimed for guest in some if guest.claimed is not None]
+
     def count(self) -> int:
         """How many sites are served."""
         return sum(len(pod.guests) for pod in tuple(self._pods))
@@ -176,6 +201,7 @@ class SitePods:
         if (
             pod.leaving
             or not pod.listed
+            or pod is self._emptied
             or pod.pod.exit is not None
             or (pod.pod.template, pod.image) != (template, self._image)
         ):
@@ -284,7 +310,7 @@ class SitePods:
             self._spawn(self._let_go(pod))
 
     async def _let_go(self, pod: SitePod) -> None:
-        await asyncio.sleep(_IDLE_S)
+        await asyncio.sleep(0 if pod is self._emptied else _IDLE_S)
         if pod.taken or pod.leaving or pod not in self._pods:
             return
         pod.leaving = True
