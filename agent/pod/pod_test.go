@@ -638,6 +638,23 @@ func TestWhatIsNotWhatItWasSaidToBeIsNotRun(t *testing.T) {
 	c.must(p.order(map[string]any{"url": server.URL + "/good", "sha256": sum(good), "size": len(good)}))
 }
 
+func TestALayerThatIsLargerThanItsVolumeIsRefusedBeforeItFillsIt(t *testing.T) {
+	p := start(t)
+	c := p.claimed()
+	source, packages := tarball(map[string]string{"page": "x"}), tarball(map[string]string{"lib/module": strings.Repeat("x", 10_000)})
+	order := func(most int) map[string]any {
+		c.give(source)
+		c.give(packages)
+		order := p.order(map[string]any{"sha256": sum(source), "size": len(source)})
+		order["layers"] = []map[string]any{{"sha256": sum(packages), "size": len(packages), "target": "/layers/python"}}
+		order["layer_bytes"] = most
+		return order
+	}
+	if _, code := c.ask(order(9_999)); code != "DiskFull" {
+		t.Error(code)
+	}
+}
+
 func TestASiteIsServedAsAnApp(t *testing.T) {
 	p := start(t)
 	c := p.claimed()

@@ -116,6 +116,8 @@ type order struct {
 	Source object                     `json:"source"`
 	Layers []layer                    `json:"layers"`
 	Limits map[string]json.RawMessage `json:"limits"`
+	// LayerBytes is how much a layer may be unpacked: its volume's size, of which the pod itself cannot know.
+	LayerBytes int64 `json:"layer_bytes"`
 	// Sites says that what runs serves sites, which come one by one.
 	Sites bool `json:"sites"`
 }
@@ -181,6 +183,7 @@ func (a *agent) rewrite(line []byte, o *order) ([]byte, error) {
 	}
 	delete(said, "source")
 	delete(said, "layers")
+	delete(said, "layer_bytes")
 	if a.bare && o.Limits != nil {
 		delete(o.Limits, "nproc")
 		limits, err := json.Marshal(o.Limits)
@@ -218,7 +221,7 @@ func (a *agent) fetchAll(o *order) error {
 	go func() { a.ahead.end(o.Layers); results <- nil }()
 	go func() { results <- a.fetch(context.Background(), &o.Source) }()
 	for i := range o.Layers {
-		go func() { results <- a.install(&o.Layers[i]) }()
+		go func() { results <- a.install(&o.Layers[i], o.LayerBytes) }()
 	}
 	var failed error
 	for range cap(results) {
@@ -235,7 +238,10 @@ func (a *agent) fetchAll(o *order) error {
 	return failed
 }
 
-func (a *agent) install(l *layer) error {
+func (a *agent) install(l *layer, most int64) error {
+	if most <= 0 || most > layerUnpacked {
+		most = layerUnpacked
+	}
 	into, err := a.place(l.Target)
 	if err == nil {
 		err = os.MkdirAll(into, 0o755)
@@ -243,7 +249,7 @@ func (a *agent) install(l *layer) error {
 	if err != nil || a.ahead.take(&l.object, into) {
 		return err
 	}
-	_, err = a.bring(context.Background(), &l.object, into, layerUnpacked)
+	_, err = a.bring(context.Background(), &l.object, into, most)
 	return err
 }
 

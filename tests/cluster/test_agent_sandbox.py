@@ -48,6 +48,7 @@ from vibed.sandboxes.driver import (
     Claimed,
     Isolation,
     Limits,
+    Mount,
     Run,
     RunFailed,
     Sandbox,
@@ -331,6 +332,17 @@ async def test_a_log_that_the_disk_refuses_for_a_while_is_copied_when_it_does_no
     in_the_way.unlink()
     await bed.logged(sandbox, "app starts")
     await sandbox.destroy()
+
+
+async def test_what_does_not_fit_into_its_pod_is_refused_before_a_node_evicts_it_again_and_again(bed: Bed) -> None:
+    driver = await bed.pooled()
+    large = bed.scratch / "large.tar.gz"
+    with large.open("wb") as file:
+        file.truncate((2 * load_templates()[TEMPLATE].resources.disk_mb << 20) + 1)
+    with pytest.raises(RunFailed, match="takes 1025 MB packed, and its sandbox has 1024") as refused:
+        await bed.start(driver, replace(bed.run(), mounts=(Mount(large, "/layers/python"),)))
+    assert (refused.value.error_code, refused.value.may_retry) == ("DiskFull", False)
+    await bed.no_claims()
 
 
 async def test_a_site_is_served_by_a_pod(bed: Bed) -> None:

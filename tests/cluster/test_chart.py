@@ -29,7 +29,7 @@ from vibed.cluster import rights
 from vibed.config import load
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, INGRESS_PORT
 from vibed.drivers.agent_sandbox.templates import PodSettings, manifests
-from vibed.drivers.packing import SPARE, most_of
+from vibed.drivers.packing import room_of
 from vibed.runtimes import pod_disk
 from vibed.runtimes.templates import load_templates
 from vibed.sandboxes.driver import Builder
@@ -228,7 +228,7 @@ def test_what_a_controller_packs_at_a_time_has_room_in_its_volume(
     volumes = _one(made, "Deployment", "vibed-controller")["spec"]["template"]["spec"]["volumes"]
     (size,) = [one["emptyDir"]["sizeLimit"] for one in volumes if one["name"] == "tmp"]
     beside = 512 << 20  # the installers, where vibeD's image does not bring them
-    assert (int(size.removesuffix("Mi")) << 20) - beside >= most_of(ArchiveLimits.of(config)) + SPARE
+    assert (int(size.removesuffix("Mi")) << 20) - beside >= room_of(ArchiveLimits.of(config))
 
 
 TLS: Values = {"domain": "apps.example.com", "tls": SECRET}

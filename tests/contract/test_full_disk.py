@@ -25,7 +25,7 @@ from vibed.apps.sqlite.store import SqliteStore
 from vibed.apps.store import NewEvent, NewVersion
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.mirror import Mirror
-from vibed.drivers.packing import Packing
+from vibed.drivers.packing import Packing, room_of
 from vibed.sandboxes.driver import Limits, Run
 from vibed.sources import room
 from vibed.sources.errors import StorageFull
@@ -255,7 +255,7 @@ async def test_a_source_that_the_disk_has_no_room_to_pack_is_told_so_and_is_pack
     source.write_bytes(archive({"index.html": "x" * 100_000}))
     run = Run("shop", 1, 1, source, RUNTIME, {}, Limits())
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
-    packing, there = Packing(DEFAULT_LIMITS), set(disk.iterdir())
+    packing, there = Packing(room_of(DEFAULT_LIMITS)), set(disk.iterdir())
     filler = fill(disk)
     with pytest.raises(StorageFull, match="disk") as told:
         async with packing.of(lambda: sites.planned(run, 1 << 20, DEFAULT_LIMITS)):

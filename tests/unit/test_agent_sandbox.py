@@ -236,7 +236,7 @@ def test_a_template_and_its_pool_are_these_objects() -> None:
                             },
                             "resources": {
                                 "requests": {"cpu": "50m", "memory": "152Mi", "ephemeral-storage": "100Mi"},
-                                "limits": {"cpu": "1500m", "memory": "608Mi", "ephemeral-storage": "3100Mi"},
+                                "limits": {"cpu": "1500m", "memory": "608Mi", "ephemeral-storage": "3900Mi"},
                             },
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,
@@ -257,7 +257,7 @@ def test_a_template_and_its_pool_are_these_objects() -> None:
                         {"name": "app", "emptyDir": {"sizeLimit": "400Mi"}},
                         {"name": "home", "emptyDir": {"sizeLimit": "100Mi"}},
                         {"name": "tmp", "emptyDir": {"sizeLimit": "200Mi"}},
-                        {"name": "layers", "emptyDir": {"sizeLimit": "1600Mi"}},
+                        {"name": "layers", "emptyDir": {"sizeLimit": "2400Mi"}},
                         {"name": "agent", "emptyDir": {"sizeLimit": "800Mi"}},
                     ],
                     "tolerations": [
@@ -288,6 +288,15 @@ def test_an_operator_may_say_how_long_pods_stay_on_a_node_that_is_gone() -> None
     assert said == {"node.kubernetes.io/unreachable": 600, "node.kubernetes.io/not-ready": 30}
     template, _ = manifests(Small(), PodSettings("r", "t", tolerations=[{"operator": "Exists"}]), "", 0)
     assert template["spec"]["podTemplate"]["spec"]["tolerations"] == [{"operator": "Exists"}]
+
+
+@pytest.mark.parametrize("site_pod_mb", [64, 512, 4096])
+def test_a_pod_of_sites_has_room_for_all_of_them_and_for_their_archives(site_pod_mb: int) -> None:
+    template, _ = manifests(load_templates()["static-nginx"], PodSettings("r", "t", site_pod_mb=site_pod_mb), "", 0)
+    pod = template["spec"]["podTemplate"]["spec"]
+    sizes = {one["name"]: int(one["emptyDir"]["sizeLimit"].removesuffix("Mi")) for one in pod["volumes"]}
+    assert sizes["app"] >= 2 * site_pod_mb
+    assert sizes["agent"] > site_pod_mb
 
 
 def test_in_a_workers_pod_the_agent_is_told_what_the_worker_is_run_by() -> None:

@@ -16,7 +16,7 @@ import pytest
 from vibed.apps.app import Runtime
 from vibed.drivers import packing
 from vibed.drivers.agent_sandbox import sites, workers
-from vibed.drivers.packing import Packing, most_of
+from vibed.drivers.packing import Packing, most_of, room_of
 from vibed.sandboxes.driver import Limits, Run, RunFailed
 from vibed.sources.allotment import Allotment
 from vibed.sources.errors import StorageFull
@@ -151,7 +151,7 @@ async def test_packing_takes_no_more_than_was_promised(
 
 
 async def test_so_many_sites_are_packed_at_a_time_as_the_disk_has_room_for(tmp_path: Path) -> None:
-    pack = Packing(LIMITS, spare=MB)
+    pack = Packing(most_of(LIMITS) + MB)
     page, under_way, most, over = os.urandom(4 * MB), 0, 0, asyncio.Event()
     run = run_of(tmp_path, {"index.html": page})
 
@@ -188,11 +188,16 @@ async def test_so_many_sites_are_packed_at_a_time_as_the_disk_has_room_for(tmp_p
     assert not [path for path in made if path.exists()]
 
 
+def test_what_was_taken_before_limits_were_lowered_is_packed_still() -> None:
+    assert room_of(ArchiveLimits(expanded=MB, files=10)) == room_of(ArchiveLimits())
+    assert room_of(ArchiveLimits(expanded=2_000 * MB)) > room_of(ArchiveLimits())
+
+
 async def test_who_gives_up_while_it_is_packed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     run = run_of(tmp_path, {"index.html": os.urandom(7 * MB)})
-    pack = Packing(LIMITS)
+    pack = Packing(most_of(LIMITS))
     task = asyncio.create_task(pack.of(lambda: sites.planned(run, SITE_MOST, LIMITS)).__aenter__())
     while not list((tmp_path / "tmp").iterdir()):
         await asyncio.sleep(0)
@@ -209,14 +214,14 @@ async def test_a_site_that_is_larger_than_its_pod_is_refused_by_its_table_alone(
     monkeypatch.setattr(packing, "in_thread", None)  # nothing is unpacked
     run = run_of(tmp_path, {"index.html": os.urandom(2 * MB)})
     with pytest.raises(RunFailed, match="the site takes 3 MB, and a pod of sites has 1") as refused:
-        async with Packing(LIMITS).of(lambda: sites.planned(run, MB, LIMITS)):
+        async with Packing(most_of(LIMITS)).of(lambda: sites.planned(run, MB, LIMITS)):
             raise AssertionError("it is too large")
     assert (refused.value.error_code, refused.value.hint) == ("DiskFull", "the operator decides (site_pod_mb)")
 
 
 async def test_what_is_left_out_of_a_site_takes_no_room(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"index.html": b"x", "node_modules/big/index.js": os.urandom(2 * MB)})
-    async with Packing(LIMITS).of(lambda: sites.planned(run, MB, LIMITS)) as made:
+    async with Packing(most_of(LIMITS)).of(lambda: sites.planned(run, MB, LIMITS)) as made:
         assert made.disk_bytes < MB
 
 
@@ -224,6 +229,6 @@ async def test_a_worker_is_promised_what_its_modules_take(tmp_path: Path) -> Non
     run = run_of(tmp_path, {"worker.js": b"export default {}"}, worker=True)
     plan = workers.planned(run, {"worker.js": {"js": "x" * MB}}, LIMITS)
     assert plan.needs > MB
-    async with Packing(LIMITS).of(lambda: plan) as archive:
+    async with Packing(most_of(LIMITS)).of(lambda: plan) as archive:
         with tarfile.open(archive) as tar:
             assert tar.getnames() == ["worker.json"]

@@ -17,7 +17,7 @@ from vibed.drivers.refused import as_a_failed_run
 from vibed.sources import room
 from vibed.sources.allotment import Allotment
 from vibed.sources.errors import storage_error
-from vibed.sources.limits import ArchiveLimits
+from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
 from vibed.sources.receiving import in_thread
 
 T = TypeVar("T")
@@ -59,6 +59,13 @@ def most_of(limits: ArchiveLimits) -> int:
     return needed((limits.expanded + (limits.files + 1) * room.BLOCK, limits.files + 1))
 
 
+def room_of(limits: ArchiveLimits) -> int:
+    """Bytes for packing as many as come; the chart makes the volume so large. What was taken before the operator has
+    lowered `limits` is packed, too, as far as it kept to what is usual.
+    """
+    return max(most_of(limits), most_of(DEFAULT_LIMITS)) + SPARE
+
+
 def needed(tree: tuple[int, int]) -> int:
     """Bytes that packing takes on the disk: all that is unpacked (`extraction.unpacked_tree`), beside an archive of it
     that is no smaller.
@@ -85,9 +92,9 @@ class Plan(Protocol[T_co]):
 class Packing:
     """Packs apps' sources below the temporary folder: as many at a time as it has room for, whatever they are."""
 
-    def __init__(self, limits: ArchiveLimits, spare: int = SPARE) -> None:
-        """`spare`: bytes beyond what the largest source takes."""
-        self.room = Allotment(most_of(limits) + spare)
+    def __init__(self, most: int) -> None:
+        """`most`: bytes that it takes there at a time."""
+        self.room = Allotment(most)
 
     @asynccontextmanager
     async def of(self, planned: Callable[[], Plan[T]]) -> AsyncIterator[T]:

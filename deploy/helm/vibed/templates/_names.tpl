@@ -163,8 +163,8 @@ securityContext:
 - name: home
   emptyDir: {sizeLimit: {{ add $cache 512 ($controls | ternary (add $logs 10240) (add 1024 (mul 2 $source))) }}Mi}
 {{- /* of a controller: the largest source while it is packed, unpacked and as an archive, small files by blocks */}}
-{{- $expanded := $config.max_expanded_mb | default 600 | int }}
-{{- $files := $config.max_files | default 20000 | int }}
+{{- $expanded := $config.max_expanded_mb | default 600 | int | max 600 }}
+{{- $files := $config.max_files | default 20000 | int | max 20000 }}
 - name: tmp
   emptyDir: {sizeLimit: {{ $controls | ternary (add 1024 (mul 2 $expanded) (div $files 100)) 1024 }}Mi}
 {{- end }}

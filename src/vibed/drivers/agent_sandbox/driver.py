@@ -37,14 +37,23 @@ from vibed.drivers.agent_sandbox.claims import (
 )
 from vibed.drivers.agent_sandbox.line import NobodysYet
 from vibed.drivers.agent_sandbox.log_room import LogRoom
+from vibed.drivers.agent_sandbox.luggage import Luggage
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.drivers.agent_sandbox.shared_site import SharedSite
 from vibed.drivers.agent_sandbox.shelf import Remote, Sent, Shelf
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.site_pods import Bounds, SitePod, SitePods
-from vibed.drivers.agent_sandbox.templates import BUILDERS, PodSettings, Template, manifests
-from vibed.drivers.packing import Packing, packed
+from vibed.drivers.agent_sandbox.templates import (
+    BUILDERS,
+    PodSettings,
+    Resources,
+    Template,
+    layer_mb,
+    manifests,
+    packed_mb,
+)
+from vibed.drivers.packing import Packing, packed, room_of
 from vibed.drivers.workerd.source import of_bundle
 from vibed.sandboxes.driver import (
     BootFailed,
@@ -114,7 +123,7 @@ class AgentSandboxDriver:
         self._place = place
         self._settings = settings
         self._shelf = shelf or Sent()
-        self.packing = Packing(limits)
+        self.packing = Packing(room_of(limits))
         self._ahead = Ahead(self.claims.pods, keys, self._shelf, place.namespace)
         self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
         self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
@@ -271,6 +280,8 @@ class AgentSandboxDriver:
         `RunFailed`, `SandboxLost`, `WireError`, OSError.
         """
         shelf = self._shelf.unsigned() if builder else self._shelf
+        bounds = self._builder if builder and self._builder is not None else self._bounds(run)
+        luggage = Luggage(packed_mb(bounds) << 20)
         order = general.order(run)
         del order["source"]
         start = order["start"]
@@ -278,11 +289,12 @@ class AgentSandboxDriver:
         # a pod has one uid, whatever it is
         del start["uid"]
         if run.runtime.kind == workers.KIND:
-            return {"source": await self._send_worker(run, shelf, send, ask), "limits": order["limits"]}
+            return {"source": await self._send_worker(run, shelf, send, ask, luggage), "limits": order["limits"]}
         if run.app_id == SITES:
             order["sites"] = True
-        layers = [one for mount in run.mounts if (one := await _handed(mount, shelf, send)) is not None]
-        return {**order, "layers": layers, "source": await _source(run, shelf, send)}
+        order["layer_bytes"] = layer_mb(bounds, builder=builder) << 20
+        layers = [one for mount in run.mounts if (one := await _handed(mount, shelf, send, luggage)) is not None]
+        return {**order, "layers": layers, "source": await _source(run, shelf, send, luggage)}
 
     def mirror(self, log_dir: Path) -> Mirror:
         return Mirror(log_dir, self._place.log_room)
@@ -299,13 +311,20 @@ class AgentSandboxDriver:
     def forget(self, sandbox: PodSandbox) -> None:
         self._sandboxes.discard(sandbox)
 
-    async def _send_worker(self, run: Run, shelf: Shelf, send: Send, ask: workers.Ask) -> dict[str, object]:
+    def _bounds(self, run: Run) -> Resources:
+        """Of the pods of its template."""
+        known = self._templates.get(run.runtime.template)
+        return run.limits if known is None else known.resources
+
+    async def _send_worker(
+        self, run: Run, shelf: Shelf, send: Send, ask: workers.Ask, luggage: Luggage
+    ) -> dict[str, object]:
         modules = await asyncio.to_thread(workers.as_modules, run, TAKEN)
         if modules is None:
-            output = await workers.bundle(run, await _source(run, shelf, send), ask)
+            output = await workers.bundle(run, await _source(run, shelf, send, luggage), ask)
             modules = await asyncio.to_thread(of_bundle, output, run, TAKEN)
         async with self.packing.of(lambda: workers.planned(run, modules, TAKEN)) as archive:
-            return await _sent(archive, send)
+            return await _sent(archive, send, luggage)
 
     async def _sites_of(self, pod: PodSandbox, *, image: str) -> Sequence[Sandbox]:
         """The sites that a pod has which an earlier controller claimed for some."""
@@ -350,13 +369,13 @@ class AgentSandboxDriver:
         return sandbox
 
 
-async def _source(run: Run, shelf: Shelf, send: Send) -> dict[str, object]:
+async def _source(run: Run, shelf: Shelf, send: Send, luggage: Luggage) -> dict[str, object]:
     """Where the pod has the run's source from."""
     there = await shelf.source(run.source)
-    return _told(there) if there is not None else await _sent(run.source, send)
+    return _told(there, luggage) if there is not None else await _sent(run.source, send, luggage)
 
 
-async def _handed(mount: Mount, shelf: Shelf, send: Send) -> dict[str, object] | None:
+async def _handed(mount: Mount, shelf: Shelf, send: Send, luggage: Luggage) -> dict[str, object] | None:
     """What the agent is told of a mount; nothing where there is nothing in it to be handed over."""
     if mount.writable:
         raise SandboxLost("a pod takes no data of an app", code="NotSupported", retryable=False)
@@ -365,19 +384,21 @@ async def _handed(mount: Mount, shelf: Shelf, send: Send) -> dict[str, object] |
             archive = Path(folder) / "files.tar.gz"
             if not await asyncio.to_thread(handing.packed, mount.source, archive):
                 return None
-            return {**await _sent(archive, send), "target": mount.target}
+            return {**await _sent(archive, send, luggage), "target": mount.target}
     there = await shelf.layer(mount)
     if there is not None:
-        return {**_told(there), "target": mount.target}
-    return {**await _sent(await shelf.local(mount), send), "target": mount.target}
+        return {**_told(there, luggage), "target": mount.target}
+    return {**await _sent(await shelf.local(mount), send, luggage), "target": mount.target}
 
 
-async def _sent(archive: Path, send: Send) -> dict[str, object]:
+async def _sent(archive: Path, send: Send, luggage: Luggage) -> dict[str, object]:
     size = (await asyncio.to_thread(archive.stat)).st_size
+    luggage.add(size)
     return {"sha256": await send(archive), "size": size}
 
 
-def _told(there: Remote) -> dict[str, object]:
+def _told(there: Remote, luggage: Luggage) -> dict[str, object]:
+    luggage.add(there.size)
     return {"url": there.url, "sha256": there.sha256, "size": there.size}
 
 

@@ -30,6 +30,8 @@ VOLUME = 2
 """How many times what a pod of sites may have fits into its volume: some files go while others come."""
 _OVERHEAD_MB = 96
 """The agent, its supervisor, and what the shared part of warm processes takes."""
+_PARTS_MB = 64
+"""Of objects for a pod of sites beside what all its sites may take: their archives are no smaller than they are."""
 _GONE_S = 30
 _REQUESTED_CPUS = "50m"
 _NOTHING: Mapping[str, str] = {}
@@ -116,13 +118,14 @@ def manifests(
 def _pod(template: Template, settings: PodSettings, claim_keys: str, builder: Resources | None) -> Object:
     limits = builder or template.resources
     disk = limits.disk_mb
+    of_sites = template.kind == sites.KIND
     volumes = {
-        "app": ("/app", VOLUME * settings.site_pod_mb if template.kind == sites.KIND else disk),
+        "app": ("/app", VOLUME * settings.site_pod_mb if of_sites else disk),
         "home": ("/home/app", disk if builder else max(disk // 4, 1)),
         "tmp": ("/tmp", disk if builder else max(disk // 2, 1)),
-        # what is installed for an app is often larger than the app
-        "layers": ("/layers", disk if builder else 4 * disk),
-        "agent": ("/run/vibed", disk if builder else 2 * disk),
+        # beside what may be unpacked there: what lies there ahead, of a builder the installers, and small files' blocks
+        "layers": ("/layers", 2 * disk if builder else 6 * disk),
+        "agent": ("/run/vibed", max(packed_mb(limits), settings.site_pod_mb + _PARTS_MB if of_sites else 0)),
     }
     pod: Object = {
         "automountServiceAccountToken": False,
@@ -194,6 +197,16 @@ def _pod(template: Template, settings: PodSettings, claim_keys: str, builder: Re
     if settings.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in settings.pull_secrets]
     return pod
+
+
+def packed_mb(limits: Resources) -> int:
+    """What may be on its way into a pod that has these limits, or a builder's: its source and layers, packed."""
+    return 2 * limits.disk_mb
+
+
+def layer_mb(limits: Resources, *, builder: bool) -> int:
+    """What a layer may be there, unpacked; what is installed for an app is often larger than the app."""
+    return limits.disk_mb if builder else 4 * limits.disk_mb
 
 
 def _leaving(tolerations: Sequence[Mapping[str, Any]]) -> list[Object]:
