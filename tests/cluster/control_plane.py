@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cluster.crds import until_established
 from tests.cluster.pki import Authority
 from tests.cluster.ports import PodNetwork, free_port
 from tests.cluster.processes import ClusterFailed, Processes
@@ -90,23 +91,12 @@ class ControlPlane:
             self._start_store_and_api_server(ends)
             # Before the controller manager: its garbage collector looks for new types every 30 s only.
             self.kubectl("apply", "--server-side", "-f", str(self.programs / "crds.yaml"))
-            self._wait_for_definitions(ends)
+            until_established(self.kubectl, "crd", "--all")
             self._start_controllers()
             self._start_agent_sandbox(ends)
         except BaseException:
             self.stop()
             raise
-
-    def _wait_for_definitions(self, ends: float) -> None:
-        while True:
-            try:
-                self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-                return
-            except ClusterFailed as error:
-                # one without any condition yet (a machine that is busy) is an error to kubectl, and nothing to wait for
-                if "accessor error" not in str(error) or time.monotonic() > ends:
-                    raise
-            time.sleep(0.1)
 
     def start_fake_node(self, *, deadline_s: float = 30.0) -> None:
         """A node whose pods are Ready at once and run nothing. Their addresses are loopback's, where a test may have a

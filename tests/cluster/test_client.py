@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster, Namespace, Refused
 from tests.cluster.control_plane import ControlPlane, kubeconfig
+from tests.cluster.crds import until_established
 from tests.cluster.pki import Authority
 from tests.e2e.waiting import eventually
 from vibed.cluster.client import Client
@@ -171,7 +172,7 @@ async def test_a_field_of_our_crd_that_is_not_in_it_is_refused(client: Client, c
     strict = Kind("vibed.dev", "v1", "stricts", "Strict")
     await client.create(CRD, {"metadata": {"name": "stricts.vibed.dev"}, "spec": spec})
     try:
-        cluster.kubectl("wait", "--for=condition=Established", "crd/stricts.vibed.dev", "--timeout=30s")
+        until_established(cluster.kubectl, "crd/stricts.vibed.dev")
         wrong = {"metadata": {"name": "one"}, "spec": {"a": "1", "no_such": "1"}}
         with pytest.raises(KubeInvalid, match=r'unknown field "spec.no_such"'):
             await client.create(strict, wrong)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import Cluster, Namespace, Refused
+from tests.cluster.crds import until_established
 from tests.cluster.vibed_apps import CRD
 from vibed.cluster import definition
 from vibed.cluster.client import Client
@@ -209,7 +210,7 @@ def definitions(vibed_cluster: Cluster) -> Iterator[Cluster]:
     yield vibed_cluster
     vibed_cluster.kubectl("delete", "crd", NAME, "--ignore-not-found", "--timeout=30s")
     vibed_cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    vibed_cluster.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    until_established(vibed_cluster.kubectl, f"crd/{NAME}")
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ async def test_the_existing_definition_is_upgraded_and_its_apps_stay_as_they_are
 ) -> None:
     definitions.kubectl("delete", "crd", NAME, "--timeout=30s")
     definitions.kubectl("apply", "-f", str(UPSTREAM))
-    definitions.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    until_established(definitions.kubectl, f"crd/{NAME}")
     # ours would not let the second one in; it has to be usable and to go all the same
     apps_namespace.kubectl("apply", "-f", "-", given=MANIFEST)
     apps_namespace.kubectl("apply", "-f", "-", given=json.dumps(app("api", runtime__env=[{"name": "A"}])))
@@ -320,7 +321,7 @@ async def test_names_that_another_definition_has_are_told(definitions: Cluster, 
         },
     }
     definitions.apply(other)
-    definitions.kubectl("wait", "--for=condition=Established", "crd/others.vibed.dev", "--timeout=30s")
+    until_established(definitions.kubectl, "crd/others.vibed.dev")
     try:
         with pytest.raises(definition.DefinitionRefused, match="vapp"):
             await definition.apply(client)

@@ -9,6 +9,7 @@ import pytest
 
 import vibed.cluster
 from tests.cluster.cluster import Cluster, Namespace
+from tests.cluster.crds import until_established
 
 CRD = Path(vibed.cluster.__file__).parent / "crds" / "vibedapps.yaml"
 
@@ -17,7 +18,7 @@ CRD = Path(vibed.cluster.__file__).parent / "crds" / "vibedapps.yaml"
 def vibed_cluster(cluster: Cluster) -> Cluster:
     """The cluster, with vibeD's CRD."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    cluster.kubectl("wait", "--for=condition=Established", "crd/vibedapps.vibed.dev", "--timeout=30s")
+    until_established(cluster.kubectl, "crd/vibedapps.vibed.dev")
     return cluster
 
 
