@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.cluster.cluster import Namespace
 from tests.contract.app_stores import ClusterPlace
 from tests.contract.test_app_store import new
 from vibed import mutual
-from vibed.apps.app import Phase, Route
+from vibed.apps.app import Phase, Route, Status
 from vibed.apps.store import AppStore
 from vibed.cluster import names
 from vibed.cluster.client import Client
@@ -233,6 +234,31 @@ async def test_a_status_that_is_told_beside_it_neither_loses_the_route_nor_is_lo
     await asyncio.gather(
         world.names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080")), tell(7), return_exceptions=False
     )
+    status = (await world.store.get("todo")).status
+    assert (status.route, status.restarts) == (Route(1, 1, "10.0.0.1:20080"), 7)
+
+
+async def test_a_status_that_is_told_before_the_answer_to_a_switch_has_come_keeps_the_route(world: World) -> None:
+    await world.store.deploy(new("todo"))
+    written, answered = asyncio.Event(), asyncio.Event()
+
+    class Late:
+        """The store, from which the answer to a write is on its way for long."""
+
+        get = world.store.get
+
+        async def record(self, app_id: str, status: Status) -> None:
+            await world.store.record(app_id, status)
+            written.set()
+            await answered.wait()
+
+    names = RoutedNames(cast(AppStore, Late()), _nobody)
+    publishing = asyncio.ensure_future(names.publish("todo", 1, 1, Endpoint(address="10.0.0.1:20080")))
+    await written.wait()
+    app = await world.store.get("todo")
+    await world.store.record("todo", replace(app.status, restarts=7, route=names.route("todo")))
+    answered.set()
+    await publishing
     status = (await world.store.get("todo")).status
     assert (status.route, status.restarts) == (Route(1, 1, "10.0.0.1:20080"), 7)
 

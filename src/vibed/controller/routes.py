@@ -87,8 +87,17 @@ class RoutedNames:
         async with self._turn(app_id):
             if self._routes.get(app_id) == route:
                 return
-            await self._write(app_id, route)
+            before = self._routes.get(app_id)
+            # known first: a status that is told before the answer to this has come would take it back
             self._routes[app_id] = route
+            try:
+                await self._write(app_id, route)
+            except BaseException:
+                if before is None:
+                    self._routes.pop(app_id, None)
+                else:
+                    self._routes[app_id] = before
+                raise
             asking = asyncio.ensure_future(self._applied(app_id, route))
             # nobody will say any more that he has reached what this one follows
             self._supersede(app_id, asking)
