@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 from vibed.cluster.client import Change, Objects
@@ -42,10 +42,18 @@ class Api:
 
     # what a client calls
 
-    async def objects(self, kind: Kind, *, namespace: str | None = None, labels: str = "", fields: str = "") -> Objects:
+    async def objects(
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        trim: Callable[[Object], Object] = lambda item: item,
+    ) -> Objects:
         await self._pass()
         self.lists += 1
-        found = Objects([copy.deepcopy(item) for item in self.objects_now.values()], str(self.version))
+        found = Objects([trim(copy.deepcopy(item)) for item in self.objects_now.values()], str(self.version))
         await asyncio.sleep(self.on_the_way_s)
         return found
 

@@ -220,6 +220,23 @@ async def test_a_list_is_read_page_by_page_and_anew_in_one_when_its_moment_is_fo
         assert "limit" not in server.asked[-1]
 
 
+async def test_no_more_than_a_page_of_a_list_is_ever_there_in_full(tmp_path: Path) -> None:
+    def page(name: str, more: str) -> bytes:
+        item = {"metadata": {"name": name}, "spec": {"much": "x" * 100}}
+        return answer(200, {"metadata": {"resourceVersion": "9", "continue": more}, "items": [item]})
+
+    async with serving(tmp_path, page("a", "m1"), page("b", "")) as (client, server):
+        pages_asked_for: list[int] = []
+
+        def trim(item: Object) -> Object:
+            pages_asked_for.append(len(server.asked))
+            return {"metadata": item["metadata"]}
+
+        found = await client.objects(CONFIG_MAP, trim=trim)
+        assert pages_asked_for == [1, 2]
+        assert found.items == [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]
+
+
 async def changes(client: Client) -> list[Change]:
     return [change async for change in client.watch(CONFIG_MAP, since="5", lasts_s=10.0)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -118,16 +118,25 @@ class Client:
         """The object as it is now. Raises `KubeNotFound`."""
         return await self._object("GET", self._request("get", kind, namespace, name), again=_Again.ALWAYS)
 
-    async def objects(self, kind: Kind, *, namespace: str | None = None, labels: str = "", fields: str = "") -> Objects:
+    async def objects(
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        trim: Callable[[Object], Object] = lambda item: item,
+    ) -> Objects:
         """All that match the selectors, as they are now: never from a server's cache that may be behind, since a
-        controller that takes an old list for the present claims twice. Read in pages, all of the same moment.
+        controller that takes an old list for the present claims twice. Read in pages, all of the same moment; `trim`
+        takes from each object what is not wanted, so that no more than a page is ever there in full.
         """
         try:
-            return await self._pages(kind, namespace, labels, fields, limit=_PAGE)
+            return await self._pages(kind, namespace, labels, fields, trim, limit=_PAGE)
         except KubeGone:
             # The snapshot that the pages are of has been compacted between two of them, which a single page cannot
             # meet.
-            return await self._pages(kind, namespace, labels, fields, limit=0)
+            return await self._pages(kind, namespace, labels, fields, trim, limit=0)
 
     async def create(self, kind: Kind, body: Object, *, namespace: str | None = None) -> Object:
         """Make the object; its answer has what the API added. Raises `KubeExists`, and `KubeNotFound` where the
@@ -260,7 +269,16 @@ class Client:
         except KubeNotFound:
             return False
 
-    async def _pages(self, kind: Kind, namespace: str | None, labels: str, fields: str, *, limit: int) -> Objects:
+    async def _pages(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: str,
+        fields: str,
+        trim: Callable[[Object], Object],
+        *,
+        limit: int,
+    ) -> Objects:
         request = self._request("list", kind, namespace)
         params = _selected(labels, fields) | ({"limit": str(limit)} if limit else {})
         items: list[Object] = []
@@ -270,7 +288,7 @@ class Client:
                 # the items of a list of built-in kinds do not say what they are
                 item.setdefault("apiVersion", kind.api_version)
                 item.setdefault("kind", kind.kind)
-                items.append(_lean(item))
+                items.append(trim(_lean(item)))
             more = page["metadata"].get("continue")
             if not more:
                 return Objects(items, page["metadata"]["resourceVersion"])

@@ -40,7 +40,13 @@ class Lists(Protocol):
     def namespace(self) -> str: ...
 
     async def objects(
-        self, kind: Kind, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self,
+        kind: Kind,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        trim: Callable[[Object], Object] = ...,
     ) -> Objects: ...
 
     def watch(
@@ -143,11 +149,11 @@ class Informer:
         """
         # A watch that is past it has told it already, or that it was deleted since.
         if self._version and _order(item) > _number(self._version):
-            self._take(self._key(item), item)
+            self._take(self._key(item), self._trim(item))
 
     async def _list(self) -> None:
         found = await self._client.objects(
-            self.kind, namespace=self._namespace, labels=self._labels, fields=self._fields
+            self.kind, namespace=self._namespace, labels=self._labels, fields=self._fields, trim=self._trim
         )
         listed_at = _number(found.resource_version)
         now = {self._key(item): item for item in found.items}
@@ -184,10 +190,11 @@ class Informer:
             if known is not None and _order(known) <= _order(item):
                 self._drop(name)
         elif change.type != "BOOKMARK":
-            self._take(self._key(item), item)
+            self._take(self._key(item), self._trim(item))
         self._version = change.resource_version
 
     def _take(self, name: str, item: Object) -> None:
+        """Keep an object that is trimmed already."""
         known = self._objects.get(name)
         if known is not None:
             if _order(item) <= _order(known):
@@ -196,11 +203,10 @@ class Informer:
                 # Deleted and made anew while nobody listened: another object.
                 self._drop(name)
                 known = None
-        kept = self._trim(item)
-        self._objects[name] = kept
+        self._objects[name] = item
         for index in self._indexes.values():
-            index.put(name, kept)
-        self._on_change(known, kept)
+            index.put(name, item)
+        self._on_change(known, item)
 
     def _drop(self, name: str) -> None:
         known = self._objects.pop(name)

@@ -10,7 +10,7 @@ from vibed.apps.storage import make_room
 from vibed.cluster import ledger as ledgers
 from vibed.cluster import names, revisions, seen
 from vibed.cluster.errors import KubeConflict, KubeNotFound
-from vibed.cluster.kinds import CONTROLLER_REVISION, VIBED_APP, Object
+from vibed.cluster.kinds import CONTROLLER_REVISION, VIBED_APP, Kind, Object
 from vibed.cluster.ledger import Ledger
 from vibed.cluster.objects import AppObjects, Kept, decided
 
@@ -73,9 +73,9 @@ class Room:
         asked = sorted(set(digests))
         found: set[str] = set()
         for at in range(0, len(asked), _PER_SELECTOR):
-            where = {"namespace": self._apps.namespace, "labels": _selector(asked[at : at + _PER_SELECTOR])}
-            apps = {app["metadata"]["name"]: app for app in (await self._apps.client.objects(VIBED_APP, **where)).items}
-            for revision in (await self._apps.client.objects(CONTROLLER_REVISION, **where)).items:
+            labels = _selector(asked[at : at + _PER_SELECTOR])
+            apps = {app["metadata"]["name"]: app for app in await self._labelled(VIBED_APP, labels)}
+            for revision in await self._labelled(CONTROLLER_REVISION, labels):
                 app_id = revisions.app_of(revision)
                 if app_id not in apps and (app := await self._apps.find(app_id)) is not None:
                     apps[app_id] = app
@@ -84,6 +84,9 @@ class Room:
             for kept in decided(apps.values()):
                 found |= {line.digest for line in kept.ledger.lines if line.kept}
         return frozenset(asked) & found
+
+    async def _labelled(self, kind: Kind, labels: str) -> Sequence[Object]:
+        return (await self._apps.client.objects(kind, namespace=self._apps.namespace, labels=labels)).items
 
     async def _write(self, kept: Kept, gone: frozenset[str], spared: int) -> None:
         for _ in range(_TRIES):
