@@ -18,7 +18,7 @@ import pytest
 
 from tests.unit.api_harness import archive, refused, running
 from vibed.api.readiness import FRESH_S
-from vibed.apps.app import Runtime, Start
+from vibed.apps.app import Build, Runtime, Start
 from vibed.apps.errors import NotFound, StoreUnavailable
 from vibed.apps.sqlite.reserve import SIZE
 from vibed.apps.sqlite.store import SqliteStore
@@ -26,6 +26,11 @@ from vibed.apps.store import NewEvent, NewVersion
 from vibed.drivers.agent_sandbox import sites
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.packing import Packing, room_of
+from vibed.runtimes.builds.built import Built
+from vibed.runtimes.builds.provider import Builds, BuildUnavailable
+from vibed.runtimes.builds.store import BuiltStore
+from vibed.runtimes.layers.keys import Base
+from vibed.runtimes.layers.steps import Done, Order
 from vibed.sandboxes.driver import Limits, Run
 from vibed.sources import room
 from vibed.sources.errors import StorageFull
@@ -280,3 +285,41 @@ def test_a_log_goes_on_where_it_was_when_the_disk_has_room_again(disk: Path) -> 
     mirror.add(lines)  # as its pod is asked for what it has behind the last one
     written = (disk / "app" / "0000000001" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["seq"] for line in written] == list(range(1, 101))
+
+
+async def test_a_build_that_the_disk_does_not_take_in_is_told_so_and_is_built_when_it_does(
+    disk: Path, tmp_path: Path
+) -> None:
+    class Sending:
+        """As a builder sends what it has made."""
+
+        async def perform(self, order: Order, place: Path, log_dir: Path) -> Done:
+            made = place / "built.tar.gz"
+            made.write_bytes(archive({"index.html": os.urandom(200_000)}))
+            return Done({}, archive=made)
+
+    builds = Builds(BuiltStore(disk), Sending(), base=lambda name: Base(name, "node", {}, {}))
+    builds.prepare()
+
+    async def built() -> Built:
+        return await builds.provide(
+            Build("Vite", "npm run build", "node-24"),
+            layer=None,
+            source=tmp_path / "source",
+            source_digest="a" * 64,
+            strip="",
+            env={},
+            owner="alice",
+            app_id="shop",
+            log_dir=tmp_path,
+            on_step=lambda step: None,
+            wanted=lambda: True,
+        )
+
+    filler = fill(disk)
+    with pytest.raises(BuildUnavailable, match="No space left") as told:
+        await built()
+    assert told.value.may_retry
+    assert [path.name for path in (disk / "built").iterdir()] == []
+    filler.unlink()
+    assert (await built()).archive.is_relative_to(disk)
