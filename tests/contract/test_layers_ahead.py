@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.contract.driver_kit import programs
 from tests.e2e.waiting import eventually
+from tests.unit.certificates import authority, signed
 from vibed.drivers.agent_sandbox.ahead import AT_ONCE, Ahead
 from vibed.drivers.agent_sandbox.claims import POD_APP
 from vibed.drivers.agent_sandbox.line import CONTROL_PORT, AgentLine, Where
@@ -108,6 +110,11 @@ class World:
         raise AssertionError("it does not settle")
 
 
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    made = signed(authority(folder / "ca"), folder / "false")
+    return made / "tls.crt", made / "tls.key"
+
+
 def _begun(argv: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as said:
         return subprocess.Popen(argv, env={"PATH": os.environ["PATH"], **env}, stdout=said, stderr=said)
@@ -176,6 +183,27 @@ async def test_a_pod_that_was_claimed_meanwhile_is_not_asked_again_and_its_claim
         assert (await line.call("status", 5.0))["state"] == "warm"
     finally:
         await line.close()
+
+
+@pytest.mark.parametrize(
+    "said", [b"no JSON\n", b"[]\n", b'{"id": 1, "ok": "x"}\n', b'{"id": 1, "error": 1}\n', b"x" * 1_400_000]
+)
+async def test_what_answers_in_the_place_of_an_agent_disturbs_nobody(world: World, said: bytes) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*_certificate(world.folder))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(said)
+        writer.close()
+
+    pod = await world.pod()
+    false = {**pod, "metadata": {**pod["metadata"], "uid": "false"}, "status": {**pod["status"], "podIP": "127.9.8.7"}}
+    world.pods.insert(0, false)
+    async with await asyncio.start_server(answer, "127.9.8.7", CONTROL_PORT, ssl=context):
+        layer = world.bucket.layer_of(tiny=b"x")
+        await world.ahead.have("python-313", [layer], MOST)
+        await asyncio.to_thread(eventually, lambda: world.held(pod) == ["tiny.py"], "the other has it", within_s=30)
 
 
 async def test_few_fetch_at_a_time(world: World) -> None:

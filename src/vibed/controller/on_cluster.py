@@ -296,6 +296,8 @@ class ClusterService:
                 await self._driver.prefetch(mounts)
             except (VibedError, OSError) as error:
                 log.warning("pods could not be told which layers to have ahead; it is tried again", error=str(error))
+            except Exception:
+                log.exception("pods could not be told which layers to have ahead; it is tried again")
 
     def _pool(self, pool: Object | None) -> None:
         """A pool has changed: its template can be had from the first sandbox that was ever ready in it."""

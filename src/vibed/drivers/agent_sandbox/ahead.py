@@ -29,7 +29,7 @@ class Ahead:
     """Remembers what it has told which pod; one that comes after it asks again, which costs a pod nothing."""
 
     def __init__(self, pods: Callable[[], Iterable[Object]], keys: ClaimKeys, shelf: Shelf, namespace: str) -> None:
-        """`pods`: all of the namespace, as they are known."""
+        """`pods`: those of the namespace that no claim has."""
         self._pods = pods
         self._keys = keys
         self._shelf = shelf
@@ -52,9 +52,9 @@ class Ahead:
         told = [{"url": one.url, "sha256": one.sha256, "size": one.size} for one in remotes]
         await asyncio.gather(*(self._tell(where, wanted, told, most_bytes) for where in unsettled))
 
-    def forget_others(self, pods: Iterable[str]) -> None:
-        """Keep in mind those pods alone that are there, by their UIDs."""
-        there = frozenset(pods)
+    def forget_others(self) -> None:
+        """Keep in mind those pods alone that are there."""
+        there = {pod["metadata"]["uid"] for pod in self._pods()}
         self._settled = {uid: layers for uid, layers in self._settled.items() if uid in there}
 
     async def _tell(

@@ -157,9 +157,12 @@ class Claims:
     def pod(self, name: str) -> Object | None:
         return self._pods.get(name)
 
-    def pods(self) -> list[Object]:
-        """All of the namespace."""
-        return list(self._pods.all())
+    def unclaimed(self) -> list[Object]:
+        """All pods of the namespace that no claim has, as far as it is known here: whoever runs an app in one has heard
+        of its claim here first.
+        """
+        taken = {((claim.get("status") or {}).get("sandbox") or {}).get("name") for claim in self._claims.all()}
+        return [pod for pod in self._pods.all() if pod["metadata"]["name"] not in taken]
 
     async def get_one(self, wanted: Wanted) -> Got:
         """Claim a sandbox; returns when it has a pod that is ready. Nothing is left of a claim that fails. Raises

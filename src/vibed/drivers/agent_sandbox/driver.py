@@ -124,7 +124,7 @@ class AgentSandboxDriver:
         self._settings = settings
         self._shelf = shelf or Sent()
         self.packing = Packing(room_of(limits))
-        self._ahead = Ahead(self.claims.pods, keys, self._shelf, place.namespace)
+        self._ahead = Ahead(self.claims.unclaimed, keys, self._shelf, place.namespace)
         self.site_pods = SitePods(self._place_of, place.log_dir, settings.image_tag)
         self.site_bounds = Bounds(settings.sites_per_pod, settings.site_pod_mb << 20)
         self._templates: dict[str, Template] = {}
@@ -228,7 +228,7 @@ class AgentSandboxDriver:
         """Have pods that nobody has claimed yet fetch layers, by template, and let go of others. To be called again and
         again: pods come, and are told a few at a time. Raises `VibedError`, OSError where the layers cannot be had.
         """
-        self._ahead.forget_others(pod["metadata"]["uid"] for pod in self.claims.pods())
+        self._ahead.forget_others()
         for name, template in self._templates.items():
             if template.kind in BUILDERS:
                 # what /layers of a pod holds is four times that

@@ -204,16 +204,16 @@ async def prefetch(
                 documents = keys.prefetches(layers, max_bytes, pod)
                 await _say(writer, {"id": 1, "op": "prefetch", "document": documents[number]})
                 answer = await _answer(reader, 1)
+                _accepted(answer)
+                return dict(answer["ok"])
+            except wire.WireError as error:
+                number += 1
+                if error.error_code != "ClaimRefused" or number == len(documents):
+                    raise  # else it knows the key alone that was there before
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                raise wire.Disconnected(f"what {where.pod} answers is no answer of an agent: {error}") from error
             finally:
                 writer.close()
-        try:
-            _accepted(answer)
-        except wire.WireError as error:
-            number += 1
-            if error.error_code == "ClaimRefused" and number < len(documents):
-                continue  # it knows the key alone that was there before
-            raise
-        return dict(answer.get("ok") or {})
 
 
 async def _opened(where: Where) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Pod]:
