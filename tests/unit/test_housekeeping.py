@@ -36,9 +36,10 @@ async def kept() -> bool:
     return True
 
 
-async def run(rounds: Rounds) -> tuple[Housekeeping, Stopping, asyncio.Task[None]]:
+async def run(rounds: Rounds, *, after_deleting: bool = True) -> tuple[Housekeeping, Stopping, asyncio.Task[None]]:
     housekeeping, stopping = Housekeeping(cast(Any, rounds), cast(Any, None)), Stopping()
-    return housekeeping, stopping, asyncio.create_task(housekeeping.run(stopping, kept))
+    running = asyncio.create_task(housekeeping.run(stopping, kept, after_deleting=after_deleting))
+    return housekeeping, stopping, running
 
 
 async def test_it_looks_again_soon_after_something_was_deleted_until_the_controller_is_done(
@@ -52,6 +53,18 @@ async def test_it_looks_again_soon_after_something_was_deleted_until_the_control
     await rounds.reach(4)
     await asyncio.sleep(0.05)
     assert rounds.count == 4, "at once, and after each of the waits"
+    stopping.set()
+    await running
+
+
+async def test_where_a_round_is_dear_a_deletion_brings_none_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AFTER_DELETING_S", (0.001, 0.002))
+    rounds = Rounds()
+    housekeeping, stopping, running = await run(rounds, after_deleting=False)
+    await rounds.reach(1)
+    housekeeping.soon()
+    await asyncio.sleep(0.05)
+    assert rounds.count == 1
     stopping.set()
     await running
 

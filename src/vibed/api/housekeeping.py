@@ -30,23 +30,28 @@ class Housekeeping:
         """Something was deleted: look again shortly."""
         self._soon.set()
 
-    async def run(self, stopping: Stopping, keep_reserve: Callable[[], Awaitable[bool]]) -> None:
-        """At the start, now and then, and soon after something was deleted. `keep_reserve`: see
-        `vibed.apps.sqlite.reserve`.
+    async def run(
+        self, stopping: Stopping, keep_reserve: Callable[[], Awaitable[bool]], *, after_deleting: bool = True
+    ) -> None:
+        """At the start, now and then, and soon after something was deleted, unless `after_deleting` is off.
+        `keep_reserve`: see `vibed.apps.sqlite.reserve`.
         """
         waits: tuple[float, ...] = ()
         while True:
             await self._once(keep_reserve)
             wait, *rest = waits or (EVERY_S,)
-            if await self._woken(stopping, wait):
+            if await self._woken(stopping, wait, by_deleting=after_deleting):
                 waits = AFTER_DELETING_S
             else:
                 waits = tuple(rest)
             if stopping.is_set:
                 return
 
-    async def _woken(self, stopping: Stopping, seconds: float) -> bool:
+    async def _woken(self, stopping: Stopping, seconds: float, *, by_deleting: bool) -> bool:
         """Wait until it is time, or `soon` was called, which is what is returned."""
+        if not by_deleting:
+            await stopping.wait(seconds)
+            return False
         ends = [asyncio.ensure_future(stopping.wait(seconds)), asyncio.ensure_future(self._soon.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

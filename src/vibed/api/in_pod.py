@@ -76,7 +76,9 @@ async def serve_in_pod(
 
         async def what_one_does() -> None:
             async with in_background(by_hand.run()):
-                await context.housekeeping.run(stopping, _nothing_is_reserved)
+                # Not after each deletion: a round reads all apps of the cluster, and finds nothing of the last hour
+                # (vibed.sources.s3). Nobody waits for room in a bucket.
+                await context.housekeeping.run(stopping, _nothing_is_reserved, after_deleting=False)
 
         await stack.enter_async_context(in_background(alone(what_one_does)))
         await run_until_told(servers, stopping)

@@ -103,11 +103,16 @@ class AppObjects:
         )
         return [kept for kept in decided(found.items) if not kept.deleted]
 
-    async def all(self, *, exact: bool = False) -> Sequence[Object]:
-        """All apps, decided or not; from memory unless it has to be exact."""
-        if exact or self._memory is None:
+    async def all(self) -> Sequence[Object]:
+        """All apps, decided or not."""
+        if self._memory is None:
             return (await self.client.objects(VIBED_APP, namespace=self.namespace)).items
         return list(self._memory.all())
+
+    async def ledgers(self) -> list[Ledger]:
+        """Those of all apps that have a version, as they are now, whatever a memory has."""
+        found = await self.client.objects(VIBED_APP, namespace=self.namespace, trim=_only_ledger)
+        return [kept.ledger for kept in decided(found.items)]
 
     async def by_last_deploy(self) -> list[Object]:
         """All apps that have a version and are not being deleted, the last that was deployed first."""
@@ -205,6 +210,13 @@ class AppObjects:
         if found is None or not revisions.is_of(found, kept.object):
             raise NotFound(f"what version {number} of {kept.app_id!r} was is not kept", hint="deploy the app again")
         return revisions.read(found)
+
+
+def _only_ledger(app: Object) -> Object:
+    """Of thousands no more is there at the same time than is read."""
+    metadata = app["metadata"]
+    notes = metadata.get("annotations") or {}
+    return {"metadata": {"name": metadata["name"], "annotations": {names.LEDGER: notes.get(names.LEDGER)}}}
 
 
 def decided(apps: Iterable[Object]) -> list[Kept]:

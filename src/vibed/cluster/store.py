@@ -259,8 +259,7 @@ class ClusterStore:
 
     async def digests_in_use(self) -> frozenset[str]:
         with as_the_port_says():
-            apps = decided(await self._apps.all(exact=True))
-            return frozenset(line.digest for kept in apps for line in kept.ledger.lines if line.kept)
+            return frozenset(line.digest for ledger in await self._apps.ledgers() for line in ledger.lines if line.kept)
 
     async def events(self, app_id: str, *, after: int = 0, limit: int = 500) -> Sequence[Event]:
         with as_the_port_says():
