@@ -502,6 +502,30 @@ async def test_a_slow_update_is_written_later_since_an_older_version_serves(
     assert [status.serving_version for status in held.written] == [2]
 
 
+async def test_while_a_route_is_written_nothing_else_is_written_to_the_same_status(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.means.quiet_s = 3600.0
+    held = Held(world, monkeypatch)
+    held.let.set()
+    publish, begun, let = world.means.names.publish, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*route: Any) -> None:
+        begun.set()
+        await let.wait()
+        await publish(*route)
+
+    monkeypatch.setattr(world.means.names, "publish", slowly)
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await begun.wait()
+    world.means.quiet_s = 0.0001
+    await held.look()
+    assert held.written == []
+    let.set()
+    assert (await waiter).phase is Phase.READY
+    assert [status.phase for status in held.written] == [Phase.READY]
+
+
 async def test_an_app_deleted_while_its_sandbox_boots_leaves_nothing(world: World) -> None:
     world.driver.booting = asyncio.Event()
     waiter = asyncio.ensure_future(world.settle(await world.deploy(), timeout_s=2))

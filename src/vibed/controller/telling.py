@@ -135,6 +135,8 @@ class Telling:
         coming = [run for run in self._life.runs.values() if run.coming]
         if not coming or any(new.phase in (Phase.READY, Phase.FAILED) or new.reason in SLOW for new in news):
             return 0.0
+        if any(run.stage is Stage.SWITCHING for run in coming):
+            return self._means.quiet_s  # over in a moment, and its route is just being written to the same status
         begun = max(run.begun for run in coming)
         since, quiet_s = max(begun, self._written_at), self._means.quiet_s
         if plan.reason != app.status.reason and any(run.building or run.waits_for is not None for run in coming):
