@@ -10,6 +10,7 @@ import base64
 import json
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -126,7 +127,9 @@ class Development:
         }
 
     def forward(self) -> Path:
-        """Visitors at LISTEN, and the API server at API_LISTEN; the kubeconfig for the latter."""
+        """Visitors at LISTEN, and the API server at API_LISTEN, from when this returns; the kubeconfig for the latter.
+        Raises TimeoutError.
+        """
         service = self.cluster.get("-n", RELEASE, "service", "vibed-router")
         router = f"{service['spec']['clusterIP']}:80"
         api = self.cluster.server[0].removeprefix("https://")
@@ -134,6 +137,8 @@ class Development:
         module = [sys.executable, "-m", "tests.cluster.forward", str(self.box.pid)]
         path = f"{REPOSITORY}/src:{REPOSITORY}"
         self._processes.start("forward", [*module, *pairs], env={"PYTHONPATH": path})
+        for address in (LISTEN, API_LISTEN):
+            _until_listening(address)
         outside = self.folder / "outside.kubeconfig"
         outside.touch(mode=0o600)
         outside.write_text(self.box.kubeconfig.read_text().replace(api, API_LISTEN))
@@ -161,6 +166,19 @@ class Development:
         """Nothing of it runs afterwards."""
         self._processes.kill_all()
         self.box.end()
+
+
+def _until_listening(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    until = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise TimeoutError(f"nobody listens at {address}") from None
+            time.sleep(0.05)
 
 
 def images(names: Sequence[str]) -> dict[str, Path]:
