@@ -68,6 +68,51 @@ async def test_what_was_asked_for_first_comes_first_and_large_ones_come_too() ->
     assert (had, allotment.left) == (["first", "large", "small"], 10)
 
 
+async def test_who_waits_behind_a_large_one_passes_it_where_both_have_room_and_never_keeps_it_waiting() -> None:
+    """On a full cluster what was packed is held until there is a pod: `first` may be held for minutes."""
+    allotment, had = Allotment(10), []
+
+    async def one(name: str, size: int, done: asyncio.Event) -> None:
+        async with allotment.take(size):
+            had.append(name)
+            await done.wait()
+
+    first, large, small = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(one("first", 4, first))
+        await until(had, 1)
+        group.create_task(one("large", 7, large))
+        for number in range(5):
+            group.create_task(one(f"small-{number}", 1, small))
+        await until(had, 4)
+        assert had == ["first", "small-0", "small-1", "small-2"], "so many as have room beside the large one"
+        assert allotment.left == 3, "which others do not take, whatever is left now"
+        first.set()
+        await until(had, 5)
+        assert had[4] == "large", "it waited for nobody who came later"
+        small.set()
+        await until(had, 7)
+        large.set()
+    assert (had[5:], allotment.left) == (["small-3", "small-4"], 10)
+
+
+async def test_who_has_left_again_lets_another_pass() -> None:
+    allotment, had = Allotment(10), []
+
+    async def one(size: int) -> None:
+        async with allotment.take(size):
+            had.append(size)
+
+    async with allotment.take(4), asyncio.TaskGroup() as group:
+        large = group.create_task(one(9))
+        for _ in range(5):
+            group.create_task(one(1))
+        await until(had, 5)
+        assert (had, allotment.left) == ([1] * 5, 6)
+        large.cancel()
+    assert allotment.left == 10
+
+
 async def test_who_gives_up_waiting_holds_nothing_and_nobody_up() -> None:
     allotment = Allotment(10)
     had, over = [], asyncio.Event()
