@@ -128,7 +128,8 @@ class Config:
     s3_addressing: str = "path"
     """How the bucket is named in requests: `path` (`/bucket/…`) or `virtual` (`bucket.host`)."""
     source_cache_mb: int = 1024
-    """With `s3`: how much copies of sources may take in VIBED_HOME, in MB; half of it is kept for long."""
+    """With `s3`: how much copies of sources may take in VIBED_HOME, in MB; half of it is kept for long. On Kubernetes
+    never more, and at least four times `max_source_mb`; on one machine more while more are in use."""
     copied_logs_mb: int = 512
     """Kubernetes: how much the controller's copies of apps' logs may take in VIBED_HOME, in MB. The oldest lines go
     first; pods keep their own last 8 MB."""
@@ -431,6 +432,13 @@ def _check_s3(config: Config) -> None:
         raise InvalidConfiguration(f"s3_region is no name of a region: {config.s3_region!r}", hint="e.g. us-east-1")
     if not _PREFIX.fullmatch(config.s3_prefix) or ".." in config.s3_prefix:
         raise InvalidConfiguration(f"s3_prefix must be empty or end with a slash, not {config.s3_prefix!r}")
+    if config.substrate == "kubernetes" and config.source_cache_mb < 4 * config.max_source_mb:
+        # who fetches waits for room there, and would wait for every other one
+        raise InvalidConfiguration(
+            f"source_cache_mb must be at least four times max_source_mb ({4 * config.max_source_mb}), not"
+            f" {config.source_cache_mb}",
+            hint="raise source_cache_mb, of which the chart makes the volume, or lower max_source_mb",
+        )
 
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

@@ -128,6 +128,8 @@ def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
         ({"url": "https://other.example.com"}, "url must be http:// or https://, the value of domain"),
         ({"keys": {"namespace": "vibed"}}, "keys.namespace must be another namespace than the release's"),
         ({"sandboxes": {"namespace": "vibed"}}, "sandboxes.namespace must be another namespace than the release's"),
+        ({"config": {"max_source_mb": 257}}, "config.source_cache_mb must be at least four times config.max_source_mb"),
+        ({"config": {"source_cache_mb": 199}}, "config.source_cache_mb must be at least four times"),
     ],
     ids=lambda part: str(part)[:60] if isinstance(part, dict) else "",
 )

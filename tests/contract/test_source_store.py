@@ -465,11 +465,19 @@ async def test_a_server_that_does_not_answer_is_slow_and_may_be_asked_again(serv
             assert caught.value.may_retry
 
 
-async def test_what_the_operator_has_to_put_right_is_told_as_that(server: S3Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bounded", [False, True], ids=["on one machine", "in a pod"])
+async def test_what_the_operator_has_to_put_right_is_told_as_that(
+    server: S3Server, tmp_path: Path, bounded: bool
+) -> None:
     digest = await kept(s3(server, tmp_path / "a"), b"x")
-    without_bucket = s3(server, tmp_path / "b", bucket="another-bucket")
-    wrong_secret = s3(server, tmp_path / "c", credentials={**GRANTED, "secret_access_key": "wrong"})
-    unknown = s3(server, tmp_path / "d", credentials={**GRANTED, "access_key_id": "NOBODY"})
+
+    def as_told(name: str, **changed: object) -> S3Store:
+        cache = SourceCache(tmp_path / name / "cache", bounded=bounded)
+        return s3(server, tmp_path / name, cache=cache, **changed)
+
+    without_bucket = as_told("b", bucket="another-bucket")
+    wrong_secret = as_told("c", credentials={**GRANTED, "secret_access_key": "wrong"})
+    unknown = as_told("d", credentials={**GRANTED, "access_key_id": "NOBODY"})
     for store, kind in (
         (without_bucket, BucketMissing),
         (wrong_secret, SourceStoreRefused),
@@ -518,26 +526,87 @@ async def test_what_was_just_asked_for_stays_however_little_room_there_is(tmp_pa
 async def test_who_fetches_waits_for_room_where_all_that_is_there_was_just_asked_for(
     server: S3Server, tmp_path: Path
 ) -> None:
+    """In a pod, whose volume has no more. Meanwhile the server is asked for nothing."""
     sources = [gzip.compress(os.urandom(1000)) for _ in range(6)]
     first = s3(server, tmp_path / "first")
-    first.prepare()
     digests = [await first.commit(await first.receive(chunks(source))) for source in sources]
     most = 3 * max(map(len, sources))
-    cache = SourceCache(tmp_path / "second", largest=most // 2 + 1, lease_s=1000, held_s=1.5)
-    second = s3(server, tmp_path, cache=cache)
-    second.prepare()
-    fetching = [asyncio.create_task(second.open_path(digest)) for digest in digests]
-    seen = 0
-    while not all(task.done() for task in fetching):
-        there = (tmp_path / "second").glob("*.tar.gz"), (tmp_path / "second" / "arriving").iterdir()
-        taken = 0
-        for path in (path for some in there for path in some):
-            with contextlib.suppress(FileNotFoundError):
-                taken += path.stat().st_size
-        seen = max(seen, taken)
-        await asyncio.sleep(0.002)
-    assert {task.result().name.partition(".")[0] for task in fetching} == set(digests)
-    assert 0 < seen <= most + 1
+    cache = SourceCache(tmp_path / "second", largest=most // 2 + 1, bounded=True, lease_s=1000, held_s=1.5)
+    async with between(server) as way:
+        second = s3(server, tmp_path, cache=cache, endpoint=way.endpoint)
+        fetching = [asyncio.create_task(second.open_path(digest)) for digest in digests]
+        seen = 0
+        while not all(task.done() for task in fetching):
+            there = (tmp_path / "second").glob("*.tar.gz"), (tmp_path / "second" / "arriving").iterdir()
+            taken = 0
+            for path in (path for some in there for path in some):
+                with contextlib.suppress(FileNotFoundError):
+                    taken += path.stat().st_size
+            seen = max(seen, taken)
+            await asyncio.sleep(0.002)
+        assert {task.result().name.partition(".")[0] for task in fetching} == set(digests)
+        assert 0 < seen <= most + 1
+        assert (way.asked("HEAD"), way.asked("GET")) == (6, 6)
+
+
+async def test_on_one_machine_nobody_waits_for_room_in_the_cache(server: S3Server, tmp_path: Path) -> None:
+    first = s3(server, tmp_path / "first")
+    digests = [await kept(first, os.urandom(1000)) for _ in range(3)]
+    second = s3(server, tmp_path, cache=SourceCache(tmp_path / "second", largest=500))
+    paths = [await second.open_path(digest) for digest in digests]
+    digests.append(await kept(second, os.urandom(1000)))
+    assert all(path.exists() for path in [*paths, tmp_path / "second" / f"{digests[-1]}.tar.gz"])
+
+
+async def test_room_in_the_cache_is_had_in_the_order_in_which_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vibed.sources.cache._AGAIN_S", 0.01)
+    cache, had = SourceCache(tmp_path / "cache", largest=500, bounded=True), []
+    cache.prepare()
+
+    async def one(name: str, size: int) -> None:
+        async with cache.promised(size):
+            had.append(name)
+
+    async with asyncio.TaskGroup() as group, cache.promised(600):
+        for name, size in (("large", 900), ("small", 100), ("gives up", 1), ("last", 100)):
+            waits = group.create_task(one(name, size), name=name)
+            if name == "gives up":
+                gives_up = waits
+        await asyncio.sleep(0.05)
+        gives_up.cancel()
+        staged = Incoming(tmp_path / "incoming")
+        staged.prepare()
+        received = await staged.receive(chunks(b"x"), ArchiveLimits())
+        cache.take(received)
+        assert await cache.find(received.digest) is None, "nor does what arrives take it from who waits"
+        assert had == []
+    assert had == ["large", "small", "last"]
+
+
+async def test_who_waits_for_room_in_the_cache_is_told_only_where_nothing_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vibed.sources.cache._AGAIN_S", 0.01)
+    cache, over = SourceCache(tmp_path / "cache", largest=500, bounded=True, stuck_s=2.0), 0
+    cache.prepare()
+
+    async def one() -> None:
+        nonlocal over
+        async with cache.promised(1000):
+            await asyncio.sleep(0.6)
+            over += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(one())
+    assert over == 5, "although the last one waited for longer"
+    async with cache.promised(1000):
+        with pytest.raises(StorageFull, match="copies of sources that are in use") as told:
+            await one()
+    assert told.value.may_retry
+    await one()
 
 
 async def test_the_cache_keeps_what_is_used_and_lets_the_rest_go(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from vibed.cli import confining, plan
 from vibed.config import Config, InvalidConfiguration, load
 from vibed.layout import Layout, Uids
 from vibed.sources.choice import source_store
+from vibed.sources.errors import StorageFull
 from vibed.sources.s3 import S3Store
 from vibed.sources.store import ServedStore
 
@@ -55,6 +58,28 @@ def test_a_bucket_is_all_that_aws_needs(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_where_it_is_read(tmp_path: Path, name: str, value: str, told: str) -> None:
     with pytest.raises(InvalidConfiguration, match=told):
         configured(tmp_path, **{**S3, name: value})
+
+
+def test_a_cache_in_which_a_few_sources_have_no_room_is_refused_where_its_volume_has_no_more(tmp_path: Path) -> None:
+    on_cluster = {**S3, "VIBED_SUBSTRATE": "kubernetes"}
+    configured(tmp_path, **on_cluster)
+    configured(tmp_path, **on_cluster, VIBED_MAX_SOURCE_MB="256")
+    configured(tmp_path, **S3, VIBED_SOURCE_CACHE_MB="1")
+    with pytest.raises(InvalidConfiguration, match=r"at least four times max_source_mb \(1028\), not 1024"):
+        configured(tmp_path, **on_cluster, VIBED_MAX_SOURCE_MB="257")
+
+
+def test_how_much_arrives_at_a_time_is_bounded_in_a_pod_and_on_one_machine_by_its_disk(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(32).hex().encode())
+    for substrate, refused in (("machine", False), ("kubernetes", True)):
+        home = tmp_path / substrate
+        config = replace(configured(home, **S3, VIBED_SUBSTRATE=substrate), signing_key=tmp_path / "key")
+        store = source_store(config, laid_out(home))
+        store.prepare()
+        with (store.incoming / "arriving").open("wb") as large:
+            large.truncate(4 << 30)  # takes nothing of the disk
+        with pytest.raises(StorageFull, match="arrive at the same time") if refused else nullcontext():
+            store.check_room()
 
 
 def test_a_key_in_the_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

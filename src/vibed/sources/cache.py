@@ -4,8 +4,9 @@ Content-addressed and verified: a file is in it only after its SHA-256 was seen 
 process has not looked at yet (another wrote it, or a loss of power came in between) is looked at before it is handed
 out. Processes may share a folder. The longest unused go first, until all of it takes no more than the bound. What was
 asked for within `LEASE_S` stays while all of it takes no more than twice that, and what was asked for within `HELD_S`
-stays in any case: whoever finds a file gone that he was given longer ago asks again. Beyond twice the bound nothing is
-taken in: who fetches asks for room first (`promise`), and waits for it.
+stays in any case: whoever finds a file gone that he was given longer ago asks again. On one machine it may outgrow
+twice the bound by that; in a pod, whose volume has no more (`bounded`), nothing is taken in beyond: who fetches waits
+for room, in turn (`promised`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from vibed.sources import room
-from vibed.sources.errors import SourceDamaged, storage_error
+from vibed.sources.errors import SourceDamaged, StorageFull, storage_error
 from vibed.sources.receiving import StagedSource, digest_of, in_thread
 from vibed.sources.store import SUFFIX, source_path
 
@@ -31,6 +33,10 @@ LARGEST = 2 << 30
 _INLINE = 1 << 20
 """Bytes that are hashed on the event loop."""
 _LOOK_EVERY_S = 60.0
+_AGAIN_S = 1.0
+"""How often who waits first for room looks for it: it comes as files have not been asked for in a while."""
+_STUCK_S = 2 * HELD_S
+"""How long nobody gets or leaves any until those who wait are told."""
 
 _Seen = tuple[int, int, int]
 """Device, inode and size of the file whose content was verified: nobody writes to a file that is in here."""
@@ -40,17 +46,31 @@ class SourceCache:
     """See the module's docstring. `prepare` it before use."""
 
     def __init__(
-        self, folder: Path, *, largest: int = LARGEST, lease_s: float = LEASE_S, held_s: float = HELD_S
+        self,
+        folder: Path,
+        *,
+        largest: int = LARGEST,
+        bounded: bool = False,
+        lease_s: float = LEASE_S,
+        held_s: float = HELD_S,
+        stuck_s: float = _STUCK_S,
     ) -> None:
-        """`largest`: bytes that it takes besides what is leased; with that, twice as much."""
+        """`largest`: bytes that it takes besides what is leased; with that, twice as much. `bounded`: whether there is
+        no room beyond.
+        """
+        self.bounded = bounded
         self._folder = folder
         self._arriving = folder / "arriving"
         self._largest = largest
-        self._lease_s, self._held_s = lease_s, held_s
+        self._lease_s, self._held_s, self._stuck_s = lease_s, held_s, stuck_s
         self._size = 0
         """Bytes, as far as they were seen or taken in by this one."""
         self._coming = 0
         """Bytes that were promised, and are not in it yet."""
+        self._line = asyncio.Lock()
+        """Whose turn it is to wait for room; first come, first served."""
+        self._moved = 0.0
+        """When somebody last got room, some of what was promised came, or no more of it does."""
         self._verified: dict[str, _Seen] = {}
         self._looked = -_LOOK_EVERY_S
 
@@ -88,27 +108,34 @@ class SourceCache:
         """Have a source that was hashed while it was received, as another name of its file."""
         path = source_path(self._folder, staged.digest)
         with contextlib.suppress(OSError):  # only a cache: it is fetched when it is needed
-            if not self.promise(staged.size):
+            # nor before those who wait
+            if self._line.locked() or not self._has_room(staged.size):
                 return
-            try:
-                os.link(staged.path, path)
-                self._verified[staged.digest] = _facts(path)
-                self._size += staged.size
-            finally:
-                self.release(staged.size)
+            os.link(staged.path, path)
+            self._verified[staged.digest] = _facts(path)
+            self._size += staged.size
 
-    def promise(self, size: int) -> bool:
-        """Whether so many bytes more have room, which they take until they are released, wherever they are then."""
-        self._shrink(wanted=self._coming + size)
-        there = self._size + self._coming
-        if there and there + size > 2 * self._largest:
-            return False
-        self._coming += size
-        return True
-
-    def release(self, size: int) -> None:
-        """They are here, or do not come."""
-        self._coming -= size
+    @asynccontextmanager
+    async def promised(self, size: int) -> AsyncIterator[None]:
+        """Wait in turn until so many bytes more have room, which is theirs while the context lasts: afterwards they are
+        here, or do not come. Raises `StorageFull` where nothing has moved for long.
+        """
+        since = time.monotonic()
+        async with self._line:
+            while not self._has_room(size):
+                if time.monotonic() - max(since, self._moved) >= self._stuck_s:
+                    raise StorageFull(
+                        "copies of sources that are in use take all the room that there is for them",
+                        hint="try again in a minute; the operator decides how much it is (source_cache_mb)",
+                    )
+                await asyncio.sleep(_AGAIN_S)
+            self._coming += size
+            self._moved = time.monotonic()
+        try:
+            yield
+        finally:
+            self._coming -= size
+            self._moved = time.monotonic()
 
     async def fill(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> Path:
         """Take in what is said to be this source. Raises `SourceDamaged` where it is not, `StorageFull`,
@@ -126,6 +153,7 @@ class SourceCache:
             try:
                 async for chunk in chunks:
                     arrived += len(chunk)
+                    self._moved = time.monotonic()
                     if arrived > size:
                         raise SourceDamaged.of(digest, "it has more bytes than the store said")
                     if len(chunk) <= _INLINE:
@@ -150,6 +178,11 @@ class SourceCache:
         """Remove a source. Idempotent."""
         self._verified.pop(digest, None)
         source_path(self._folder, digest).unlink(missing_ok=True)
+
+    def _has_room(self, size: int) -> bool:
+        self._shrink(wanted=self._coming + size)
+        there = self._size + self._coming
+        return not self.bounded or not there or there + size <= 2 * self._largest
 
     def _shrink(self, wanted: int = 0) -> None:
         """Make room for `wanted` bytes: within the bound now and then, and at once where the disk has not as much, or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from vibed.config import Config
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 ARRIVING = 1 << 30
-"""Bytes of sources that arrive at the same time where they are kept elsewhere, besides two of the largest."""
+"""Bytes of sources that arrive at the same time in a pod, besides two of the largest."""
 
 
 def source_store(config: Config, layout: Layout) -> SourceStore:
@@ -31,7 +32,10 @@ def s3_store(config: Config, layout: Layout) -> S3Store:
     from vibed.sources.cache import SourceCache
     from vibed.sources.s3 import S3Settings, S3Store
 
-    cache = SourceCache(layout.fetched_sources, largest=config.source_cache_mb * 500_000)
+    # on a cluster all this is a volume of a bounded size, which the chart makes from the same settings; on one machine
+    # the disk alone says how much room there is
+    in_pod = config.substrate == "kubernetes"
+    cache = SourceCache(layout.fetched_sources, largest=config.source_cache_mb * 500_000, bounded=in_pod)
     cache.prepare()
     return S3Store(
         S3Settings(
@@ -44,8 +48,7 @@ def s3_store(config: Config, layout: Layout) -> S3Store:
         key=_key(config, layout),
         cache=cache,
         incoming=layout.fetched_sources / "incoming",
-        # on a cluster all this is a volume of a bounded size, which the chart makes from the same settings
-        arriving=ARRIVING + 2 * config.max_source_mb * 1_000_000,
+        arriving=ARRIVING + 2 * config.max_source_mb * 1_000_000 if in_pod else sys.maxsize,
     )
 
 

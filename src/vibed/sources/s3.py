@@ -33,13 +33,13 @@ from obstore.store import S3Store as Bucket
 
 from vibed import records
 from vibed.apps.errors import VibedError
-from vibed.sources.cache import HELD_S, SourceCache
+from vibed.sources.cache import SourceCache
 from vibed.sources.errors import (
     SourceDamaged,
     SourceMissing,
     SourceStoreFailed,
+    SourceStoreRefused,
     SourceStoreSlow,
-    StorageFull,
     storage_error,
 )
 from vibed.sources.limits import DEFAULT_LIMITS, ArchiveLimits
@@ -66,9 +66,6 @@ _PAUSES_S = (0.1, 0.3, 0.7, 1.5, 3.0)
 _CONNECT_S = 3.0
 _STALL_S = 10.0
 """How long the store may be silent in the middle of an answer."""
-_ROOM_S = 2 * HELD_S
-"""How long who fetches waits for room in the cache, where all that is in it was asked for lately."""
-_ROOM_AGAIN_S = 1.0
 _PART = 8 << 20
 """Larger sources are sent in parts of this size, so that this much is held of each that is on its way."""
 _PARTS_AT_ONCE = 3
@@ -202,26 +199,21 @@ class S3Store:
     async def _fetch(self, digest: str) -> Path:
         key = self.key_of(digest)
 
-        async def get() -> Path | None:
-            found = await obstore.get_async(self._bucket, key)
-            size = found.meta["size"]
-            if not self._cache.promise(size):
-                return None
-            try:
-                return await self._cache.fill(digest, size, _chunks(found))
-            finally:
-                self._cache.release(size)
+        async def head() -> int:
+            return (await obstore.head_async(self._bucket, key))["size"]
 
-        until = time.monotonic() + _ROOM_S
+        async def get() -> Path:
+            found = await obstore.get_async(self._bucket, key)
+            return await self._cache.fill(digest, found.meta["size"], _chunks(found))
+
+        size = 0
+        if self._cache.bounded:
+            # an answer to HEAD does not say why not, the one to GET does
+            with contextlib.suppress(SourceMissing, SourceStoreRefused):
+                size = await self._trying("reading a source", head)
         try:
-            while (path := await self._trying("reading a source", get)) is None:
-                if time.monotonic() > until:
-                    raise StorageFull(
-                        "copies of sources that are in use take all the room that there is for them",
-                        hint="try again in a minute; the operator decides how much it is (source_cache_mb)",
-                    )
-                await asyncio.sleep(_ROOM_AGAIN_S)
-            return path
+            async with self._cache.promised(size):
+                return await self._trying("reading a source", get, size=size)
         except SourceMissing as error:
             raise SourceMissing(f"there is no source {digest[:12]}…") from error
 

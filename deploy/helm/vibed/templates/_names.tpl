@@ -54,6 +54,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if and (ne .Values.tls.mode "none") (eq .Values.domain "localhost") }}
 {{- fail "a certificate needs a domain of yours: set domain" }}
 {{- end }}
+{{- if lt (.Values.config.source_cache_mb | default 1024 | int) (.Values.config.max_source_mb | default 50 | int | mul 4 | int) }}
+{{- fail "config.source_cache_mb must be at least four times config.max_source_mb: whoever fetches a source waits until it has room there" }}
+{{- end }}
 {{- end }}
 
 {{/* A value as TOML. `toToml` would write 50 as 50.0, since Helm's numbers are floats. */}}
