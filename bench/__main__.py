@@ -24,6 +24,7 @@ from bench.harness import Bench
 from bench.instance import TEMPLATES, TOOLS, prepared
 from bench.report import Report, Row, as_text, row_lines
 from bench.rows.registry import ROWS
+from bench.rows.serving import SERVED
 from vibed.runtimes.builder import TemplateBuilder
 from vibed.runtimes.templates import load_templates
 from vibed.runtimes.tools import Tools
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--against", type=Path, metavar="DIR",
-        help=f"compare with the vibeD of another checkout instead, in turn: {', '.join(SOURCES)}",
+        help=f"compare with the vibeD of another checkout instead, in turn: {', '.join((*SOURCES, *SERVED))}",
     )  # fmt: skip
     given = parser.parse_args(arguments)
-    known = list(ROWS if given.against is None else SOURCES)
+    known = list(ROWS if given.against is None else (*SOURCES, *SERVED))
     if unknown := [name for name in given.rows if name not in known]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(known)}")
     try:

@@ -18,6 +18,8 @@ from bench import machine, sources, web
 from bench.harness import Bench, Samples
 from bench.instance import TEMPLATES, Instance, NotLive, linked
 from bench.report import Row, at_most
+from bench.rows import serving
+from bench.rows.serving import SERVED
 
 SOURCES: Mapping[str, tuple[sources.Source, tuple[str, ...]]] = {
     "static": (sources.static, ()),
@@ -111,6 +113,8 @@ class Against:
     def measure(self, name: str) -> Row:
         """One row. Samples alternate, and so does which of the two goes first."""
         assert self._other is not None
+        if name in SERVED:
+            return serving.measure(self._bench, name, {self.name: self._other})
         source, templates = SOURCES[name]
         row = self._bench.begin(name, f"{name}: POST ▸ 200, this checkout and {self._checkout.commit} in turn")
         row.floor, row.compared = self.name, (THIS,)

@@ -3,12 +3,14 @@ whose figures are then bounded by Python and say so."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import web
 
@@ -24,6 +26,8 @@ class Throughput:
     p99_ms: float
     failed: int
     """Answers other than 2xx and 3xx, and broken connections."""
+    own_cpu_s: float = 0.0
+    """Processor time of the generator itself, in seconds."""
 
 
 def generator() -> str:
@@ -31,13 +35,30 @@ def generator() -> str:
     return PROGRAM if shutil.which(PROGRAM) else "threads (wrk is not installed, so Python bounds the figures)"
 
 
-def run(port: int, host: str, *, connections: int, seconds: float, address: str = "127.0.0.1") -> Throughput:
-    """GET / there with that Host header."""
+def run(
+    port: int,
+    host: str,
+    *,
+    connections: int,
+    seconds: float,
+    address: str = "127.0.0.1",
+    path: str = "/",
+    body_bytes: int = 0,
+) -> Throughput:
+    """GET a path there with that Host header; with `body_bytes`, POST as many."""
     if shutil.which(PROGRAM) is None:
-        return _threads(address, port, host, connections, seconds)
+        return _threads(address, port, host, connections, seconds, path, body_bytes)
     argv = [PROGRAM, "-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--latency", "-H", f"Host: {host}"]
-    done = subprocess.run([*argv, f"http://{address}:{port}/"], capture_output=True, text=True, check=True)
-    return parse(done.stdout)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body_bytes:
+            script.write(f'wrk.method = "POST"\nwrk.body = string.rep("x", {body_bytes})\n')
+            script.flush()
+            argv += ["-s", script.name]
+        before = os.times()
+        done = subprocess.run([*argv, f"http://{address}:{port}{path}"], capture_output=True, text=True, check=True)
+        after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return replace(parse(done.stdout), own_cpu_s=spent)
 
 
 def parse(said: str) -> Throughput:
@@ -59,11 +80,14 @@ def _ms(match: re.Match[str]) -> float:
     return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[match[2]]
 
 
-def _threads(address: str, port: int, host: str, connections: int, seconds: float) -> Throughput:
+def _threads(
+    address: str, port: int, host: str, connections: int, seconds: float, path: str, body_bytes: int
+) -> Throughput:
     samples: list[float] = []
     failed = [0]
     stop = time.perf_counter() + seconds
-    request = web.get("/", host)
+    request = web.request("POST" if body_bytes else "GET", path, host, b"x" * body_bytes)
+    before = time.process_time()
 
     def work() -> None:
         with web.Connection((address, port)) as connection:
@@ -80,4 +104,10 @@ def _threads(address: str, port: int, host: str, connections: int, seconds: floa
     for thread in threads:
         thread.join()
     samples.sort()
-    return Throughput(len(samples) / seconds, samples[len(samples) // 2], samples[len(samples) * 99 // 100], failed[0])
+    return Throughput(
+        len(samples) / seconds,
+        samples[len(samples) // 2],
+        samples[len(samples) * 99 // 100],
+        failed[0],
+        time.process_time() - before,
+    )

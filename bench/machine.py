@@ -47,6 +47,12 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
+def busy_s() -> float:
+    """Processor time that all of this machine has used, in seconds (proc_stat(5): all but idle, iowait, steal)."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def settle(limit: float, patience_s: float) -> float:
     """Wait until the load is below `limit`, at most `patience_s`; returns the load."""
     deadline = time.monotonic() + patience_s

@@ -87,6 +87,11 @@ def gunicorn(mark: str) -> Mapping[str, str]:
     return {"app.py": app, "requirements.txt": "flask\n"}
 
 
+def payloads(mark: str) -> Mapping[str, str]:
+    """Flask by gunicorn, with answers and bodies of some size."""
+    return {"app.py": _PAYLOADS.replace("MARK", mark), "requirements.txt": "flask\n"}
+
+
 def fastapi(mark: str) -> Mapping[str, str]:
     return {"main.py": _FASTAPI.replace("MARK", mark), "requirements.txt": "fastapi\nuvicorn\n"}
 
@@ -201,6 +206,34 @@ def api():
 
 if __name__ == "__main__":
     app.run(host="0.0.0.0", port=int(os.environ.get("PORT", 5000)))
+"""
+
+_PAYLOADS = """\
+from flask import Flask, Response, jsonify, request
+
+app = Flask(__name__)
+items = [{"id": number, "name": f"item {number}", "tags": ["a", "b", "c"]} for number in range(520)]
+large = b"x" * 1_000_000
+
+
+@app.get("/")
+def index():
+    return "MARK"
+
+
+@app.get("/json")
+def json():
+    return jsonify(items)
+
+
+@app.get("/download")
+def download():
+    return Response(large, mimetype="application/octet-stream")
+
+
+@app.post("/upload")
+def upload():
+    return str(len(request.get_data()))
 """
 
 _FASTAPI = """\

@@ -23,6 +23,7 @@ from bench.rows import (
     redeploy,
     restart,
     router,
+    serving,
     static,
     workers,
 )
@@ -43,6 +44,7 @@ ROWS: Mapping[str, Callable[[Bench], Row]] = {
     "piku": piku.measure,
     "burst": burst.measure,
     "router": router.measure,
+    **{name: serving.row_of(name) for name in serving.SERVED},
     "redeploy": redeploy.measure,
     "idle": idle.measure,
     "many": many.measure,
