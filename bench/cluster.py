@@ -34,6 +34,7 @@ from vibed.cluster.client import Client
 from vibed.drivers.agent_sandbox.claims import POD_APP
 from vibed.drivers.agent_sandbox.line import INGRESS_PORT
 from vibed.drivers.agent_sandbox.templates import TEMPLATE
+from vibed.runtimes.tools import Tools
 
 T = TypeVar("T")
 
@@ -50,6 +51,8 @@ def missing() -> str | None:
         binaries.programs(binaries.CONTROL_PLANE, home())
     except binaries.NotBuilt as error:
         return str(error)
+    if not Tools(home()).installed("caddy-dns"):
+        return "the Caddy of vibeD's image: python -m tests.prepare acme"
     return None
 
 

@@ -103,4 +103,4 @@ def _middle(values: list[float]) -> float:
 
 
 def _caddy() -> Path:
-    return Tools(home()).path("caddy")
+    return Tools(home()).path("caddy-dns")

@@ -243,7 +243,7 @@ async def _add_router(vibed: Installed, number: int, told: Mapping[str, str], fr
     if front is not None:
         (folder / name / "home" / "certificates").symlink_to(front.certificates)
         caddyfile.write_text(front.amended(caddyfile.read_text()))
-    program = Tools(home()).path("caddy" if front is None else "caddy-dns")
+    program = Tools(home()).path("caddy-dns")
     vibed.routers.append(router)
     vibed.caddies.append(
         Process(

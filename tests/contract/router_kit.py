@@ -136,7 +136,9 @@ async def running(
     stays = base is not None
     base = base or Path(tempfile.mkdtemp(prefix="vr"))
     config = replace(Config(base / "home", listen=f"127.0.0.1:{free_port()}", max_source_mb=1), **(settings or {}))
-    caddy = Tools(home()).path("caddy-dns" if config.https else "caddy")
+    # what serves certificates, and is in a cluster's image, is another build of Caddy, and often another release
+    own_build = config.https or config.substrate == "kubernetes"
+    caddy = Tools(home()).path("caddy-dns" if own_build else "caddy")
     layout = Layout(base / "home", base / "run", Uids(os.getuid(), rootless=True))
     for folder in (
         layout.apps,

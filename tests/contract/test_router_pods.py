@@ -200,15 +200,6 @@ async def test_an_apps_own_domain_is_the_same_run_of_the_same_app(cluster: Clust
     assert b"X-Vibed-Run: todo/7" in pod.headers[0]
 
 
-async def test_the_name_of_a_marker_says_all_and_is_not_opened(cluster: Cluster) -> None:
-    """Each request lists a folder; to open what it has just listed costs as much again."""
-    pod = await cluster.pod("todo/7", b"todo")
-    folder = cluster.router.layout.apps / "todo"
-    folder.mkdir()
-    (folder / f"999999999999_todo_7_{pod.address}").symlink_to("nowhere")
-    assert (await cluster.router.ask("todo.localhost")).text == "todo 0"
-
-
 async def test_caddy_puts_no_request_into_words_for_a_log_that_may_want_them(cluster: Cluster) -> None:
     """It does for each, ahead of time, where its proxy may write a line; and an app must not be able to have lines
     written by breaking off its answers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 from cluster_api import Api
@@ -60,7 +60,9 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def informer(api: Api, told: Told | None = None) -> AsyncIterator[Informer]:
+async def informer(
+    api: Api, told: Callable[[Object | None, Object | None], None] | None = None
+) -> AsyncIterator[Informer]:
     one = Informer(api, CONFIG_MAP, indexes={"group": group}, on_change=told or Told())
     running = asyncio.create_task(one.run())
     try:
@@ -275,6 +277,33 @@ def test_an_answer_that_came_late_does_not_bring_a_deleted_object_back() -> None
             await api.tell()
             memory.learn(written)
             assert memory.get("a") is None
+
+    run(main())
+
+
+def test_nor_does_one_that_comes_while_a_list_without_that_object_is_taken() -> None:
+    async def main() -> None:
+        api, told = Api(), Told()
+        for number in range(1000):
+            api.write(f"app-{number}", {"group": ""})
+
+        def hear(old: Object | None, new: Object | None) -> None:
+            told(old, new)
+            if new is None:
+                asyncio.get_running_loop().call_soon(memory.learn, answer)
+
+        async with informer(api, hear) as memory:
+            await memory.synced()
+            api.write("late", {"group": ""})
+            await api.tell()
+            await api.fail()
+            answer = api.write("late", {"group": "1"})
+            api.remove("late")
+            api.forget()
+            api.down = False
+            await asyncio.sleep(60.0)
+            assert told.changes[-1][1] is None
+            assert memory.get("late") is None
 
     run(main())
 

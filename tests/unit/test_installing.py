@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import test_reconciler as kit
-from test_reconciler import World
+from test_reconciler import SOURCE, World
 
-from vibed.apps.app import Build, Elsewhere, Install, Phase
+from vibed.apps.app import Build, Elsewhere, Install, Phase, Resources
 from vibed.apps.standing import of_app
+from vibed.apps.store import NewVersion
 from vibed.controller.fleet import Fleet
 from vibed.controller.installing import LayerFacts
 from vibed.controller.layering import most_beside
@@ -277,6 +278,24 @@ async def test_what_the_template_cannot_have_is_installed_on_another_that_is_pre
     assert layers.made.keys() == {OLDER}
     # when it starts again, what is known is not found out again
     assert layers.aside == {("python-313", NEEDS): UNMET}
+
+
+async def test_an_app_that_was_served_on_another_template_comes_back_there_though_it_has_less_now(world: World) -> None:
+    layers, _ = with_layers(world)
+    layers.go_on.set()
+    layers.fails.append(UNMET)
+    world.placements.broken("python-312", "its archive is out of reach")
+    world.placements.built("python-311")
+    new = NewVersion("todo", "ann", "ann", SOURCE, 10, BESIDE, {}, Resources(memory_mb=512))
+    version = (await world.store.deploy(new)).version.number
+    assert (await world.settle(version)).phase is Phase.READY
+    kit.lowered(world, 256)
+    world.driver.alive[0].end(1)
+    await world.until(lambda: len(world.driver.made) == 2 and world.serving() == [1])
+    async with asyncio.timeout(5):
+        while "less than it asks for" not in (message := (await world.app()).status.message):
+            await asyncio.sleep(0.01)
+    assert "it runs on python-311" in message
 
 
 async def test_a_template_that_cannot_be_had_gives_way_to_the_nearest(world: World) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import io
 import os
 import tempfile
 import threading
@@ -20,7 +22,7 @@ from vibed.api.intake import Intake
 from vibed.api.metadata import Override
 from vibed.apps.app import Runtime
 from vibed.apps.store import AppStore
-from vibed.sources.errors import CorruptArchive, TooLarge
+from vibed.sources.errors import CorruptArchive, StorageFull, TooLarge
 from vibed.sources.limits import DEFAULT_LIMITS
 from vibed.sources.reader import read_table
 from vibed.sources.receiving import StagedSource
@@ -192,3 +194,23 @@ async def test_a_changed_source_is_put_together_where_sources_arrive_and_ends_at
         await world.intake.overlay(digest, "", patch, [])
     await world.intake.discard(patch)
     assert not list(world.sources.incoming.iterdir())
+
+
+async def test_a_disk_that_is_full_when_a_changed_source_is_put_together_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "sources")
+    await world.deployed(base := archive({"index.html": "a", "b.txt": "b"}))
+
+    class Full(io.BytesIO):
+        """Nothing fits: what is written is refused, and what lies in a buffer when it is closed."""
+
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: Full())
+    with pytest.raises(StorageFull):
+        await world.intake.overlay(hashlib.sha256(base).hexdigest(), "", None, ["b.txt"])

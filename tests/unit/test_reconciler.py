@@ -502,6 +502,22 @@ async def test_a_slow_update_is_written_later_since_an_older_version_serves(
     assert [status.serving_version for status in held.written] == [2]
 
 
+async def test_that_what_served_has_gone_is_written_however_lately_something_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PATIENCE", 1.0)
+    await world.settle(await world.deploy())
+    world.means.quiet_s = 0.01
+    held = Held(world, monkeypatch)
+    waiter = asyncio.ensure_future(world.settle(await world.deploy()))
+    await world.until(lambda: bool(held.written))
+    monkeypatch.setattr(telling, "PATIENCE", 1e6)
+    world.driver.made[0].end(1)
+    await world.until(lambda: held.written[-1].serving_version is None)
+    held.let.set()
+    assert (await waiter).serving_version == 2
+
+
 async def test_while_a_route_is_written_nothing_else_is_written_to_the_same_status(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,10 +626,11 @@ async def test_a_sandbox_that_dies_is_replaced_and_counted(world: World) -> None
 
 def lowered(world: World, memory_mb: int) -> None:
     """Sandboxes have no more than that, whatever an app asks for."""
-    known = world.placements._templates["python-313"]
-    small = replace(known, resources=replace(known.resources, memory_mb=memory_mb))
     world.placements._fixed = True
-    world.placements._templates = {**world.placements._templates, "python-313": small}
+    world.placements._templates = {
+        name: replace(known, resources=replace(known.resources, memory_mb=memory_mb))
+        for name, known in world.placements._templates.items()
+    }
 
 
 async def large(world: World) -> int:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -147,20 +147,19 @@ class Intake:
 
         def write() -> BinaryIO:
             # where sources arrive: it counts as one, and a temporary folder may be small
-            out = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._sources.incoming))  # noqa: SIM115
             try:
-                self._sources.check_room()
-                overlay(
-                    out, base, patch.path if patch else None, removed, strip=strip, limits=self.limits, check=check
-                )  # fmt: skip
-                out.seek(0)
-            except OSError as error:
-                out.close()
+                with ExitStack() as failed:
+                    out = cast(BinaryIO, tempfile.NamedTemporaryFile(dir=self._sources.incoming))  # noqa: SIM115
+                    failed.callback(out.close)
+                    self._sources.check_room()
+                    overlay(
+                        out, base, patch.path if patch else None, removed, strip=strip, limits=self.limits, check=check
+                    )  # fmt: skip
+                    out.seek(0)
+                    failed.pop_all()
+                    return out
+            except OSError as error:  # closing it, too, writes what is left
                 raise storage_error(error, "putting the source together") from error
-            except BaseException:
-                out.close()
-                raise
-            return out
 
         with await asyncio.to_thread(write) as merged:
 

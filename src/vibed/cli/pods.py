@@ -72,10 +72,11 @@ async def control(config: Config) -> None:
             return None if app is None else str(app["metadata"]["uid"])
 
         def led_to(address: str) -> list[Claimed]:
+            there = (app for app in apps.all() if (route := seen.route(app)) is not None and route.address == address)
             return [
                 Claimed(one.app_id, route.version, route.run, app_key(one.ledger.created_at))
-                for one in decided(apps.all())
-                if (route := seen.route(one.object)) is not None and route.address == address
+                for one in decided(there)
+                if (route := seen.route(one.object)) is not None
             ]
 
         kept = objects(config, layout)

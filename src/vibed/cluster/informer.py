@@ -156,6 +156,8 @@ class Informer:
             self.kind, namespace=self._namespace, labels=self._labels, fields=self._fields, trim=self._trim
         )
         listed_at = _number(found.resource_version)
+        # at once: what is learned while the list is taken in pieces may be of before it, and gone since
+        self._version = found.resource_version
         now = {self._key(item): item for item in found.items}
         for name, known in list(self._objects.items()):
             # what was learned after the list was made is not in it
@@ -165,7 +167,7 @@ class Informer:
             self._take(name, item)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._version, self._listed = found.resource_version, True
+        self._listed = True
         self._synced.set()
 
     async def _follow(self) -> None:

@@ -64,9 +64,7 @@ class Furnishing:
         placement = self.placements.place(first, self.version.resources)
         if not isinstance(placement, Placement):
             raise RunFailed(placement.message, code=placement.reason)
-        if placement.beyond:
-            # it was served before, or its keeper would not have begun it
-            self.run.lowered = f"has less than it asks for, since that was lowered: {placement.beyond}"
+        _accept(placement, self.run)
         try:
             return await self._on(first, placement, compiles=not others or self._at_once)
         except RunFailed as error:
@@ -175,6 +173,14 @@ async def _prepared(placements: Placements, run: LiveRun, version: Version, on_s
         run.building = ""
     if not isinstance(place, Placement):
         raise RunFailed(place.message, code=place.reason)
-    if place.beyond:
-        raise RunFailed(place.beyond, code="ResourcesTooLarge")
+    _accept(place, run)
     return place
+
+
+def _accept(place: Placement, run: LiveRun) -> None:
+    """That the sandboxes have less than is asked for is said of a version that was served before. Raises `RunFailed`
+    for any other.
+    """
+    if place.beyond and not run.served_before:
+        raise RunFailed(place.beyond, code="ResourcesTooLarge")
+    run.lowered = f"has less than it asks for, since that was lowered: {place.beyond}" if place.beyond else ""

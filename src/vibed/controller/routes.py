@@ -93,8 +93,10 @@ class RoutedNames:
             try:
                 await self._write(app_id, route)
             except BaseException:
-                if before is None:
-                    self._routes.pop(app_id, None)
+                if self._routes.get(app_id) is not route:
+                    pass  # the app has gone meanwhile, and everything of it
+                elif before is None:
+                    del self._routes[app_id]
                 else:
                     self._routes[app_id] = before
                 raise

@@ -139,7 +139,9 @@ class Telling:
             return self._means.quiet_s  # over in a moment, and its route is just being written to the same status
         begun = max(run.begun for run in coming)
         since, quiet_s = max(begun, self._written_at), self._means.quiet_s
-        if plan.reason != app.status.reason and any(run.building or run.waits_for is not None for run in coming):
+        if app.status.serving_version is not None and plan.serving_version is None:
+            since = begun  # what served has gone: who reads that it serves reads something untrue
+        elif plan.reason != app.status.reason and any(run.building or run.waits_for is not None for run in coming):
             since = begun  # that lasts, and its owner should know what it waits for
         elif since > begun or plan.serving_version is not None:
             quiet_s *= PATIENCE

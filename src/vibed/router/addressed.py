@@ -26,7 +26,7 @@ from vibed.apps import ids
 from vibed.apps.app import Route
 
 RETIRE_AFTER_S = 1.0
-"""How long an older marker stays beside the newer: a folder is not listed in one instant."""
+"""How long an older marker stays beside the newer: Caddy lists a folder, then looks at what it found."""
 _WIDTH = 12
 _LAST = 10**_WIDTH - 1
 _NAME = re.compile(r"(\d{12})_([a-z0-9-]+)_(\d+)_(\S+)")

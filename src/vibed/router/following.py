@@ -44,10 +44,12 @@ class Following:
             led = frozenset(app["metadata"]["name"] for app in self._apps.all() if _route(app) is not None)
             self._markers.keep_only(led)
             self._listed = True
-            # where no app has a domain of its own, nobody has to say whose it is
+            # where no app has a domain of its own, nobody has to say whose it is, and none leads anywhere
             self._complete = not any(
                 domain.verified_at is not None for app in self._apps.all() for domain in domains.read(app)
             )
+            if self._complete:
+                self._markers.name_only(frozenset())
             await self._claims.synced()
             self._owners_known = True
             for app in self._apps.all():

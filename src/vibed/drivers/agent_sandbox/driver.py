@@ -336,7 +336,9 @@ class AgentSandboxDriver:
             adopted.append(site)
             return site
 
-        led_to = self._place.led_to(pod.endpoint.address) if pod.endpoint is not None else ()
+        def led_to() -> Sequence[Claimed]:
+            return self._place.led_to(pod.endpoint.address) if pod.endpoint is not None else ()
+
         await self.site_pods.take_over(pod, image, found, led_to)
         return adopted
 

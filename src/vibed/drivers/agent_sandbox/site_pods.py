@@ -140,7 +140,11 @@ class SitePods:
         await asyncio.wait({self._spawn(self._remove(pod, claimed))}, timeout=within_s)
 
     async def take_over(
-        self, pod: PodSandbox, image: str, guest_of: Callable[[SitePod, Claimed], Guest], led_to: Sequence[Claimed]
+        self,
+        pod: PodSandbox,
+        image: str,
+        guest_of: Callable[[SitePod, Claimed], Guest],
+        led_to: Callable[[], Sequence[Claimed]],
     ) -> Sequence[Guest]:
         """Go on with a pod that an earlier controller has claimed, and with the sites that it has. While it does not
         say which, they are those whose names lead there (`led_to`): it is asked on, and takes no others.
@@ -154,9 +158,9 @@ class SitePods:
             async with asyncio.timeout(_LISTED_WITHIN_S):
                 listed = await self._listed(pod)
         except TimeoutError:
-            log.warning("a pod does not say which sites it has; it is asked on", sites=len(led_to))
+            listed = dict.fromkeys(led_to(), 0)
+            log.warning("a pod does not say which sites it has; it is asked on", sites=len(listed))
             known.listed = False
-            listed = dict.fromkeys(led_to, 0)
             self._spawn(self._learn(known))
         if listed is None:
             self._end(known)
