@@ -82,3 +82,9 @@ async def test_a_layer_that_outgrows_its_room_is_not_written_on(tmp_path: Path) 
             await made(third, 16 << 20)
         with pytest.raises(ImageFailed, match="nothing"):
             await made(third, 0)
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_what_it_is(tmp_path: Path) -> None:
+    workroom = Workroom()
+    with pytest.raises(FileNotFoundError), workroom.making(tmp_path / "gone"):
+        raise AssertionError("there is no such folder")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, cast
 
 from vibed import __version__, records
@@ -54,9 +59,21 @@ def run(work: Callable[[Config], Awaitable[None]], config: Config) -> None:
     uvloop.run(main())
 
 
+def take_scratch(home: Path) -> None:
+    """Have this process' temporary files be in a folder of its own, empty: the volume outlives a process that was
+    killed, and what that one had there counts against the same bound. Blocking; once a process.
+    """
+    told = hashlib.sha256(str(home).encode()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"vibed-scratch-{os.getuid()}-{told}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    tempfile.tempdir = str(folder)
+
+
 async def control(config: Config) -> None:
     """A controller."""
     layout = Layout.in_pod(config.home)
+    take_scratch(config.home)
     async with AsyncExitStack() as stack:
         client = Client.connect(namespace=config.apps_namespace)
         stack.push_async_callback(client.close)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from vibed.runtimes.keeping import making
@@ -31,12 +31,15 @@ class Workroom:
     @contextmanager
     def making(self, folder: Path) -> Iterator[Path]:
         """A folder in `folder` for one thing in the making; it is gone afterwards."""
-        with ExitStack() as stack:
-            stack.callback(lambda: self._end(place))  # once its bytes have gone
-            place = stack.enter_context(making(folder))
-            with self._counting:
-                self._open.add(place)
-            yield place
+        place: Path | None = None
+        try:
+            with making(folder) as place:
+                with self._counting:
+                    self._open.add(place)
+                yield place
+        finally:
+            if place is not None:
+                self._end(place)  # its bytes have gone
 
     def write(self, at: Path, size: int) -> None:
         """Count bytes that are written to such a folder, or to one in it. Raises OSError where they must not be."""

@@ -40,6 +40,10 @@ class NotOurs(wire.WireError):
     code = "SandboxNotOurs"
 
 
+class NotAsked(NotOurs):
+    """The same from memory: the agent has said so a moment ago, and was not asked again. No sign of life."""
+
+
 class NobodysYet(NotOurs):
     """Nobody has claimed the agent's pod."""
 
@@ -154,7 +158,7 @@ class AgentLine:
 
     async def _attach(self) -> wire.Connection:
         if self._refused is not None and time.monotonic() < self._rests_until:
-            raise NotOurs(self._refused, code="WrongToken")
+            raise NotAsked(self._refused, code="WrongToken")
         try:
             return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
         except NotOurs as error:

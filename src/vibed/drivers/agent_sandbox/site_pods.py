@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from vibed import records, wire
@@ -36,6 +37,8 @@ _AT_ONCE = 4
 """How many sites are handed to one pod at the same time: each takes a connection of the few that it lets in."""
 _MOVED_AT_ONCE = 4
 """How many sites are on their way from a pod that is emptied."""
+_MOVED_WITHIN_S = 60.0
+"""One that has not gone after so long keeps no other from its place any more."""
 _START_S = 60.0
 _ASK_S = 10.0
 _PLACE_S = 330.0
@@ -93,6 +96,8 @@ class SitePods:
         self._pods: set[SitePod] = set()
         self._emptied: SitePod | None = None
         """Which takes no more, since another has room for what it has."""
+        self._moving: dict[str, float] = {}
+        """Its sites that were told to go, and when."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def room(self, claimed: Claimed, size: int, template: str, bounds: Bounds) -> SitePod:
@@ -187,9 +192,12 @@ class SitePods:
         if self._emptied is None:
             return []
         # any of them: one whose app cannot be started again now keeps no other from it
-        guests = list(self._emptied.guests.values())
-        some = random.sample(guests, min(_MOVED_AT_ONCE, len(guests)))
-        return [guest.claimed for guest in some if guest.claimed is not None]
+        guests, now = self._emptied.guests, monotonic()
+        self._moving = {key: at for key, at in self._moving.items() if key in guests and now - at < _MOVED_WITHIN_S}
+        still = [key for key in guests if key not in self._moving]
+        drawn = random.sample(still, min(max(0, _MOVED_AT_ONCE - len(self._moving)), len(still)))
+        self._moving |= dict.fromkeys(drawn, now)
+        return [claimed for key in drawn if (claimed := guests[key].claimed) is not None]
 
     def count(self) -> int:
         """How many sites are served."""
