@@ -34,7 +34,7 @@ from vibed.drivers.agent_sandbox import sandbox as sandboxes
 from vibed.drivers.agent_sandbox import site_pods
 from vibed.drivers.agent_sandbox.claims import MANAGED, SITES, Wanted
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
-from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotAsked, NotOurs
+from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NotOurs
 from vibed.drivers.agent_sandbox.sandbox import PodSandbox
 from vibed.drivers.agent_sandbox.shared_site import SharedSite
 from vibed.drivers.agent_sandbox.shelf import Signed
@@ -982,8 +982,10 @@ async def test_another_controllers_key_opens_nothing(bed: Bed) -> None:
     with pytest.raises(NotOurs) as refused:
         await stranger.call("status", 5)
     assert refused.value.error_code == "WrongToken"
-    with pytest.raises(NotAsked):  # which is no sign that the pod is there
+    assert refused.value.asked
+    with pytest.raises(NotOurs) as refused:
         await stranger.call("status", 5)
+    assert not refused.value.asked, "known from before, which is no sign that the pod is there"
     with pytest.raises(NotOurs) as refused:
         await stranger.claim()
     assert refused.value.error_code == "ClaimRefused"

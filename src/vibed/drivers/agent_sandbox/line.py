@@ -38,10 +38,8 @@ class NotOurs(wire.WireError):
     """
 
     code = "SandboxNotOurs"
-
-
-class NotAsked(NotOurs):
-    """The same from memory: the agent has said so a moment ago, and was not asked again. No sign of life."""
+    asked = True
+    """Whether it has said so just now, which is a sign of life."""
 
 
 class NobodysYet(NotOurs):
@@ -158,7 +156,9 @@ class AgentLine:
 
     async def _attach(self) -> wire.Connection:
         if self._refused is not None and time.monotonic() < self._rests_until:
-            raise NotAsked(self._refused, code="WrongToken")
+            known = NotOurs(self._refused, code="WrongToken")
+            known.asked = False
+            raise known
         try:
             return await self._prove("attach", "token", lambda pod: self._keys.tokens(self.where.claim_uid, pod))
         except NotOurs as error:

@@ -18,7 +18,7 @@ from vibed.apps.errors import VibedError
 from vibed.cluster.kinds import is_ready
 from vibed.drivers.agent_sandbox.claims import BUILDER_APP, Claims, Got, Wanted, builders_of, killed_for_memory
 from vibed.drivers.agent_sandbox.handing import sockets_of
-from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NobodysYet, NotAsked, NotOurs
+from vibed.drivers.agent_sandbox.line import INGRESS_PORT, AgentLine, NobodysYet, NotOurs
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.signing import ClaimKeys
 from vibed.drivers.agent_sandbox.standing import Standing
@@ -453,7 +453,7 @@ class PodSandbox(Standing):
                 log.error("a pod is nobody's any more", claim=self._line.where.claim, error=error.message)
                 break
             except wire.WireError as error:
-                if not isinstance(error, NotAsked):
+                if not isinstance(error, NotOurs) or error.asked:
                     self._spoke()  # something is there, and says that it cannot
                 if not isinstance(error, NotOurs):
                     log.warning("an agent answers with an error", claim=self._line.where.claim, error=error.message)
