@@ -139,7 +139,7 @@ async def test_a_server_of_node_gets_its_packages(vibed: Installed) -> None:
             "package.json": json.dumps({"dependencies": {"tiny": "^1.0.0"}, "scripts": {"start": "node server.js"}}),
             "server.js": code,
         }
-        client.deploy_ready("nodes", files, settle_s=120)
+        client.deploy_ready("nodes", files, settle_s=240)
         assert client.visit("nodes").text == "seven"
 
     await in_thread(use)
@@ -153,7 +153,7 @@ async def test_a_front_end_is_built_and_its_site_comes_back_with_another_pod(vib
             "index.html": '<script type="module" src="/src/main.js"></script>',
             "src/main.js": "document.title = 'not built'",
         }
-        client.deploy_ready("front", files, settle_s=120)
+        client.deploy_ready("front", files, settle_s=240)
         assert client.visit("front").text == "<h1>seven</h1>"
         (claim,) = claims(vibed, SITES)
         vibed.namespace.kubectl("delete", "pod", claim["status"]["sandbox"]["name"], "--wait=false")
@@ -184,7 +184,7 @@ async def test_a_builder_that_is_deleted_is_made_up_for_and_two_apps_share_what_
 ) -> None:
     def use() -> None:
         client = vibed.client
-        registry.delay_s = 5.0
+        registry.delay_s = 30.0  # longer than it takes to delete who asks
         files = {"requirements.txt": "late\n", "app.py": f"import late\nSAYS = late.WORD\n{SERVER}"}
         for name in ("first", "second"):
             assert client.post_deploy(name, files).status_code == 202
@@ -192,7 +192,7 @@ async def test_a_builder_that_is_deleted_is_made_up_for_and_two_apps_share_what_
         (builder,) = eventually(lambda: builders(vibed), "a builder has a claim", within_s=60)
         eventually(lambda: "/simple/late/" in registry.paths(), "it asks for its package", within_s=60)
         vibed.namespace.kubectl(
-            "delete", "sandboxclaim", builder["metadata"]["name"], "--wait=false", "--ignore-not-found"
+            "delete", "sandboxclaim", builder["metadata"]["name"], "--wait=true", "--ignore-not-found"
         )
         registry.delay_s = 0.0
         for name in ("first", "second"):
