@@ -61,11 +61,16 @@ async def let_go(name: str) -> None:
     Caddy has let go of them before the next request, which it would otherwise lose on one of them.
     """
     for writer in tuple(open_connections.get(name, ())):
-        if not writer.is_closing():
-            writer.write_eof()
-        async with asyncio.timeout(10):
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        await ended(writer)
+
+
+async def ended(writer: asyncio.StreamWriter) -> None:
+    """End a connection of Caddy's, and wait until it has let go of it."""
+    if not writer.is_closing():
+        writer.write_eof()
+    async with asyncio.timeout(10):
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 @dataclass

@@ -78,6 +78,12 @@ def shared() -> Iterator[Ground]:
 async def router(shared: Ground) -> AsyncIterator[Router]:
     async with shared.running() as made:
         await served(made)
+        async with asyncio.timeout(90):  # the API's own, which may come after it
+            while True:
+                with contextlib.suppress(OSError):
+                    await shown(made, ZONE)
+                    break
+                await asyncio.sleep(0.1)
         yield made
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from tests.contract.router_kit import Router, running
+from tests.contract.router_kit import Router, ended, running
 from vibed.apps.app import Route
 from vibed.router.addressed import AddressedMarkers
 
@@ -42,8 +42,8 @@ class Pod:
     async def kill(self) -> None:
         assert self.server is not None
         self.server.close()
-        for connection in self.connections:
-            connection.transport.abort()
+        for connection in tuple(self.connections):
+            await ended(connection)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(writer)
