@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,12 +56,15 @@ type ahead struct {
 	mu   sync.Mutex
 	over bool // something is run: nothing is fetched ahead any more
 	here map[string]*early
+	// leaving are those that are wanted no more and have not gone yet: what comes in their place has their room.
+	leaving map[*early]struct{}
 }
 
 // early is a layer that is wanted ahead.
 type early struct {
 	object
 	done  chan struct{} // closed when it lies there, or is not to be had
+	gone  chan struct{} // closed when it was dropped
 	stop  context.CancelFunc
 	path  string
 	bytes int64
@@ -77,7 +81,7 @@ func (e *early) ready() bool {
 }
 
 func newAhead(layers string, bring func(context.Context, *object, string, int64) (int64, error)) *ahead {
-	return &ahead{folder: filepath.Join(layers, aheadFolder), bring: bring, here: map[string]*early{}}
+	return &ahead{folder: filepath.Join(layers, aheadFolder), bring: bring, here: map[string]*early{}, leaving: map[*early]struct{}{}}
 }
 
 // want has exactly these layers fetched, one after the other, and says how far that is.
@@ -100,9 +104,7 @@ func (h *ahead) want(p *prefetch) (any, error) {
 	}
 	for digest, one := range h.here {
 		if !slices.ContainsFunc(p.Layers, func(o object) bool { return o.SHA256 == digest }) {
-			delete(h.here, digest)
-			one.stop()
-			go h.drop(one)
+			go h.drop(h.leave(digest, one))
 		}
 	}
 	said := map[string][]string{"held": {}, "coming": {}, "refused": {}}
@@ -129,10 +131,15 @@ func passing(err error) bool {
 
 func (h *ahead) begin(o object, most int64) *early {
 	ctx, stop := context.WithCancel(context.Background())
-	one := &early{object: o, done: make(chan struct{}), stop: stop}
+	one := &early{object: o, done: make(chan struct{}), gone: make(chan struct{}), stop: stop}
 	h.here[o.SHA256] = one
+	before := slices.Collect(maps.Keys(h.leaving))
 	go func() {
 		defer close(one.done)
+		// before its turn: one of them may be waiting for its own
+		for _, other := range before {
+			<-other.gone
+		}
 		h.turn.Lock()
 		defer h.turn.Unlock()
 		if one.err = ctx.Err(); one.err != nil {
@@ -156,6 +163,14 @@ func (h *ahead) begin(o object, most int64) *early {
 	return one
 }
 
+// leave says that one is wanted no more; h.mu is held.
+func (h *ahead) leave(digest string, one *early) *early {
+	delete(h.here, digest)
+	h.leaving[one] = struct{}{}
+	one.stop()
+	return one
+}
+
 // drop removes what is wanted no more, when it is there.
 func (h *ahead) drop(one *early) {
 	<-one.done
@@ -163,23 +178,29 @@ func (h *ahead) drop(one *early) {
 		os.RemoveAll(one.path)
 		h.used.Add(-one.bytes)
 	}
+	h.mu.Lock()
+	delete(h.leaving, one)
+	h.mu.Unlock()
+	close(one.gone)
 }
 
 // end is for a run that has these layers: no others are fetched, and those that are there have gone when it returns.
 func (h *ahead) end(layers []layer) {
 	h.mu.Lock()
 	h.over = true
+	before := slices.Collect(maps.Keys(h.leaving))
 	var others []*early
 	for digest, one := range h.here {
 		if !slices.ContainsFunc(layers, func(l layer) bool { return l.SHA256 == digest }) {
-			delete(h.here, digest)
-			one.stop()
-			others = append(others, one)
+			others = append(others, h.leave(digest, one))
 		}
 	}
 	h.mu.Unlock()
 	for _, one := range others {
 		h.drop(one)
+	}
+	for _, one := range before {
+		<-one.gone
 	}
 }
 
