@@ -41,6 +41,8 @@ class Bucket(Sent):
     things: dict[str, bytes] = field(default_factory=dict)
     got: list[str] = field(default_factory=list)
     port: int = 0
+    signature: str = ""
+    """What the addresses of layers end with."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -53,11 +55,11 @@ class Bucket(Sent):
 
     async def layer(self, mount: Mount) -> Remote | None:
         digest = mount.source.name.removesuffix(".tar.gz")
-        return Remote(f"http://127.0.0.1:{self.port}/{digest}", digest, len(self.things[digest]))
+        return Remote(f"http://127.0.0.1:{self.port}/{digest}?{self.signature}", digest, len(self.things[digest]))
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        digest = head.split()[1].strip("/")
+        digest = head.split()[1].strip("/").partition("?")[0]
         self.got.append(digest)
         body = self.things[digest]
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -215,6 +217,33 @@ async def test_few_fetch_at_a_time(world: World) -> None:
     assert len(world.bucket.got) == AT_ONCE
     await world.settle(layer)
     assert len(world.bucket.got) == AT_ONCE + 1
+
+
+async def test_a_layer_that_is_not_to_be_had_keeps_no_pod_from_another(world: World) -> None:
+    pods = [await world.pod() for _ in range(AT_ONCE + 1)]
+    lost, good = world.bucket.layer_of(lost=b"x"), world.bucket.layer_of(good=b"y")
+    world.bucket.things[lost.source.name.removesuffix(".tar.gz")] = b"something else"
+
+    async with asyncio.timeout(30):
+        while any(world.held(pod) != ["good.py"] for pod in pods):
+            await world.ahead.have("python-313", [lost, good], MOST)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("signature_bytes", "held"), [(3000, 1), (9000, 0)])
+async def test_a_pod_is_told_of_as_many_layers_as_it_hears_out(world: World, signature_bytes: int, held: int) -> None:
+    """Addresses that are signed for a role are long; an agent hangs up on strangers who go on and on."""
+    pod = await world.pod()
+    world.bucket.signature = "x" * signature_bytes
+    layers = [world.bucket.layer_of(one=b"x"), world.bucket.layer_of(two=b"y")]
+    for _ in range(12):
+        world.ahead._settled.clear()
+        await world.settle(*layers)
+    assert len(world.held(pod)) == held
+    uid, ip = pod["metadata"]["uid"], pod["status"]["podIP"]
+    line = AgentLine(Where("todo-1", "uid of the claim", NAMESPACE, uid, uid, ip), world.keys, lambda message: None)
+    await line.claim()
+    await line.close()
 
 
 async def test_what_is_sent_by_the_controller_is_not_had_ahead(world: World) -> None:

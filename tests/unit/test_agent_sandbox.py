@@ -21,6 +21,7 @@ from vibed.config import Config
 from vibed.controller.placement import Placements, Refusal
 from vibed.drivers.agent_sandbox.claims import claim_name, killed_for_memory
 from vibed.drivers.agent_sandbox.driver import AgentSandboxDriver, Place
+from vibed.drivers.agent_sandbox.line import FIRST_LINE_BYTES
 from vibed.drivers.agent_sandbox.log_room import LogRoom
 from vibed.drivers.agent_sandbox.mirror import Mirror
 from vibed.drivers.agent_sandbox.shelf import Signed
@@ -368,3 +369,8 @@ def test_a_copy_is_rotated_as_the_original(tmp_path: Path) -> None:
     assert all(file.stat().st_size <= 4 << 20 for file in folder.iterdir())
     assert sorted(file.name for file in folder.iterdir()) == ["log.1.jsonl", "log.jsonl"]
     assert LogReader(tmp_path / "todo").read(10_000)[-1][0].seq == 3_000
+
+
+def test_the_first_line_that_is_sent_is_as_long_as_the_agent_reads() -> None:
+    gate = (Path(__file__).parents[2] / "agent" / "pod" / "gate.go").read_text()
+    assert f"proofBytes = {FIRST_LINE_BYTES >> 10} << 10" in gate

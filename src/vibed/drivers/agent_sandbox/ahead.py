@@ -7,6 +7,7 @@ claims it takes those that the app has, and the agent removes the others before 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vibed import records, wire
@@ -36,6 +37,8 @@ class Ahead:
         self._namespace = namespace
         self._settled: dict[str, tuple[str, ...]] = {}
         """By a pod's UID, the layers that it has been told of and need not be told of again."""
+        self._told_at: dict[str, float] = {}
+        """By a pod's UID, when it was told last."""
 
     async def have(self, template: str, layers: Sequence[Mount], most_bytes: int) -> None:
         """Tell pods that wait in the template's pool to have these layers, and no others; a few at a time, so it is to
@@ -43,19 +46,24 @@ class Ahead:
         """
         waiting = self._waiting(template)
         wanted = tuple(sorted(str(mount.source.name) for mount in layers))
-        unsettled = [where for where in waiting if self._settled.get(where.pod_uid, ()) != wanted][:AT_ONCE]
+        unsettled = [where for where in waiting if self._settled.get(where.pod_uid, ()) != wanted]
         if not unsettled:
             return
+        # those first that were told longest ago: one that never has them keeps no other from its turn
+        unsettled = sorted(unsettled, key=lambda where: self._told_at.get(where.pod_uid, 0.0))[:AT_ONCE]
+        self._told_at |= dict.fromkeys((where.pod_uid for where in unsettled), time.monotonic())
         remotes = [remote for mount in layers if (remote := await self._shelf.layer(mount)) is not None]
         if len(remotes) < len(layers):
             return  # it is the controller that sends layers here
-        told = [{"url": one.url, "sha256": one.sha256, "size": one.size} for one in remotes]
+        # one whose object is gone has no bytes
+        told = [{"url": one.url, "sha256": one.sha256, "size": one.size} for one in remotes if one.size]
         await asyncio.gather(*(self._tell(where, wanted, told, most_bytes) for where in unsettled))
 
     def forget_others(self) -> None:
         """Keep in mind those pods alone that are there."""
         there = {pod["metadata"]["uid"] for pod in self._pods()}
         self._settled = {uid: layers for uid, layers in self._settled.items() if uid in there}
+        self._told_at = {uid: at for uid, at in self._told_at.items() if uid in there}
 
     async def _tell(
         self, where: Where, wanted: tuple[str, ...], layers: Sequence[Mapping[str, object]], most_bytes: int

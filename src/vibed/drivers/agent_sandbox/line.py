@@ -32,6 +32,11 @@ _REST_S = 20.0
 """How long a pod that has refused our tokens is not asked again: who fails ten times in a minute is not met for one."""
 
 
+FIRST_LINE_BYTES = 8 << 10
+"""The longest line that an agent reads of somebody who has not proven anything yet (agent/pod/gate.go)."""
+_BESIDE_DOCUMENT_BYTES = 256
+
+
 class NotOurs(wire.WireError):
     """The agent does not take us for its owner: it knows another claim, or another key than this controller has. While
     the key is changed that may be a controller of before, which says nothing about the pod.
@@ -197,15 +202,17 @@ class AgentLine:
 async def prefetch(
     where: Where, keys: ClaimKeys, layers: Sequence[Mapping[str, object]], max_bytes: int
 ) -> wire.Message:
-    """Have a pod that is nobody's fetch layers: `held`, `coming` and `refused`, by their digests. Raises `WireError`
-    where it does not, or does not take us for a controller, `Disconnected`, TimeoutError, OSError.
+    """Have a pod that is nobody's fetch layers, as many of the first as it can be told of: `held`, `coming` and
+    `refused`, by their digests. Raises `WireError` where it does not, or does not take us for a controller,
+    `Disconnected`, TimeoutError, OSError.
     """
+    told = _as_many_as_fit(where, keys, layers, max_bytes)
     number = 0
     while True:
         async with asyncio.timeout(_PROOF_S):
             reader, writer, pod = await _opened(where)
             try:
-                documents = keys.prefetches(layers, max_bytes, pod)
+                documents = keys.prefetches(told, max_bytes, pod)
                 await _say(writer, {"id": 1, "op": "prefetch", "document": documents[number]})
                 answer = await _answer(reader, 1)
                 _accepted(answer)
@@ -218,6 +225,20 @@ async def prefetch(
                 raise wire.Disconnected(f"what {where.pod} answers is no answer of an agent: {error}") from error
             finally:
                 writer.close()
+
+
+def _as_many_as_fit(
+    where: Where, keys: ClaimKeys, layers: Sequence[Mapping[str, object]], max_bytes: int
+) -> Sequence[Mapping[str, object]]:
+    """The first of them that a first line has room for: addresses that are signed for a role are long. Before there is
+    a connection, since who comes and then says nothing has failed to prove who it is.
+    """
+    like_it = Pod(where.namespace, where.pod_uid, "0" * 64)
+    for count in range(len(layers), -1, -1):
+        (document, *_) = keys.prefetches(layers[:count], max_bytes, like_it)
+        if len(document) <= FIRST_LINE_BYTES - _BESIDE_DOCUMENT_BYTES and (count or not layers):
+            return layers[:count]
+    raise wire.MessageTooLong("the address of a layer is too long for a pod to be told of it")
 
 
 async def _opened(where: Where) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Pod]:
