@@ -35,7 +35,7 @@ exec chroot --userspec="$uid:$uid" "$root" sh -c 'cd /app && exec "$@"' sh "$@"
 def native(image: Path, folder: Path, files: Mapping[str, str], start: Start) -> Iterator[int]:
     """Run an app until the block ends; yields its port, at which it listens when this begins.
 
-    `image`: the template's rootfs.erofs; `folder` is made, and removed. All but the image.s mount is in a namespace
+    `image`: the template's rootfs.erofs; `folder` is made, and removed. All but the image's mount is in a namespace
     of its own. Raises RuntimeError where it does not listen.
     """
     root, app = folder / "root", folder / "app"
@@ -51,8 +51,10 @@ def native(image: Path, folder: Path, files: Mapping[str, str], start: Start) ->
         argv = [one.replace(str(start.port), str(port)) for one in start.argv]
         env = {
             **(json.loads(told.read_text()) if told.exists() else {}),
-            "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/app", "PORT": str(port),
-        }  # fmt: skip
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/home/app",
+            "PORT": str(port),
+        }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [*_APART, "sh", "-c", _ENTER, "sh", str(root), str(app), str(_UID), *argv],

@@ -92,6 +92,12 @@ def payloads(mark: str) -> Mapping[str, str]:
     return {"app.py": _PAYLOADS.replace("MARK", mark), "requirements.txt": "flask\n"}
 
 
+def payloads_by_itself(mark: str) -> Mapping[str, str]:
+    """The same by Flask's own server."""
+    run = 'if __name__ == "__main__":\n    app.run(host="0.0.0.0", port=int(os.environ.get("PORT", 5000)))\n'
+    return {"app.py": f"import os\n\n{payloads(mark)['app.py']}\n\n{run}", "requirements.txt": "flask\n"}
+
+
 def fastapi(mark: str) -> Mapping[str, str]:
     return {"main.py": _FASTAPI.replace("MARK", mark), "requirements.txt": "fastapi\nuvicorn\n"}
 

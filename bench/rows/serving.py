@@ -43,10 +43,10 @@ class Served:
 
 SERVED: Mapping[str, Served] = {
     "serve": Served(
-        "Flask hello by gunicorn", sources.gunicorn,
+        "Flask hello by gunicorn", sources.payloads,
         least_of_native=0.4, either=False, most_latency=2.5, most_cpu=0.4,
     ),
-    "serve-run": Served("Flask by app.run()", sources.flask, least_of_native=0.0, times_other=3.0),
+    "serve-run": Served("Flask hello by app.run()", sources.payloads_by_itself, least_of_native=0.0, times_other=3.0),
     "serve-fastapi": Served("FastAPI by uvicorn", sources.fastapi),
     "serve-express": Served("Express", sources.express),
     "serve-json": Served("a JSON answer of 30 kB by gunicorn", sources.payloads, path="/json"),
